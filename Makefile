@@ -1,0 +1,50 @@
+# Everything sets itself up in .venv; the machine needs python3 (3.11 to 3.13), git and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# CI and development read real recordings from a folder when there is one; users let `dso fetch` download them.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+LOCK := uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --quiet --upgrade
+
+.PHONY: demo test lint check fast dist lock clean
+
+demo: $(VENV)/run.stamp
+	@$(BIN)/python examples/demo.py
+
+test: lint check
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+check: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+fast: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m "not slow"
+
+dist: $(VENV)/dev.stamp
+	rm -rf dist && $(BIN)/python -m build --no-isolation
+
+lock:
+	$(LOCK) pyproject.toml -o requirements/run.txt
+	$(LOCK) --constraint requirements/run.txt --extra dev pyproject.toml -o requirements/dev.txt
+	$(LOCK) --constraint requirements/run.txt --extra dev --extra bench pyproject.toml -o requirements/bench.txt
+
+clean:
+	rm -rf $(VENV) .cache dist demo-result
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: pyproject.toml requirements/run.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml requirements/dev.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

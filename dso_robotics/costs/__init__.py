@@ -1,0 +1,1 @@
+"""Cost building blocks of Section 5, one family a file."""

@@ -1,0 +1,1 @@
+"""Logs: the HDF5 contract, conversion, registry of recordings, synthetic recording."""

@@ -1,0 +1,1 @@
+"""The one vector theta: named blocks, bounds, transforms, priors and packing."""

@@ -1,0 +1,1 @@
+"""MuJoCo made differentiable. Knows no policy and no cost."""

@@ -1,0 +1,1 @@
+"""Sensors, policies, noise and correctors: what turns physics into a chain."""

@@ -1,0 +1,1 @@
+"""What a user runs; each is short, the floors below do the work."""
