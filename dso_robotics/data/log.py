@@ -1,0 +1,114 @@
+"""The log file: what it holds, how it is read with suspicion and written atomically."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dso_robotics.data.atomic import atomic_file
+from dso_robotics.data.hdf5 import PREFIX, RANKS, SCHEMA, SCHEMA_VERSION, read_contents
+from dso_robotics.data.problems import problems
+from dso_robotics.data.rollout import Rollout, listed, nearest
+from dso_robotics.errors import DsoError
+
+__all__ = ["Log", "Rollout", "merge_logs", "problems", "read_log", "write_log"]
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """Recordings of one mechanism, with where they come from.
+
+    `path` is where the log was read from ("" when it was not), `source` and `licence` are free text, `attributes`
+    holds further numbers and texts of the file's head, such as the true parameters of a synthetic log.
+    """
+
+    path: str
+    source: str
+    licence: str
+    rollouts: tuple[Rollout, ...]
+    attributes: Mapping[str, float | str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self):
+        if not self.rollouts:
+            raise DsoError("the log has no rollouts; record or convert at least one.")
+        names = self.names
+        repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if repeated:
+            raise DsoError(f"several rollouts are called {repeated[0]!r}; names must differ.")
+        # Rollouts with the same channels in another order are put in the order of the first.
+        first, *rest = self.rollouts
+        object.__setattr__(self, "rollouts", (first, *(rollout.ordered_like(first) for rollout in rest)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the rollouts, in order."""
+        return tuple(rollout.name for rollout in self.rollouts)
+
+    @property
+    def label(self) -> str:
+        """How messages call this log: its path, or `log` before it has one."""
+        return self.path or "log"
+
+    def __getitem__(self, name: str) -> Rollout:
+        """The rollout called `name`; DsoError listing the valid names when there is none."""
+        for rollout in self.rollouts:
+            if rollout.name == name:
+                return rollout
+        raise DsoError(
+            f"{self.label}: has no rollout {name!r}.{nearest(name, self.names)} Its rollouts: {listed(self.names)}."
+        )
+
+
+def merge_logs(logs: Sequence[Log]) -> Log:
+    """One log with the rollouts of all; a name that occurs in several becomes `<file stem>:<name>`."""
+    if len(logs) == 1:
+        return logs[0]
+    names = [name for log in logs for name in log.names]
+    rollouts = [
+        replace(r, name=f"{Path(log.label).stem}:{r.name}") if names.count(r.name) > 1 else r
+        for log in logs
+        for r in log.rollouts
+    ]
+    return Log(
+        ", ".join(log.label for log in logs),
+        "; ".join(dict.fromkeys(log.source for log in logs)),
+        "; ".join(dict.fromkeys(log.licence for log in logs)),
+        tuple(rollouts),
+    )
+
+
+def read_log(path: str | Path) -> Log:
+    """Read and check a log file.
+
+    Shapes and types of everything are judged before any of it is read. Raises DsoError, one paragraph that names the
+    file, the thing and the cure, for a file that is missing, damaged, of another kind or version, or inconsistent.
+    """
+    attributes, rollouts = read_contents(Path(path))
+    source = str(attributes.pop("source", "not stated"))
+    licence = str(attributes.pop("licence", "not stated"))
+    return Log(str(path), source, licence, rollouts, MappingProxyType(attributes))
+
+
+def write_log(path: str | Path, log: Log, *, dtype: Any = np.float64) -> None:
+    """Write `log` to `path`, replacing it, by way of a temporary file in the same folder.
+
+    Arrays are gzip-compressed; `dtype=np.float32` halves them (time stays float64). The bytes depend on the log only.
+    Raises DsoError when the folder cannot be written to.
+    """
+    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs.update(log.attributes)
+        file.attrs.update(schema=SCHEMA, schema_version=SCHEMA_VERSION, source=log.source, licence=log.licence)
+        for rollout in log.rollouts:
+            group = file.create_group(f"rollouts/{rollout.name}")
+            for kind in RANKS:
+                if (values := getattr(rollout, kind)) is None:
+                    continue
+                stored = values if kind == "time" else values.astype(dtype)
+                dataset = group.create_dataset(kind, data=stored, compression="gzip", shuffle=True, track_times=False)
+                if kind in PREFIX:
+                    dataset.attrs["names"] = list(getattr(rollout, f"{PREFIX[kind]}_names"))
+                    dataset.attrs["units"] = list(getattr(rollout, f"{PREFIX[kind]}_units"))

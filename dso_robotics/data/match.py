@@ -1,0 +1,178 @@
+"""Which channel of a log belongs to which actuator and sensor of a MuJoCo model, by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from dso_robotics.data.log import Log
+from dso_robotics.data.rollout import Array, Rollout, listed, nearest
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.unit import actuator_unit, same_unit, sensor_unit
+
+__all__ = ["Channels", "actuator_names", "match_channels", "sensor_channels", "sensor_unit", "values_by_channel"]
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """How a log's channels and a model's actuators and sensors correspond.
+
+    `ctrl_columns` (nu,): `rollout.ctrl[:, ctrl_columns]` is in the order of `data.ctrl`.
+    `sensor_addresses` (ns,): `data.sensordata[sensor_addresses]` is in the order of `rollout.sensordata`'s columns.
+    `sensor_ids` (ns,): the sensor each channel belongs to.
+    Names are in the order of the model for actuators and of the log for sensor channels. Units are the log's, or the
+    model's where the log states none, or "" where neither is known. `warnings` are sentences about units.
+    """
+
+    ctrl_columns: NDArray[np.intp]
+    ctrl_names: tuple[str, ...]
+    ctrl_units: tuple[str, ...]
+    sensor_addresses: NDArray[np.intp]
+    sensor_ids: NDArray[np.intp]
+    sensor_names: tuple[str, ...]
+    sensor_units: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def match_channels(log: Log, model: mujoco.MjModel, *, ctrl: bool = True, sensors: bool = True) -> Channels:
+    """Match the channels of every rollout of `log` to `model`, each side completely.
+
+    Actuators match ctrl channels of the same name. A sensor with one component matches the channel of its name, one
+    with several matches `name[0]`, `name[1]`, ... With `ctrl=False` or `sensors=False` that side is neither needed nor
+    looked at. Raises DsoError listing both sides when a channel is missing, extra or misshapen, when rollouts disagree,
+    when the model has an unnamed actuator or sensor, and when the stated unit differs from the model's.
+    """
+    first = log.rollouts[0]
+    actuators = actuator_names(model) if ctrl else ()
+    channels = sensor_channels(model) if sensors else {}
+    for rollout in log.rollouts:
+        if ctrl:
+            _compare(log, rollout, "ctrl", actuators, model)
+        if sensors:
+            _compare(log, rollout, "sensordata", tuple(channels), model)
+    warnings: dict[str, None] = {}
+    ctrl_names, sensor_names = actuators, first.sensor_names if sensors else ()
+    columns = [first.ctrl_names.index(name) for name in ctrl_names]
+    ids = [channels[name][0] for name in sensor_names]
+    ctrl_expected = [actuator_unit(model, i) for i in range(len(ctrl_names))]
+    sensor_expected = [sensor_unit(model, i) for i in ids]
+    for rollout in log.rollouts:
+        stated = dict(zip(rollout.ctrl_names, rollout.ctrl_units, strict=True))
+        _check_units(log, rollout, "actuator", ctrl_names, stated, ctrl_expected, warnings)
+        stated = dict(zip(rollout.sensor_names, rollout.sensor_units, strict=True))
+        _check_units(log, rollout, "sensor", sensor_names, stated, sensor_expected, warnings)
+    return Channels(
+        ctrl_columns=np.array(columns, dtype=np.intp),
+        ctrl_names=ctrl_names,
+        ctrl_units=tuple(first.ctrl_units[c] or e for c, e in zip(columns, ctrl_expected, strict=True)),
+        sensor_addresses=np.array([channels[name][1] for name in sensor_names], dtype=np.intp),
+        sensor_ids=np.array(ids, dtype=np.intp),
+        sensor_names=sensor_names,
+        sensor_units=tuple(u or e for u, e in zip(first.sensor_units if sensors else (), sensor_expected, strict=True)),
+        warnings=tuple(warnings),
+    )
+
+
+def actuator_names(model: mujoco.MjModel) -> tuple[str, ...]:
+    """Names of the actuators in the model's order; DsoError when one has none.
+
+    An actuator with internal state has one control like any other, so the length is nu.
+    """
+    return _names(model, mujoco.mjtObj.mjOBJ_ACTUATOR, model.nu, "actuator")
+
+
+def sensor_channels(model: mujoco.MjModel) -> dict[str, tuple[int, int]]:
+    """Channel name to (sensor id, address in `data.sensordata`), in the model's order; DsoError for unnamed sensors."""
+    channels = {}
+    for i, name in enumerate(_names(model, mujoco.mjtObj.mjOBJ_SENSOR, model.nsensor, "sensor")):
+        start, size = int(model.sensor_adr[i]), int(model.sensor_dim[i])
+        for k in range(size):
+            channels[name if size == 1 else f"{name}[{k}]"] = (i, start + k)
+    return channels
+
+
+def values_by_channel(values: Mapping[str, float], names: tuple[str, ...], what: str) -> Array:
+    """One number for each of `names`, 0 where `values` has none.
+
+    A key is a channel's name, a sensor's name for all its components, or "*" for all channels; later keys win. Raises
+    DsoError, calling the numbers `what`, for a key that fits no channel and for a number below 0 or not finite.
+    """
+    out = np.zeros(len(names))
+    for key, value in values.items():
+        chosen = [i for i, name in enumerate(names) if key in (name, name.split("[")[0], "*")]
+        if not chosen:
+            raise DsoError(f"{what}: the model has no channel {key!r}.{nearest(key, names)} It has {listed(names)}.")
+        if not (np.isfinite(value) and value >= 0):
+            raise DsoError(f"{what} of {key!r} is {value:g}; give a finite number, not below 0.")
+        out[chosen] = value
+    return out
+
+
+def _names(model: mujoco.MjModel, kind: mujoco.mjtObj, count: int, word: str) -> tuple[str, ...]:
+    names = [mujoco.mj_id2name(model, kind, i) for i in range(count)]
+    bare = [i for i, name in enumerate(names) if not name]
+    if bare:
+        raise DsoError(
+            f"model {_title(model)}: {word} number {bare[0]} (of {count}, counting from 0; {len(bare)} in all) has no "
+            f"name, and logs are matched by name; give it one in the MJCF, for example name='{word}{bare[0]}'."
+        )
+    return tuple(name for name in names if name)
+
+
+def _title(model: mujoco.MjModel) -> str:
+    """The model's name in its MJCF: the text that `names` opens with, up to the first zero byte."""
+    return repr(bytes(model.names).split(b"\0", 1)[0].decode(errors="replace"))
+
+
+def _compare(log: Log, rollout: Rollout, kind: str, expected: tuple[str, ...], model: mujoco.MjModel) -> None:
+    found = rollout.ctrl_names if kind == "ctrl" else rollout.sensor_names
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    if not missing and not extra:
+        return
+    word = "actuator" if kind == "ctrl" else "sensor"
+    parts = []
+    if missing:
+        parts.append(f"the model's {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not in the log")
+    if extra:
+        parts.append(f"the log's {', '.join(extra)} {'is' if len(extra) == 1 else 'are'} not in the model")
+    hints = [f"For {name!r}:{hint}" for name in extra if (hint := _hint(name, tuple(missing), expected))]
+    several = f" (a {word} with several components has channels name[0], name[1], ...)" if word == "sensor" else ""
+    raise DsoError(
+        f"{log.label}: rollout {rollout.name!r}, {kind}: the channels do not match the {word}s of model "
+        f"{_title(model)}: {'; '.join(parts)}. The log has {listed(found)}; the model has "
+        f"{listed(expected)}.{' '.join(['', *hints])} "
+        f"Rename one side, or add or remove the {word} in the model{several}."
+    )
+
+
+def _hint(name: str, missing: tuple[str, ...], expected: tuple[str, ...]) -> str:
+    base = name.split("[")[0]
+    parts = [e for e in expected if e.split("[")[0] == base]
+    if parts:  # the same sensor with another number of components
+        return f" the model's {base!r} has the channel(s) {', '.join(parts)}."
+    return nearest(name, missing)
+
+
+def _check_units(
+    log: Log,
+    rollout: Rollout,
+    word: str,
+    names: tuple[str, ...],
+    stated: dict[str, str],
+    expected: list[str],
+    warnings: dict[str, None],
+) -> None:
+    for name, model_unit in zip(names, expected, strict=True):
+        log_unit = stated[name]
+        if log_unit and model_unit and not same_unit(log_unit, model_unit):
+            raise DsoError(
+                f"{log.label}: rollout {rollout.name!r}: channel {name!r} is in {log_unit} but the model's {word} of "
+                f"that name is in {model_unit}; convert it, for example with `dso convert {log.label} --out new.h5 "
+                f"--scale {name}=FACTOR:{model_unit}`."
+            )
+        if not log_unit:
+            taken = model_unit or "the model's own unit"
+            warnings[f"channel {name!r} states no unit; taken to be in {taken}."] = None

@@ -1,0 +1,103 @@
+"""What is suspicious, though not wrong, in a log: the warnings `dso inspect` prints before anyone fits a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dso_robotics.data.rollout import Rollout
+
+if TYPE_CHECKING:
+    from dso_robotics.data.log import Log
+
+GAP = 5.0
+"""A pause this many times the median sample interval is a gap."""
+JITTER = 0.1
+"""Sampling is irregular when more than this share of the intervals is over 20% off the median."""
+MISSING = 0.01
+"""Share of NaN in a channel worth a warning."""
+
+
+def problems(log: Log) -> list[str]:
+    """Warnings about `log`, each one sentence naming the rollout and the channel; empty for a clean log.
+
+    Looks for frozen and duplicated channels, gaps in time, irregular sampling, missing units, unmeasured samples, and
+    rollouts whose channels differ from the first one's.
+    """
+    found: list[str] = []
+    for rollout in log.rollouts:
+        found += [f"rollout {rollout.name!r}: {text}" for text in [*_time(rollout), *_channels(rollout)]]
+    return [*_units(log), *_differences(log), *found]
+
+
+def median_interval(rollout: Rollout) -> float:
+    """Median time between samples, s."""
+    return float(np.median(np.diff(rollout.time)))
+
+
+def irregular_share(rollout: Rollout) -> float:
+    """Share of the sample intervals that are over 20% off the median, 0 to 1."""
+    intervals, median = np.diff(rollout.time), median_interval(rollout)
+    return float(np.mean(np.abs(intervals - median) > 0.2 * median))
+
+
+def _time(rollout: Rollout) -> list[str]:
+    intervals, median = np.diff(rollout.time), median_interval(rollout)
+    found = []
+    gaps = np.flatnonzero(intervals > GAP * median)
+    if len(gaps):
+        worst = int(np.argmax(intervals))
+        found.append(
+            f"{len(gaps)} gap(s) in time, the longest {intervals[worst]:.3g} s after {rollout.time[worst]:.4g} s "
+            f"(usual interval {median:.3g} s); sensors are not interpolated across gaps."
+        )
+    share = irregular_share(rollout)
+    if share > JITTER:
+        found.append(
+            f"sampling is irregular: {share:.0%} of the intervals are over 20% off the median of {median:.3g} s; "
+            "the log is resampled to the model's time step."
+        )
+    return found
+
+
+def _channels(rollout: Rollout) -> list[str]:
+    found, columns = [], {}
+    for kind, values, names in (
+        ("ctrl", rollout.ctrl, rollout.ctrl_names),
+        ("sensor", rollout.sensordata, rollout.sensor_names),
+    ):
+        for name, column in zip(names, values.T if values is not None else (), strict=True):
+            missing = float(np.mean(np.isnan(column)))
+            if missing > MISSING:
+                found.append(f"{kind} channel {name!r} was not measured in {missing:.0%} of the samples.")
+            measured = column[~np.isnan(column)]
+            if np.ptp(measured) == 0:
+                found.append(f"{kind} channel {name!r} is frozen at {measured[0]:.4g}; it carries no information.")
+                continue
+            twin = columns.setdefault(column.tobytes(), name)
+            if twin != name:
+                found.append(f"{kind} channel {name!r} repeats channel {twin!r} exactly; one of them is mislabelled.")
+    return found
+
+
+def _units(log: Log) -> list[str]:
+    bare: dict[str, None] = {}
+    for rollout in log.rollouts:
+        channels = (*zip(rollout.ctrl_names, rollout.ctrl_units, strict=True),)
+        channels += (*zip(rollout.sensor_names, rollout.sensor_units, strict=True),)
+        bare.update({name: None for name, unit in channels if not unit})
+    return [f"no unit is stated for {', '.join(bare)}; the model's units are assumed."] if bare else []
+
+
+def _differences(log: Log) -> list[str]:
+    first, found = log.rollouts[0], []
+    for rollout in log.rollouts[1:]:
+        for kind in ("ctrl_names", "sensor_names"):
+            here, there = set(getattr(rollout, kind)), set(getattr(first, kind))
+            if here != there:
+                found.append(
+                    f"rollout {rollout.name!r}: its {kind.replace('_', ' ')} differ from those of {first.name!r} in "
+                    f"{', '.join(sorted(here ^ there))}; a study needs the same channels in all."
+                )
+    return found

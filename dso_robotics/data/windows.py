@@ -1,0 +1,137 @@
+"""Rollouts cut into windows of one length: the rectangular arrays that simulation in batches wants.
+
+A window starts at a recorded sample and is simulated on the model's own time grid from there. Samples keep their recorded
+times: a prediction is interpolated to them, a measurement is never moved, so logs need not be uniform and sensors may be
+slower than the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dso_robotics.data.match import Channels
+from dso_robotics.data.rollout import Rollout
+from dso_robotics.errors import DsoError
+
+# A last, shorter window is kept when it is at least this fraction of a full one.
+_SHORTEST = 0.25
+# Recorded times are trusted to this fraction of a time step when they are placed on the grid.
+_ROUND = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """B windows of T grid steps with at most S samples of C channels.
+
+    ctrl: (B, T, nu) held during each step, in the model's actuator order.
+    step: (B, S) grid step at or before each sample; share: (B, S) in [0, 1), how far the sample is towards the next step.
+    measured: (B, S, C), NaN where nothing was measured and behind a window's last sample.
+    sample: (B, S) index of each sample in its rollout, -1 behind the last.
+    rollout: (B,) index into `rollouts`; time: (B,) start time in the rollout's clock [s].
+    """
+
+    rollouts: tuple[Rollout, ...]
+    channels: Channels
+    timestep: float
+    ctrl: np.ndarray
+    step: np.ndarray
+    share: np.ndarray
+    measured: np.ndarray
+    sample: np.ndarray
+    rollout: np.ndarray
+    time: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def complete(self) -> "Windows | None":
+        """Only the windows that end before their rollout does, so none is cut short; None when there is none."""
+        last = np.array([len(self.rollouts[i].time) - 1 for i in self.rollout])
+        keep = self.sample.max(1) < last
+        if not keep.any():
+            return None
+        names = ("ctrl", "step", "share", "measured", "sample", "rollout", "time")
+        return replace(self, **{name: getattr(self, name)[keep] for name in names})
+
+    def at_samples(self, sensordata: np.ndarray) -> np.ndarray:
+        """Channels at the sample times, (..., B, S, C), from sensordata on the grid (..., B, T, nsensordata)."""
+        rows = np.arange(len(self))[:, None]
+        wanted = sensordata[..., self.channels.sensor_addresses]
+        share = self.share[..., None]
+        before = wanted[..., rows, self.step, :]
+        after = wanted[..., rows, np.minimum(self.step + 1, wanted.shape[-2] - 1), :]
+        return np.where(share > 0, before * (1 - share) + after * share, before)
+
+
+def cut(
+    rollouts: Sequence[Rollout],
+    channels: Channels,
+    *,
+    timestep: float,
+    seconds: float,
+    overlap: float = 0.0,
+    source: str = "log",
+) -> Windows:
+    """Cut `rollouts` into windows of `seconds`, each starting `overlap` (a fraction below 1) before the last one ends.
+
+    `timestep` [s] is the model's. Raises DsoError when the window is shorter than two steps or every rollout is shorter
+    than a window.
+    """
+    if not (np.isfinite(seconds) and seconds >= 2 * timestep):
+        raise DsoError(
+            f"{source}: a window of {seconds:g} s is shorter than two of the model's time steps ({timestep:g} s); "
+            "give a longer one with --window SECONDS."
+        )
+    steps = int(np.ceil(seconds / timestep - _ROUND)) + 1
+    pieces = [(i, a, b) for i, r in enumerate(rollouts) for a, b in _bounds(r.time, seconds, overlap)]
+    if not pieces:
+        longest = max((float(r.time[-1] - r.time[0]) for r in rollouts), default=0.0)
+        raise DsoError(
+            f"{source}: the longest rollout lasts {longest:.4g} s, which is shorter than {_SHORTEST:.0%} of a window of "
+            f"{seconds:g} s; give a shorter one with --window SECONDS."
+        )
+    width = max(b - a for _, a, b in pieces)
+    shape = (len(pieces), width)
+    step, share, sample = np.zeros(shape, int), np.zeros(shape), np.full(shape, -1)
+    measured = np.full((*shape, len(channels.sensor_names)), np.nan)
+    ctrl = np.zeros((len(pieces), steps, len(channels.ctrl_columns)))
+    for w, (i, a, b) in enumerate(pieces):
+        rollout, n = rollouts[i], b - a
+        place = (rollout.time[a:b] - rollout.time[a]) / timestep
+        step[w, :n] = np.minimum(np.floor(place + _ROUND), steps - 1)
+        share[w, :n] = np.clip(place - step[w, :n], 0, None)
+        share[w, :n][share[w, :n] < _ROUND] = 0.0
+        sample[w, :n] = np.arange(a, b)
+        if rollout.sensordata is not None:
+            measured[w, :n] = rollout.sensordata[a:b]
+        if rollout.ctrl is not None:
+            grid = rollout.time[a] + timestep * np.arange(steps)
+            held = np.searchsorted(rollout.time, grid + _ROUND * timestep, side="right") - 1
+            ctrl[w] = rollout.ctrl[held][:, channels.ctrl_columns]
+    return Windows(
+        rollouts=tuple(rollouts),
+        channels=channels,
+        timestep=timestep,
+        ctrl=ctrl,
+        step=step,
+        share=share,
+        measured=measured,
+        sample=sample,
+        rollout=np.array([i for i, _, _ in pieces]),
+        time=np.array([rollouts[i].time[a] for i, a, _ in pieces]),
+    )
+
+
+def _bounds(time: np.ndarray, seconds: float, overlap: float) -> list[tuple[int, int]]:
+    """Sample ranges [a, b) of the windows of one rollout."""
+    found, start = [], 0
+    while start < len(time) - 1:
+        end = int(np.searchsorted(time, time[start] + seconds * (1 - _ROUND)))
+        complete = end < len(time)
+        if complete or time[end - 1] - time[start] >= _SHORTEST * seconds:
+            found.append((start, end))
+        if not complete:
+            break
+        start = max(int(np.searchsorted(time, time[start] + seconds * (1 - overlap - _ROUND))), start + 1)
+    return found
