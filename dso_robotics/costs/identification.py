@@ -1,0 +1,91 @@
+"""Identification: negative log-likelihood of the recorded sensors, over windows whose start states are estimated too.
+
+-log p = sum over samples and channels of (y - h(x))^2 / (2 sigma_c^2) + log sigma_c, plus the prior (equation 98 and the
+table in Section 7 of the mathematics). The noise scale sigma_c of a channel is estimated as well: at its optimum it is the
+root mean square of that channel's residuals, so re-weighting and Gauss-Newton steps alternate.
+"""
+
+import numpy as np
+
+from dso_robotics.data.windows import Windows
+from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.physics.state import Tangent
+from dso_robotics.robot.prediction import Prediction
+
+# A channel predicted better than this fraction of its own spread is not trusted more for it: a log recorded without noise
+# would otherwise drive its scale to zero.
+_LEAST_NOISE = 1e-6
+
+
+class WindowedIdentification:
+    """The least-squares problem of `core.gauss_newton` for one set of windows.
+
+    `sigma` (C,) holds the current noise scales, in the channels' units; with `learn_noise` False they stay. With
+    `free_starts` False the start states stay as they are given.
+    """
+
+    def __init__(
+        self,
+        vector: ParameterVector,
+        windows: Windows,
+        prediction: Prediction,
+        *,
+        sigma: np.ndarray | None = None,
+        learn_noise: bool = True,
+        free_starts: bool = True,
+    ):
+        self.vector, self.windows, self.prediction = vector, windows, prediction
+        self.learn_noise, self.free_starts = learn_noise, free_starts
+        self._tangent = Tangent(vector.mj)
+        self._seen = np.isfinite(windows.measured)
+        self._count = self._seen.sum((0, 1))
+        self._measured = np.where(self._seen, windows.measured, 0.0)
+        spread = np.array([np.nanstd(windows.measured[..., c]) for c in range(windows.measured.shape[-1])])
+        self._floor = np.maximum(_LEAST_NOISE * spread, 1e-12)
+        self.sigma = np.maximum(spread, self._floor) if sigma is None else np.asarray(sigma, float)
+
+    def error(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Prediction minus measurement (B, S, C) in the channels' units, zero where nothing was measured."""
+        return np.where(self._seen, self.prediction.predict(z, start) - self._measured, 0.0)
+
+    def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Errors over noise scales (B, S*C)."""
+        return (self.error(z, x) / self.sigma).reshape(len(x), -1)
+
+    def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Residuals with derivatives by z and by the start states' tangents."""
+        y, by_z, by_x = self.prediction.linearize(z, x, by_start=self.free_starts)
+        weight = (self._seen / self.sigma)[..., None]
+        residual = np.where(self._seen, y - self._measured, 0.0) / self.sigma
+        rows = (len(x), residual[0].size)
+        flat = [np.where(weight > 0, d * weight, 0.0).reshape(*rows, d.shape[-1]) for d in (by_z, by_x)]
+        return residual.reshape(rows), flat[0], flat[1]
+
+    def prior(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whitened prior residuals and their derivative."""
+        _, std, which = self.vector.prior
+        jacobian = np.zeros((len(which), self.vector.size))
+        jacobian[np.arange(len(which)), which] = 1 / std
+        return self.vector.prior_residual(z), jacobian
+
+    def retract(self, x: np.ndarray, change: np.ndarray) -> np.ndarray:
+        """Start states moved in their tangent space."""
+        return self._tangent.move(x, change) if self.free_starts else x
+
+    def reweight(self, z: np.ndarray, x: np.ndarray) -> float:
+        """Set each noise scale to the root mean square of its channel's errors."""
+        if not self.learn_noise:
+            return 0.0
+        sigma = np.maximum(np.sqrt((self.error(z, x) ** 2).sum((0, 1)) / np.maximum(self._count, 1)), self._floor)
+        change = float(np.max(np.abs(sigma / self.sigma - 1)))
+        self.sigma = sigma
+        return change
+
+    def log_scale(self) -> float:
+        """Sum of log sigma over all measured numbers."""
+        return float(self._count @ np.log(self.sigma))
+
+    def terms(self, z: np.ndarray, x: np.ndarray) -> dict[str, float]:
+        """The cost by block: identification (with its log noise scales) and prior."""
+        fit = 0.5 * float(np.sum(self.residual(z, x) ** 2)) + self.log_scale()
+        return {"identification": fit, "prior": 0.5 * float(np.sum(self.vector.prior_residual(z) ** 2))}

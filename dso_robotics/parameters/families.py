@@ -1,0 +1,181 @@
+"""What can be freed: one `Family` for each KIND/NAME/FIELD that MJCF names, with unit, bounds and model fields.
+
+A new parameter path is one entry of `FAMILIES`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import mujoco
+import numpy as np
+
+from dso_robotics.physics.unit import sensor_unit
+
+INF = float("inf")
+# NumPy integers do not compare equal to MuJoCo's enums, so the enums are turned into integers.
+_SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)
+_FIXED, _AFFINE = int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtBias.mjBIAS_AFFINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """Where one number lives: `sign` times it is written to model.`field` at each flat index of `at`."""
+
+    field: str
+    at: tuple[int, ...]
+    sign: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One field of one kind of object.
+
+    width: how many numbers the MJCF attribute has; more than one makes `field[i]` a path of its own.
+    places: (model, object id, component) -> slots; empty for quantities outside MuJoCo's model (sensor bias).
+    low, high: bounds when the user gives none; physics, not taste.
+    scale: (model, object id) -> typical size, the step unit where the value itself is zero.
+    """
+
+    kind: str
+    field: str
+    unit: Callable[[mujoco.MjModel, int], str]
+    places: Callable[[mujoco.MjModel, int, int], tuple[Slot, ...]]
+    text: str
+    width: int = 1
+    low: float = 0.0
+    high: float = INF
+    scale: Callable[[mujoco.MjModel, int], float] = lambda model, i: 1.0
+    # Attribute of the MJCF element when it is not `field`, with the component it starts at.
+    attribute: str = ""
+
+    @property
+    def label(self) -> str:
+        """KIND/FIELD, as shown in messages."""
+        return f"{self.kind}/{self.field}"
+
+
+def _const(unit: str) -> Callable[[mujoco.MjModel, int], str]:
+    return lambda model, i: unit
+
+
+def _per_joint(rotary: str, linear: str) -> Callable[[mujoco.MjModel, int], str]:
+    return lambda model, i: linear if model.jnt_type[i] == _SLIDE else rotary
+
+
+def _dofs(model: mujoco.MjModel, joint: int) -> range:
+    first = int(model.jnt_dofadr[joint])
+    return range(first, first + {0: 6, 1: 3, 2: 1, 3: 1}[int(model.jnt_type[joint])])
+
+
+def _dof(field: str) -> Callable[[mujoco.MjModel, int, int], tuple[Slot, ...]]:
+    return lambda model, i, k: (Slot(field, tuple(_dofs(model, i))),)
+
+
+def _row(field: str, width: int = 1, *, column: int = 0) -> Callable[[mujoco.MjModel, int, int], tuple[Slot, ...]]:
+    return lambda model, i, k: (Slot(field, (i * width + column + k,)),)
+
+
+def _reflected_inertia(model: mujoco.MjModel, joint: int) -> float:
+    """Inertia seen by the joint at qpos0 [kg m^2 or kg]: the natural unit of its armature, damping and stiffness."""
+    return float(np.mean(model.dof_M0[list(_dofs(model, joint))]))
+
+
+def _joint_scale(factor: float) -> Callable[[mujoco.MjModel, int], float]:
+    return lambda model, i: factor * _reflected_inertia(model, i)
+
+
+def _body_size(model: mujoco.MjModel, body: int) -> float:
+    """Radius of gyration [m]."""
+    return float(np.sqrt(max(model.body_inertia[body].max(), 1e-12) / max(model.body_mass[body], 1e-12)))
+
+
+def _servo(model: mujoco.MjModel, i: int, k: int) -> tuple[Slot, ...]:
+    return (Slot("actuator_gainprm", (i * 10,)), Slot("actuator_biasprm", (i * 10 + 1,), -1.0))
+
+
+def _affine_servo(model: mujoco.MjModel, i: int, k: int) -> tuple[Slot, ...]:
+    return (Slot("actuator_biasprm", (i * 10 + 2,), -1.0),)
+
+
+def _gain_scale(model: mujoco.MjModel, i: int) -> float:
+    return float(abs(model.actuator_gainprm[i, 0])) or 1.0
+
+
+def _nowhere(model: mujoco.MjModel, i: int, k: int) -> tuple[Slot, ...]:
+    return ()
+
+
+FAMILIES: dict[tuple[str, str], Family] = {
+    (f.kind, f.field): f
+    for f in (
+        Family("joint", "damping", _per_joint("N*m*s/rad", "N*s/m"), _dof("dof_damping"), "viscous friction",
+               scale=_joint_scale(1.0)),
+        Family("joint", "frictionloss", _per_joint("N*m", "N"), _dof("dof_frictionloss"), "Coulomb friction",
+               scale=_joint_scale(3.0)),
+        Family("joint", "armature", _per_joint("kg*m^2", "kg"), _dof("dof_armature"), "reflected rotor inertia",
+               scale=_joint_scale(0.3)),
+        Family("joint", "stiffness", _per_joint("N*m/rad", "N/m"), _row("jnt_stiffness"), "spring stiffness",
+               scale=_joint_scale(3.0)),
+        Family("joint", "springref", _per_joint("rad", "m"),
+               lambda model, i, k: (Slot("qpos_spring", (int(model.jnt_qposadr[i]),)),), "spring rest position",
+               low=-INF, scale=lambda model, i: 0.1),
+        Family("body", "mass", _const("kg"), _row("body_mass"), "mass; centre of mass and inertia stay",
+               scale=lambda model, i: float(model.body_mass[i])),
+        Family("body", "ipos", _const("m"), _row("body_ipos", 3), "centre of mass in the body frame", width=3, low=-INF,
+               scale=_body_size, attribute="pos"),
+        Family("body", "diaginertia", _const("kg*m^2"), _row("body_inertia", 3), "principal moments of inertia", width=3,
+               scale=lambda model, i: float(model.body_inertia[i].max())),
+        Family("geom", "friction", lambda model, i: "1", _row("geom_friction", 3),
+               "sliding [1], torsional [m], rolling [m] friction", width=3, scale=lambda model, i: 0.1),
+        Family("actuator", "gear", _const("1"), _row("actuator_gear", 6), "transmission ratio", width=6, low=-INF,
+               scale=lambda model, i: float(np.abs(model.actuator_gear[i]).max()) or 1.0),
+        Family("actuator", "gain", _const("force/ctrl"), _row("actuator_gainprm", 10), "force per unit of control",
+               low=-INF, scale=_gain_scale, attribute="gainprm"),
+        Family("actuator", "kp", _const("N*m/rad or N/m"), _servo, "position gain of a position servo", scale=_gain_scale),
+        Family("actuator", "kv", _const("N*m*s/rad or N*s/m"), _affine_servo, "velocity gain of a position or velocity servo",
+               scale=lambda model, i: 0.1 * _gain_scale(model, i)),
+        Family("actuator", "offset", _const("N*m or N"), _row("actuator_biasprm", 10), "constant force of the actuator",
+               low=-INF, scale=lambda model, i: 0.1, attribute="biasprm"),
+        Family("sensor", "bias", sensor_unit, _nowhere, "added to what the sensor reads", low=-INF,
+               scale=lambda model, i: 0.1),
+    )
+}  # fmt: skip
+
+# The field that stands for all ten inertial numbers of a body at once, in log-Cholesky coordinates.
+PSEUDO_INERTIA = Family(
+    "body", "inertia", _const("see components"), _nowhere, "mass, centre of mass and full inertia", low=-INF
+)
+
+SYNONYMS = {("body", "com"): ("body", "ipos")}
+
+REFUSED = {
+    ("option", "timestep"): "the time step is a setting of the integrator, not a property of the robot",
+    (
+        "option",
+        "gravity",
+    ): "only the ratio of gravity to mass and torque is seen in a log; free body/*/mass or actuator/*/gear",
+    ("log", "initial_state"): "the start state of every window is estimated already; it needs no --free",
+    ("sensor", "noise"): "the noise scale of every channel is estimated already; it needs no --free",
+}
+
+
+def unsupported(model: mujoco.MjModel, family: Family, index: int) -> str:
+    """Why this object cannot have this field, or an empty string."""
+    if family.kind == "actuator":
+        fixed = model.actuator_gaintype[index] == _FIXED
+        affine = model.actuator_biastype[index] == _AFFINE
+        if family.field in ("gain", "kp") and not fixed:
+            return "its gain is not a fixed number"
+        if family.field == "kp" and not (
+            affine and model.actuator_biasprm[index, 1] == -model.actuator_gainprm[index, 0]
+        ):
+            return "it is not a position servo (gainprm[0] = -biasprm[1]); free its 'gain' instead"
+        if family.field in ("kv", "offset") and not affine:
+            return (
+                'its biastype is not "affine", so MuJoCo would ignore the value; write biastype="affine" in the model'
+            )
+    if family.kind == "joint" and family.field in ("stiffness", "springref") and model.jnt_type[index] <= 1:
+        return "only hinge and slide joints are supported for this field"
+    if family.kind == "body" and model.body_mass[index] <= 0:
+        return "the body has no mass, so it is fixed to its parent or static"
+    return ""

@@ -1,0 +1,176 @@
+"""One block of theta: a path's numbers, their bounds, prior and typical size."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.families import PSEUDO_INERTIA, Slot
+from dso_robotics.parameters.path import Declaration, Target, resolve
+from dso_robotics.physics import inertia
+from dso_robotics.physics.model import Robot
+
+# Log-Cholesky coordinates beyond this are a factor exp(6) = 400 from the nominal body: bounds against overflow only.
+_LOG_LIMIT = 6.0
+# One standard deviation of the weak prior that keeps inertial directions the log cannot see at the nominal body.
+_LOG_PRIOR = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Prior:
+    """Normal prior on the coordinates: mean (k,) and standard deviation (k,)."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A named block of k coordinates, k = 1 for plain numbers and 10 for a body's full inertia.
+
+    For a plain number the coordinate is the number itself, in `units[0]`. For a full inertia it is the log-Cholesky
+    vector relative to the model's body, and `report` gives the ten physical numbers.
+
+    initial, low, high, scale: (k,) start, bounds and typical size of the coordinates.
+    nominal: (k,) the value the model file holds.
+    labels, units: names and units of the reported numbers.
+    """
+
+    path: str
+    labels: tuple[str, ...]
+    units: tuple[str, ...]
+    nominal: np.ndarray
+    initial: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    scale: np.ndarray
+    slots: tuple[Slot, ...] = ()
+    body: int = -1
+    factor: np.ndarray | None = None
+    sensor: int = -1
+    prior: Prior | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return len(self.initial)
+
+    def report(self, coordinates: Any) -> Any:
+        """The physical numbers (..., len(labels)) at coordinates (..., k)."""
+        if self.factor is None:
+            return coordinates
+        return inertia.numbers(*inertia.body_from_coordinates(coordinates, self.factor))
+
+
+def declare(declaration: Declaration, robot: Robot) -> tuple[Parameter, ...]:
+    """The blocks that one declaration frees in `robot`; paths joined by `+` are tied to one number.
+
+    Raises:
+      DsoError: an unknown path, bounds the quantity cannot have, or a start value outside the bounds.
+    """
+    tied = [t for part in declaration.path.split("+") for t in resolve(part.strip(), robot)]
+    if "+" in declaration.path:
+        return (_tie([_number(t, declaration, robot, alone=False) for t in tied], declaration),)
+    return tuple(
+        _full_inertia(t, declaration, robot) if t.family is PSEUDO_INERTIA else _number(t, declaration, robot)
+        for t in tied
+    )
+
+
+def _tie(parts: list[Parameter], declaration: Declaration) -> Parameter:
+    """One number written to every place of `parts`, which must be of one kind of quantity."""
+    if len({p.units for p in parts}) > 1 or any(p.sensor >= 0 or p.factor is not None for p in parts):
+        raise DsoError(
+            f"{declaration.path}: only plain numbers of the same unit can be tied; these have "
+            f"{', '.join(sorted({p.units[0] for p in parts}))}."
+        )
+    slots = tuple(slot for p in parts for slot in p.slots)
+    path = "+".join(p.path for p in parts)
+    return dataclasses.replace(parts[0], path=path, labels=(path,), slots=slots)
+
+
+def _number(target: Target, given: Declaration, robot: Robot, *, alone: bool = True) -> Parameter:
+    if target.family is PSEUDO_INERTIA:
+        raise DsoError(f"{target.path}: a full inertia has ten numbers and cannot be tied with +.")
+    family, model = target.family, robot.mj
+    slots = family.places(model, target.object_id, target.component)
+    nominal = target.nominal(robot)
+    initial = nominal if given.init is None else given.init
+    possible = family.low, family.high
+    if family.field == "diaginertia" and alone:
+        # No mass distribution has a moment beyond the sum of the other two, and MuJoCo's compiler refuses one.
+        others = np.delete(model.body_inertia[target.object_id], target.component)
+        possible = float(abs(others[0] - others[1])), float(others.sum())
+    low = possible[0] if given.low is None else given.low
+    high = possible[1] if given.high is None else given.high
+    if low < family.low:
+        raise DsoError(
+            f"{target.path}: the lower bound {low:g} is below {family.low:g}, the least that {family.label} can be; "
+            f"write @{family.low:g}:{high:g}."
+        )
+    if not low < high:
+        raise DsoError(
+            f"{target.path}: the lower bound {low:g} is not below the upper bound {high:g}; write @LOW:HIGH."
+        )
+    if not low <= initial <= high:
+        source = "the model's value" if given.init is None else "the start value"
+        if family.field == "diaginertia":
+            body = target.path.split("/")[1]
+            source = f"a moment stays within what the other two allow (body/{body}/inertia frees all three together); {source}"
+        raise DsoError(
+            f"{target.path}: {source} {initial:g} lies outside the bounds {low:g} to {high:g}; "
+            "give another start with =INIT or other bounds with @LOW:HIGH."
+        )
+    if target.family.field == "mass" and initial <= 0:
+        raise DsoError(f"{target.path}: a start value of {initial:g} kg is no mass; give a positive one with =INIT.")
+    scale = max(abs(initial), abs(nominal), 1e-3 * family.scale(model, target.object_id))
+    if initial == 0 or nominal == 0:
+        scale = max(scale, family.scale(model, target.object_id))
+    # A mass or moment of zero makes the equations of motion singular.
+    floor = 1e-6 * scale if family.field in ("mass", "diaginertia") else -np.inf
+    prior = None if given.prior is None else Prior(np.array([given.prior[0]]), np.array([given.prior[1]]))
+    return Parameter(
+        path=target.path,
+        labels=(target.path,),
+        units=(family.unit(model, target.object_id),),
+        nominal=np.array([nominal]),
+        initial=np.array([initial]),
+        low=np.array([max(low, floor)]),
+        high=np.array([high]),
+        scale=np.array([scale]),
+        slots=slots,
+        sensor=target.object_id if family.kind == "sensor" else -1,
+        prior=prior,
+    )
+
+
+def _full_inertia(target: Target, given: Declaration, robot: Robot) -> Parameter:
+    model, body = robot.mj, target.object_id
+    if given.init is not None or given.low is not None or given.high is not None:
+        raise DsoError(
+            f"{target.path}: a full inertia has ten numbers, so =INIT and @LOW:HIGH do not apply; its start is the body in "
+            "the model, and every value the search can reach is a possible body."
+        )
+    axes = inertia.rotation(model.body_iquat[body])
+    tensor = axes @ np.diag(model.body_inertia[body]) @ axes.T
+    try:
+        factor = inertia.nominal_factor(model.body_mass[body], model.body_ipos[body], tensor)
+    except np.linalg.LinAlgError:
+        raise DsoError(
+            f"{target.path}: the model's inertia {model.body_inertia[body]} is that of no solid body (one moment must be "
+            "smaller than the sum of the other two); correct the <inertial> element or leave it to the geoms."
+        ) from None
+    return Parameter(
+        path=target.path,
+        labels=tuple(f"{target.path}[{name}]" for name in inertia.NUMBERS),
+        units=inertia.UNITS,
+        nominal=np.zeros(10),
+        initial=np.zeros(10),
+        low=np.full(10, -_LOG_LIMIT),
+        high=np.full(10, _LOG_LIMIT),
+        scale=np.ones(10),
+        body=body,
+        factor=factor,
+        prior=Prior(np.zeros(10), np.full(10, _LOG_PRIOR)),
+    )

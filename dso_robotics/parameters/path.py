@@ -1,0 +1,128 @@
+"""Parameter paths: KIND/NAME/FIELD[INDEX], as MJCF names things, with `*` and `?` in NAME."""
+
+import dataclasses
+import fnmatch
+import math
+import re
+
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.families import FAMILIES, PSEUDO_INERTIA, REFUSED, SYNONYMS, Family, unsupported
+from dso_robotics.physics.model import Robot, nearest
+
+_PATH = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>.+)/(?P<field>[a-z_]+)(\[(?P<index>\d+)\])?$")
+_NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+    """One `--free`: a path (with wildcards) and, when given, start value, bounds and normal prior (mean, std)."""
+
+    path: str
+    init: float | None = None
+    low: float | None = None
+    high: float | None = None
+    prior: tuple[float, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One number (or, for the full inertia, one body) of one object that a path points to."""
+
+    path: str
+    family: Family
+    object_id: int
+    component: int
+
+    def nominal(self, robot: Robot) -> float:
+        """The number the model holds now; 0 for one that MuJoCo's model has no place for, such as a sensor bias."""
+        slots = self.family.places(robot.mj, self.object_id, self.component)
+        return slots[0].sign * float(getattr(robot.mj, slots[0].field).ravel()[slots[0].at[0]]) if slots else 0.0
+
+
+def parse(text: str) -> Declaration:
+    """Read `PATH[=INIT][@LOW:HIGH]`.
+
+    Raises:
+      DsoError: the text does not have that form, or a number in it is not one.
+    """
+    match = re.match(rf"^(?P<path>[^=@]+)(=(?P<init>{_NUMBER}))?(@(?P<low>{_NUMBER})?:(?P<high>{_NUMBER})?)?$", text)
+    if match is None:
+        raise DsoError(
+            f"--free {text}: cannot read this. Write PATH[=INIT][@LOW:HIGH], for example joint/elbow/damping=0.1@0:2."
+        )
+    numbers = {k: None if match[k] is None else float(match[k]) for k in ("init", "low", "high")}
+    for key, value in numbers.items():
+        if value is not None and (math.isnan(value) or (key == "init" and math.isinf(value))):
+            raise DsoError(f"--free {text}: {value} is not a usable number for {key}; give a finite one.")
+    if numbers["low"] is not None and numbers["high"] is not None and not numbers["low"] < numbers["high"]:
+        raise DsoError(
+            f"--free {text}: the lower bound {numbers['low']:g} is not below the upper bound {numbers['high']:g}; "
+            "write @LOW:HIGH."
+        )
+    return Declaration(match["path"].strip(), numbers["init"], numbers["low"], numbers["high"])
+
+
+def resolve(path: str, robot: Robot) -> tuple[Target, ...]:
+    """Every number that `path` names in `robot`, in model order.
+
+    Raises:
+      DsoError: nothing has that path (the nearest valid ones are listed), or it cannot be freed (with the reason).
+    """
+    match = _PATH.match(path)
+    head, _, tail = path.partition("/")
+    if (head, tail) in REFUSED:
+        raise DsoError(f"{path}: this cannot be freed: {REFUSED[head, tail]}.")
+    if match is None:
+        raise DsoError(
+            f"{path}: not a parameter path. Write KIND/NAME/FIELD or KIND/NAME/FIELD[i], such as {_examples(robot)}."
+        )
+    kind, name, field = match["kind"], match["name"], match["field"]
+    kind, field = SYNONYMS.get((kind, field), (kind, field))
+    if (kind, field) in REFUSED:
+        raise DsoError(f"{path}: this cannot be freed: {REFUSED[kind, field]}.")
+    family = PSEUDO_INERTIA if (kind, field) == ("body", "inertia") else FAMILIES.get((kind, field))
+    if family is None:
+        raise DsoError(_unknown_field(path, kind, field))
+    index = None if match["index"] is None else int(match["index"])
+    if index is not None and index >= family.width:
+        raise DsoError(f"{path}: '{field}' has {family.width} number(s), so the index must be below {family.width}.")
+    wildcard = "*" in name or "?" in name
+    found = [i for i, n in enumerate(robot.names(kind)) if n and fnmatch.fnmatchcase(n, name)]
+    if not found:
+        known = [n for n in robot.names(kind) if n]
+        hint = f"the {kind} names are {nearest(name, known, 8)}" if known else f"the model has no named {kind}"
+        raise DsoError(f"{path}: {robot.source} has no {kind} called '{name}'; {hint}.")
+    reasons = {i: unsupported(robot.mj, family, i) for i in found}
+    usable = [i for i in found if not reasons[i]]
+    if not usable or (not wildcard and reasons[found[0]]):
+        raise DsoError(f"{path}: {robot.names(kind)[found[0]]} has no such parameter: {reasons[found[0]]}.")
+    components = [index] if index is not None else list(range(1 if field == "gear" else family.width))
+    return tuple(Target(_spell(family, robot.names(kind)[i], k), family, i, k) for i in usable for k in components)
+
+
+def every(robot: Robot) -> tuple[Target, ...]:
+    """Every number of the model that can be freed, in the order of `FAMILIES`."""
+    targets = []
+    for family in FAMILIES.values():
+        for i, name in enumerate(robot.names(family.kind)):
+            if name and not unsupported(robot.mj, family, i):
+                width = 1 if family.field == "gear" else family.width
+                targets += [Target(_spell(family, name, k), family, i, k) for k in range(width)]
+    return tuple(targets)
+
+
+def _spell(family: Family, name: str, component: int) -> str:
+    index = f"[{component}]" if family.width > 1 else ""
+    return f"{family.kind}/{name}/{family.field}{index}"
+
+
+def _unknown_field(path: str, kind: str, field: str) -> str:
+    kinds = sorted({k for k, _ in FAMILIES})
+    if kind not in kinds:
+        return f"{path}: there is no kind '{kind}' of parameter; the kinds are {', '.join(kinds)}."
+    fields = [f for k, f in FAMILIES if k == kind] + (["inertia"] if kind == "body" else [])
+    return f"{path}: a {kind} has no parameter '{field}'; it has {nearest(field, fields, len(fields))}."
+
+
+def _examples(robot: Robot) -> str:
+    return ", ".join(target.path for target in every(robot)[:2]) or "joint/hinge/damping"

@@ -1,0 +1,99 @@
+"""The C engine: many parameter values, start states and control sequences in one call of `mujoco.batch`.
+
+Nothing is compiled and no model is rebuilt: parameters are per-simulation model fields, followed by mj_setConst where
+MuJoCo says a field feeds its derived constants.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import mujoco
+import numpy as np
+from mujoco import batch
+
+from dso_robotics.physics.inertia import principal_fields
+
+# A call's simulations are cut into pieces of this size, so that memory does not grow with the parameter count.
+_PIECE = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectories:
+    """Outcome of N simulations over T steps of the model's own `timestep`.
+
+    sensordata: (N, T, nsensordata), at the start of each step, so row 0 is the start state's.
+    state: (N, T, nq+nv+na), qpos [m, rad], qvel, act after each step.
+    ended: (N,), True where the simulation diverged; its rows are NaN from there on.
+    """
+
+    sensordata: np.ndarray
+    state: np.ndarray
+    ended: np.ndarray
+
+
+class BatchEngine:
+    """Simulates one model under many model-field values at once, in float64 on threads."""
+
+    def __init__(self, model: mujoco.MjModel, *, threads: int = 0):
+        self.model = model
+        self._threads = threads
+        self._batches: dict[int, batch.Batch] = {}
+
+    def simulate(self, fields: Mapping[str, np.ndarray], start: np.ndarray, ctrl: np.ndarray) -> Trajectories:
+        """Simulate N starts.
+
+        Args:
+          fields: model fields, (N, *shape) each, named as in `MjModel`; "body_inertia_full" (N, nbody, 3, 3) [kg m^2], in
+            body axes about the centre of mass, stands for body_inertia and body_iquat; NaN rows keep the model's.
+          start: (N, nq+nv+na).
+          ctrl: (N, T, nu), held during each step.
+        """
+        n, steps = ctrl.shape[:2]
+        results = [
+            self._piece({k: v[i : i + _PIECE] for k, v in fields.items()}, start[i : i + _PIECE], ctrl[i : i + _PIECE])
+            for i in range(0, n, _PIECE)
+        ]
+        if not results:
+            model = self.model
+            width = model.nq + model.nv + model.na
+            return Trajectories(np.zeros((0, steps, model.nsensordata)), np.zeros((0, steps, width)), np.zeros(0, bool))
+        parts = (np.concatenate([getattr(r, f.name) for r in results]) for f in dataclasses.fields(Trajectories))
+        return Trajectories(*parts)
+
+    def _piece(self, fields: Mapping[str, np.ndarray], start: np.ndarray, ctrl: np.ndarray) -> Trajectories:
+        model, (n, steps) = self.model, ctrl.shape[:2]
+        engine = self._batch(n)
+        derived = False
+        for name, value in principal_fields(model, fields).items():
+            engine.expand(name)[:] = value
+            derived |= name in mujoco.MjModel._setconst_inputs
+        if derived:
+            engine.set_const()
+        engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
+        engine.bind("qpos")[:] = start[:, : model.nq]
+        engine.bind("qvel")[:] = start[:, model.nq : model.nq + model.nv]
+        if model.na:
+            engine.bind("act")[:] = start[:, model.nq + model.nv :]
+        items = ["sensordata", "qpos", "qvel", mujoco.mjtState.mjSTATE_TIME] + (["act"] if model.na else [])
+        if not model.nsensordata:
+            items.remove("sensordata")
+        out = engine.rollout(steps, control=np.ascontiguousarray(ctrl) if model.nu else None, record=items)
+        state = np.concatenate([out[k] for k in ("qpos", "qvel", "act") if k in out], -1)
+        sensordata = out.get("sensordata", np.zeros((n, steps, 0)))
+        # A diverged simulation stops stepping and repeats its records: its clock stands still.
+        clock = out[mujoco.mjtState.mjSTATE_TIME].reshape(n, steps)
+        going = clock > (np.arange(steps) + 0.5) * model.opt.timestep
+        going &= np.isfinite(state).all(-1)
+        going = np.logical_and.accumulate(going, axis=1)
+        ended = ~going[:, -1]
+        if ended.any():
+            state = np.where(going[..., None], state, np.nan)
+            sensordata = np.where(going[..., None], sensordata, np.nan)
+        return Trajectories(sensordata, state, ended)
+
+    def _batch(self, n: int) -> batch.Batch:
+        if n not in self._batches:
+            if len(self._batches) > 4:
+                self._batches.clear()
+            self._batches[n] = batch.Batch(self.model, n, self._threads)
+        return self._batches[n]

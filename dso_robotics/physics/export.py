@@ -1,0 +1,145 @@
+"""Write model-field values back into MJCF that plain MuJoCo loads.
+
+MuJoCo writes the file itself (so URDF becomes MJCF and defaults are resolved); its six digits are then replaced by full
+precision on the attributes that changed, and the result is compiled and compared before it is handed out.
+"""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+
+import mujoco
+import numpy as np
+
+from dso_robotics.errors import DsoError
+from dso_robotics.physics import inertia
+from dso_robotics.physics.model import KINDS, Robot
+
+# Model field -> (kind, MJCF attribute, numbers an object has, numbers MJCF takes).
+_ATTRIBUTES = {
+    "dof_damping": ("joint", "damping", 1, 1),
+    "dof_frictionloss": ("joint", "frictionloss", 1, 1),
+    "dof_armature": ("joint", "armature", 1, 1),
+    "jnt_stiffness": ("joint", "stiffness", 1, 1),
+    "qpos_spring": ("joint", "springref", 1, 1),
+    "geom_friction": ("geom", "friction", 3, 3),
+    "actuator_gear": ("actuator", "gear", 6, 6),
+    "actuator_gainprm": ("actuator", "gainprm", 10, 10),
+    "actuator_biasprm": ("actuator", "biasprm", 10, 10),
+}
+_BODY = ("body_mass", "body_ipos", "body_inertia", "body_iquat", "body_inertia_full")
+
+
+def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
+    """MJCF text of `robot` with the model fields `fields` (whole arrays, as from `ParameterVector.fields`).
+
+    Raises:
+      DsoError: the robot has no description to edit (it came as a compiled `MjModel`), or MuJoCo does not reproduce the
+        values from the text.
+    """
+    if robot.spec is None:
+        raise DsoError(
+            "this model came as a compiled MjModel, so there is no MJCF to write values into; load the XML file or an MjSpec."
+        )
+    plain = inertia.principal_fields(robot.mj, {k: np.asarray(v)[None] for k, v in fields.items()})
+    wanted = {name: value[0] for name, value in plain.items()}
+    spec = robot.spec.copy()
+    spec.compile()
+    root = ET.fromstring(spec.to_xml())
+    _absolute_folders(root, robot.spec)
+    for name, value in wanted.items():
+        if name in _ATTRIBUTES:
+            _set_attribute(root, robot.mj, name, value)
+    if any(name in wanted for name in _BODY):
+        _set_inertials(root, robot.mj, wanted)
+    ET.indent(root)
+    text = ET.tostring(root, encoding="unicode") + "\n"
+    _verify(text, robot, wanted)
+    return text
+
+
+def _text(values: np.ndarray) -> str:
+    return " ".join(repr(float(v)) for v in np.atleast_1d(values))
+
+
+def _elements(root: ET.Element, kind: str) -> dict[str, ET.Element]:
+    if kind == "actuator":
+        return {e.get("name", ""): e for section in root.iter("actuator") for e in section}
+    tags = {"joint": ("joint", "freejoint"), "body": ("body",), "geom": ("geom",)}[kind]
+    world = root.find("worldbody")
+    return {e.get("name", ""): e for tag in tags for e in ([] if world is None else world.iter(tag))}
+
+
+def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np.ndarray) -> None:
+    kind, attribute, width, most = _ATTRIBUTES[name]
+    elements = _elements(root, kind)
+    nominal = np.asarray(getattr(model, name), float).reshape(-1, width)
+    rows = np.asarray(value, float).reshape(-1, width)
+    for row in np.flatnonzero((rows != nominal).any(1)):
+        index = int(row)
+        if name.startswith("dof_"):
+            index = int(model.dof_jntid[row])
+        elif name == "qpos_spring":
+            index = int(np.flatnonzero(model.jnt_qposadr == row)[0])
+        element = elements[mujoco.mj_id2name(model, KINDS[kind], index)]
+        if element.tag != "general" and attribute in ("gainprm", "biasprm"):
+            raise DsoError(f"cannot write {attribute} of a <{element.tag}> actuator; make it a <general> one.")
+        element.set(attribute, _text(rows[row][:most]))
+
+
+def _set_inertials(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray]) -> None:
+    elements = _elements(root, "body")
+    mass = wanted.get("body_mass", model.body_mass)
+    ipos = wanted.get("body_ipos", model.body_ipos)
+    moments = wanted.get("body_inertia", model.body_inertia)
+    axes = wanted.get("body_iquat", model.body_iquat)
+    nominal = (model.body_mass, model.body_ipos, model.body_inertia, model.body_iquat)
+    for body in range(1, model.nbody):
+        if all(
+            np.array_equal(new[body], old[body]) for new, old in zip((mass, ipos, moments, axes), nominal, strict=True)
+        ):
+            continue
+        element = elements[mujoco.mj_id2name(model, KINDS["body"], body)]
+        inertial = element.find("inertial")
+        if inertial is None:
+            inertial = ET.Element("inertial")
+            element.insert(0, inertial)
+        for key in list(inertial.attrib):
+            del inertial.attrib[key]
+        inertial.set("pos", _text(ipos[body]))
+        inertial.set("quat", _text(axes[body]))
+        inertial.set("mass", _text(mass[body]))
+        inertial.set("diaginertia", _text(moments[body]))
+    compiler = root.find("compiler")
+    if compiler is not None and compiler.get("inertiafromgeom") == "true":
+        compiler.set("inertiafromgeom", "auto")
+
+
+def _absolute_folders(root: ET.Element, spec: mujoco.MjSpec) -> None:
+    """Meshes and textures are found from wherever the new file is saved."""
+    compiler = root.find("compiler")
+    if compiler is not None and root.find("asset") is not None:
+        for folder in ("meshdir", "texturedir"):
+            if getattr(spec, folder):
+                compiler.set(folder, getattr(spec, folder))
+
+
+def _verify(text: str, robot: Robot, wanted: Mapping[str, np.ndarray]) -> None:
+    try:
+        model = mujoco.MjModel.from_xml_string(text)
+    except ValueError as error:
+        raise DsoError(
+            f"{robot.source}: MuJoCo refuses the model with its new values: {' '.join(str(error).split())}."
+        ) from error
+    for name, value in wanted.items():
+        if name in ("body_inertia", "body_iquat"):
+            new = inertia.rotation(model.body_iquat) @ (model.body_inertia[..., None] * np.eye(3))
+            new = new @ np.swapaxes(inertia.rotation(model.body_iquat), -1, -2)
+            axes = inertia.rotation(np.asarray(wanted.get("body_iquat", robot.mj.body_iquat)))
+            moments = np.asarray(wanted.get("body_inertia", robot.mj.body_inertia))
+            old = axes @ (moments[..., None] * np.eye(3)) @ np.swapaxes(axes, -1, -2)
+        else:
+            new, old = np.asarray(getattr(model, name), float), np.asarray(value, float)
+        if not np.allclose(new, old, rtol=1e-5, atol=1e-9 * max(1.0, float(np.max(np.abs(old), initial=0.0)))):
+            raise DsoError(
+                f"{robot.source}: MuJoCo does not read back the new values of {name}; the model was not written."
+            )

@@ -1,0 +1,105 @@
+"""Load a robot: MJCF, URDF, `MjSpec` or `MjModel`, with errors that name the file and the cure."""
+
+import dataclasses
+import difflib
+import os
+import pathlib
+from collections.abc import Iterable
+
+import mujoco
+
+from dso_robotics.errors import DsoError
+
+KINDS = {
+    "body": mujoco.mjtObj.mjOBJ_BODY,
+    "joint": mujoco.mjtObj.mjOBJ_JOINT,
+    "geom": mujoco.mjtObj.mjOBJ_GEOM,
+    "site": mujoco.mjtObj.mjOBJ_SITE,
+    "tendon": mujoco.mjtObj.mjOBJ_TENDON,
+    "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
+    "sensor": mujoco.mjtObj.mjOBJ_SENSOR,
+}
+_COUNT = {"body": "nbody", "joint": "njnt", "geom": "ngeom", "site": "nsite", "tendon": "ntendon", "actuator": "nu"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Robot:
+    """A compiled model together with where it came from.
+
+    `mj` is the compiled `MjModel`; `spec` the editable description (None when only a compiled model was given, which
+    then cannot be exported); `source` the file or a word such as "MjSpec" for messages.
+    """
+
+    mj: mujoco.MjModel
+    spec: mujoco.MjSpec | None
+    source: str
+
+    def count(self, kind: str) -> int:
+        """Number of objects of `kind` ("body", "joint", ...); the world is body 0."""
+        return int(self.mj.nsensor if kind == "sensor" else getattr(self.mj, _COUNT[kind]))
+
+    def names(self, kind: str) -> list[str]:
+        """Names of all objects of `kind` in id order; an unnamed object gives an empty string."""
+        return [mujoco.mj_id2name(self.mj, KINDS[kind], i) or "" for i in range(self.count(kind))]
+
+
+def load(source: str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel) -> Robot:
+    """Load a robot from an MJCF or URDF file, an `MjSpec` or an `MjModel`.
+
+    Raises:
+      DsoError: the file is missing, is not a model, or names a mesh or include that cannot be found.
+    """
+    if isinstance(source, mujoco.MjModel):
+        return Robot(mj=source, spec=None, source="MjModel")
+    if isinstance(source, mujoco.MjSpec):
+        return Robot(mj=_compile(source, "MjSpec"), spec=source, source="MjSpec")
+    path = pathlib.Path(source)
+    if path.is_dir():
+        raise DsoError(f"{path}: this is a folder, not a model. Give the MJCF (.xml) or URDF (.urdf) file inside it.")
+    if not path.is_file():
+        raise DsoError(f"{path}: there is no such model file{_nearby(path)}. Give the path of an MJCF or URDF file.")
+    try:
+        spec = mujoco.MjSpec.from_file(str(path))
+    except (ValueError, mujoco.FatalError) as error:
+        raise DsoError(_explain(path, error)) from error
+    # Exported files may be saved elsewhere, so meshes and textures must be found from anywhere.
+    for field in ("meshdir", "texturedir"):
+        folder = path.parent / getattr(spec, field)
+        setattr(spec, field, str(folder.resolve()))
+    return Robot(mj=_compile(spec, str(path)), spec=spec, source=str(path))
+
+
+def nearest(word: str, choices: Iterable[str], most: int = 4) -> str:
+    """The `choices` most like `word`, quoted and joined, for error messages; all of them when they are few."""
+    valid = [c for c in choices if c]
+    near = difflib.get_close_matches(word, valid, n=most, cutoff=0.5) or valid[: 2 * most]
+    if len(valid) <= most:
+        near = near + [v for v in valid if v not in near]
+    more = ", ..." if len(near) < len(valid) else ""
+    return ", ".join(f"'{c}'" for c in near) + more
+
+
+def _compile(spec: mujoco.MjSpec, source: str) -> mujoco.MjModel:
+    try:
+        return spec.compile()
+    except (ValueError, mujoco.FatalError) as error:
+        raise DsoError(_explain(pathlib.Path(source), error)) from error
+
+
+def _explain(path: pathlib.Path, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if "XML parse error" in reason or "Schema violation" in reason or "root element" in reason.lower():
+        cure = "Mend the XML at the line named, or give an MJCF or URDF file."
+    elif "open file" in reason or "resource" in reason:
+        cure = f"File names in the model are looked up from {path.parent.resolve()} and its meshdir or texturedir."
+    else:
+        cure = "MuJoCo's own compiler refuses the model; `python -m mujoco.viewer --mjcf FILE` shows the same."
+    return f"{path}: cannot load this model: {reason}. {cure}"
+
+
+def _nearby(path: pathlib.Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f" (the folder {folder} does not exist either)"
+    found = [p.name for p in sorted(folder.iterdir()) if p.suffix in (".xml", ".urdf")]
+    return f" (the folder has {nearest(path.name, found)})" if found else ""

@@ -1,0 +1,39 @@
+"""The tangent space of a MuJoCo state: quaternions stay unit, everything else adds."""
+
+import mujoco
+import numpy as np
+
+
+class Tangent:
+    """Moves in the state (qpos, qvel, act) by (2*nv + na) numbers: position change [m, rad], then qvel, then act.
+
+    Only models with ball or free joints need MuJoCo's quaternion arithmetic; the others take one array addition.
+    """
+
+    def __init__(self, model: mujoco.MjModel):
+        self._model = model
+        self._euclidean = model.nq == model.nv
+        self.size = 2 * model.nv + model.na
+
+    def move(self, state: np.ndarray, change: np.ndarray) -> np.ndarray:
+        """`state` (..., nq+nv+na) moved by `change` (..., 2*nv+na)."""
+        model = self._model
+        qpos, rest = state[..., : model.nq], state[..., model.nq :]
+        dq, drest = change[..., : model.nv], change[..., model.nv :]
+        if self._euclidean:
+            return np.concatenate([qpos + dq, rest + drest], -1)
+        shape = np.broadcast_shapes(qpos.shape[:-1], dq.shape[:-1])
+        moved = np.array(np.broadcast_to(qpos, (*shape, model.nq)), order="C")
+        steps = np.broadcast_to(dq, (*shape, model.nv))
+        for index in np.ndindex(shape):
+            row = moved[index]
+            mujoco.mj_integratePos(model, row, np.ascontiguousarray(steps[index]), 1.0)
+            moved[index] = row
+        return np.concatenate([moved, np.broadcast_to(rest + drest, (*shape, model.nv + model.na))], -1)
+
+    def difference(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """The change (2*nv+na,) that moves `start` to `end`, both (nq+nv+na,)."""
+        model = self._model
+        dq = np.zeros(model.nv)
+        mujoco.mj_differentiatePos(model, dq, 1.0, start[: model.nq].copy(), end[: model.nq].copy())
+        return np.concatenate([dq, end[model.nq :] - start[model.nq :]])

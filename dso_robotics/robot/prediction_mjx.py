@@ -1,0 +1,136 @@
+"""Predictions of every window through MJX: exact derivatives in forward mode, and a cost for reverse mode.
+
+Loaded only when this engine is asked for: importing JAX and MJX takes seconds. The caller sets float64.
+"""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dso_robotics.data.windows import Windows
+from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.physics import inertia, stages
+from dso_robotics.physics import step as physics
+from dso_robotics.physics.backend import mjx
+from dso_robotics.physics.device import put_model
+
+# Windows differentiated at once: memory grows with it, and a CPU gains nothing from more.
+_AT_ONCE = 16
+
+
+class MjxPrediction:
+    """The differentiable engine; see `prediction.Prediction` for the contract.
+
+    compile_seconds: time spent tracing and compiling so far.
+    """
+
+    name = "mjx"
+
+    def __init__(self, vector: ParameterVector, windows: Windows):
+        self.vector, self.windows = vector, windows
+        self.steps, self.compile_seconds = 0, 0.0
+        freed = {i for p in vector.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
+        self._model = put_model(vector.mj, friction_dofs=sorted(freed))
+        self._compiled: dict[str, Callable[..., tuple[Array, ...]]] = {}
+
+    def predict(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """See `Prediction.predict`."""
+        self.steps += self.windows.ctrl.shape[0] * self.windows.ctrl.shape[1]
+        return np.asarray(self._run("predict", self._window, z, start)[0])
+
+    def linearize(
+        self, z: np.ndarray, start: np.ndarray, *, by_start: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See `Prediction.linearize`."""
+        n, k = len(z), 2 * self.vector.mj.nv + self.vector.mj.na
+        arguments = (0, 1) if by_start else (0,)
+        self.steps += self.windows.ctrl.shape[0] * self.windows.ctrl.shape[1] * (1 + n + (k if by_start else 0))
+
+        def both(z: Array, change: Array, *window: Array) -> tuple[Array, ...]:
+            def twice(z: Array, change: Array) -> tuple[Array, Array]:
+                y = self._window(z, change, *window)
+                return y, y
+
+            derivatives, y = jax.jacfwd(twice, argnums=arguments, has_aux=True)(z, change)
+            return y, *derivatives
+
+        y, by_z, *rest = self._run(f"linearize{by_start}", both, z, start)
+        by_x = rest[0] if rest else np.zeros((*y.shape, 0))
+        return np.asarray(y), np.asarray(by_z), np.asarray(by_x)
+
+    def cost(
+        self, sigma: np.ndarray
+    ) -> Callable[[Float[Array, " n"], Float[Array, "B k"], Float[Array, "B nx"]], Float[Array, ""]]:
+        """Negative log-likelihood as a JAX function of z, the starts' tangents and the starts, for reverse mode.
+
+        The same number as `WindowedIdentification` with noise scales `sigma` (C,), prior included.
+        """
+        seen = jnp.asarray(np.isfinite(self.windows.measured))
+        measured = jnp.asarray(np.nan_to_num(self.windows.measured))
+
+        def negative_log_likelihood(z: Array, change: Array, start: Array) -> Array:
+            y = jax.vmap(self._window, in_axes=(None, 0, 0, 0, 0, 0))(z, change, start, *self._inputs())
+            errors = jnp.where(seen, (y - measured) / sigma, 0.0)
+            scales = jnp.sum(jnp.where(seen, jnp.log(jnp.asarray(sigma)), 0.0))
+            return 0.5 * jnp.sum(errors**2) + scales + 0.5 * jnp.sum(self.vector.prior_residual(z) ** 2)
+
+        return negative_log_likelihood
+
+    def _inputs(self) -> tuple[Array, Array, Array]:
+        w = self.windows
+        return jnp.asarray(w.ctrl), jnp.asarray(w.step), jnp.asarray(w.share)
+
+    def _window(self, z: Array, change: Array, start: Array, ctrl: Array, step: Array, share: Array) -> Array:
+        """Channels (S, C) of one window from `start` (nq+nv+na,) moved by `change` (2*nv+na,)."""
+        model, products = self._model_at(z)
+        nq, nv = model.nq, model.nv
+        qpos = stages.integrate_position(model, start[:nq], change[:nv], 1.0)
+        state = physics.make_state(
+            model, qpos, start[nq : nq + nv] + change[nv : 2 * nv], start[nq + nv :] + change[2 * nv :]
+        )
+
+        def advance(state: physics.State, ctrl: Array) -> tuple[physics.State, Array]:
+            return physics.advance_measured(model, state, ctrl, products=products)
+
+        _, sensordata = jax.lax.scan(advance, state, ctrl)
+        wanted = (sensordata + self.vector.sensor_bias(z))[:, self.windows.channels.sensor_addresses]
+        before, after = wanted[step], wanted[jnp.minimum(step + 1, len(ctrl) - 1)]
+        return before + share[:, None] * (after - before)
+
+    def _model_at(self, z: Array) -> tuple[mjx.Model, Array | None]:
+        """The MJX model at z, with the products of inertia when a full inertia is free."""
+        fields = self.vector.fields(z)
+        full = fields.pop("body_inertia_full", None)
+        products = None
+        if full is not None:
+            axes = inertia.rotation(self.vector.mj.body_iquat)
+            local = jnp.swapaxes(axes, -1, -2) @ full @ axes
+            given = np.isfinite(self.vector.fields(self.vector.initial)["body_inertia_full"][:, 0, 0])
+            diagonal = jnp.stack([local[:, i, i] for i in range(3)], -1)
+            fields["body_inertia"] = jnp.where(given[:, None], diagonal, self.vector.mj.body_inertia)
+            offdiagonal = jnp.stack([local[:, 0, 1], local[:, 0, 2], local[:, 1, 2]], -1)
+            products = jnp.where(given[:, None], offdiagonal, 0.0)
+        return self._model.replace(**fields), products
+
+    def _run(
+        self, name: str, function: Callable[..., Array | tuple[Array, ...]], z: np.ndarray, start: np.ndarray
+    ) -> tuple[Array, ...]:
+        change = jnp.zeros((len(start), 2 * self.vector.mj.nv + self.vector.mj.na))
+        arguments = (jnp.asarray(z), change, jnp.asarray(start), *self._inputs())
+        if name not in self._compiled:
+
+            def every(z: Array, *windows: Array) -> tuple[Array, ...]:
+                def one(window: tuple[Array, ...]) -> tuple[Array, ...]:
+                    out = function(z, *window)
+                    return out if isinstance(out, tuple) else (out,)
+
+                return jax.lax.map(one, windows, batch_size=min(_AT_ONCE, len(start)))
+
+            began = time.perf_counter()
+            self._compiled[name] = jax.jit(every).lower(*arguments).compile()
+            self.compile_seconds += time.perf_counter() - began
+        return self._compiled[name](*arguments)

@@ -1,0 +1,108 @@
+"""First guess of the state at the start of every window, from what the log recorded."""
+
+import mujoco
+import numpy as np
+
+from dso_robotics.data.rollout import Rollout
+from dso_robotics.data.windows import Windows
+from dso_robotics.physics.batch import BatchEngine
+
+# Velocities without a sensor come from a line through this many seconds of positions.
+_SLOPE_SECONDS = 0.02
+
+
+def guess(windows: Windows, model: mujoco.MjModel) -> np.ndarray:
+    """States (B, nq+nv+na) at the window starts.
+
+    Recorded qpos and qvel are used where the log has them; then position and velocity sensors on hinge and slide joints,
+    with velocities from the slope of the position where no velocity was measured. What no sensor shows directly is taken
+    from a simulation of the whole rollout with the model as it is, started at qpos0 and rest.
+    """
+    states = np.zeros((len(windows), model.nq + model.nv + model.na))
+    for i, rollout in enumerate(windows.rollouts):
+        mine = np.flatnonzero(windows.rollout == i)
+        if not len(mine):
+            continue
+        samples = windows.sample[mine, 0]
+        recorded = np.full((len(rollout.time), states.shape[1]), np.nan)
+        _from_sensors(recorded, rollout, windows, model)
+        if rollout.qpos is not None:
+            recorded[:, : model.nq] = rollout.qpos
+        if rollout.qvel is not None:
+            recorded[:, model.nq : model.nq + model.nv] = rollout.qvel
+        if not np.isfinite(recorded[samples]).all():
+            _simulate_missing(recorded, rollout, windows, model)
+        states[mine] = recorded[samples]
+    return states
+
+
+def measured(windows: Windows, model: mujoco.MjModel) -> bool:
+    """Whether the log shows the whole state at every window start: recorded, or by a sensor on every joint."""
+    if model.na:
+        return False
+    kinds = {mujoco.mjtSensor.mjSENS_JOINTPOS: set(), mujoco.mjtSensor.mjSENS_JOINTVEL: set()}
+    for sensor in windows.channels.sensor_ids:
+        kind = mujoco.mjtSensor(int(model.sensor_type[sensor]))
+        if kind in kinds:
+            kinds[kind].add(int(model.sensor_objid[sensor]))
+    simple = model.nq == model.nv
+    positions = simple and len(kinds[mujoco.mjtSensor.mjSENS_JOINTPOS]) == model.njnt
+    return all((r.qpos is not None or positions) and (r.qvel is not None or positions) for r in windows.rollouts)
+
+
+def _from_sensors(recorded: np.ndarray, rollout: Rollout, windows: Windows, model: mujoco.MjModel) -> None:
+    channels, time = windows.channels, rollout.time
+    if rollout.sensordata is None:
+        return
+    slopes = {}
+    for column, sensor in enumerate(channels.sensor_ids):
+        kind, joint = mujoco.mjtSensor(int(model.sensor_type[sensor])), int(model.sensor_objid[sensor])
+        if kind not in (mujoco.mjtSensor.mjSENS_JOINTPOS, mujoco.mjtSensor.mjSENS_JOINTVEL):
+            continue
+        values = rollout.sensordata[:, column]
+        seen = np.isfinite(values)
+        if seen.sum() < 2:
+            continue
+        filled = np.interp(time, time[seen], values[seen])
+        dof = model.nq + int(model.jnt_dofadr[joint])
+        if kind == mujoco.mjtSensor.mjSENS_JOINTVEL:
+            recorded[:, dof] = filled
+        else:
+            recorded[:, int(model.jnt_qposadr[joint])] = filled
+            slopes[dof] = _slope(time, filled)
+    for dof, slope in slopes.items():
+        unseen = ~np.isfinite(recorded[:, dof])
+        recorded[unseen, dof] = slope[unseen]
+
+
+def _slope(time: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Local least-squares slope (T,) of values over `_SLOPE_SECONDS`, at least three samples wide."""
+    half = max(1, round(0.5 * _SLOPE_SECONDS / max(float(np.median(np.diff(time))), 1e-9)))
+    index = np.arange(len(time))
+    a, b = np.maximum(index - half, 0), np.minimum(index + half, len(time) - 1) + 1
+
+    def total(x: np.ndarray) -> np.ndarray:
+        sums = np.concatenate([[0.0], np.cumsum(x)])
+        return sums[b] - sums[a]
+
+    n, t, y = b - a, time - time.mean(), values - values.mean()
+    return (n * total(t * y) - total(t) * total(y)) / np.maximum(n * total(t * t) - total(t) ** 2, 1e-30)
+
+
+def _simulate_missing(recorded: np.ndarray, rollout: Rollout, windows: Windows, model: mujoco.MjModel) -> None:
+    start = np.zeros(recorded.shape[1])
+    start[: model.nq] = model.qpos0
+    start = np.where(np.isfinite(recorded[0]), recorded[0], start)
+    steps = max(int(np.ceil((rollout.time[-1] - rollout.time[0]) / windows.timestep)), 1)
+    grid = rollout.time[0] + windows.timestep * np.arange(steps)
+    ctrl = np.zeros((steps, model.nu))
+    if rollout.ctrl is not None:
+        held = np.searchsorted(rollout.time, grid, side="right") - 1
+        ctrl = rollout.ctrl[held][:, windows.channels.ctrl_columns]
+    path = BatchEngine(model, threads=1).simulate({}, start[None], ctrl[None]).state[0]
+    path = np.concatenate([start[None], path])
+    path = np.where(np.isfinite(path), path, start)
+    nearest = np.clip(np.rint((rollout.time - rollout.time[0]) / windows.timestep).astype(int), 0, steps)
+    unknown = ~np.isfinite(recorded)
+    # Half a quaternion is no orientation: when part of qpos of a ball or free joint is unknown, all of it is simulated.
+    recorded[unknown] = path[nearest][unknown]

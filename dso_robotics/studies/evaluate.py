@@ -1,0 +1,134 @@
+"""How well a model predicts: open-loop windows of a log, on the model's own time grid, in plain C MuJoCo.
+
+The score is the mean over half-overlapping windows of the root-mean-square error of each channel. A window starts at the
+state as it was measured, so nothing of the window itself has been fitted; its first sample, which is that measurement, does
+not count. Where the sensors do not show the whole state, the start states are estimated from the window and the result says so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dso_robotics.core import gauss_newton
+from dso_robotics.costs.identification import WindowedIdentification
+from dso_robotics.data.match import Channels
+from dso_robotics.data.resample import resample
+from dso_robotics.data.rollout import Rollout
+from dso_robotics.data.windows import Windows, cut
+from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.robot import start
+from dso_robotics.robot.prediction import CPrediction
+
+_OVERLAP = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One rollout beside its prediction, for figures: time (T,), measured and predicted (T, C), window starts (W,)."""
+
+    rollout: str
+    time: np.ndarray
+    measured: np.ndarray
+    predicted: np.ndarray
+    starts: np.ndarray
+
+    def as_dict(self) -> dict[str, np.ndarray]:
+        """The arrays by name, as the run file stores them."""
+        return {name: getattr(self, name) for name in ("time", "measured", "predicted", "starts")}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Prediction errors of one set of rollouts.
+
+    rmse: (C,) mean over windows of the window's root mean square error; pooled: (C,) the root mean square over all samples;
+    nrmse_percent: (C,) rmse over the channel's standard deviation; windows: their number, diverged: how many of them blew up
+    (they count with the error of a prediction that stays at its start); start: "measured" or "estimated".
+    """
+
+    rmse: np.ndarray
+    pooled: np.ndarray
+    nrmse_percent: np.ndarray
+    windows: int
+    diverged: int
+    start: str
+    traces: tuple[Trace, ...]
+
+
+def evaluate(
+    vector: ParameterVector,
+    z: np.ndarray,
+    rollouts: Sequence[Rollout],
+    channels: Channels,
+    *,
+    seconds: float,
+    sigma: np.ndarray,
+    source: str = "log",
+) -> Evaluation:
+    """Score the model at z (n,) on `rollouts` with windows of `seconds`; `sigma` (C,) weighs channels in start states."""
+    timestep = float(vector.mj.opt.timestep)
+    gridded = [resample(r, timestep) for r in rollouts]
+    windows = cut(gridded, channels, timestep=timestep, seconds=seconds, overlap=_OVERLAP, source=source)
+    windows = windows.complete() or windows
+    prediction = CPrediction(vector, windows)
+    known = start.measured(windows, vector.mj)
+    x = start.guess(windows, vector.mj)
+    if not known:
+        x = _estimate_starts(vector, z, windows, prediction, x, sigma)
+    y = prediction.predict(z, x)
+    lost = np.isnan(y).any((1, 2))
+    y[lost] = prediction.predict(z, x)[lost, :1]
+    first = np.zeros(windows.measured.shape[:2], bool)
+    first[:, 0] = known
+    error = np.where(first[..., None], np.nan, y - windows.measured)
+    with np.errstate(invalid="ignore"):
+        per_window = np.sqrt(_mean(error**2, 1))
+        spread = np.array([np.nanstd(windows.measured[..., c]) for c in range(error.shape[-1])])
+        rmse = _mean(per_window, 0)
+        return Evaluation(
+            rmse=rmse,
+            pooled=np.sqrt(_mean(error.reshape(-1, error.shape[-1]) ** 2, 0)),
+            nrmse_percent=100 * rmse / np.maximum(spread, 1e-300),
+            windows=len(windows),
+            diverged=int(lost.sum()),
+            start="measured" if known else "estimated",
+            traces=tuple(_trace(windows, y, i) for i in range(len(gridded))),
+        )
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean over what is not NaN; NaN where nothing is left."""
+    seen = np.isfinite(values)
+    return np.where(seen, values, 0.0).sum(axis) / np.where(seen.any(axis), seen.sum(axis), np.nan)
+
+
+def _estimate_starts(
+    vector: ParameterVector,
+    z: np.ndarray,
+    windows: Windows,
+    prediction: CPrediction,
+    x: np.ndarray,
+    sigma: np.ndarray,
+) -> np.ndarray:
+    problem = WindowedIdentification(vector, windows, prediction, sigma=sigma, learn_noise=False)
+    try:
+        return gauss_newton.solve(
+            problem, z, x, low=z, high=z, scale=vector.scale, settings=gauss_newton.Settings(cost_tolerance=1e-4)
+        ).x
+    except gauss_newton.StartError:
+        return x
+
+
+def _trace(windows: Windows, y: np.ndarray, rollout: int) -> Trace:
+    """Every second window, so that predictions do not overlap; a NaN row marks each restart."""
+    recording = windows.rollouts[rollout]
+    measured = np.full((len(recording.time), windows.measured.shape[-1]), np.nan)
+    if recording.sensordata is not None:
+        measured = np.array(recording.sensordata)
+    predicted = np.full_like(measured, np.nan)
+    mine = np.flatnonzero(windows.rollout == rollout)[:: round(1 / _OVERLAP)]
+    for w in mine:
+        index = windows.sample[w]
+        predicted[index[index >= 0]] = y[w][index >= 0]
+    return Trace(recording.name, recording.time, measured, predicted, windows.time[mine])

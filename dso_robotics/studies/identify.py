@@ -1,0 +1,212 @@
+"""Identify physical parameters from logs: logs + model + declarations -> chain and cost -> Gauss-Newton -> result."""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dso_robotics import __version__
+from dso_robotics.core import gauss_newton
+from dso_robotics.core.covariance import Uncertainty, describe, uncertainty
+from dso_robotics.costs.identification import WindowedIdentification
+from dso_robotics.data.log import merge_logs, problems, read_log
+from dso_robotics.data.match import Channels, match_channels
+from dso_robotics.data.split import hold_out
+from dso_robotics.data.windows import Windows, cut
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.vector import ParameterVector, pack
+from dso_robotics.physics.export import to_mjcf
+from dso_robotics.physics.model import Robot, load
+from dso_robotics.robot import start
+from dso_robotics.robot.prediction import CPrediction, Prediction
+from dso_robotics.studies import folder as folders
+from dso_robotics.studies import summary as summaries
+from dso_robotics.studies.checkpoint import Checkpoint
+from dso_robotics.studies.evaluate import Evaluation, evaluate
+from dso_robotics.studies.study import IdentifyStudy
+
+# Above this many coordinates one reverse pass through MJX costs less than a finite difference for each.
+_MANY = 500
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Identified:
+    """What an identification found; `summary` is what summary.json holds, the rest is for reports and further work."""
+
+    study: IdentifyStudy
+    robot: Robot
+    vector: ParameterVector
+    channels: Channels
+    solution: gauss_newton.Solution
+    uncertainty: Uncertainty
+    sigma: np.ndarray
+    evaluations: dict[str, Evaluation]
+    summary: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """One line of news for whoever waits: stage, iteration, cost, seconds since the start."""
+
+    stage: str
+    iteration: int
+    cost: float
+    seconds: float
+
+
+def identify(
+    study: IdentifyStudy,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    report: bool = True,
+    progress: Callable[[Progress], None] = lambda news: None,
+) -> Identified:
+    """Run `study` and write model.xml, run.h5, report.html (if `report`) and summary.json to the folder `out`.
+
+    Raises:
+      DsoError: anything wrong with the model, the logs, the declarations or the folder, before any file is written; or a
+        model that diverges at the start values.
+    """
+    began = time.perf_counter()
+    robot = load(study.model)
+    vector = pack(study.free, robot)
+    log = merge_logs([read_log(path) for path in study.logs])
+    channels = match_channels(log, robot.mj)
+    if not channels.sensor_names:
+        raise DsoError(
+            f"{robot.source}: the model has no sensors, so nothing of it can be compared with a log; add <sensor>s."
+        )
+    split = hold_out(log, study.hold_out)
+    timestep = float(robot.mj.opt.timestep)
+    windows = cut(split.train, channels, timestep=timestep, seconds=study.window, source=log.label)
+    for rollout in split.hold_out:
+        cut([rollout], channels, timestep=timestep, seconds=study.window, source=f"{log.label}, rollout {rollout.name}")
+    prediction, reason = _engine(study.engine, vector, windows)
+    folder = folders.prepare(out, resume=resume, force=force)
+    checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
+
+    solution, problem = _search(vector, windows, prediction, robot, checkpoint, began, progress)
+    spread = uncertainty(solution, vector.scale)
+    progress(Progress("evaluating", len(solution.history), solution.cost, time.perf_counter() - began))
+    sigma = problem.sigma
+    parts = {"train": split.train, "hold_out": split.hold_out}
+    evaluations = {
+        name: evaluate(
+            vector, solution.z, part, channels, seconds=study.window, sigma=sigma, source=f"{log.label} ({name})"
+        )
+        for name, part in parts.items()
+        if part
+    }
+    warnings = [*channels.warnings, *problems(log), *summaries.warnings(vector, solution, spread, evaluations)]
+    summary = {
+        "command": "identify",
+        "version": __version__,
+        "engine": prediction.name,
+        "engine_reason": reason,
+        "seed": study.seed,
+        "seconds": {"total": 0.0, "compile": float(getattr(prediction, "compile_seconds", 0.0))},
+        "converged": solution.converged,
+        "message": solution.message,
+        "evaluations": solution.evaluations,
+        "simulated_steps": prediction.steps,
+        "parameters": summaries.parameters(vector, solution, spread),
+        "noise": {
+            n: {"value": float(s), "unit": u}
+            for n, s, u in zip(channels.sensor_names, sigma, channels.sensor_units, strict=True)
+        },
+        "cost": {"total": solution.cost, "terms": problem.terms(solution.z, solution.x)},
+        "fit": {"train": {}, "hold_out": {}} | {name: summaries.fit(channels, e) for name, e in evaluations.items()},
+        "windows": {
+            "seconds": study.window,
+            "train": len(windows),
+            "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
+        },
+        "uncertainty": {"method": spread.method, "unseen": describe(spread.unseen, vector.coordinate_names)},
+        "warnings": warnings,
+    }
+    result = Identified(study, robot, vector, channels, solution, spread, sigma, evaluations, summary)
+    folders.write_text(folder / folders.MODEL, to_mjcf(robot, vector.fields(solution.z)))
+    summary["seconds"]["total"] = time.perf_counter() - began
+    checkpoint.finish(
+        {
+            "summary": json.dumps(summary),
+            "theta": vector.split(solution.z),
+            "covariance": spread.covariance,
+            "correlation": spread.correlation,
+            "traces": {part: {t.rollout: t.as_dict() for t in e.traces} for part, e in evaluations.items()},
+        }
+    )
+    if report:
+        progress(Progress("report", len(solution.history), solution.cost, time.perf_counter() - began))
+        from dso_robotics.report.identify import write_report
+
+        write_report(folder)
+    summary["seconds"]["total"] = time.perf_counter() - began
+    folders.write_summary(folder, summary)
+    return result
+
+
+def _engine(asked: str, vector: ParameterVector, windows: Windows) -> tuple[Prediction, str]:
+    """The engine to use and, in words, why."""
+    each = 1 + vector.size + 2 * vector.mj.nv + vector.mj.na
+    steps = each * len(windows) * windows.ctrl.shape[1]
+    if asked == "mujoco" or (asked == "auto" and vector.size <= _MANY):
+        why = "asked for" if asked != "auto" else f"{vector.size} free numbers, at most {_MANY}"
+        reason = (
+            f"{why}: finite differences of C MuJoCo on {os.cpu_count()} threads, {steps:,} steps a linearisation, "
+            "nothing to compile"
+        )
+        return CPrediction(vector, windows), reason
+    from dso_robotics.robot.prediction_mjx import MjxPrediction
+
+    why = "asked for" if asked != "auto" else f"{vector.size} free numbers, more than {_MANY}"
+    return MjxPrediction(vector, windows), f"{why}: derivatives through MJX, compiled once"
+
+
+def _search(
+    vector: ParameterVector,
+    windows: Windows,
+    prediction: Prediction,
+    robot: Robot,
+    checkpoint: Checkpoint,
+    began: float,
+    progress: Callable[[Progress], None],
+) -> tuple[gauss_newton.Solution, WindowedIdentification]:
+    """Two stages: start states as measured (robust far from the answer), then start states estimated too."""
+    z, x, sigma, first, damping = vector.initial, start.guess(windows, robot.mj), None, 0, gauss_newton.Settings.damping
+    if checkpoint.state:
+        z, x, sigma, first, damping = checkpoint.state
+    solution = problem = None
+    for stage in range(first, 2):
+        problem = WindowedIdentification(vector, windows, prediction, sigma=sigma, free_starts=stage == 1)
+        settings = gauss_newton.Settings(damping=damping)
+        if stage == 0:
+            settings = dataclasses.replace(settings, cost_tolerance=1e-2, noise_tolerance=0.1)
+
+        def observe(
+            record: gauss_newton.Record, x: np.ndarray, stage: int = stage, problem: WindowedIdentification = problem
+        ) -> None:
+            checkpoint.save(stage, record, x, problem.sigma)
+            name = "start states estimated" if stage else "start states as measured"
+            progress(Progress(name, record.iteration, record.cost, time.perf_counter() - began))
+
+        try:
+            solution = gauss_newton.solve(
+                problem, z, x, low=vector.low, high=vector.high, scale=vector.scale, settings=settings, observe=observe
+            )
+        except gauss_newton.StartError:
+            raise DsoError(
+                f"{robot.source}: the simulation diverges at the start values, so there is nothing to search from; give "
+                "start values nearer to the robot's with =INIT, a shorter --window, or a smaller timestep in the model."
+            ) from None
+        z, x, sigma, damping = solution.z, solution.x, problem.sigma, gauss_newton.Settings.damping
+    assert solution is not None
+    assert problem is not None
+    return solution, problem

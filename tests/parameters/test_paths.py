@@ -1,0 +1,86 @@
+"""Paths name what MJCF names, and every wrong one is refused with the nearest right ones."""
+
+import numpy as np
+import pytest
+
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.families import FAMILIES
+from dso_robotics.parameters.path import every, parse, resolve
+from dso_robotics.parameters.vector import pack
+from dso_robotics.physics.model import load
+
+
+@pytest.fixture(scope="module")
+def arm(models):
+    return load(models / "two_joint_arm.xml")
+
+
+def test_parse_reads_start_and_bounds():
+    declaration = parse("joint/elbow/damping=1e-2@0:2.5")
+    assert (declaration.path, declaration.init, declaration.low, declaration.high) == ("joint/elbow/damping", 0.01, 0, 2.5)
+    assert parse("body/upper/mass@:3").high == 3
+    assert parse("body/upper/mass").init is None
+
+
+def test_wildcards_free_each_match_in_model_order(arm):
+    assert [t.path for t in resolve("joint/*/damping", arm)] == ["joint/shoulder/damping", "joint/elbow/damping"]
+    assert [t.path for t in resolve("body/upper/ipos", arm)] == [f"body/upper/ipos[{i}]" for i in range(3)]
+    assert resolve("body/upper/com[2]", arm)[0].path == "body/upper/ipos[2]"
+
+
+def test_every_listed_path_resolves_to_itself_and_holds_the_models_value(arm):
+    for target in every(arm):
+        (found,) = resolve(target.path, arm)
+        assert found == target
+    values = {t.path: t.nominal(arm) for t in every(arm)}
+    assert values["joint/elbow/frictionloss"] == pytest.approx(0.122522)
+    assert values["body/lower/ipos[2]"] == pytest.approx(-0.183777)
+    assert len(values) > len(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("joint/elbw/damping", ["no joint called 'elbw'", "'elbow'"]),
+        ("joint/elbow/dampin", ["no parameter 'dampin'", "'damping'"]),
+        ("jont/elbow/damping", ["no kind 'jont'", "joint"]),
+        ("elbow", ["not a parameter path", "KIND/NAME/FIELD"]),
+        ("body/upper/ipos[3]", ["3 number", "below 3"]),
+        ("option/timestep", ["cannot be freed", "time step"]),
+        ("log/*/initial_state", ["cannot be freed", "estimated already"]),
+        ("joint/elbow/damping=2@0:1", ["start value 2", "outside"]),
+        ("joint/elbow/damping@3:1", ["3 is not below", "@LOW:HIGH"]),
+        ("joint/elbow/damping=nan", ["nan"]),
+        ("joint/elbow/damping=fast", ["cannot read", "PATH[=INIT][@LOW:HIGH]"]),
+        ("body/upper/mass=-1", ["-1", "outside the bounds 0"]),
+        ("body/upper/mass=0", ["no mass"]),
+        ("body/upper/mass@-1:1", ["-1", "below 0"]),
+        ("body/upper/diaginertia[1]=0.1", ["what the other two allow", "body/upper/inertia"]),
+        ("body/upper/inertia=2", ["ten numbers"]),
+        ("actuator/tau1/offset", ["biastype"]),
+        ("actuator/tau1/kp", ["not a position servo"]),
+        ("joint/shoulder/damping+body/upper/mass", ["same unit"]),
+    ],
+)
+def test_bad_declarations_say_what_and_how(arm, text, words):
+    with pytest.raises(DsoError) as error:
+        pack([parse(text)], arm)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_nothing_free_and_the_same_number_twice(arm):
+    with pytest.raises(DsoError, match="nothing is free"):
+        pack([], arm)
+    with pytest.raises(DsoError, match="same number"):
+        pack([parse("joint/*/damping"), parse("joint/elbow/damping")], arm)
+    with pytest.raises(DsoError, match="same number"):
+        pack([parse("body/upper/mass"), parse("body/upper/inertia")], arm)
+
+
+def test_a_tie_writes_one_number_to_every_place(arm):
+    vector = pack([parse("joint/shoulder/damping+joint/elbow/damping=0.3")], arm)
+    assert vector.size == 1
+    np.testing.assert_array_equal(vector.fields(np.array([0.7]))["dof_damping"], [0.7, 0.7])

@@ -1,0 +1,65 @@
+"""The C engine against a plain loop over mj_step."""
+
+import mujoco
+import numpy as np
+
+from dso_robotics.parameters.path import parse
+from dso_robotics.parameters.vector import pack
+from dso_robotics.physics.batch import BatchEngine
+from dso_robotics.physics.export import to_mjcf
+from dso_robotics.physics.model import load
+
+
+def plain(model, start, ctrl):
+    """States after and sensordata before each step, by mj_step."""
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:] = start[: model.nq], start[model.nq :]
+    states, sensors = [], []
+    for u in ctrl:
+        data.ctrl[:] = u
+        mujoco.mj_forward(model, data)
+        sensors.append(data.sensordata.copy())
+        mujoco.mj_step(model, data)
+        states.append(np.r_[data.qpos, data.qvel])
+    return np.array(states), np.array(sensors)
+
+
+def test_batches_equal_models_rebuilt_one_by_one(models):
+    """Parameters as fields in one batch do what writing them to MJCF and compiling it again does, mj_setConst included."""
+    robot = load(models / "two_joint_arm.xml")
+    paths = ("joint/*/damping", "joint/*/armature", "body/upper/inertia", "body/lower/mass", "actuator/tau2/gear")
+    vector = pack([parse(p) for p in paths], robot)
+    rng = np.random.default_rng(1)
+    z = vector.initial + 0.3 * rng.uniform(size=(3, vector.size)) * vector.scale
+    ctrl, start = rng.normal(size=(3, 40, 2)), rng.normal(size=(3, 4))
+    out = BatchEngine(robot.mj).simulate(vector.fields(z), start, ctrl)
+    assert not out.ended.any()
+    for i in range(3):
+        model = mujoco.MjModel.from_xml_string(to_mjcf(robot, vector.fields(z[i])))
+        states, sensors = plain(model, start[i], ctrl[i])
+        np.testing.assert_allclose(out.state[i], states, rtol=1e-7, atol=1e-8)
+        np.testing.assert_allclose(out.sensordata[i], sensors, rtol=1e-7, atol=1e-8)
+
+
+def test_a_diverging_simulation_is_marked_and_the_others_go_on(models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo logs its warning there
+    model = load(models / "two_joint_arm.xml").mj
+    start = np.zeros((2, 4))
+    start[1, 2] = 1e12
+    out = BatchEngine(model).simulate({}, start, np.zeros((2, 5, 2)))
+    assert out.ended.tolist() == [False, True]
+    assert np.isfinite(out.state[0]).all()
+    assert np.isnan(out.state[1, -1]).all()
+
+
+def test_an_exported_model_reproduces_the_trajectory(models, tmp_path):
+    robot = load(models / "two_joint_arm.xml")
+    vector = pack([parse(p) for p in ("joint/*/frictionloss=0.05", "joint/*/stiffness=0.3", "body/*/com[2]=-0.2")], robot)
+    path = tmp_path / "new.xml"
+    path.write_text(to_mjcf(robot, vector.fields(vector.initial)))
+    ctrl, start = np.random.default_rng(2).normal(size=(60, 2)), np.array([0.3, -0.5, 0.1, 0.2])
+    states, _ = plain(mujoco.MjModel.from_xml_path(str(path)), start, ctrl)
+    out = BatchEngine(robot.mj).simulate(
+        {k: v[None] for k, v in vector.fields(vector.initial).items()}, start[None], ctrl[None]
+    )
+    np.testing.assert_allclose(out.state[0], states, rtol=1e-9, atol=1e-9)
