@@ -3,8 +3,15 @@
 import os
 import pathlib
 
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"  # compiles twice as fast
+)
+
 import jax
 import pytest
+
+from dso_robotics.data.log import write_log
+from tests.pendulum import PENDULUM, record
 
 jax.config.update("jax_enable_x64", True)
 _CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR")
@@ -19,3 +26,12 @@ MODELS = pathlib.Path(__file__).parent.parent / "models"
 def models() -> pathlib.Path:
     """Folder of the MJCF files the repository ships."""
     return MODELS
+
+
+@pytest.fixture(scope="session")
+def pendulum(tmp_path_factory):
+    """Folder with pendulum.xml (its parameters half wrong) and pendulum.h5."""
+    folder = tmp_path_factory.mktemp("pendulum")
+    (folder / "pendulum.xml").write_text(PENDULUM.format(damping=0.16, frictionloss=0.02, mass=1.0))
+    write_log(folder / "pendulum.h5", record(0))
+    return folder

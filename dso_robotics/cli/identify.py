@@ -45,8 +45,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--engine", metavar="auto|mujoco|mjx", help="simulator and derivatives; auto (default) says why"
     )
+    parser.add_argument("--window", type=float, metavar="SECONDS", help="length of the pieces fitted open loop (0.5)")
     parser.add_argument(
-        "--window", type=float, metavar="SECONDS", help="length of the pieces predicted open loop (0.5)"
+        "--score-window", type=float, metavar="SECONDS", help="length of the pieces scored (as --window)"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="recorded with the result (0)")
     parser.add_argument("--study", metavar="FILE.toml", help="read any of these from a file; flags win")
@@ -59,6 +60,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Identify and print the table."""
     from dso_robotics.parameters.path import parse
+    from dso_robotics.report.identify import write_report
     from dso_robotics.report.table import identification_table
     from dso_robotics.studies.identify import Progress, identify
     from dso_robotics.studies.study import IdentifyStudy, read_study
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         "hold_out": args.hold_out,
         "engine": args.engine,
         "window": args.window,
+        "score_window": args.score_window,
         "seed": args.seed,
     }
     keys |= {key: value for key, value in given.items() if value is not None}
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         model=keys["model"],
         logs=tuple(keys.get("logs", ())),
         free=tuple(keys.get("free", ())),
-        **{key: keys[key] for key in ("hold_out", "engine", "window", "seed") if key in keys},
+        **{key: keys[key] for key in ("hold_out", "engine", "window", "score_window", "seed") if key in keys},
     )
     if keys.get("engine") == "mjx":
         _prepare_jax()
@@ -96,7 +99,12 @@ def run(args: argparse.Namespace) -> int:
                 print(line, file=sys.stderr)
 
         result = identify(
-            study, args.out, resume=args.resume, force=args.force, report=not args.no_report, progress=tell
+            study,
+            args.out,
+            resume=args.resume,
+            force=args.force,
+            report=None if args.no_report else write_report,
+            progress=tell,
         )
     print(identification_table(result.summary))
     print(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}")
@@ -104,10 +112,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare_jax() -> None:
-    """float64 and a compilation cache that outlives the process: the command decides this, not the package."""
+    """float64, fast compilation and a cache that outlives the process: the command decides this, not the package."""
+    import os
+
+    # Without XLA's fusion emitters MJX programs compile twice as fast on a CPU and run no slower.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
     import jax
     import pooch
 
     jax.config.update("jax_enable_x64", True)
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(pooch.os_cache("dso-robotics") / "jax"))
+        jax.config.update("jax_compilation_cache_dir", os.path.join(pooch.os_cache("dso-robotics"), "jax"))

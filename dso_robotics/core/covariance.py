@@ -16,8 +16,8 @@ class Uncertainty:
 
     covariance: (n, n); rows of coordinates at a bound are those of the problem without bounds.
     correlation: (n, n) in [-1, 1].
-    method: "sandwich" when the spread of the blocks' scores was used (right also when residuals are correlated in time or
-      the model is not exact), "likelihood" when only the noise scales were.
+    method: "jackknife" when the estimate's changes without each block were used (right also when residuals are correlated
+      in time or the model is not exact), "likelihood" when only the noise scales were.
     unseen: (m, n) unit directions, in coordinates divided by their size, whose standard deviation exceeds `vague`.
     """
 
@@ -33,9 +33,12 @@ class Uncertainty:
 
 
 def uncertainty(solution: Solution, scale: np.ndarray, *, vague: float = 1.0) -> Uncertainty:
-    """Covariance of `solution.z` by the sandwich H^-1 (sum of score outer products) H^-1 over blocks.
+    """Covariance of `solution.z` by the linearised delete-one-block jackknife.
 
-    The blocks (windows) are taken as independent, not the samples within them: model error and filtered sensors make
+    Without block b the estimate would move by (H - H_b)^-1 s_b, with s_b its score and H_b its share of the Hessian; the sum
+    of outer products of these moves is the covariance (the cluster-robust estimator CR3 of Bell and McCaffrey, 2002).
+
+    Blocks (windows) are taken as independent, not the samples within them: model error and filtered sensors make
     neighbouring residuals alike, and the plain inverse Hessian then promises far too much. `scale` (n,) are typical sizes;
     a direction whose standard deviation is more than `vague` of them, and of the values, is reported as unseen.
     """
@@ -49,12 +52,13 @@ def uncertainty(solution: Solution, scale: np.ndarray, *, vague: float = 1.0) ->
         scores = (solution.scores * scale)[:, free]
         blocks = len(scores)
         if blocks >= _BLOCKS_PER_COORDINATE * len(free):
-            centred = scores - scores.mean(0)
-            meat = centred.T @ centred * blocks / (blocks - len(free))
-            sandwich = part @ meat @ part
-            # Where the likelihood alone is vaguer (a prior, an unseen direction), its word stands.
-            part = sandwich if np.isfinite(sandwich).all() else part
-            method = "sandwich"
+            shares = (solution.block_information * np.outer(scale, scale))[:, free][:, :, free]
+            # How the estimate would move without each block: scores alone shrink where one block has much of the say.
+            kept = np.eye(len(free)) - shares @ part
+            moves = np.linalg.solve(kept, scores[..., None])[..., 0] @ part
+            jackknife = moves.T @ moves
+            if np.isfinite(jackknife).all():
+                part, method = jackknife, "jackknife"
         scaled[np.ix_(free, free)] = part
     deviation = np.sqrt(np.maximum(np.diag(scaled), 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -71,7 +75,7 @@ def _inverse(hessian: np.ndarray) -> np.ndarray:
     if not len(hessian):
         return hessian
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
-    floor = 1e-14 * max(float(values[-1]), 1e-300)
+    floor = 1e-14 * max(float(values[-1]), 1e-100)
     return (vectors / np.maximum(values, floor)) @ vectors.T
 
 

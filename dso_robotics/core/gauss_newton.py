@@ -71,6 +71,7 @@ class Solution:
       covariance of z where no bound is active.
     scores: (B, n) each block's gradient with its private unknowns eliminated; they sum to zero at an inner optimum, and
       their spread is what the data themselves say about the noise (sandwich covariance).
+    block_information: (B, n, n) each block's share of `information`; what is left over is the prior's.
     active: (n,) True where a bound holds the coordinate.
     evaluations: residual evaluations, one for each linearisation included.
     """
@@ -82,6 +83,7 @@ class Solution:
     message: str
     information: np.ndarray
     scores: np.ndarray
+    block_information: np.ndarray
     active: np.ndarray
     history: tuple[Record, ...]
     evaluations: int
@@ -96,7 +98,7 @@ class Settings:
       the noise scales, which must have settled too. iterations: their limit. damping, damping_limit: first value, limit.
     """
 
-    step_tolerance: float = 0.03
+    step_tolerance: float = 0.1
     cost_tolerance: float = 1e-9
     noise_tolerance: float = 0.01
     iterations: int = 60
@@ -179,6 +181,7 @@ def solve(
         message=message,
         information=normal.information(),
         scores=normal.scores(),
+        block_information=normal.block_information(),
         active=normal.active(z, low, high),
         history=tuple(history),
         evaluations=evaluations,
@@ -200,8 +203,8 @@ class _Normal:
         jz, prior_jacobian = jz * scale, prior_jacobian * scale
         self.scale = scale
         self.cost = float(0.5 * np.sum(r**2) + 0.5 * np.sum(prior**2)) + problem.log_scale()
-        flat = jz.reshape(-1, jz.shape[-1])
-        self.zz = flat.T @ flat + prior_jacobian.T @ prior_jacobian
+        self.zz_blocks = np.swapaxes(jz, 1, 2) @ jz
+        self.zz = self.zz_blocks.sum(0) + prior_jacobian.T @ prior_jacobian
         self.zx = np.swapaxes(jz, 1, 2) @ jx
         self.xx = np.swapaxes(jx, 1, 2) @ jx
         self.gb = (np.swapaxes(jz, 1, 2) @ r[..., None])[..., 0]
@@ -286,3 +289,10 @@ class _Normal:
             return self.gb / self.scale
         pull = np.linalg.solve(self._private(0.0), self.gx[..., None])
         return (self.gb - (self.zx @ pull)[..., 0]) / self.scale
+
+    def block_information(self) -> np.ndarray:
+        """Each block's share (B, n, n) of the Schur complement in the units of z, prior left out."""
+        blocks = self.zz_blocks
+        if self.xx.shape[-1]:
+            blocks = blocks - self.zx @ np.linalg.solve(self._private(0.0), np.swapaxes(self.zx, 1, 2))
+        return blocks / np.outer(self.scale, self.scale)

@@ -1,8 +1,9 @@
 """Identification: negative log-likelihood of the recorded sensors, over windows whose start states are estimated too.
 
 -log p = sum over samples and channels of (y - h(x))^2 / (2 sigma_c^2) + log sigma_c, plus the prior (equation 98 and the
-table in Section 7 of the mathematics). The noise scale sigma_c of a channel is estimated as well: at its optimum it is the
-root mean square of that channel's residuals, so re-weighting and Gauss-Newton steps alternate.
+table in Section 7 of the mathematics). The noise scale of each channel in each recording is estimated as well: at its optimum
+it is the root mean square of those residuals, so re-weighting and Gauss-Newton steps alternate. A recording that the model
+explains worse than the others (a warmer gearbox, a loose cable) is thereby trusted less.
 """
 
 import numpy as np
@@ -20,8 +21,8 @@ _LEAST_NOISE = 1e-6
 class WindowedIdentification:
     """The least-squares problem of `core.gauss_newton` for one set of windows.
 
-    `sigma` (C,) holds the current noise scales, in the channels' units; with `learn_noise` False they stay. With
-    `free_starts` False the start states stay as they are given.
+    `sigma` (R, C) holds the current noise scales of each recording's channels, in the channels' units; with `learn_noise`
+    False they stay. With `free_starts` False the start states stay as they are given.
     """
 
     def __init__(
@@ -38,11 +39,14 @@ class WindowedIdentification:
         self.learn_noise, self.free_starts = learn_noise, free_starts
         self._tangent = Tangent(vector.mj)
         self._seen = np.isfinite(windows.measured)
-        self._count = self._seen.sum((0, 1))
+        members = windows.rollout[None] == np.arange(len(windows.rollouts))[:, None]
+        self._members = members.astype(float)
+        self._count = self._members @ self._seen.sum(1)
         self._measured = np.where(self._seen, windows.measured, 0.0)
         spread = np.array([np.nanstd(windows.measured[..., c]) for c in range(windows.measured.shape[-1])])
         self._floor = np.maximum(_LEAST_NOISE * spread, 1e-12)
-        self.sigma = np.maximum(spread, self._floor) if sigma is None else np.asarray(sigma, float)
+        shape = (len(windows.rollouts), len(spread))
+        self.sigma = np.broadcast_to(np.maximum(spread, self._floor) if sigma is None else sigma, shape)
 
     def error(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Prediction minus measurement (B, S, C) in the channels' units, zero where nothing was measured."""
@@ -50,13 +54,17 @@ class WindowedIdentification:
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Errors over noise scales (B, S*C)."""
-        return (self.error(z, x) / self.sigma).reshape(len(x), -1)
+        return (self.error(z, x) / self._scales()).reshape(len(x), -1)
+
+    def _scales(self) -> np.ndarray:
+        """Noise scale of every window's channels (B, 1, C)."""
+        return self.sigma[self.windows.rollout][:, None]
 
     def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residuals with derivatives by z and by the start states' tangents."""
         y, by_z, by_x = self.prediction.linearize(z, x, by_start=self.free_starts)
-        weight = (self._seen / self.sigma)[..., None]
-        residual = np.where(self._seen, y - self._measured, 0.0) / self.sigma
+        weight = (self._seen / self._scales())[..., None]
+        residual = np.where(self._seen, y - self._measured, 0.0) / self._scales()
         rows = (len(x), residual[0].size)
         flat = [np.where(weight > 0, d * weight, 0.0).reshape(*rows, d.shape[-1]) for d in (by_z, by_x)]
         return residual.reshape(rows), flat[0], flat[1]
@@ -73,17 +81,22 @@ class WindowedIdentification:
         return self._tangent.move(x, change) if self.free_starts else x
 
     def reweight(self, z: np.ndarray, x: np.ndarray) -> float:
-        """Set each noise scale to the root mean square of its channel's errors."""
+        """Set each noise scale to the root mean square of its errors."""
         if not self.learn_noise:
             return 0.0
-        sigma = np.maximum(np.sqrt((self.error(z, x) ** 2).sum((0, 1)) / np.maximum(self._count, 1)), self._floor)
+        squares = self._members @ (self.error(z, x) ** 2).sum(1)
+        sigma = np.maximum(np.sqrt(squares / np.maximum(self._count, 1)), self._floor)
         change = float(np.max(np.abs(sigma / self.sigma - 1)))
         self.sigma = sigma
         return change
 
     def log_scale(self) -> float:
         """Sum of log sigma over all measured numbers."""
-        return float(self._count @ np.log(self.sigma))
+        return float(np.sum(self._count * np.log(self.sigma)))
+
+    def pooled_sigma(self) -> np.ndarray:
+        """Noise scale (C,) of each channel over all recordings together."""
+        return np.sqrt((self._count * self.sigma**2).sum(0) / np.maximum(self._count.sum(0), 1))
 
     def terms(self, z: np.ndarray, x: np.ndarray) -> dict[str, float]:
         """The cost by block: identification (with its log noise scales) and prior."""

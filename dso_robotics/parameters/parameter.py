@@ -104,10 +104,11 @@ def _number(target: Target, given: Declaration, robot: Robot, *, alone: bool = T
         possible = float(abs(others[0] - others[1])), float(others.sum())
     low = possible[0] if given.low is None else given.low
     high = possible[1] if given.high is None else given.high
-    if low < family.low:
+    if low < possible[0] or high > possible[1]:
+        reason = "the sum or difference of the other two moments" if family.field == "diaginertia" else "physics"
         raise DsoError(
-            f"{target.path}: the lower bound {low:g} is below {family.low:g}, the least that {family.label} can be; "
-            f"write @{family.low:g}:{high:g}."
+            f"{target.path}: the bounds {low:g} to {high:g} go beyond {possible[0]:g} to {possible[1]:g}, which {reason} "
+            "allows; write bounds within that."
         )
     if not low < high:
         raise DsoError(

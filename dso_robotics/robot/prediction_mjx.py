@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -16,6 +17,7 @@ from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics import inertia, stages
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
+from dso_robotics.physics.constants import set_constants
 from dso_robotics.physics.device import put_model
 
 # Windows differentiated at once: memory grows with it, and a CPU gains nothing from more.
@@ -67,7 +69,7 @@ class MjxPrediction:
     ) -> Callable[[Float[Array, " n"], Float[Array, "B k"], Float[Array, "B nx"]], Float[Array, ""]]:
         """Negative log-likelihood as a JAX function of z, the starts' tangents and the starts, for reverse mode.
 
-        The same number as `WindowedIdentification` with noise scales `sigma` (C,), prior included.
+        The same number as `WindowedIdentification` with noise scales `sigma`, (C,) or (B, 1, C), prior included.
         """
         seen = jnp.asarray(np.isfinite(self.windows.measured))
         measured = jnp.asarray(np.nan_to_num(self.windows.measured))
@@ -114,7 +116,10 @@ class MjxPrediction:
             fields["body_inertia"] = jnp.where(given[:, None], diagonal, self.vector.mj.body_inertia)
             offdiagonal = jnp.stack([local[:, 0, 1], local[:, 0, 2], local[:, 1, 2]], -1)
             products = jnp.where(given[:, None], offdiagonal, 0.0)
-        return self._model.replace(**fields), products
+        model = self._model.replace(**fields)
+        if any(name in mujoco.MjModel._setconst_inputs for name in fields):
+            model = set_constants(model, products=products)
+        return model, products
 
     def _run(
         self, name: str, function: Callable[..., Array | tuple[Array, ...]], z: np.ndarray, start: np.ndarray

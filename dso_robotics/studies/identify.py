@@ -65,10 +65,12 @@ def identify(
     *,
     resume: bool = False,
     force: bool = False,
-    report: bool = True,
+    report: Callable[[Path], object] | None = None,
     progress: Callable[[Progress], None] = lambda news: None,
 ) -> Identified:
-    """Run `study` and write model.xml, run.h5, report.html (if `report`) and summary.json to the folder `out`.
+    """Run `study` and write model.xml, run.h5, whatever `report` makes of that folder, and summary.json to `out`.
+
+    `report` is usually `dso_robotics.report.identify.write_report`; `progress` hears of every iteration.
 
     Raises:
       DsoError: anything wrong with the model, the logs, the declarations or the folder, before any file is written; or a
@@ -86,8 +88,11 @@ def identify(
     split = hold_out(log, study.hold_out)
     timestep = float(robot.mj.opt.timestep)
     windows = cut(split.train, channels, timestep=timestep, seconds=study.window, source=log.label)
+    score_seconds = study.window if study.score_window is None else study.score_window
     for rollout in split.hold_out:
-        cut([rollout], channels, timestep=timestep, seconds=study.window, source=f"{log.label}, rollout {rollout.name}")
+        cut(
+            [rollout], channels, timestep=timestep, seconds=score_seconds, source=f"{log.label}, rollout {rollout.name}"
+        )
     prediction, reason = _engine(study.engine, vector, windows)
     folder = folders.prepare(out, resume=resume, force=force)
     checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
@@ -95,11 +100,11 @@ def identify(
     solution, problem = _search(vector, windows, prediction, robot, checkpoint, began, progress)
     spread = uncertainty(solution, vector.scale)
     progress(Progress("evaluating", len(solution.history), solution.cost, time.perf_counter() - began))
-    sigma = problem.sigma
+    sigma = problem.pooled_sigma()
     parts = {"train": split.train, "hold_out": split.hold_out}
     evaluations = {
         name: evaluate(
-            vector, solution.z, part, channels, seconds=study.window, sigma=sigma, source=f"{log.label} ({name})"
+            vector, solution.z, part, channels, seconds=score_seconds, sigma=sigma, source=f"{log.label} ({name})"
         )
         for name, part in parts.items()
         if part
@@ -125,8 +130,10 @@ def identify(
         "fit": {"train": {}, "hold_out": {}} | {name: summaries.fit(channels, e) for name, e in evaluations.items()},
         "windows": {
             "seconds": study.window,
+            "score_seconds": score_seconds,
             "train": len(windows),
             "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
+            "start": {k: e.start for k, e in evaluations.items()},
         },
         "uncertainty": {"method": spread.method, "unseen": describe(spread.unseen, vector.coordinate_names)},
         "warnings": warnings,
@@ -145,9 +152,7 @@ def identify(
     )
     if report:
         progress(Progress("report", len(solution.history), solution.cost, time.perf_counter() - began))
-        from dso_robotics.report.identify import write_report
-
-        write_report(folder)
+        report(folder)
     summary["seconds"]["total"] = time.perf_counter() - began
     folders.write_summary(folder, summary)
     return result

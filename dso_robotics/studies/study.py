@@ -12,7 +12,16 @@ from dso_robotics.parameters.path import Declaration, parse
 from dso_robotics.physics.model import nearest
 
 ENGINES = ("auto", "mujoco", "mjx")
-_TYPES = {"model": str, "logs": list, "free": list, "hold_out": str, "engine": str, "window": float, "seed": int}
+_TYPES = {
+    "model": str,
+    "logs": list,
+    "free": list,
+    "hold_out": str,
+    "engine": str,
+    "window": float,
+    "score_window": float,
+    "seed": int,
+}
 _FREE_KEYS = ("path", "init", "low", "high", "prior")
 
 
@@ -20,7 +29,8 @@ _FREE_KEYS = ("path", "init", "low", "high", "prior")
 class IdentifyStudy:
     """One identification: a model, its logs, what is free, what is held out.
 
-    window: length [s] of the pieces that are predicted open loop. seed: recorded with the result; the search itself draws
+    window: length [s] of the pieces that are fitted open loop; score_window: that of the pieces whose prediction errors are
+    reported (None: the same). seed: recorded with the result; the search itself draws
     no random numbers.
     """
 
@@ -30,6 +40,7 @@ class IdentifyStudy:
     hold_out: str | None = None
     engine: str = "auto"
     window: float = 0.5
+    score_window: float | None = None
     seed: int = 0
 
     def __post_init__(self):
@@ -39,6 +50,10 @@ class IdentifyStudy:
             raise DsoError(f"--engine {self.engine}: there is no such engine; choose one of {', '.join(ENGINES)}.")
         if not (math.isfinite(self.window) and self.window > 0):
             raise DsoError(f"--window {self.window:g}: a window lasts a positive number of seconds, such as 0.5.")
+        if self.score_window is not None and not (math.isfinite(self.score_window) and self.score_window > 0):
+            raise DsoError(
+                f"--score-window {self.score_window:g}: a window lasts a positive number of seconds, such as 0.5."
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The study as JSON-ready values, as stored in the run file."""
@@ -108,5 +123,6 @@ def _example(key: str) -> str:
         "hold_out": 'hold_out = "03,05"',
         "engine": 'engine = "auto"',
         "window": "window = 0.5",
+        "score_window": "score_window = 0.5",
         "seed": "seed = 0",
     }[key]

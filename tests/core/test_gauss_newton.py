@@ -106,13 +106,13 @@ def test_a_step_into_nan_is_rejected():
 
 @pytest.mark.slow
 def test_both_kinds_of_interval_cover_when_noise_is_white():
-    hits = {"sandwich": [], "likelihood": []}
+    hits = {"jackknife": [], "likelihood": []}
     for seed in range(120):
         problem = Exponentials(blocks=40, noise=0.05, seed=seed)
         solution = run(problem)
         estimate = uncertainty(solution, np.ones(2))
-        assert estimate.method == "sandwich"
-        hits["sandwich"].append(np.abs(solution.z - problem.truth) < 1.96 * estimate.std)
+        assert estimate.method == "jackknife"
+        hits["jackknife"].append(np.abs(solution.z - problem.truth) < 1.96 * estimate.std)
         plain = np.sqrt(np.diag(np.linalg.inv(solution.information)))
         hits["likelihood"].append(np.abs(solution.z - problem.truth) < 1.96 * plain)
     for kind in hits:
@@ -121,7 +121,7 @@ def test_both_kinds_of_interval_cover_when_noise_is_white():
         assert np.all(np.abs(coverage - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 120)), (kind, coverage)
 
 
-def test_the_sandwich_sees_correlated_residuals_that_the_likelihood_misses():
+def test_the_jackknife_sees_correlated_residuals_that_the_likelihood_misses():
     """An offset common to each block, as model error makes it: the plain inverse Hessian promises too much."""
     found, promised = [], []
     for seed in range(60):
@@ -144,7 +144,7 @@ def test_an_unseen_direction_is_named():
             return super().model(np.array([z[0], sum(z[1:])]), x)
 
         def linearize(self, z, x):
-            r, jz, jx = super().linearize(np.array([z[0], z[1] + z[2]]), x)
+            _, jz, jx = super().linearize(np.array([z[0], z[1] + z[2]]), x)
             return self.residual(z, x), np.concatenate([jz, jz[..., 1:]], -1), jx
 
         def prior(self, z):

@@ -17,7 +17,12 @@ def arm(models):
 
 def test_parse_reads_start_and_bounds():
     declaration = parse("joint/elbow/damping=1e-2@0:2.5")
-    assert (declaration.path, declaration.init, declaration.low, declaration.high) == ("joint/elbow/damping", 0.01, 0, 2.5)
+    assert (declaration.path, declaration.init, declaration.low, declaration.high) == (
+        "joint/elbow/damping",
+        0.01,
+        0,
+        2.5,
+    )
     assert parse("body/upper/mass@:3").high == 3
     assert parse("body/upper/mass").init is None
 
@@ -54,7 +59,8 @@ def test_every_listed_path_resolves_to_itself_and_holds_the_models_value(arm):
         ("joint/elbow/damping=fast", ["cannot read", "PATH[=INIT][@LOW:HIGH]"]),
         ("body/upper/mass=-1", ["-1", "outside the bounds 0"]),
         ("body/upper/mass=0", ["no mass"]),
-        ("body/upper/mass@-1:1", ["-1", "below 0"]),
+        ("body/upper/mass@-1:1", ["-1", "beyond 0"]),
+        ("body/upper/diaginertia[1]@0.0001:0.2", ["moments", "bounds"]),
         ("body/upper/diaginertia[1]=0.1", ["what the other two allow", "body/upper/inertia"]),
         ("body/upper/inertia=2", ["ten numbers"]),
         ("actuator/tau1/offset", ["biastype"]),

@@ -54,7 +54,9 @@ def test_a_diverging_simulation_is_marked_and_the_others_go_on(models, tmp_path,
 
 def test_an_exported_model_reproduces_the_trajectory(models, tmp_path):
     robot = load(models / "two_joint_arm.xml")
-    vector = pack([parse(p) for p in ("joint/*/frictionloss=0.05", "joint/*/stiffness=0.3", "body/*/com[2]=-0.2")], robot)
+    vector = pack(
+        [parse(p) for p in ("joint/*/frictionloss=0.05", "joint/*/stiffness=0.3", "body/*/com[2]=-0.2")], robot
+    )
     path = tmp_path / "new.xml"
     path.write_text(to_mjcf(robot, vector.fields(vector.initial)))
     ctrl, start = np.random.default_rng(2).normal(size=(60, 2)), np.array([0.3, -0.5, 0.1, 0.2])

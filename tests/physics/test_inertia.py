@@ -18,10 +18,14 @@ def test_any_real_vector_is_a_body_that_mujoco_accepts(seed):
     factor = inertia.nominal_factor(2.0, np.array([0.1, -0.2, 0.3]), np.diag([0.03, 0.04, 0.05]))
     mass, com, tensor = inertia.body_from_coordinates(rng.normal(size=10), factor)
     entries = inertia.numbers(mass, com, tensor)[4:]
-    text = BODY.format(mass=float(mass), pos=" ".join(map(repr, com.tolist())), full=" ".join(map(repr, entries.tolist())))
+    text = BODY.format(
+        mass=float(mass), pos=" ".join(map(repr, com.tolist())), full=" ".join(map(repr, entries.tolist()))
+    )
     model = mujoco.MjModel.from_xml_string(text)
     axes = inertia.rotation(model.body_iquat[1])
-    np.testing.assert_allclose(axes @ np.diag(model.body_inertia[1]) @ axes.T, tensor, rtol=1e-6, atol=1e-9 * np.trace(tensor))
+    np.testing.assert_allclose(
+        axes @ np.diag(model.body_inertia[1]) @ axes.T, tensor, rtol=1e-6, atol=1e-9 * np.trace(tensor)
+    )
     moments, quat = inertia.principal(tensor)
     np.testing.assert_allclose(moments, model.body_inertia[1], rtol=1e-6)
     rebuilt = inertia.rotation(quat) @ np.diag(moments) @ inertia.rotation(quat).T

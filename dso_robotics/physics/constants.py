@@ -1,0 +1,137 @@
+"""Derived constants of a model, recomputed differentiably: mj_setConst in JAX.
+
+MuJoCo derives from the reference configuration `qpos0` constants that the step reads: the inverse weights that set the
+softness of every constraint, subtree masses, tendon rest lengths, the strength of muscles, anchors of equality
+constraints. After a change of mass, inertia, pose, armature, gear or reference they are stale, and constrained dynamics
+is slightly off.
+
+As in C, a relative pose given to a weld and the spring length of a tendon are parameters once the model is compiled.
+"""
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+
+from dso_robotics.physics import stages
+from dso_robotics.physics.backend import mjx, mjx_math, smooth, support
+from dso_robotics.physics.linear import solve_spd
+
+
+def set_constants(model: mjx.Model, *, products: Float[Array, "nbody 3"] | None = None) -> mjx.Model:
+    """`model` with every derived constant consistent with its masses, inertias, poses, armatures, gears and `qpos0`.
+
+    `products` as in `step.py`. Besides what mj_setConst computes, `geom_rbound` follows `geom_size`, as in the compiler.
+    """
+    data = mjx.make_data(model).replace(qpos=model.qpos0)
+    data = stages.configuration(model, data, products)
+    data = smooth.crb(model, data)
+    bare = jnp.diagonal(support.full_m(model, data))
+    mass = support.full_m(model, smooth.tendon_armature(model, data))
+    inverse = solve_spd(mass, jnp.eye(model.nv)) if model.nv else mass
+    changed = {
+        "body_subtreemass": _subtree_mass(model),
+        "body_invweight0": _body_weight(model, data, inverse),
+        "dof_invweight0": _dof_weight(model, inverse),
+        "dof_M0": bare,
+        "geom_rbound": _bounding_radius(model),
+        "eq_data": _anchors(model, data),
+    }
+    if model.ntendon:
+        arms = data._impl.ten_J
+        changed["tendon_length0"] = data.ten_length
+        changed["tendon_invweight0"] = jnp.einsum("ti,ij,tj->t", arms, inverse, arms)
+    if model.nu:
+        pushed = data._impl.actuator_moment @ inverse
+        square = jnp.sum(pushed**2, axis=1)
+        changed["actuator_acc0"] = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+    if model.ncam:
+        changed |= _cameras(model, data)
+    return model.replace(**changed)
+
+
+def _subtree_mass(model: mjx.Model) -> Float[Array, " nbody"]:
+    """Mass [kg] of each body with all its descendants."""
+    belongs = np.eye(model.nbody)
+    for body in range(model.nbody - 1, 0, -1):
+        belongs[model.body_parentid[body]] += belongs[body]
+    return jnp.asarray(belongs) @ model.body_mass
+
+
+def _translates_only(model: mjx.Model) -> np.ndarray:
+    """Bodies MuJoCo takes as point masses: joints that only slide, along the axes (body_simple 2)."""
+    return np.asarray(model.body_simple) == 2
+
+
+def _body_weight(model: mjx.Model, data: mjx.Data, inverse: Float[Array, "nv nv"]) -> Float[Array, "nbody 2"]:
+    """Mean inverse inertia of each body's centre of mass: translation [1/kg], rotation [1/(kg m²)]."""
+    jacobian = jax.vmap(lambda point, body: jnp.concatenate(support.jac(model, data, point, body), axis=1))(
+        data.xipos, jnp.arange(model.nbody)
+    )
+    diagonal = jnp.einsum("bik,ij,bjk->bk", jacobian, inverse, jacobian)
+    weight = diagonal.reshape(-1, 2, 3).mean(axis=2)
+    point = jnp.stack([1 / jnp.maximum(model.body_mass, mujoco.mjMINVAL), jnp.zeros(model.nbody)], axis=1)
+    weight = jnp.where(_translates_only(model)[:, None], point, weight)
+    return jnp.where((np.asarray(model.body_weldid) == 0)[:, None], 0.0, weight)
+
+
+def _dof_weight(model: mjx.Model, inverse: Float[Array, "nv nv"]) -> Float[Array, " nv"]:
+    """Inverse inertia of each degree of freedom, averaged over those of a free or ball joint."""
+    groups, number = np.zeros(model.nv, int), 0
+    for kind, first in zip(model.jnt_type, model.jnt_dofadr, strict=True):
+        for width in {mjx.JointType.FREE: (3, 3), mjx.JointType.BALL: (3,)}.get(kind, (1,)):
+            groups[first : first + width] = number
+            first, number = first + width, number + 1
+    mean = (groups[:, None] == groups) / np.bincount(groups, minlength=1)[groups][:, None]
+    weight = mean @ jnp.diagonal(inverse)
+    point = 1 / jnp.maximum(model.body_mass, mujoco.mjMINVAL)[model.dof_bodyid]
+    return jnp.where(_translates_only(model)[model.dof_bodyid], point, weight)
+
+
+def _anchors(model: mjx.Model, data: mjx.Data) -> Float[Array, "neq 12"]:
+    """Equality data: the second anchor of a connect follows the first; a weld without a given relative pose keeps qpos0's.
+
+    The last number of a weld is MuJoCo's mark that its relative pose was not given.
+    """
+    values = model.eq_data
+    body = np.asarray(model.eq_objtype) == int(mujoco.mjtObj.mjOBJ_BODY)
+    for i in np.flatnonzero((model.eq_type == mjx.EqType.CONNECT) & body):
+        one, two = model.eq_obj1id[i], model.eq_obj2id[i]
+        anchor = data.xpos[one] + data.xmat[one] @ values[i, :3]
+        values = values.at[i, 3:6].set(data.xmat[two].T @ (anchor - data.xpos[two]))
+    for i in np.flatnonzero((model.eq_type == mjx.EqType.WELD) & body):
+        one, two = model.eq_obj1id[i], model.eq_obj2id[i]
+        anchor = data.xpos[two] + data.xmat[two] @ values[i, :3]
+        local = data.xmat[one].T @ (anchor - data.xpos[one])
+        turn = mjx_math.quat_mul(mjx_math.quat_inv(data.xquat[one]), data.xquat[two])
+        given = values[i, 6:10] / jnp.linalg.norm(values[i, 6:10])
+        derived = values[i, 11] != 0
+        values = values.at[i, 3:6].set(jnp.where(derived, local, values[i, 3:6]))
+        values = values.at[i, 6:10].set(jnp.where(derived, turn, given))
+    return values
+
+
+def _bounding_radius(model: mjx.Model) -> Float[Array, " ngeom"]:
+    """Radius [m] of the sphere around each primitive geom; meshes, fields and planes keep theirs."""
+    one, two, three = model.geom_size.T
+    corner = jnp.sqrt(jnp.where(one > 0, one**2 + two**2 + three**2, 1.0))
+    rim = jnp.sqrt(jnp.where(one > 0, one**2 + two**2, 1.0))
+    radius = model.geom_rbound
+    for kind, value in (
+        (mjx.GeomType.SPHERE, one),
+        (mjx.GeomType.CAPSULE, one + two),
+        (mjx.GeomType.CYLINDER, rim),
+        (mjx.GeomType.BOX, corner),
+        (mjx.GeomType.ELLIPSOID, jnp.maximum(jnp.maximum(one, two), three)),
+    ):
+        radius = jnp.where(np.asarray(model.geom_type) == kind, value, radius)
+    return radius
+
+
+def _cameras(model: mjx.Model, data: mjx.Data) -> dict[str, Array]:
+    """Where tracking cameras sit relative to their bodies and centres of mass [m]."""
+    body = model.cam_bodyid
+    target = np.where(model.cam_targetbodyid >= 0, model.cam_targetbodyid, body)
+    place, turn = jax.vmap(support.local_to_global)(data.xpos[body], data.xquat[body], model.cam_pos, model.cam_quat)
+    return {"cam_pos0": place - data.xpos[body], "cam_poscom0": place - data.subtree_com[target], "cam_mat0": turn}

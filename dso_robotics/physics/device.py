@@ -1,0 +1,51 @@
+"""Put a compiled MuJoCo model on the device, ready to be differentiated."""
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.backend import mjx, replaced
+from dso_robotics.physics.refuse import refuse
+
+
+def put_model(
+    model: mujoco.MjModel,
+    *,
+    friction_dofs: Sequence[int] | np.ndarray = (),
+    friction_tendons: Sequence[int] | np.ndarray = (),
+    fluid: bool = False,
+    source: str = "this model",
+) -> mjx.Model:
+    """`model` as an MJX model (JAX implementation), floats as JAX's default: float64 if `jax_enable_x64` is set.
+
+    MJX fixes here which degrees of freedom have friction loss and whether there is a fluid. Name in `friction_dofs` and
+    `friction_tendons` those whose friction loss is zero now but shall be a parameter, and set `fluid` if density,
+    viscosity or wind shall be.
+
+    Raises:
+      DsoError: `source` has a feature that MJX would ignore or cannot do; the message says what to change.
+    """
+    refuse(model, source)
+    if fluid and model.opt.integrator == mujoco.mjtIntegrator.mjINT_IMPLICITFAST:
+        raise DsoError(f"{source}: fluid drag needs another integrator than 'implicitfast': use 'Euler' or 'RK4'.")
+    try:
+        made = mjx.put_model(model, impl="jax")
+        mjx.make_data(made)
+    except (NotImplementedError, ValueError) as error:
+        raise DsoError(
+            f"{source}: the differentiable engine (MJX) does not support it: {' '.join(str(error).split())} "
+            "Remove the feature, or use the C engine (--engine mujoco)."
+        ) from error
+    dofs, tendons = (np.array(x) for x in (made._impl.dof_hasfrictionloss, made._impl.tendon_hasfrictionloss))
+    dofs[np.asarray(friction_dofs, int)] = True
+    tendons[np.asarray(friction_tendons, int)] = True
+    return replaced(
+        made,
+        {
+            "_impl.dof_hasfrictionloss": dofs,
+            "_impl.tendon_hasfrictionloss": tendons,
+            "opt._impl.has_fluid_params": bool(made.opt._impl.has_fluid_params) or fluid,
+        },
+    )

@@ -1,0 +1,229 @@
+"""One time step and its sensors as differentiable functions, composed of MJX's stages and this package's repairs.
+
+Everything is a pure function of a model and a state; any floating-point field of the model may carry a derivative. All
+functions are unbatched: apply `jax.jit` and `jax.vmap` outside.
+
+`products` everywhere is the optional (nbody, 3) array of the off-diagonal elements (xy, xz, yz) [kg m²] of each body's
+inertia tensor in its inertial frame, added to the diagonal `body_inertia`. With it a full tensor is differentiable; the
+principal axes `body_iquat` are not where two principal moments coincide.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+
+from dso_robotics.physics import newton, stages
+from dso_robotics.physics.backend import collision_driver, mjx, replaced, sensor, smooth, support
+from dso_robotics.physics.backend import forward as mjx_forward
+from dso_robotics.physics.implicit import end_of_step_acceleration
+from dso_robotics.physics.linear import solve_spd
+
+Products = Float[Array, "nbody 3"]
+
+
+class State(eqx.Module):
+    """What a step starts from. `warmstart` only helps the constraint solver and carries no derivative."""
+
+    qpos: Float[Array, " nq"]  # [m, rad, quaternions]
+    qvel: Float[Array, " nv"]  # [m/s, rad/s]
+    act: Float[Array, " na"]  # actuator activations
+    warmstart: Float[Array, " nv"]  # acceleration of the step before [m/s², rad/s²]
+    time: Float[Array, ""]  # [s]
+
+
+def make_state(
+    model: mjx.Model,
+    qpos: Float[Array, " nq"] | None = None,
+    qvel: Float[Array, " nv"] | None = None,
+    act: Float[Array, " na"] | None = None,
+) -> State:
+    """A state at time 0, at the model's reference configuration and at rest unless given."""
+    return State(
+        qpos=jnp.asarray(model.qpos0 if qpos is None else qpos),
+        qvel=jnp.zeros(model.nv) if qvel is None else jnp.asarray(qvel),
+        act=jnp.zeros(model.na) if act is None else jnp.asarray(act),
+        warmstart=jnp.zeros(model.nv),
+        time=jnp.zeros(()),
+    )
+
+
+def advance(model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None) -> State:
+    """The state one time step later under `ctrl`."""
+    return _state(step(model, _data(model, state, ctrl), products=products, external=False))
+
+
+def advance_measured(
+    model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None
+) -> tuple[State, Float[Array, " nsensordata"]]:
+    """`advance` together with `measure` of the state before the step, at the cost of one forward pass."""
+    data = step(model, _data(model, state, ctrl), products=products, external=False, sensors=True)
+    return _state(data), data.sensordata
+
+
+def measure(
+    model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None
+) -> Float[Array, " nsensordata"]:
+    """What every sensor reads at `state` under `ctrl`, as mj_forward computes it. Only the stages needed are run."""
+    data = _data(model, state, ctrl)
+    if model.nsensor == 0:
+        return data.sensordata
+    needed = int(model.sensor_needstage.max())
+    if needed >= int(mujoco.mjtStage.mjSTAGE_ACC):
+        return forward(model, data, products=products, external=False, sensors=True).sensordata
+    data = stages.configuration(model, data, products)
+    data = smooth.camlight(model, data)
+    if (model.sensor_type == int(mujoco.mjtSensor.mjSENS_CONTACT)).any():
+        data = collision_driver.collision(model, data)
+    data = sensor.sensor_pos(model, data)
+    if needed >= int(mujoco.mjtStage.mjSTAGE_VEL):
+        data = sensor.sensor_vel(model, _velocity(model, data))
+    return data.sensordata
+
+
+def step(
+    model: mjx.Model,
+    data: mjx.Data,
+    *,
+    products: Products | None = None,
+    external: bool = True,
+    sensors: bool = False,
+) -> mjx.Data:
+    """`data` one time step later: qpos, qvel, act, time and warm start are new, `sensordata` (if `sensors`) is before.
+
+    `external` False leaves out the forces in `xfrc_applied` and `qfrc_applied`, which saves time when there are none.
+    """
+
+    def run(data: mjx.Data, sensors: bool) -> mjx.Data:
+        return forward(model, data, products=products, external=external, sensors=sensors)
+
+    if model.opt.integrator == mjx.IntegratorType.RK4:
+        return _runge_kutta(model, data, run, sensors)
+    data = run(data, sensors)
+    acceleration = end_of_step_acceleration(model, data)
+    return _move(model, data, data.act_dot, acceleration, data.qvel + model.opt.timestep * acceleration)
+
+
+def forward(
+    model: mjx.Model,
+    data: mjx.Data,
+    *,
+    products: Products | None = None,
+    external: bool = True,
+    sensors: bool = False,
+) -> mjx.Data:
+    """Accelerations and constraint forces at the state and control in `data`, and `sensordata` if `sensors`."""
+    data = stages.configuration(model, data, products)
+    data = smooth.crb(model, data)
+    data = smooth.tendon_armature(model, data)
+    data = collision_driver.collision(model, data)
+    data = stages.make_constraint(model, data)
+    if sensors:
+        data = sensor.sensor_pos(model, smooth.camlight(model, data))
+    data = _velocity(model, data)
+    data = stages.passive(model, data)
+    data = smooth.rne(model, data)
+    data = smooth.tendon_bias(model, data)
+    if sensors:
+        data = sensor.sensor_vel(model, data)
+    data = mjx_forward.fwd_actuation(model, data)
+
+    total = data.qfrc_passive - data.qfrc_bias + data.qfrc_actuator
+    if external:
+        total = total + data.qfrc_applied + support.xfrc_accumulate(model, data)
+    data = data.replace(qfrc_smooth=total)
+    data = data.replace(qacc_smooth=_unconstrained(model, data))
+    if data._impl.efc_J.size:
+        data = newton.solve(model, data)
+    else:
+        data = data.replace(qacc=data.qacc_smooth, qfrc_constraint=jnp.zeros(model.nv))
+    return sensor.sensor_acc(model, data) if sensors else data
+
+
+def _data(model: mjx.Model, state: State, ctrl: Float[Array, " nu"]) -> mjx.Data:
+    return mjx.make_data(model).replace(
+        qpos=state.qpos,
+        qvel=state.qvel,
+        act=state.act,
+        qacc_warmstart=state.warmstart,
+        time=state.time,
+        ctrl=ctrl,
+    )
+
+
+def _state(data: mjx.Data) -> State:
+    return State(
+        qpos=data.qpos,
+        qvel=data.qvel,
+        act=data.act,
+        warmstart=jax.lax.stop_gradient(data.qacc_warmstart),
+        time=data.time,
+    )
+
+
+def _velocity(model: mjx.Model, data: mjx.Data) -> mjx.Data:
+    data = replaced(
+        data,
+        {
+            "_impl.actuator_velocity": data._impl.actuator_moment @ data.qvel,
+            "_impl.ten_velocity": data._impl.ten_J @ data.qvel,
+        },
+    )
+    return smooth.com_vel(model, data)
+
+
+def _unconstrained(model: mjx.Model, data: mjx.Data) -> Float[Array, " nv"]:
+    """Acceleration without constraints [m/s², rad/s²]."""
+    if support.is_sparse(model):
+        return smooth.solve_m(model, smooth.factor_m(model, data), data.qfrc_smooth)
+    return solve_spd(data._impl.M, data.qfrc_smooth)
+
+
+def _move(
+    model: mjx.Model,
+    data: mjx.Data,
+    act_dot: Float[Array, " na"],
+    acceleration: Float[Array, " nv"],
+    velocity: Float[Array, " nv"],
+) -> mjx.Data:
+    """The state after a time step at `act_dot` and `acceleration`, the position moving at `velocity`."""
+    return data.replace(
+        act=mjx_forward._next_activation(model, data, act_dot),
+        qvel=data.qvel + model.opt.timestep * acceleration,
+        qpos=stages.integrate_position(model, data.qpos, velocity, model.opt.timestep),
+        time=data.time + model.opt.timestep,
+        qacc_warmstart=data.qacc,
+    )
+
+
+def _runge_kutta(model: mjx.Model, data: mjx.Data, run, sensors: bool) -> mjx.Data:
+    """Classical Runge-Kutta of order 4; its first stage is the forward pass that sensors see."""
+    start, dt = data, model.opt.timestep
+    data = run(data, sensors)
+    first = data
+
+    def stage(carry, tableau):
+        data, sums = carry
+        part, weight = tableau
+        velocity = data.qvel
+        data = start.replace(
+            qpos=stages.integrate_position(model, start.qpos, part * velocity, dt),
+            qvel=start.qvel + part * dt * data.qacc,
+            act=start.act + part * dt * data.act_dot,
+            time=start.time + part * dt,
+            qacc=data.qacc,
+            act_dot=data.act_dot,
+            qacc_warmstart=data.qacc,
+        )
+        found = run(data, False)
+        data = data.replace(qacc=found.qacc, act_dot=found.act_dot)
+        rates = (data.qvel, data.qacc, data.act_dot)
+        return (data, jax.tree.map(lambda total, rate: total + weight * rate, sums, rates)), None
+
+    sums = jax.tree.map(lambda rate: rate / 6, (data.qvel, data.qacc, data.act_dot))
+    begin = start.replace(qacc=data.qacc, act_dot=data.act_dot)
+    tableau = (np.array([0.5, 0.5, 1.0]), np.array([1 / 3, 1 / 3, 1 / 6]))
+    (_, (velocity, acceleration, act_dot)), _ = jax.lax.scan(stage, (begin, sums), tableau)
+    return _move(model, first, act_dot, acceleration, velocity)

@@ -1,0 +1,201 @@
+"""The report of an identification: one HTML file that opens offline, drawn from run.h5 alone."""
+
+import html
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from dso_robotics.data.atomic import atomic_file
+from dso_robotics.data.run_file import read_run
+from dso_robotics.errors import DsoError
+from dso_robotics.report import quantity as q
+from dso_robotics.report.canvas import Picture
+from dso_robotics.report.figures import draw_convergence, draw_correlation, draw_errors, draw_intervals
+from dso_robotics.report.residual import draw_residuals, whiteness
+from dso_robotics.report.trace import PART_NAMES, Trace, TraceSheet, read_traces
+
+# Correlations from here on are listed; the study warns of the worst of them.
+_STRONG = 0.9
+_MOST_PAIRS = 10
+_FIGURES = "figures"
+_OURS = ("trace-*.png", "residuals-*.png")
+
+
+def write_report(folder: Path) -> Path:
+    """Draw the run in `folder`/run.h5 as `folder`/report.html, with each figure also in `folder`/figures; return its path.
+
+    Raises:
+      DsoError: run.h5 is missing, damaged, or of a run that has not finished; or the folder cannot be written to.
+    """
+    folder = Path(folder)
+    tree, study, mjcf = read_run(folder / "run.h5")
+    if tree.get("status") != "finished" or "summary" not in tree:
+        raise DsoError(
+            f"{folder / 'run.h5'}: this run has not finished, so there is nothing to report; go on with --resume."
+        )
+    summary = json.loads(tree["summary"])
+    page = _Page(tree, study, summary, mjcf)
+    pictures = page.pictures
+    figures = folder / _FIGURES
+    try:
+        figures.mkdir(exist_ok=True)
+        for old in (path for pattern in _OURS for path in figures.glob(pattern)):
+            old.unlink()
+    except OSError as error:
+        raise DsoError(
+            f"{figures}: cannot write figures there ({error.strerror}); remove what is in the way."
+        ) from error
+    for picture in pictures:
+        picture.write(figures)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": q.number, "unit": q.unit, "percent": q.percent, "quantity": q.quantity}
+    template = environment.from_string(
+        (resources.files("dso_robotics.report") / "report.html.jinja").read_text("utf-8")
+    )
+    text = template.render(page=page, s=summary, interval=q.interval, counted=q.counted, parts=PART_NAMES)
+    path = folder / "report.html"
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, "utf-8")
+    return path
+
+
+class _Page:
+    """What the template shows: figures drawn, and sentences that need more than a number."""
+
+    def __init__(self, tree: Mapping[str, Any], study: Mapping[str, Any], summary: Mapping[str, Any], mjcf: str):
+        self._summary, self._study, self._mjcf = summary, study, mjcf
+        self.names = list(tree["names"])
+        self.units = {name: noise["unit"] for name, noise in summary["noise"].items()}
+        traces = read_traces(tree.get("traces", {}), summary["windows"]["rollouts"])
+        self.parts = {part: mine for part in PART_NAMES if (mine := [t for t in traces if t.part == part])}
+        self.parts = dict(sorted(self.parts.items()))
+        channels = range(len(self.units))
+        self.whiteness = {part: [whiteness(mine, c) for c in channels] for part, mine in self.parts.items()}
+        self.correlation = np.atleast_2d(np.asarray(tree["correlation"], float))
+        self.figures: dict[str, Picture | None] = {
+            "intervals": draw_intervals(summary["parameters"]) if summary["parameters"] else None,
+            "correlation": draw_correlation(self.correlation, self.names),
+            "convergence": draw_convergence(tree["history"], self.names),
+            "errors": draw_errors(summary["fit"]) if self.units else None,
+        }
+        self.residuals = {p: draw_residuals(mine, self.units, self.whiteness[p]) for p, mine in self.parts.items()}
+        sheet = TraceSheet(self.units)
+        self.traces: dict[str, list[tuple[Trace, Picture]]] = {
+            part: [(trace, sheet.draw(trace, i)) for i, trace in enumerate(mine)] for part, mine in self.parts.items()
+        }
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Every figure of the page."""
+        drawn = [picture for picture in self.figures.values() if picture]
+        return [*drawn, *self.residuals.values(), *(picture for mine in self.traces.values() for _, picture in mine)]
+
+    @property
+    def model(self) -> str:
+        """File name of the model and, where it differs, the name the model gives itself."""
+        found = re.search(r"<mujoco\b[^>]*?\bmodel=\"([^\"]*)\"", self._mjcf[:10_000])
+        file, name = _file(self._study["model"]), html.unescape(found[1]) if found else ""
+        return file if not name or name == Path(file).stem else f"{file} ({name})"
+
+    @property
+    def logs(self) -> str:
+        """File names of the logs, in a sentence."""
+        return q.listed([_file(log) for log in self._study["logs"]])
+
+    @property
+    def accuracy(self) -> str:
+        """The prediction error in one sentence."""
+        part = "hold_out" if self._summary["fit"]["hold_out"] else "train"
+        fit = self._summary["fit"][part]
+        runs = len(self._summary["windows"]["rollouts"].get(part, ()))
+        errors = [f"{q.quantity(entry['rmse'], entry['unit'], 3)} in {name}" for name, entry in fit.items()]
+        shares = [v for e in fit.values() if (v := e["nrmse_percent"]) is not None and np.isfinite(v) and v < 1e6]
+        ends = dict.fromkeys(q.percent(end(shares)) for end in (min, max)) if shares else {}
+        spread = f" ({' to '.join(ends)} of a channel's spread)" if ends else ""
+        how = (
+            f"the model, predicting open loop for {self._summary['windows']['score_seconds']:g} s at a time, is off by"
+        )
+        where = (
+            "On {} it was not fitted to" if part == "hold_out" else "No run was held out. On the {} it was fitted to"
+        )
+        return f"{where.format(q.counted(runs, 'run'))}, {how} {q.listed(errors)}{spread}."
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings of the run."""
+        return [self.plain(text) for text in self._summary["warnings"]]
+
+    @property
+    def pairs(self) -> list[tuple[str, str, float]]:
+        """The most strongly correlated pairs, strongest first."""
+        upper = np.triu(np.abs(np.nan_to_num(self.correlation)), 1)
+        found = np.argwhere(upper > _STRONG)
+        found = sorted(found.tolist(), key=lambda pair: -upper[pair[0], pair[1]])[:_MOST_PAIRS]
+        return [(self.names[i], self.names[j], float(self.correlation[i, j])) for i, j in found]
+
+    @property
+    def nearly_zero(self) -> list[str]:
+        """Parameters whose 95% interval reaches zero."""
+        return [
+            path
+            for path, p in self._summary["parameters"].items()
+            if p["low95"] is not None and p["high95"] is not None and p["low95"] <= 0 <= p["high95"]
+        ]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions the run recorded."""
+        return {"dso-robotics": self._summary["version"], **self._summary.get("versions", {})}
+
+    @property
+    def study(self) -> str:
+        """The study as given, a line for each thing, files without their folders."""
+        shown = {key: value for key, value in self._study.items() if key not in ("command", "model", "logs", "free")}
+        lines = [f"model = {_file(self._study['model'])}", f"logs = {', '.join(map(_file, self._study['logs']))}"]
+        lines += [f"{key} = {_words(value)}" for key, value in shown.items() if value is not None]
+        return "\n".join([*lines, *(f"free: {_words(free)}" for free in self._study["free"])])
+
+    def share(self, parameter: Mapping[str, Any]) -> str:
+        """Half the 95% interval over the value."""
+        low, high, value = parameter["low95"], parameter["high95"], parameter["value"]
+        return q.percent(50 * abs(high - low) / abs(value)) if value and None not in (low, high) else q.MISSING
+
+    def verdict(self, part: str) -> str:
+        """Which channels' residuals look like noise alone."""
+        statistics = dict(zip(self.units, self.whiteness[part], strict=True))
+        white = [name for name, w in statistics.items() if w.white]
+        coloured = [name for name, w in statistics.items() if w.outside > 0 and not w.white]
+        sentences = []
+        if white:
+            sentences.append(f"{q.listed(white)}: white, as measurement noise alone would be.")
+        if coloured:
+            sentences.append(
+                f"{q.listed(coloured)}: not white, so something repeatable is left that this model does not describe."
+            )
+        return " ".join(sentences)
+
+    def plain(self, text: str) -> str:
+        """`text` with the study's files named without the folders they lay in."""
+        for path in sorted((self._study["model"], *self._study["logs"]), key=len, reverse=True):
+            text = text.replace(path, _file(path))
+        return text
+
+
+def _file(path: str) -> str:
+    return re.split(r"[/\\]", path)[-1]
+
+
+def _words(value: Any) -> str:
+    """A value of the study in plain words."""
+    if isinstance(value, Mapping):
+        head = [str(value["path"])] if "path" in value else []
+        return ", ".join(head + [f"{k} {_words(v)}" for k, v in value.items() if k != "path" and v is not None])
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,131 @@
+"""One rollout beside its prediction, as read from a run file, and its figure."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dso_robotics.report import canvas
+from dso_robotics.report.quantity import quantity, unit
+
+PART_NAMES = {"train": "fitted", "hold_out": "held-out"}
+_MOST_RESTARTS = 60
+# A line needs neighbours: with more gaps than this between samples, dots are drawn.
+_SPARSE = 0.3
+# Distance of axis labels from the frame, inches: below, left.
+_LABELS = (0.24, 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A rollout: part "train" or "hold_out", time (T,) [s], measured and predicted (T, C), window starts (W,) [s].
+
+    Samples not measured, and those no window covers, are NaN.
+    """
+
+    part: str
+    name: str
+    time: np.ndarray
+    measured: np.ndarray
+    predicted: np.ndarray
+    starts: np.ndarray
+
+    @property
+    def interval(self) -> float:
+        """Median time between samples [s]."""
+        return float(np.median(np.diff(self.time))) if len(self.time) > 1 else 1.0
+
+    @property
+    def window(self) -> np.ndarray:
+        """Index (T,) of the window each sample belongs to; -1 before the first."""
+        return np.searchsorted(np.sort(self.starts) - self.interval / 2, self.time, "right") - 1
+
+    @property
+    def residual(self) -> np.ndarray:
+        """Predicted minus measured (T, C), NaN where a window starts: there the two were set equal."""
+        residual = self.predicted - self.measured
+        if len(residual):
+            residual[np.diff(self.window, prepend=-1) != 0] = np.nan
+        return residual
+
+    @property
+    def rmse(self) -> np.ndarray:
+        """Root mean square residual by channel (C,), over all samples; NaN where there are none."""
+        residual = self.residual
+        count = np.isfinite(residual).sum(0)
+        return np.sqrt(np.nansum(residual**2, 0) / np.where(count, count, np.nan))
+
+
+def read_traces(tree: Mapping[str, Any], order: Mapping[str, Sequence[str]]) -> list[Trace]:
+    """The traces of a run file, held-out ones first, in the `order` of names by part where that lists them."""
+    found = []
+    for part in ("hold_out", "train"):
+        mine = tree.get(part, {})
+        names = [name for name in order.get(part, ()) if name in mine]
+        for name in [*names, *(name for name in mine if name not in names)]:
+            entry = mine[name]
+            columns = (np.asarray(entry[key], float) for key in ("time", "measured", "predicted", "starts"))
+            found.append(Trace(part, name, *columns))
+    return found
+
+
+class TraceSheet:
+    """A figure of measured and predicted, a row for each channel, redrawn for one rollout after the other.
+
+    Most of the time matplotlib takes goes into making axes and ticks, so the sheet makes them once.
+    """
+
+    def __init__(self, channels: Mapping[str, str]):
+        """`channels`: name to unit."""
+        self._channels = dict(channels)
+        self._figure, axes = canvas.rows(1.55 if len(channels) <= 6 else 1.25, len(channels))
+        self._axes = axes[:, 0]
+        self._lines = []
+        for axis, (name, text) in zip(self._axes, channels.items(), strict=True):
+            restarts = axis.plot([], [], color=canvas.FAINT, linewidth=0.8, transform=axis.get_xaxis_transform())[0]
+            measured = axis.plot([], [], color=canvas.GREY, linewidth=1.8)[0]
+            predicted = axis.plot([], [], linewidth=0.9)[0]
+            self._lines.append((restarts, measured, predicted))
+            axis.grid(axis="x", visible=False)
+            axis.locator_params(axis="y", nbins=5)
+            canvas.title(axis, name, " ")
+            canvas.label(axis, y=f"[{unit(text) or '1'}]", inches=_LABELS)
+        if channels:
+            canvas.label(self._axes[-1], x="time [s]", inches=_LABELS)
+            canvas.legend(self._figure, list(self._lines[0][1:]), ["measured", "predicted"])
+
+    def draw(self, trace: Trace, number: int) -> canvas.Picture:
+        """The picture of `trace`; `number` keeps apart the files of rollouts whose names look alike."""
+        breaks = np.flatnonzero(np.diff(trace.window, prepend=-1) != 0)
+        broken = np.insert(trace.time, breaks, trace.time[breaks])
+        marked = trace.starts if len(trace.starts) <= _MOST_RESTARTS else trace.starts[:0]
+        rmse, names = trace.rmse, list(self._channels)
+        for c, (axis, (restarts, measured, predicted)) in enumerate(zip(self._axes, self._lines, strict=True)):
+            restarts.set_data(np.repeat(marked, 3), np.tile([0.0, 1.0, np.nan], len(marked)))
+            values = trace.measured[:, c]
+            seen = np.isfinite(values)
+            sparse = bool(seen.any() and np.mean(~seen[seen.argmax() :]) > _SPARSE)
+            measured.set(linestyle="none" if sparse else "-", marker="." if sparse else "", markersize=3)
+            measured.set_data(*((trace.time[seen], values[seen]) if sparse else canvas.thin(trace.time, values)))
+            predicted.set_data(*canvas.thin(broken, np.insert(trace.predicted[:, c], breaks, np.nan)))
+            predicted.set_color(canvas.PARTS[trace.part])
+            both = np.concatenate([values[seen], trace.predicted[:, c][np.isfinite(trace.predicted[:, c])]])
+            low, high = (both.min(), both.max()) if len(both) else (0.0, 1.0)
+            margin = 0.08 * (high - low) or 0.5
+            axis.set_ylim(low - margin, high + margin)
+            canvas.title(axis, names[c], f"RMS error {quantity(rmse[c], self._channels[names[c]], 3)}")
+        if names and len(trace.time):
+            margin = 0.005 * (trace.time[-1] - trace.time[0]) or 0.5
+            self._axes[-1].set_xlim(trace.time[0] - margin, trace.time[-1] + margin)
+        for legend in self._figure.legends:
+            restart = "; it restarts at each grey line" if len(marked) > 1 else ""
+            legend.texts[1].set_text(f"predicted open loop, {PART_NAMES[trace.part]} run{restart}")
+            legend.get_lines()[1].set_color(canvas.PARTS[trace.part])
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", trace.name).strip("-")[:40]
+        return canvas.picture(
+            self._figure,
+            f"trace-{trace.part}-{number:02d}-{slug}.png",
+            f"Measured and predicted {', '.join(names)} over time, {PART_NAMES[trace.part]} run {trace.name}",
+        )

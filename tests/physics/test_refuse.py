@@ -1,0 +1,83 @@
+"""Features MJX would ignore are refused by name, with a cure."""
+
+import mujoco
+import pytest
+
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.device import put_model
+from dso_robotics.physics.refuse import refuse, unsupported
+
+BASE = """
+<mujoco>
+  <option {option}><flag {flag}/></option>
+  <worldbody>
+    <geom name="floor" type="plane" size="1 1 0.1" {floor}/> <site name="nail" pos="0 0 1"/>
+    <body name="link" pos="0 0 0.5">
+      <joint name="hinge" axis="0 1 0" {joint}/> <geom name="ball" type="sphere" size="0.1" pos="0.2 0 0" {geom}/>
+      <site name="end" pos="0.3 0 0"/>
+    </body>
+  </worldbody>
+  <tendon><spatial name="rope" {tendon}><site site="nail"/><geom geom="ball"/><site site="end"/></spatial></tendon>
+  <actuator><general name="motor" {transmission} {actuator}/></actuator>
+  <sensor><jointpos name="angle" joint="hinge" {sensor}/></sensor>
+</mujoco>
+"""
+PARTS = dict.fromkeys(("option", "flag", "floor", "joint", "geom", "tendon", "transmission", "actuator", "sensor"), "")
+CASES = [
+    ({"option": 'integrator="implicit"'}, "option/integrator is 'implicit'", "implicitfast"),
+    ({"option": 'integrator="discrete"'}, "option/integrator is 'discrete'", "implicitfast"),
+    ({"option": 'solver="PGS"'}, "PGS", "Newton"),
+    ({"option": 'noslip_iterations="3"'}, "noslip_iterations", "set it to 0"),
+    ({"option": 'actuatorgroupdisable="1"'}, "actuatorgroupdisable", "remove those actuators"),
+    ({"option": 'density="1.2" integrator="implicitfast"'}, "Fluid drag", "Euler"),
+    ({"flag": 'sleep="enable"'}, "flag/sleep", "disable it"),
+    ({"joint": 'stiffness="1 2 3"'}, "stiffness of joint 'hinge'", "one number"),
+    ({"joint": 'damping="1 2 3"'}, "damping of joint 'hinge'", "one number"),
+    ({"tendon": 'stiffness="1 2 3"'}, "stiffness of tendon 'rope'", "one number"),
+    ({"tendon": 'damping="1 2 3"'}, "damping of tendon 'rope'", "one number"),
+    (
+        {"geom": 'fluidshape="ellipsoid"', "option": 'density="1.2"'},
+        "ellipsoid fluid model of geom 'ball'",
+        "fluidshape",
+    ),
+    ({"geom": 'surfacevel="1 0 0 0 0 0"'}, "surfacevel of geom 'ball'", "joint"),
+    ({"geom": 'adhesion="1"'}, "adhesion of geom 'ball'", "set it to 0"),
+    ({"geom": 'condim="1"', "floor": 'condim="1"', "option": 'cone="elliptic"'}, "frictionless", "pyramidal"),
+    ({"actuator": 'damping="1"'}, "damping of actuator 'motor'", "joint"),
+    ({"actuator": 'armature="1"'}, "armature of actuator 'motor'", "joint"),
+    ({"actuator": 'delay="0.02" nsample="4"'}, "delay of actuator 'motor'", "actuator/NAME/delay"),
+    ({"actuator": 'dyntype="integrator" actearly="true"'}, "actearly of actuator 'motor'", "false"),
+    ({"sensor": 'delay="0.02" nsample="4"'}, "delay of sensor 'angle'", "set it to 0"),
+    ({"sensor": 'interval="0.02" nsample="4"'}, "interval of sensor 'angle'", "set it to 0"),
+]
+
+
+def build(parts: dict[str, str]) -> mujoco.MjModel:
+    return mujoco.MjModel.from_xml_string(BASE.format(**(PARTS | {"transmission": 'joint="hinge"'} | parts)))
+
+
+@pytest.mark.parametrize(("parts", "named", "cure"), CASES, ids=[c[1] for c in CASES])
+def test_a_feature_mjx_ignores_is_refused_by_name_with_its_cure(parts, named, cure):
+    model = build(parts)
+    found = unsupported(model)
+    assert len(found) == 1
+    assert named in found[0]
+    assert cure in found[0]
+    with pytest.raises(DsoError, match=r"robot\.xml: .*--engine mujoco"):
+        put_model(model, source="robot.xml")
+
+
+def test_a_plain_model_is_not_refused():
+    refuse(build({"joint": 'stiffness="1" damping="0.1"', "option": 'density="1.2"'}))
+
+
+def test_body_transmission_is_refused():
+    text = BASE.format(**(PARTS | {"transmission": 'body="link"'}))
+    assert "body (adhesion) transmission of actuator 'motor'" in unsupported(mujoco.MjModel.from_xml_string(text))[0]
+
+
+def test_a_collision_mjx_lacks_is_refused_with_its_reason():
+    text = "<mujoco><worldbody><body><freejoint/><geom type='ellipsoid' size='1 2 3'/></body>{}</worldbody></mujoco>"
+    other = "<body pos='9 0 0'><freejoint/><geom type='box' size='1 2 3'/></body>"
+    with pytest.raises(DsoError, match="ELLIPSOID"):
+        put_model(mujoco.MjModel.from_xml_string(text.format(other)))

@@ -1,0 +1,186 @@
+"""Identification end to end: truth recovered, intervals honest, files as the contract says, resume to the same numbers."""
+
+import json
+
+import h5py
+import mujoco
+import numpy as np
+import pytest
+
+from dso_robotics.data.log import write_log
+from dso_robotics.data.run_file import read_run
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.path import parse
+from dso_robotics.studies import identify as module
+from dso_robotics.studies.identify import identify
+from dso_robotics.studies.study import IdentifyStudy, read_study
+from tests.pendulum import NOISE, TRUTH, record
+
+FREE = ("joint/hinge/damping", "joint/hinge/frictionloss", "body/pole/mass")
+
+
+def study(folder, **changes):
+    settings = {
+        "model": str(folder / "pendulum.xml"),
+        "logs": (str(folder / "pendulum.h5"),),
+        "free": tuple(map(parse, FREE)),
+        "hold_out": "run2",
+    }
+    return IdentifyStudy(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def result(pendulum, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "result"
+    return out, identify(study(pendulum), out)
+
+
+def test_the_truth_lies_in_narrow_intervals(result):
+    _, found = result
+    table = found.summary["parameters"]
+    for path, truth in zip(FREE, TRUTH.values(), strict=True):
+        entry = table[path]
+        # Three intervals of one fixed draw: each within twice its half-width, and no wider than a tenth of the value.
+        half = (entry["high95"] - entry["low95"]) / 2
+        assert abs(entry["value"] - truth) < 2 * half
+        assert half < 0.1 * truth
+    for name, sigma in zip(("angle", "speed"), NOISE, strict=True):
+        assert found.summary["noise"][name]["value"] == pytest.approx(sigma, rel=0.1)
+    assert found.summary["converged"]
+
+
+@pytest.mark.slow
+def test_intervals_cover_over_noise_draws(pendulum, tmp_path):
+    hits = []
+    for seed in range(40):
+        write_log(tmp_path / "log.h5", record(seed + 1, runs=4, seconds=3.0))
+        asked = study(pendulum, logs=(str(tmp_path / "log.h5"),), hold_out=None)
+        table = identify(asked, tmp_path / f"out{seed}").summary["parameters"]
+        hits.append([table[p]["low95"] <= t <= table[p]["high95"] for p, t in zip(FREE, TRUTH.values(), strict=True)])
+    # 120 intervals, nearly independent between parameters: 0.95 within four standard errors.
+    assert abs(np.mean(hits) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 120)
+
+
+def test_the_files_are_those_of_the_contract(result):
+    out, found = result
+    summary = json.loads((out / "summary.json").read_text())
+    for key in (
+        "command",
+        "version",
+        "engine",
+        "engine_reason",
+        "seed",
+        "seconds",
+        "converged",
+        "message",
+        "evaluations",
+    ):
+        assert key in summary
+    assert set(summary["cost"]) == {"total", "terms"}
+    assert sum(summary["cost"]["terms"].values()) == pytest.approx(summary["cost"]["total"], rel=1e-6)
+    assert set(summary["parameters"][FREE[0]]) == {"value", "initial", "unit", "low95", "high95", "at_bound"}
+    assert summary["fit"]["hold_out"]["angle"]["unit"] == "rad"
+    model = mujoco.MjModel.from_xml_path(str(out / "model.xml"))
+    assert model.body_mass[1] == pytest.approx(summary["parameters"]["body/pole/mass"]["value"], rel=1e-12)
+    tree, stored, mjcf = read_run(out / "run.h5")
+    assert tree["theta"]["body/pole/mass"][0] == model.body_mass[1]
+    assert stored["hold_out"] == "run2"
+    assert mujoco.MjModel.from_xml_string(mjcf).body_mass[1] == 1.0
+    np.testing.assert_array_equal(tree["history"]["z"][-1], found.solution.z)
+
+
+def test_the_exported_model_scores_what_the_summary_says(result, pendulum):
+    """An independent loop over mj_step on model.xml, windows of the hold-out from measured states."""
+    out, found = result
+    model = mujoco.MjModel.from_xml_path(str(out / "model.xml"))
+    rollout = record(0).rollouts[2]
+    errors = []
+    for begin in range(0, len(rollout.time) - 50, 25):
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = rollout.sensordata[begin]
+        path = []
+        for k in range(begin, begin + 49):
+            data.ctrl[:] = rollout.ctrl[k]
+            mujoco.mj_step(model, data)
+            path.append([data.qpos[0], data.qvel[0]])
+        errors.append(np.sqrt(np.mean((np.array(path) - rollout.sensordata[begin + 1 : begin + 50]) ** 2, 0)))
+    expected = np.mean(errors, 0)
+    fit = found.summary["fit"]["hold_out"]
+    np.testing.assert_allclose([fit["angle"]["rmse"], fit["speed"]["rmse"]], expected, rtol=1e-6)
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(pendulum, result, tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def kill(news):
+        if news.stage == "start states estimated" and news.iteration == 1:
+            raise Killed
+
+    out = tmp_path / "out"
+    with pytest.raises(Killed):
+        identify(study(pendulum), out, progress=kill)
+    assert not (out / "summary.json").exists()
+    with pytest.raises(DsoError, match="not empty"):
+        identify(study(pendulum), out)
+    with pytest.raises(DsoError, match="window differ"):
+        identify(study(pendulum, window=0.4), out, resume=True)
+    resumed = identify(study(pendulum), out, resume=True)
+    np.testing.assert_array_equal(resumed.solution.z, result[1].solution.z)
+    with h5py.File(out / "run.h5") as a, h5py.File(result[0] / "run.h5") as b:
+        np.testing.assert_array_equal(a["history/cost"][()], b["history/cost"][()])
+    with pytest.raises(DsoError, match="finished already"):
+        identify(study(pendulum), out, resume=True)
+
+
+def test_what_the_log_cannot_see_is_said(pendulum, tmp_path):
+    """Gear and mass, damping, friction together only set a scale that torque-driven motion of one joint cannot show."""
+    text = (
+        (pendulum / "pendulum.xml")
+        .read_text()
+        .replace("1e-2", "0")
+        .replace('diaginertia="0.01 0.01 0.001"', 'diaginertia="1e-6 1e-6 1e-6"')
+    )
+    (tmp_path / "point.xml").write_text(text)
+    free = tuple(map(parse, (*FREE, "actuator/motor/gear")))
+    found = identify(study(pendulum, model=str(tmp_path / "point.xml"), free=free), tmp_path / "out")
+    assert any("do not determine" in w for w in found.summary["warnings"])
+    assert any("body/pole/mass" in w and "actuator/motor/gear[0]" in w for w in found.summary["warnings"])
+
+
+def test_a_bound_that_holds_is_said(pendulum, tmp_path):
+    found = identify(study(pendulum, free=(parse("joint/hinge/damping=0.02@0:0.04"), parse(FREE[2]))), tmp_path / "out")
+    assert found.summary["parameters"]["joint/hinge/damping"]["at_bound"]
+    assert any(w.startswith("At a bound: joint/hinge/damping") for w in found.summary["warnings"])
+
+
+def test_auto_says_why_and_counts_what_it_simulates(result):
+    summary = result[1].summary
+    assert summary["engine"] == "mujoco"
+    assert "3 free numbers" in summary["engine_reason"]
+    assert summary["simulated_steps"] > 0
+    assert module._MANY > 100
+
+
+def test_a_study_file_gives_the_same_study(pendulum, tmp_path):
+    path = pendulum / "study.toml"
+    path.write_text(
+        'model = "pendulum.xml"\nlogs = ["pendulum.h5"]\nhold_out = ["run2"]\n'
+        'free = ["joint/hinge/damping", {path = "body/pole/mass", init = 0.9, prior = [0.8, 0.1]}]\n'
+    )
+    keys = read_study(path)
+    assert keys["hold_out"] == "run2"
+    assert keys["free"][1].prior == (0.8, 0.1)
+    path.write_text('modle = "pendulum.xml"\n')
+    with pytest.raises(DsoError, match=r"unknown key 'modle'.*'model'"):
+        read_study(path)
+
+
+@pytest.mark.slow
+def test_both_engines_find_the_same_optimum(pendulum, result, tmp_path):
+    found = identify(study(pendulum, engine="mjx"), tmp_path / "out")
+    assert found.summary["engine"] == "mjx"
+    assert found.summary["seconds"]["compile"] > 0
+    expected = result[1]
+    np.testing.assert_allclose(found.solution.z, expected.solution.z, rtol=1e-4)
+    np.testing.assert_allclose(found.uncertainty.std, expected.uncertainty.std, rtol=1e-2)
