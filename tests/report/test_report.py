@@ -106,7 +106,12 @@ def tree(**changes) -> dict:
         "noise": {n: {"value": 0.01, "unit": u} for n, u in CHANNELS.items()},
         "cost": {"total": -1.0, "terms": {"identification": -1.0, "prior": 0.0}},
         "fit": {"train": fit, "hold_out": {"a_pos": fit["a_pos"], "a_vel": {**fit["a_vel"], "nrmse_percent": np.inf}}},
-        "windows": {"seconds": 0.5, "score_seconds": 0.5, "train": 8, "rollouts": {k: list(v) for k, v in parts.items()}},
+        "windows": {
+            "seconds": 0.5,
+            "score_seconds": 0.5,
+            "train": 8,
+            "rollouts": {k: list(v) for k, v in parts.items()},
+        },
         "uncertainty": {"method": "sandwich", "unseen": ["joint/a/damping - 0.3 joint/a/frictionloss"]},
         "warnings": [WARNING, "/home/someone/logs/arm.h5: no units."],
     } | changes
