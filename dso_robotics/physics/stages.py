@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from dso_robotics.physics import rotation
 from dso_robotics.physics.backend import constraint, mjx, mjx_math, mjx_passive, replaced, smooth
+from dso_robotics.physics.equality import velocity_acceleration
 from dso_robotics.physics.impedance import stiffness_damping_impedance
 
 _QUATERNION = (mjx.JointType.FREE, mjx.JointType.BALL)
@@ -106,7 +107,10 @@ def _spring(model: mjx.Model, qpos: Float[Array, " nq"]) -> Float[Array, " nv"]:
 
 
 def make_constraint(model: mjx.Model, data: mjx.Data) -> mjx.Data:
-    """Constraint rows: Jacobian, reference acceleration, regularisation; MJX's, with a safe impedance."""
+    """Constraint rows: Jacobian, reference acceleration, regularisation. Needs the velocity stage.
+
+    MJX's, with a safe impedance and with the velocity-product acceleration of connects and welds.
+    """
     made = _rows(model, data)
     if not made:
         empty = jnp.zeros(0)
@@ -122,6 +126,8 @@ def make_constraint(model: mjx.Model, data: mjx.Data) -> mjx.Data:
         return reference, 1 / regular
 
     reference, weight = finish(efc)
+    drift = velocity_acceleration(model, data)
+    reference = reference.at[: drift.size].add(-drift)
     return replaced(
         data,
         {

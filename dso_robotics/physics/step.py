@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dso_robotics.physics import newton, stages
-from dso_robotics.physics.backend import collision_driver, mjx, replaced, sensor, smooth, support
 from dso_robotics.physics.backend import forward as mjx_forward
+from dso_robotics.physics.backend import mjx, replaced, sensor, smooth, support
+from dso_robotics.physics.contact import collide
 from dso_robotics.physics.implicit import end_of_step_acceleration
 from dso_robotics.physics.linear import solve_spd
 
@@ -76,7 +77,7 @@ def measure(
     data = stages.configuration(model, data, products)
     data = smooth.camlight(model, data)
     if (model.sensor_type == int(mujoco.mjtSensor.mjSENS_CONTACT)).any():
-        data = collision_driver.collision(model, data)
+        data = collide(model, data)
     data = sensor.sensor_pos(model, data)
     if needed >= int(mujoco.mjtStage.mjSTAGE_VEL):
         data = sensor.sensor_vel(model, _velocity(model, data))
@@ -118,11 +119,11 @@ def forward(
     data = stages.configuration(model, data, products)
     data = smooth.crb(model, data)
     data = smooth.tendon_armature(model, data)
-    data = collision_driver.collision(model, data)
-    data = stages.make_constraint(model, data)
+    data = collide(model, data)
     if sensors:
         data = sensor.sensor_pos(model, smooth.camlight(model, data))
     data = _velocity(model, data)
+    data = stages.make_constraint(model, data)
     data = stages.passive(model, data)
     data = smooth.rne(model, data)
     data = smooth.tendon_bias(model, data)

@@ -120,6 +120,33 @@ MACHINE = """
 </mujoco>
 """
 
+LOOP = """
+<mujoco>
+  <option timestep="0.004" integrator="{integrator}" solver="{solver}" cone="{cone}" iterations="100" tolerance="0"/>
+  <default><equality solref="0.1 1"/></default>
+  <worldbody>
+    <geom type="plane" size="5 5 0.1" friction="0.5 0.01 0.01"/>
+    <body name="crank" pos="0 0 0.6">
+      <joint name="crank" axis="0 1 0.3"/> <inertial pos="0.1 0 0" mass="0.3" diaginertia="0.002 0.003 0.002"/>
+    </body>
+    <body name="wheel" pos="0.3 0.4 0.6">
+      <joint name="wheel" axis="1 0 0.1"/> <inertial pos="0 0.1 0" mass="0.3" diaginertia="0.002 0.003 0.002"/>
+      <site name="pin" pos="0 0.1 0.05" euler="20 0 10"/>
+    </body>
+    <body name="rod" pos="0.2 0.1 0.22" euler="12 18 0">
+      <freejoint/>
+      <geom name="rod" type="capsule" fromto="0 0 -0.15 0 0 0.15" size="0.06" mass="0.4" friction="0.4 0.01 0.01"/>
+      <site name="eye" pos="0 0 0.2"/>
+    </body>
+  </worldbody>
+  <equality>
+    <connect body1="crank" body2="rod" anchor="0.2 0 0.1"/>
+    <weld body1="rod" body2="wheel" torquescale="0.3" relpose="0.1 0.2 0.3 0.8 0 0.6 0"/>
+    <weld site1="eye" site2="pin" solref="0.5 1"/>
+  </equality>
+</mujoco>
+"""
+
 
 def scene(
     text: str, *, integrator: str = "Euler", solver: str = "Newton", cone: str = "pyramidal", condim: int = 3

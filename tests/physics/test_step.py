@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 from physics_oracle import c_sensors, c_step, differences, field_differences, mismatch, rollout
-from physics_scenes import ARM, BODY, HOPPER, MACHINE, scene
+from physics_scenes import ARM, BODY, HOPPER, LOOP, MACHINE, scene
 
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.device import put_model
@@ -65,6 +65,7 @@ CASES = {
         ("body_mass", "body_inertia", *CONTACT),
         240,
     ),
+    "loop-pyramidal": (LOOP, {}, jax.jacfwd, ("eq_data", "eq_solref", "geom_friction"), 160),
 }
 
 
