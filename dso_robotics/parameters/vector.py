@@ -16,7 +16,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.parameter import Parameter, declare
 from dso_robotics.parameters.path import Declaration
 from dso_robotics.physics.inertia import COORDINATES, body_from_coordinates
-from dso_robotics.physics.model import Robot
+from dso_robotics.physics.model import Robot, without_shortcuts
 
 Array = Any  # a NumPy or a JAX array
 # Start values at a bound begin this fraction of their scale inside it: the transforms reach a bound only at infinity.
@@ -198,7 +198,8 @@ def pack(declarations: Iterable[Declaration], robot: Robot) -> ParameterVector:
                     f"{p.path}: frees the same number of the model as {owners[place]}; keep one of the two declarations."
                 )
             owners[place] = p.path
-    return ParameterVector(tuple(parameters), robot.mj)
+    moved = {place[1] // 3 for p in parameters for place in _places(p) if place[0] in ("body_ipos", "body_inertia")}
+    return ParameterVector(tuple(parameters), without_shortcuts(robot, sorted(moved)).mj)
 
 
 def _places(parameter: Parameter) -> list[tuple[str, int]]:

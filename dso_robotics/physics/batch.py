@@ -69,6 +69,10 @@ class BatchEngine:
             derived |= name in mujoco.MjModel._setconst_inputs
         if derived:
             engine.set_const()
+            # mj_setConst takes frames that differ by less than a tolerance for the same. A geom that began at its body's
+            # centre of mass would then follow a small change of that centre, and a finite difference would see it.
+            for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
+                engine.expand(name)[:] = 0
         engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
         engine.bind("qpos")[:] = start[:, : model.nq]
         engine.bind("qvel")[:] = start[:, model.nq : model.nq + model.nv]

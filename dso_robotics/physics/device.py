@@ -1,5 +1,6 @@
 """Put a compiled MuJoCo model on the device, ready to be differentiated."""
 
+import copy
 from collections.abc import Sequence
 
 import mujoco
@@ -30,6 +31,13 @@ def put_model(
     refuse(model, source)
     if fluid and model.opt.integrator == mujoco.mjtIntegrator.mjINT_IMPLICITFAST:
         raise DsoError(f"{source}: fluid drag needs another integrator than 'implicitfast': use 'Euler' or 'RK4'.")
+    energy = int(mujoco.mjtEnableBit.mjENBL_ENERGY)
+    if model.opt.enableflags & energy:
+        model = copy.deepcopy(model)  # MJX refuses the flag, which only asks for numbers that no step reads
+        model.opt.enableflags &= ~energy
+    if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT:
+        model = copy.deepcopy(model)  # MJX would refuse pairs it has no collision for, although nothing collides
+        model.geom_contype[:] = model.geom_conaffinity[:] = 0
     try:
         made = mjx.put_model(model, impl="jax")
         mjx.make_data(made)

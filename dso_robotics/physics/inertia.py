@@ -20,6 +20,9 @@ COORDINATES = ("alpha", "d1", "d2", "d3", "s12", "s23", "s13", "t1", "t2", "t3")
 NUMBERS = ("mass", "com_x", "com_y", "com_z", "Ixx", "Iyy", "Izz", "Ixy", "Ixz", "Iyz")
 UNITS = ("kg", "m", "m", "m", *("kg*m^2",) * 6)
 
+# Products of inertia below this share of the largest moment are rounding.
+_STILL_PRINCIPAL = 1e-13
+
 
 def upper_factor(z: Array) -> Array:
     """U(z) (..., 4, 4) from log-Cholesky coordinates z (..., 10), equation (10) of Rucker and Wensing."""
@@ -82,15 +85,16 @@ def numbers(mass: Array, com: Array, inertia: Array) -> Array:
     return xp.concatenate([mass[..., None], com, xp.stack(entries, -1)], -1)
 
 
-def rotation(quat: np.ndarray) -> np.ndarray:
+def rotation(quat: Array) -> Array:
     """Rotation matrix (..., 3, 3) of unit quaternions (..., 4), scalar first as in MuJoCo."""
+    xp = quat.__array_namespace__()
     w, x, y, z = (quat[..., i] for i in range(4))
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
         (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
         (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     )
-    return np.stack([np.stack(row, -1) for row in rows], -2)
+    return xp.stack([xp.stack(row, -1) for row in rows], -2)
 
 
 def principal(inertia: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,14 +110,24 @@ def principal(inertia: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def principal_fields(model: mujoco.MjModel, fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`fields` (N, *shape) with full inertia tensors replaced by the principal moments and axes that C MuJoCo stores."""
+    """`fields` (N, *shape) with full inertia tensors replaced by the principal moments and axes that C MuJoCo stores.
+
+    Axes of `model` that are still principal are kept: C MuJoCo takes a body compiled as simple to be aligned with its axes.
+    """
     plain = dict(fields)
     full = plain.pop("body_inertia_full", None)
     if full is not None:
         moments = np.tile(model.body_inertia, (len(full), 1, 1))
         axes = np.tile(model.body_iquat, (len(full), 1, 1))
         given = np.isfinite(full[0, :, 0, 0])
-        moments[:, given], axes[:, given] = principal(full[:, given])
+        found, turned = principal(full[:, given])
+        own = rotation(model.body_iquat[given])
+        local = np.swapaxes(own, -1, -2) @ full[:, given] @ own
+        diagonal = np.diagonal(local, axis1=-2, axis2=-1)
+        products = np.abs(local - diagonal[..., None] * np.eye(3)).max((-2, -1), initial=0.0)
+        kept = products <= _STILL_PRINCIPAL * np.abs(diagonal).max(-1, initial=0.0)
+        moments[:, given] = np.where(kept[..., None], diagonal, found)
+        axes[:, given] = np.where(kept[..., None], model.body_iquat[given], turned)
         plain["body_inertia"], plain["body_iquat"] = moments, axes
     return plain
 

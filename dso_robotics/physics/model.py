@@ -69,6 +69,28 @@ def load(source: str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel) -> Rob
     return Robot(mj=_compile(spec, str(path)), spec=spec, source=str(path))
 
 
+def without_shortcuts(robot: Robot, bodies: Iterable[int]) -> Robot:
+    """`robot` with `bodies` compiled so that their centre of mass and inertia may move.
+
+    MuJoCo gives a body whose inertial frame is its joint's a mass matrix with a fixed pattern of zeros. The pattern is made at
+    compile time, so it must be given up before such a body's inertia becomes a parameter. The physics stays the same.
+    Raises DsoError when there is no description to compile again.
+    """
+    simple = [i for i in bodies if robot.mj.body_simple[i]]
+    if not simple:
+        return robot
+    names = [mujoco.mj_id2name(robot.mj, KINDS["body"], i) for i in simple]
+    if robot.spec is None:
+        raise DsoError(
+            f"body '{names[0]}' was compiled for an inertial frame that stays at its joint, and a compiled MjModel cannot be "
+            'changed; write simple="false" on the body in the MJCF, or load the XML file.'
+        )
+    spec = robot.spec.copy()
+    for name in names:
+        spec.body(name).simple = False
+    return dataclasses.replace(robot, mj=_compile(spec, robot.source), spec=spec)
+
+
 def nearest(word: str, choices: Iterable[str], most: int = 4) -> str:
     """The `choices` most like `word`, quoted and joined, for error messages; all of them when they are few."""
     valid = [c for c in choices if c]

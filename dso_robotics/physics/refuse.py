@@ -126,6 +126,9 @@ def _contacts(model: mujoco.MjModel) -> list[str]:
             out.append(f"The {word} of geom {names} is ignored: {cure}.")
     if np.any(model.pair_adhesion):
         out.append("The adhesion of contact pairs is ignored: set it to 0.")
+    for name in ("max_contact_points", "max_geom_pairs"):
+        if mujoco.mj_name2id(model, int(mujoco.mjtObj.mjOBJ_NUMERIC), name) >= 0:
+            out.append(f"The custom numeric '{name}' makes MJX drop contacts that C keeps: remove it.")
     elliptic = model.opt.cone == mujoco.mjtCone.mjCONE_ELLIPTIC
     colliding = (model.geom_contype | model.geom_conaffinity) != 0
     slippery = np.flatnonzero((model.geom_condim == 1) & colliding)

@@ -133,7 +133,7 @@ LOOP = """
       <joint name="wheel" axis="1 0 0.1"/> <inertial pos="0 0.1 0" mass="0.3" diaginertia="0.002 0.003 0.002"/>
       <site name="pin" pos="0 0.1 0.05" euler="20 0 10"/>
     </body>
-    <body name="rod" pos="0.2 0.1 0.22" euler="12 18 0">
+    <body name="rod" pos="0.2 0.1 0.19" euler="12 18 0">
       <freejoint/>
       <geom name="rod" type="capsule" fromto="0 0 -0.15 0 0 0.15" size="0.06" mass="0.4" friction="0.4 0.01 0.01"/>
       <site name="eye" pos="0 0 0.2"/>

@@ -2,6 +2,7 @@
 
 import mujoco
 import numpy as np
+import pytest
 
 from dso_robotics.parameters.path import parse
 from dso_robotics.parameters.vector import pack
@@ -65,3 +66,24 @@ def test_an_exported_model_reproduces_the_trajectory(models, tmp_path):
         {k: v[None] for k, v in vector.fields(vector.initial).items()}, start[None], ctrl[None]
     )
     np.testing.assert_allclose(out.state[0], states, rtol=1e-9, atol=1e-9)
+
+FREE_BOX = """<mujoco><option timestep="0.01"/><worldbody><geom name="floor" type="plane" size="1 1 1"/>
+<body name="box" pos="0 0 0.15"><freejoint/><geom name="box" size="0.1 0.1 0.1" type="box" mass="1"/></body></worldbody></mujoco>"""
+
+
+@pytest.mark.parametrize("move", [1e-7, 0.02])
+def test_a_centre_of_mass_moves_alone(tmp_path, move):
+    """The geom stays where it is, however small the move; and a free body's mass matrix gets its new entries."""
+    (tmp_path / "box.xml").write_text(FREE_BOX)
+    robot = load(tmp_path / "box.xml")
+    vector = pack([parse("body/box/ipos")], robot)
+    start = np.r_[robot.mj.qpos0, 0.1, 0.2, -1.0, 1.0, 2.0, 3.0]
+    z = np.array([move, 0.0, -move])
+    text = to_mjcf(robot, vector.fields(z)).replace('<body name="box"', '<body simple="false" name="box"')
+    model = mujoco.MjModel.from_xml_string(text)
+    # MuJoCo itself takes the geom along for the smallest moves, which is what must not happen.
+    model.geom_sameframe[:] = 0
+    model.body_sameframe[:] = 0
+    expected, _ = plain(model, start, np.zeros((15, 0)))
+    got = BatchEngine(vector.mj).simulate(vector.fields(z[None]), start[None], np.zeros((1, 15, 0))).state[0]
+    np.testing.assert_allclose(got, expected, atol=1e-10)

@@ -81,3 +81,16 @@ def test_a_collision_mjx_lacks_is_refused_with_its_reason():
     other = "<body pos='9 0 0'><freejoint/><geom type='box' size='1 2 3'/></body>"
     with pytest.raises(DsoError, match="ELLIPSOID"):
         put_model(mujoco.MjModel.from_xml_string(text.format(other)))
+
+
+def test_pairs_that_cannot_collide_are_not_refused():
+    text = "<mujoco><option><flag contact='disable'/></option><worldbody>{}{}</worldbody></mujoco>"
+    body = "<body pos='{} 0 0'><freejoint/><geom type='{}' size='1 2 3'/></body>"
+    model = mujoco.MjModel.from_xml_string(text.format(body.format(0, "ellipsoid"), body.format(9, "box")))
+    assert put_model(model).ngeom == 2
+    assert model.geom_contype.all()
+
+
+def test_a_limit_on_contacts_is_refused():
+    text = "<mujoco><custom><numeric name='max_contact_points' data='4'/></custom></mujoco>"
+    assert "max_contact_points" in unsupported(mujoco.MjModel.from_xml_string(text))[0]

@@ -65,7 +65,7 @@ CASES = {
         ("body_mass", "body_inertia", *CONTACT),
         240,
     ),
-    "loop-pyramidal": (LOOP, {}, jax.jacfwd, ("eq_data", "eq_solref", "geom_friction"), 160),
+    "loop-pyramidal": (LOOP, {}, jax.jacfwd, ("eq_data", "eq_solref", "geom_friction"), 8),
 }
 
 
