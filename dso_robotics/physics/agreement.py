@@ -39,8 +39,10 @@ FIELDS = (
 )
 INPUTS = ("qpos", "qvel", "act", "ctrl")
 # Relative moves of a block; C's own rounding makes smaller ones useless, larger ones cross more switches.
-_MOVES = (1e-6, 4e-6)
-# Two central differences further apart than this, relative to the derivative, mean a kink.
+MOVES = (1e-6, 4e-6)
+# Errors are relative to the derivative's largest element, or to this: smaller effects drown in C's rounding.
+FLOOR = 1e-4
+# Two central differences further apart than this, in the same measure, mean a kink.
 _KINK = 1e-5
 _SOLVER_TOLERANCE, _SOLVER_ITERATIONS = 1e-14, 200
 
@@ -49,7 +51,7 @@ _SOLVER_TOLERANCE, _SOLVER_ITERATIONS = 1e-14, 200
 class Block:
     """Agreement of one block's derivative: largest and median relative error over the states compared.
 
-    compared, excluded: numbers of states; zero: True when the derivative was exactly zero in all of them.
+    compared, excluded: numbers of states; zero: True when the derivative was exactly zero in all of those compared.
     """
 
     largest: float
@@ -124,19 +126,19 @@ def agreement(source: mujoco.MjModel, *, count: int = 20, seed: int = 0) -> Agre
         largest = max(largest, float(np.abs(following - expected).max() / max(1.0, np.abs(expected).max())))
         for name in directions:
             fine, coarse = numeric[name]
-            size = np.abs(fine).max()
-            if np.abs(fine - coarse).max() > _KINK * size + 1e-9:
+            size = max(float(np.abs(fine).max()), FLOOR)
+            if np.abs(fine - coarse).max() > _KINK * size:
                 excluded[name] += 1
                 continue
             zero[name] &= not np.any(slopes[name])
-            errors[name].append(float(np.abs(slopes[name] - (4 * fine - coarse / 4) / 3.75).max() / (size + 1e-6)))
+            errors[name].append(float(np.abs(slopes[name] - (4 * fine - coarse / 4) / 3.75).max() / size))
     blocks = {
         name: Block(
             largest=max(found, default=0.0),
             median=float(np.median(found)) if found else 0.0,
             compared=len(found),
             excluded=excluded[name],
-            zero=zero[name],
+            zero=bool(found) and zero[name],
         )
         for name, found in errors.items()
     }
@@ -199,7 +201,7 @@ def _differences(
     ctrl: np.ndarray,
 ) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """C's next state, and for each block its central differences with the fine and the coarse move."""
-    moves = [(name, sign * size) for name in directions for size in _MOVES for sign in (1, -1)]
+    moves = [(name, sign * size) for name in directions for size in MOVES for sign in (1, -1)]
     n = 1 + len(moves)
     starts, ctrls = np.tile(state, (n, 1)), np.tile(ctrl, (n, 1))
     fields = {
@@ -220,7 +222,7 @@ def _differences(
     found, row = {}, 1
     for name in directions:
         pair = []
-        for size in _MOVES:
+        for size in MOVES:
             pair.append((ends[row] - ends[row + 1]) / (2 * size))
             row += 2
         found[name] = (pair[0], pair[1])

@@ -12,20 +12,34 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics import inertia
-from dso_robotics.physics.model import KINDS, Robot
+from dso_robotics.physics.model import Robot
 
-# Model field -> (kind, MJCF attribute, numbers an object has, numbers MJCF takes).
+# Model field -> (kind, MJCF attribute, numbers an object has).
 _ATTRIBUTES = {
-    "dof_damping": ("joint", "damping", 1, 1),
-    "dof_frictionloss": ("joint", "frictionloss", 1, 1),
-    "dof_armature": ("joint", "armature", 1, 1),
-    "jnt_stiffness": ("joint", "stiffness", 1, 1),
-    "qpos_spring": ("joint", "springref", 1, 1),
-    "geom_friction": ("geom", "friction", 3, 3),
-    "actuator_gear": ("actuator", "gear", 6, 6),
-    "actuator_gainprm": ("actuator", "gainprm", 10, 10),
-    "actuator_biasprm": ("actuator", "biasprm", 10, 10),
+    "dof_damping": ("joint", "damping", 1),
+    "dof_frictionloss": ("joint", "frictionloss", 1),
+    "dof_armature": ("joint", "armature", 1),
+    "jnt_stiffness": ("joint", "stiffness", 1),
+    "qpos_spring": ("joint", "springref", 1),
+    "jnt_pos": ("joint", "pos", 3),
+    "jnt_axis": ("joint", "axis", 3),
+    "body_pos": ("body", "pos", 3),
+    "body_quat": ("body", "quat", 4),
+    "geom_friction": ("geom", "friction", 3),
+    "geom_size": ("geom", "size", 3),
+    "geom_pos": ("geom", "pos", 3),
+    "geom_quat": ("geom", "quat", 4),
+    "site_pos": ("site", "pos", 3),
+    "site_quat": ("site", "quat", 4),
+    "site_size": ("site", "size", 3),
+    "cam_pos": ("camera", "pos", 3),
+    "light_pos": ("light", "pos", 3),
+    "actuator_gear": ("actuator", "gear", 6),
+    "actuator_gainprm": ("actuator", "gainprm", 10),
+    "actuator_biasprm": ("actuator", "biasprm", 10),
 }
+# Other spellings of an orientation, which would contradict a quat.
+_TURNS = ("axisangle", "xyaxes", "zaxis", "euler")
 _BODY = ("body_mass", "body_ipos", "body_inertia", "body_iquat", "body_inertia_full")
 
 
@@ -61,16 +75,19 @@ def _text(values: np.ndarray) -> str:
     return " ".join(repr(float(v)) for v in np.atleast_1d(values))
 
 
-def _elements(root: ET.Element, kind: str) -> dict[str, ET.Element]:
+def _elements(root: ET.Element, kind: str) -> list[ET.Element]:
+    """Elements of `kind` in the order of their numbers in the model: MuJoCo writes bodies depth first, each with its own."""
     if kind == "actuator":
-        return {e.get("name", ""): e for section in root.iter("actuator") for e in section}
-    tags = {"joint": ("joint", "freejoint"), "body": ("body",), "geom": ("geom",)}[kind]
+        return [e for section in root.iter("actuator") for e in section]
+    tags = ("joint", "freejoint") if kind == "joint" else (kind,)
     world = root.find("worldbody")
-    return {e.get("name", ""): e for tag in tags for e in ([] if world is None else world.iter(tag))}
+    found = [] if world is None else [e for e in world.iter() if e.tag in tags]
+    # The world itself is body 0.
+    return [world, *found] if kind == "body" and world is not None else found
 
 
 def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np.ndarray) -> None:
-    kind, attribute, width, most = _ATTRIBUTES[name]
+    kind, attribute, width = _ATTRIBUTES[name]
     elements = _elements(root, kind)
     nominal = np.asarray(getattr(model, name), float).reshape(-1, width)
     rows = np.asarray(value, float).reshape(-1, width)
@@ -80,10 +97,11 @@ def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np
             index = int(model.dof_jntid[row])
         elif name == "qpos_spring":
             index = int(np.flatnonzero(model.jnt_qposadr == row)[0])
-        element = elements[mujoco.mj_id2name(model, KINDS[kind], index)]
-        if element.tag != "general" and attribute in ("gainprm", "biasprm"):
-            raise DsoError(f"cannot write {attribute} of a <{element.tag}> actuator; make it a <general> one.")
-        element.set(attribute, _text(rows[row][:most]))
+        element = elements[index]
+        if attribute == "quat":
+            for other in _TURNS:
+                element.attrib.pop(other, None)
+        element.set(attribute, _text(rows[row]))
 
 
 def _set_inertials(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray]) -> None:
@@ -98,7 +116,7 @@ def _set_inertials(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str,
             np.array_equal(new[body], old[body]) for new, old in zip((mass, ipos, moments, axes), nominal, strict=True)
         ):
             continue
-        element = elements[mujoco.mj_id2name(model, KINDS["body"], body)]
+        element = elements[body]
         inertial = element.find("inertial")
         if inertial is None:
             inertial = ET.Element("inertial")

@@ -67,8 +67,10 @@ def test_an_exported_model_reproduces_the_trajectory(models, tmp_path):
     )
     np.testing.assert_allclose(out.state[0], states, rtol=1e-9, atol=1e-9)
 
+
 FREE_BOX = """<mujoco><option timestep="0.01"/><worldbody><geom name="floor" type="plane" size="1 1 1"/>
-<body name="box" pos="0 0 0.15"><freejoint/><geom name="box" size="0.1 0.1 0.1" type="box" mass="1"/></body></worldbody></mujoco>"""
+<body name="box" pos="0 0 0.15"><freejoint/><geom name="box" size="0.1 0.1 0.1" type="box" mass="1"/></body>
+</worldbody></mujoco>"""
 
 
 @pytest.mark.parametrize("move", [1e-7, 0.02])

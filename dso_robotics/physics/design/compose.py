@@ -1,0 +1,155 @@
+"""Several design maps as one function from their numbers to model fields, with inertia following from geometry."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.design.map import Array, DesignMap, Fields, read
+from dso_robotics.physics.geometry import Geometry, geometry
+from dso_robotics.physics.model import Robot
+
+# What MuJoCo takes for granted of a body it has compiled as simple.
+_SIMPLE = {"ipos": "centre of mass", "inertia": "principal axes", "jnt_pos": "joint", "jnt_axis": "joint axis"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Design:
+    """Maps applied one after the other; made by `compose`.
+
+    geometry: the geoms of the bodies that some map reshapes, or None.
+    """
+
+    robot: Robot = dataclasses.field(repr=False)
+    maps: tuple[DesignMap, ...]
+    geometry: Geometry | None = dataclasses.field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of every design number, in order."""
+        return tuple(name for m in self.maps for name in m.names)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of every design number."""
+        return tuple(unit for m in self.maps for unit in m.units)
+
+    @property
+    def size(self) -> int:
+        """How many design numbers there are."""
+        return len(self.names)
+
+    @property
+    def initial(self) -> np.ndarray:
+        """(size,) the numbers that give the model itself."""
+        return np.concatenate([m.initial for m in self.maps])
+
+    @property
+    def low(self) -> np.ndarray:
+        """(size,) lower bounds."""
+        return np.concatenate([m.low for m in self.maps])
+
+    @property
+    def high(self) -> np.ndarray:
+        """(size,) upper bounds."""
+        return np.concatenate([m.high for m in self.maps])
+
+    def __call__(self, numbers: Array) -> Fields:
+        """MuJoCo model fields at `numbers` (..., size): whole arrays (..., *shape) of the fields that some map changes.
+
+        With reshaped bodies these are also body_mass [kg], body_ipos [m] and "body_inertia_full" (..., nbody, 3, 3)
+        [kg m^2], the inertia about the centre of mass in body axes, NaN for the bodies that keep theirs.
+
+        Raises:
+          DsoError: `numbers` has another length.
+        """
+        if numbers.shape[-1:] != (self.size,):
+            raise DsoError(
+                f"the design takes {self.size} numbers ({', '.join(self.names)}), not an array of shape {numbers.shape}."
+            )
+        fields: Fields = {}
+        start = 0
+        for m in self.maps:
+            fields = m.apply(numbers[..., start : start + m.size], fields)
+            start += m.size
+        return fields | self._inertials(numbers, fields)
+
+    def _inertials(self, like: Array, fields: Fields) -> Fields:
+        """Mass, centre of mass and inertia of all bodies, (..., nbody, *tail) each."""
+        if self.geometry is None:
+            return {}
+        xp = like.__array_namespace__()
+        nbody, rows = self.robot.mj.nbody, self.geometry.bodies
+        size, place, quat = (read(self.robot, fields, f"geom_{name}", like) for name in ("size", "pos", "quat"))
+        given = np.isin(np.arange(nbody), rows)
+        # Where each body's row is among the reshaped ones; a gather is cheaper to differentiate than a scatter.
+        source = np.searchsorted(rows, np.arange(nbody)).clip(max=len(rows) - 1)
+        kept = (self.robot.mj.body_mass, self.robot.mj.body_ipos, np.full((nbody, 3, 3), np.nan))
+        out = {}
+        for name, new, old in zip(
+            ("body_mass", "body_ipos", "body_inertia_full"),
+            self.geometry.inertials(size, place, quat),
+            kept,
+            strict=True,
+        ):
+            tail = old.ndim - 1
+            where = given.reshape((nbody, *(1,) * tail))
+            out[name] = xp.where(where, new[(..., source, *(slice(None),) * tail)], xp.asarray(old))
+        return out
+
+
+def compose(maps: Iterable[DesignMap], robot: Robot) -> Design:
+    """One design of `maps`, applied in the order given: what a map sets (a joint position) a later one may scale.
+
+    Raises:
+      DsoError: there are no maps, one belongs to another robot, two set the same number, or one breaks what MuJoCo takes for
+        granted of a body that it compiled as simple.
+    """
+    maps = tuple(maps)
+    if not maps:
+        raise DsoError(
+            "a design without maps has nothing to change; give at least one, such as LimbLength(robot, NAME)."
+        )
+    names = [name for m in maps for name in m.names]
+    for name in names:
+        if names.count(name) > 1:
+            raise DsoError(f"{name}: two maps of the design set this number; keep one of them.")
+    for m in maps:
+        if m.robot is not robot:
+            raise DsoError(
+                f"{m.names[0]}: this map was made for another robot ({m.robot.source}) than the design ({robot.source}); "
+                "make it with the same loaded robot."
+            )
+    bodies = {body for m in maps for body in m.reshaped}
+    shapes = geometry(robot, bodies) if bodies else None
+    design = Design(robot, maps, shapes if shapes and len(shapes.bodies) else None)
+    _refuse_simple(design)
+    return design
+
+
+def _refuse_simple(design: Design) -> None:
+    """MuJoCo computes bodies compiled as simple by shortcuts; a design that ends their simplicity would be wrong in C."""
+    model = design.robot.mj
+    spread = np.sin(1.0 + np.arange(design.size))  # no direction in particular, so that no symmetry survives by chance
+    numbers = design.initial + 0.01 * spread * np.maximum(np.abs(design.initial), 0.1)
+    fields = design(numbers)
+    ipos = fields.get("body_ipos", model.body_ipos)
+    full = np.nan_to_num(fields.get("body_inertia_full", np.zeros((model.nbody, 3, 3))))
+    products = np.abs(full * (1 - np.eye(3))).max((-2, -1))
+    away = np.linalg.norm(ipos, axis=-1)
+    for body in np.flatnonzero(model.body_simple):
+        own = model.jnt_bodyid == body
+        broken = {
+            "ipos": away[body] > 1e-9,
+            "inertia": products[body] > 1e-9 * np.abs(full[body]).max(),
+            **{
+                name: not np.array_equal(fields.get(name, getattr(model, name))[own], getattr(model, name)[own])
+                for name in ("jnt_pos", "jnt_axis")
+            },
+        }
+        for what in (_SIMPLE[key] for key, value in broken.items() if value):
+            raise DsoError(
+                f"{design.robot.source}: the design moves the {what} of body '{model.body(body).name}', which MuJoCo compiled "
+                'as simple and computes by shortcuts that then are wrong; write simple="false" in this <body>.'
+            )

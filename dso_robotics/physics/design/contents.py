@@ -1,0 +1,110 @@
+"""What is fixed to a body and moves when the body changes shape: geoms, sites, cameras, lights, joints, child bodies."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.design.map import Array, Fields, read, write
+from dso_robotics.physics.geometry import SOLIDS
+from dso_robotics.physics.inertia import rotation
+from dso_robotics.physics.model import Robot
+
+# Fields of positions in the body frame, and the field that says which body.
+_PLACES = {
+    "geom_pos": "geom_bodyid",
+    "site_pos": "site_bodyid",
+    "cam_pos": "cam_bodyid",
+    "light_pos": "light_bodyid",
+}
+
+
+def geoms(model: mujoco.MjModel, body: int) -> np.ndarray:
+    """Ids of the geoms of `body`."""
+    return np.flatnonzero(model.geom_bodyid == body)
+
+
+def children(model: mujoco.MjModel, body: int) -> np.ndarray:
+    """Ids of the bodies right below `body`."""
+    return np.flatnonzero((model.body_parentid == body) & (np.arange(model.nbody) != 0))
+
+
+def subtree(model: mujoco.MjModel, body: int) -> list[int]:
+    """`body` and all bodies below it."""
+    found = [body]
+    for i in range(body + 1, model.nbody):
+        if int(model.body_parentid[i]) in found:
+            found.append(i)
+    return found
+
+
+def joints(model: mujoco.MjModel, body: int) -> np.ndarray:
+    """Ids of the joints of `body` that have a place of their own; a free joint sits at the body's origin."""
+    own = model.jnt_bodyid == body
+    return np.flatnonzero(own & (model.jnt_type != int(mujoco.mjtJoint.mjJNT_FREE)))
+
+
+def anchor(robot: Robot, fields: Mapping[str, Array], body: int, like: Array) -> Array:
+    """Where `body` hangs on its parent [m] (..., 3), in its own frame: its first joint, or its origin."""
+    first = joints(robot.mj, body)[:1]
+    if len(first):
+        return read(robot, fields, "jnt_pos", like)[..., first[0], :]
+    return like.__array_namespace__().asarray(np.zeros(3))
+
+
+def attachments(robot: Robot, fields: Mapping[str, Array], body: int, like: Array) -> Array:
+    """Where the children of `body` hang on it [m] (..., children, 3), in its frame."""
+    xp, rows = like.__array_namespace__(), children(robot.mj, body)
+    place, quat = (read(robot, fields, name, like)[..., rows, :] for name in ("body_pos", "body_quat"))
+    own = [anchor(robot, fields, int(child), like) for child in rows]
+    if not own:
+        return place
+    return place + (rotation(quat) * xp.stack(xp.broadcast_arrays(*own), -2)[..., None, :]).sum(-1)
+
+
+def moved(
+    robot: Robot,
+    fields: Mapping[str, Array],
+    body: int,
+    change: Callable[[Array], Array],
+    like: Array,
+    *,
+    rest: Any = None,
+) -> Fields:
+    """`fields` after the points of `body` went through `change`, (..., k, 3) to (..., k, 3) in the body frame.
+
+    Geoms, sites, cameras, lights and joints move; `rest` names joints that stay. Child bodies are the caller's.
+    """
+    model, out = robot.mj, dict(fields)
+    for name, owner in _PLACES.items():
+        rows = np.flatnonzero(getattr(model, owner) == body)
+        out = write(robot, out, name, rows, change(read(robot, out, name, like)[..., rows, :])) if len(rows) else out
+    rows = np.setdiff1d(joints(model, body), [] if rest is None else rest)
+    if len(rows):
+        out = write(robot, out, "jnt_pos", rows, change(read(robot, out, "jnt_pos", like)[..., rows, :]))
+    return out
+
+
+def refuse_shapes(robot: Robot, body: int) -> None:
+    """Refuse geoms whose shape a design number cannot change.
+
+    Raises:
+      DsoError: `body` has a mesh, height field, plane or signed-distance geom, or one with MuJoCo's ellipsoid fluid model.
+    """
+    model = robot.mj
+    named = f"{robot.source}: body '{model.body(body).name}'"
+    for i in geoms(model, body):
+        label = f"geom '{model.geom(i).name}'" if model.geom(i).name else f"geom {i}"
+        kind = int(model.geom_type[i])
+        if kind not in SOLIDS:
+            shape = mujoco.mjtGeom(kind).name.removeprefix("mjGEOM_").lower()
+            raise DsoError(
+                f"{named}: {label} is a {shape}, which has no size to change. Replace it by a sphere, capsule, cylinder, box "
+                'or ellipsoid (type="capsule" mesh="..." fits one to a mesh), or move it to a child body of its own.'
+            )
+        if model.geom_fluid[i, 0] > 0:
+            raise DsoError(
+                f"{named}: the fluid coefficients of {label} follow from its size when MuJoCo compiles it; remove fluidshape."
+            )

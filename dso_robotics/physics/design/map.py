@@ -1,0 +1,134 @@
+"""One design map: a few numbers, their names, units and bounds, and what they do to the fields of a model.
+
+A new map is one class: `__post_init__` looks its object up and calls `_declare`, `apply` writes fields.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.model import KINDS, Robot, nearest
+
+Array = Any  # a NumPy or a JAX array
+Fields = dict[str, Array]  # whole model fields (..., *shape), named as in MjModel
+Bound = float | Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DesignMap(abc.ABC):
+    """`size` design numbers of one object of a robot.
+
+    robot: the model they belong to. name: the body, joint or actuator.
+    bounds: (low, high), a number or (size,) each, when the map's own shall not hold.
+    names, units: of each number, (size,). initial, low, high: (size,); initial is what the model holds.
+    """
+
+    robot: Robot = dataclasses.field(repr=False)
+    name: str
+    _: dataclasses.KW_ONLY
+    bounds: tuple[Bound, Bound] | None = None
+    names: tuple[str, ...] = dataclasses.field(init=False)
+    units: tuple[str, ...] = dataclasses.field(init=False)
+    initial: np.ndarray = dataclasses.field(init=False)
+    low: np.ndarray = dataclasses.field(init=False)
+    high: np.ndarray = dataclasses.field(init=False)
+
+    @property
+    def size(self) -> int:
+        """How many design numbers the map takes."""
+        return len(self.names)
+
+    @property
+    def reshaped(self) -> frozenset[int]:
+        """Bodies whose geoms change, so that inertia must follow."""
+        return frozenset()
+
+    @abc.abstractmethod
+    def apply(self, numbers: Array, fields: Mapping[str, Array]) -> Fields:
+        """`fields` after this map at `numbers` (..., size); what `fields` lacks is the model's. Inertia is left alone."""
+
+    def _declare(
+        self,
+        names: Sequence[str],
+        units: Sequence[str],
+        initial: Any,
+        default: tuple[Bound, Bound],
+        *,
+        size: bool = False,
+    ) -> None:
+        """Set names, units, start and bounds; `size` says that the numbers must be positive.
+
+        Raises:
+          DsoError: bounds that are crossed, do not contain the model's value, or allow a size of zero or less.
+        """
+        start = np.atleast_1d(np.asarray(initial, float))
+        try:
+            low, high = (np.broadcast_to(np.asarray(b, float), start.shape) for b in self.bounds or default)
+        except ValueError as error:
+            raise DsoError(f"{names[0]}: the bounds must be one number or {len(start)} numbers each.") from error
+        for i, name in enumerate(names):
+            span = f"{low[i]:g} to {high[i]:g}"
+            if size and not low[i] > 0:
+                raise DsoError(f"{name}: the bounds {span} allow a size of zero or less; give a lower bound above 0.")
+            if not low[i] < high[i]:
+                raise DsoError(
+                    f"{name}: the lower bound is not below the upper one in {span}; write bounds=(LOW, HIGH)."
+                )
+            if not low[i] <= start[i] <= high[i]:
+                raise DsoError(
+                    f"{name}: the model's value {start[i]:g} {units[i]} lies outside the bounds {span}; widen them, or edit "
+                    "the model to start inside."
+                )
+        self._set(names=tuple(names), units=tuple(units), initial=start, low=low, high=high)
+
+    def _set(self, **values: Any) -> None:
+        """Set attributes while the frozen map is being made."""
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+
+def find(robot: Robot, kind: str, name: str) -> int:
+    """Id of the object of `kind` ("body", "joint", "actuator") called `name`.
+
+    Raises:
+      DsoError: there is none, or it is the world.
+    """
+    index = mujoco.mj_name2id(robot.mj, KINDS[kind], name)
+    names = [n for n in robot.names(kind) if n and not (kind == "body" and n == "world")]
+    if index < 0:
+        known = f"its {kind} names are like {nearest(name, names)}" if names else f"no {kind} of it has a name"
+        raise DsoError(f"{robot.source}: there is no {kind} called '{name}'; {known}.")
+    if kind == "body" and index == 0:
+        raise DsoError(f"{robot.source}: the world cannot be redesigned; choose a body like {nearest(name, names)}.")
+    return index
+
+
+def read(robot: Robot, fields: Mapping[str, Array], name: str, like: Array) -> Array:
+    """Whole field `name` (..., *shape): from `fields`, else the model's, as an array of the kind of `like`."""
+    xp = like.__array_namespace__()
+    return fields[name] if name in fields else xp.asarray(np.asarray(getattr(robot.mj, name), float))
+
+
+def write(
+    robot: Robot, fields: Mapping[str, Array], name: str, rows: Sequence[int] | np.ndarray, value: Array
+) -> Fields:
+    """`fields` with `rows` of field `name` set to `value` (..., k, *tail); batch axes of the two broadcast."""
+    rows = np.asarray(rows, int)
+    if not len(rows):
+        return dict(fields)
+    tail = np.ndim(getattr(robot.mj, name)) - 1
+    whole = read(robot, fields, name, value)
+    xp = value.__array_namespace__()
+    lead = np.broadcast_shapes(value.shape[: value.ndim - 1 - tail], whole.shape[: whole.ndim - 1 - tail])
+    whole = xp.broadcast_to(whole, (*lead, *whole.shape[whole.ndim - 1 - tail :]))
+    where = (..., rows, *(slice(None),) * tail)
+    if xp is np:
+        whole = whole.copy()
+        whole[where] = value
+        return {**fields, name: whole}
+    return {**fields, name: whole.at[where].set(value)}
