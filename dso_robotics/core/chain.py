@@ -1,0 +1,207 @@
+"""The contract of a Markov chain and its step cost, which share one parameter vector theta.
+
+Everything above this floor (gradients, surrogates, curvature, descent) uses a chain only through these methods, so a
+finite chain, a Gaussian chain, a robot and a token model are all optimised by the same functions.
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from dso_robotics.errors import DsoError
+
+State = Any
+"""A pytree of arrays: a float vector for a Gaussian chain, an integer for a finite one, tokens for a language model."""
+
+
+class Chain(eqx.Module):
+    """P0(x, theta), P(x'|x, theta), F(x, theta), L(x, theta) and "is x terminal", for one unbatched state.
+
+    A subclass must give `initial`, `step` and `cost`; `log_prob` where score estimators are wanted, `drift` where the
+    baseline of equations (57-59) is. For pathwise gradients `initial` and `step` must be differentiable in state and
+    theta under a fixed key. A terminal state is charged its `cost` once, on arrival: V(x) = L(x) there.
+    """
+
+    @abc.abstractmethod
+    def initial(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> State:
+        """Sample x0 from P0(., theta)."""
+
+    @abc.abstractmethod
+    def step(self, key: PRNGKeyArray, state: State, theta: Float[Array, " n"]) -> State:
+        """Sample x' from P(.|x, theta)."""
+
+    @abc.abstractmethod
+    def cost(self, state: State, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """Step cost L(x, theta)."""
+
+    def draw(self, key: PRNGKeyArray, theta: Float[Array, " n"], steps: int) -> Any:
+        """The noise xi of `steps` steps, leading axis first; it may depend neither on x nor on the values in theta.
+
+        A rollout draws all its noise at once, ahead of the loop. The default draws keys, which `move` hands to `step`.
+        """
+        return jax.random.split(key, steps)
+
+    def move(self, noise: Any, state: State, theta: Float[Array, " n"]) -> State:
+        """x' = f(x, xi, theta) with the noise that `draw` gave: `step` is this with one draw."""
+        return self.step(noise, state, theta)
+
+    def log_prob(self, following: State, state: State, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """log P(x'|x, theta), with all the dependence on the entries of theta that `scored` admits.
+
+        A chain driven by action noise keeps the action that was played in its state; this is then the log-probability
+        of that action.
+        """
+        raise DsoError(
+            f"{type(self).__name__} gives no log_prob, which score estimators, surrogates and Fisher products need. "
+            "Define log_prob(following, state, theta), or use the pathwise estimator."
+        )
+
+    def log_initial(self, state: State, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """log P0(x, theta), up to what does not depend on theta; override where the initial state depends on theta."""
+        return jnp.zeros(())
+
+    def drift(self, state: State, theta: Float[Array, " n"]) -> State:
+        """F(x, theta) of equation (57): the next state with the noise set to zero; ideally the mean of x'."""
+        raise DsoError(
+            f"{type(self).__name__} gives no drift F(x, theta), which the baseline V(F(x)) needs. Define "
+            "drift(state, theta), or choose StateBaseline, which evaluates the fitted value at x itself."
+        )
+
+    def terminal(self, state: State) -> Bool[Array, ""]:
+        """Whether the rollout ends at x."""
+        return jnp.zeros((), bool)
+
+    def may_end(self) -> bool:
+        """Whether `terminal` is defined: rollouts of chains that cannot end keep no account of ends."""
+        return type(self).terminal is not Chain.terminal
+
+    def ends(self) -> bool:
+        """Whether the chain has terminal states at all; by default, whether `terminal` is defined."""
+        return self.may_end()
+
+    def check(self, objective: Any, theta: Float[Array, " n"]) -> None:
+        """Raise DsoError where the objective cannot be had on this chain; called when a Problem is made."""
+
+    def diverged(self, state: State) -> Bool[Array, ""]:
+        """Whether x is a simulation that blew up; by default, whether any number in it is not finite."""
+        leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        return jnp.any(jnp.array([jnp.any(~jnp.isfinite(leaf)) for leaf in leaves] or [False]))
+
+    def divergence(
+        self, key: PRNGKeyArray, state: State, old: Float[Array, " n"], new: Float[Array, " n"]
+    ) -> Float[Array, ""]:
+        """KL(P(.|x, old) || P(.|x, new)), in chain or action space: whichever `log_prob` measures.
+
+        The default is the one-sample estimate r - 1 - log r >= 0 of it; chains with a closed form override it.
+        """
+        following = jax.lax.stop_gradient(self.step(key, state, old))
+        log_ratio = self.log_prob(following, state, new) - self.log_prob(following, state, old)
+        return jnp.expm1(log_ratio) - log_ratio
+
+    def scored(self, theta: Float[Array, " n"]) -> np.ndarray:
+        """Which entries of theta `log_prob` covers, a Boolean NumPy vector (n,).
+
+        False for entries that move the surface on which x' lives: physics parameters under action noise.
+        """
+        return np.full(np.shape(theta)[0], type(self).log_prob is not Chain.log_prob)
+
+    def describe(self, entry: int) -> str:
+        """Name of one entry of theta, for messages."""
+        return f"theta[{entry}]"
+
+    def at(self, time: Any) -> "Chain":
+        """The chain (P_t, L_t) of step `time` (possibly traced) in a time-varying problem; itself when it is constant."""
+        return self
+
+
+class StackedChain(Chain):
+    """A time-varying chain made of one chain whose array leaves carry a leading axis of time (9-11).
+
+    With T transitions, time runs over 0..T: `stacked` needs T + 1 rows, the last for its cost L_T only.
+    """
+
+    stacked: Chain
+
+    def at(self, time: Any) -> Chain:
+        """The chain of step `time`."""
+        return jax.tree.map(lambda leaf: leaf[time] if eqx.is_array(leaf) else leaf, self.stacked)
+
+    def initial(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> State:
+        """Sample x0 from the first chain."""
+        return self.at(0).initial(key, theta)
+
+    def log_initial(self, state: State, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """log P0 of the first chain."""
+        return self.at(0).log_initial(state, theta)
+
+    def step(self, key: PRNGKeyArray, state: State, theta: Float[Array, " n"]) -> State:
+        """Refused: the step of a time-varying chain needs a time; use `at`."""
+        raise DsoError("A StackedChain has no step, cost or log_prob without a time: use chain.at(time).")
+
+    def cost(self, state: State, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """Refused: the cost of a time-varying chain needs a time; use `at`."""
+        raise DsoError("A StackedChain has no step, cost or log_prob without a time: use chain.at(time).")
+
+    def draw(self, key: PRNGKeyArray, theta: Float[Array, " n"], steps: int) -> Any:
+        """Noise, as the first chain draws it."""
+        return self.at(0).draw(key, theta, steps)
+
+    def may_end(self) -> bool:
+        """Whether the stacked chain defines `terminal`."""
+        return self.stacked.may_end()
+
+    def ends(self) -> bool:
+        """Whether the stacked chain has terminal states."""
+        return self.stacked.ends()
+
+    def scored(self, theta: Float[Array, " n"]) -> np.ndarray:
+        """Which entries of theta the log_prob of the stacked chain covers."""
+        return self.stacked.scored(theta)
+
+    def describe(self, entry: int) -> str:
+        """Name of one entry of theta."""
+        return self.stacked.describe(entry)
+
+
+def stack(chains: list[Chain]) -> StackedChain:
+    """One time-varying chain from the chains of steps 0..T, which must share structure and static parts."""
+    structures = {jax.tree.structure(eqx.filter(chain, eqx.is_array)) for chain in chains}
+    statics = [eqx.filter(chain, eqx.is_array, inverse=True) for chain in chains]
+    if len(structures) != 1 or not all(bool(eqx.tree_equal(statics[0], other)) for other in statics[1:]):
+        raise DsoError(
+            "stack(chains): the chains must be of one class and differ only in the values of their arrays; "
+            "functions and settings must be the same objects. Move what varies into array fields."
+        )
+    return StackedChain(
+        jax.tree.map(lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0], *chains)
+    )
+
+
+def covered(chain: Chain, theta: Float[Array, " n"], entries: np.ndarray | None = None) -> np.ndarray:
+    """The entries of theta to differentiate by the score form, or the error that says why it does not exist there.
+
+    `entries` is a Boolean mask (n,); all of theta by default.
+    """
+    size = np.shape(theta)[0]
+    wanted = np.ones(size, bool) if entries is None else np.asarray(entries, bool)
+    if wanted.shape != (size,):
+        raise DsoError(
+            f"entries: expected a Boolean mask of shape ({size},), one for each entry of theta, got {wanted.shape}."
+        )
+    missing = np.flatnonzero(wanted & ~np.asarray(chain.scored(theta), bool))
+    if missing.size:
+        names = ", ".join(chain.describe(int(entry)) for entry in missing[:6]) + (" ..." if missing.size > 6 else "")
+        raise DsoError(
+            f"The score form does not exist for {names} on {type(chain).__name__}. The noise has fewer dimensions than "
+            "the state (as with physics parameters under action noise): the next state lives on a surface that moves "
+            "with these parameters, so log P(x'|x, theta) is not defined for them. It is defined for policy and noise "
+            "parameters, as the log-density of the action that was played. Use the pathwise estimator for these "
+            "entries, `mixed` to keep the score form for the others, or a state-noise chain x' = F(x, theta) + "
+            "S^(1/2) xi with full-rank S."
+        )
+    return wanted

@@ -1,0 +1,189 @@
+"""Finite chains: states 0..ns-1, transition matrix and costs as functions of theta, validated at construction.
+
+Everything the paper defines has a closed form on them, in `exact.py`: they are the oracle of all tests of the core.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from dso_robotics.core.chain import Chain
+from dso_robotics.core.objective import Average, Episodic, Objective
+from dso_robotics.errors import DsoError
+
+Index = Int[Array, ""]
+
+
+class FiniteChain(Chain):
+    """P(theta) (ns, ns) with rows that sum to one, L(theta) (ns,), P0 (ns,) and the terminal states (ns,).
+
+    transition, costs: functions of theta. At a terminal state V = L: its row of P is not used. `theta` is an example
+    at which everything is checked.
+    """
+
+    transition: Callable[[Float[Array, " n"]], Float[Array, "ns ns"]]
+    costs: Callable[[Float[Array, " n"]], Float[Array, " ns"]]
+    start: Float[Array, " ns"]
+    exits: Bool[Array, " ns"]
+
+    def __init__(
+        self,
+        transition: Callable[[Float[Array, " n"]], Float[Array, "ns ns"]],
+        costs: Callable[[Float[Array, " n"]], Float[Array, " ns"]],
+        start: Float[Array, " ns"],
+        *,
+        theta: Float[Array, " n"],
+        terminal: Bool[Array, " ns"] | None = None,
+    ) -> None:
+        self.transition, self.costs = transition, costs
+        self.start = jnp.asarray(start, float)
+        size = self.start.shape[0] if self.start.ndim == 1 else -1
+        self.exits = jnp.zeros(max(size, 0), bool) if terminal is None else jnp.asarray(terminal, bool)
+        theta = jnp.asarray(theta)
+        check_distribution("start", np.asarray(self.start))
+        if self.exits.shape != (size,):
+            raise DsoError(f"terminal: expected a Boolean vector of shape ({size},), got {self.exits.shape}.")
+        check_matrix("transition", np.asarray(transition(theta)), size)
+        told = np.asarray(costs(theta))
+        if told.shape != (size,) or not np.all(np.isfinite(told)):
+            raise DsoError(f"costs: expected {size} finite numbers, one a state, got shape {told.shape}.")
+
+    @classmethod
+    def softmax(
+        cls,
+        logits: Callable[[Float[Array, " n"]], Float[Array, "ns ns"]],
+        costs: Callable[[Float[Array, " n"]], Float[Array, " ns"]],
+        start: Float[Array, " ns"],
+        *,
+        theta: Float[Array, " n"],
+        terminal: Bool[Array, " ns"] | None = None,
+    ) -> "FiniteChain":
+        """P = softmax of the rows of `logits(theta)`; -inf forbids a move."""
+        return cls(SoftmaxRows(logits), costs, start, theta=theta, terminal=terminal)
+
+    @property
+    def size(self) -> int:
+        """Number of states."""
+        return self.start.shape[0]
+
+    def initial(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Index:
+        """Sample x0."""
+        return jax.random.categorical(key, jnp.log(self.start))
+
+    def step(self, key: PRNGKeyArray, state: Index, theta: Float[Array, " n"]) -> Index:
+        """Sample x' from row x of P."""
+        return jax.random.categorical(key, jnp.log(self.transition(theta)[state]))
+
+    def log_prob(self, following: Index, state: Index, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """log P[x, x']; -inf, with zero derivative, for a move that is impossible."""
+        probability = self.transition(theta)[state, following]
+        possible = probability > 0.0
+        return jnp.where(possible, jnp.log(jnp.where(possible, probability, 1.0)), -jnp.inf)
+
+    def cost(self, state: Index, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """L[x]."""
+        return self.costs(theta)[state]
+
+    def drift(self, state: Index, theta: Float[Array, " n"]) -> Index:
+        """The most likely next state."""
+        return jnp.argmax(self.transition(theta)[state])
+
+    def terminal(self, state: Index) -> Bool[Array, ""]:
+        """Whether x is terminal."""
+        return self.exits[state]
+
+    def divergence(
+        self, key: PRNGKeyArray, state: Index, old: Float[Array, " n"], new: Float[Array, " n"]
+    ) -> Float[Array, ""]:
+        """KL of row x under `old` from row x under `new`, summed exactly."""
+        return kl_divergence(self.transition(old)[state], self.transition(new)[state])
+
+    def ends(self) -> bool:
+        """Whether any state is terminal."""
+        return bool(np.any(np.asarray(self.exits)))
+
+    def check(self, objective: Objective, theta: Float[Array, " n"]) -> None:
+        """Raise where terminal states cannot be reached with gamma = 1, or an average cost meets a non-ergodic chain."""
+        matrix, exits = np.asarray(self.transition(theta)), np.asarray(self.exits)
+        if isinstance(objective, Episodic) and objective.gamma == 1.0:
+            stuck = np.flatnonzero(~_reaches(matrix, exits))
+            if stuck.size:
+                raise DsoError(
+                    f"gamma: 1 needs terminal states reached with probability one; from states {stuck[:8].tolist()} "
+                    "none can be reached. Take gamma < 1, or make a terminal state reachable from them."
+                )
+        if isinstance(objective, Average):
+            check_ergodic(matrix)
+
+
+class SoftmaxRows(eqx.Module):
+    """theta -> softmax of the rows of logits(theta)."""
+
+    logits: Callable[[Float[Array, " n"]], Float[Array, "ns ns"]]
+
+    def __call__(self, theta: Float[Array, " n"]) -> Float[Array, "ns ns"]:
+        """The transition matrix."""
+        return jax.nn.softmax(self.logits(theta), axis=-1)
+
+
+def kl_divergence(p: Float[Array, "*s k"], q: Float[Array, "*s k"]) -> Float[Array, "*s"]:
+    """sum_k p log(p / q), with 0 log 0 = 0 and a derivative that does not see impossible outcomes."""
+    possible = p > 0.0
+    ratio = jnp.log(jnp.where(possible, p, 1.0)) - jnp.log(jnp.where(possible, q, 1.0))
+    return jnp.sum(p * ratio, axis=-1)
+
+
+def check_distribution(name: str, p: np.ndarray) -> None:
+    """Raise unless `p` is a vector of probabilities."""
+    if p.ndim != 1 or p.size == 0:
+        raise DsoError(f"{name}: expected a vector of probabilities, one a state, got shape {p.shape}.")
+    if not np.all(np.isfinite(p)) or np.any(p < 0.0) or abs(p.sum() - 1.0) > 1e-5:
+        raise DsoError(f"{name}: probabilities must be non-negative and sum to 1, they sum to {p.sum():.6g}.")
+
+
+def check_matrix(name: str, matrix: np.ndarray, size: int) -> None:
+    """Raise unless `matrix` is (size, size) with rows of probabilities."""
+    if matrix.shape != (size, size):
+        raise DsoError(f"{name}: expected shape ({size}, {size}) to match `start`, got {matrix.shape}.")
+    rows = matrix.sum(axis=1)
+    bad = np.flatnonzero(~np.isfinite(rows) | (matrix < 0.0).any(axis=1) | (np.abs(rows - 1.0) > 1e-5))
+    if bad.size:
+        raise DsoError(
+            f"{name}: every row must be non-negative and sum to 1; row {bad[0]} sums to {rows[bad[0]]:.6g}. "
+            "FiniteChain.softmax normalises logits."
+        )
+
+
+def _reaches(matrix: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """From which states some target can be reached."""
+    reached = targets.copy()
+    for _ in range(matrix.shape[0]):
+        reached = targets | ((matrix > 0.0) & reached[None, :]).any(axis=1)
+    return reached
+
+
+def check_ergodic(matrix: np.ndarray) -> None:
+    """Raise unless the chain has one recurrent class, without period: one stationary density, which is forgotten into."""
+    power = np.linalg.matrix_power((matrix > 0.0).astype(float) + np.eye(len(matrix)), len(matrix)) > 0.0
+    common = power.all(axis=0)
+    if not common.any():
+        raise DsoError(
+            "transition: an average cost needs an ergodic chain, and no state of this one is reached from every other: "
+            "its stationary density depends on where it starts. Connect its classes, or use a discounted cost."
+        )
+    members = np.flatnonzero(common)
+    recurrent = matrix[np.ix_(members, members)]
+    size = len(members)
+    # Wielandt: an aperiodic irreducible matrix is positive at this power, reached by squaring patterns.
+    pattern, exponent = recurrent > 0.0, 1
+    while exponent < size * size - 2 * size + 2:
+        pattern, exponent = (pattern.astype(float) @ pattern.astype(float)) > 0.0, 2 * exponent
+    if not pattern.all():
+        raise DsoError(
+            "transition: an average cost needs an ergodic chain, and this one is periodic: its density does not settle. "
+            "Give some state a chance to stay where it is."
+        )

@@ -1,0 +1,181 @@
+"""State-noise chains x' = F(x, theta) + S^(1/2) xi, and linear-quadratic ones, whose value is known in closed form."""
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import jax.scipy.linalg as jsl
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from dso_robotics.core.chain import Chain
+from dso_robotics.core.gradient.bottleneck import BottleneckChain
+from dso_robotics.errors import DsoError
+
+Vector = Float[Array, " nx"]
+
+
+class GaussianChain(Chain):
+    """Subclass it with `initial`, `drift` and `cost`, and a field or a method for the noise.
+
+    `root(theta)` is S^(1/2), (nx, k), any matrix with S = root root^T. With fewer columns than rows, or a singular one,
+    log P exists for no parameter of the drift: `scored` says so, and score estimators refuse.
+    """
+
+    def root(self, theta: Float[Array, " n"]) -> Float[Array, "nx k"]:
+        """S^(1/2); by default the field `noise`."""
+        noise = getattr(self, "noise", None)
+        if noise is None:
+            raise DsoError(f"{type(self).__name__}: give a field `noise` (nx, k), or define root(theta).")
+        return jnp.asarray(noise)
+
+    def draw(self, key: PRNGKeyArray, theta: Float[Array, " n"], steps: int) -> Float[Array, "steps k"]:
+        """xi ~ N(0, I)."""
+        root = jax.eval_shape(self.root, theta)
+        return jax.random.normal(key, (steps, root.shape[1]), root.dtype)
+
+    def move(self, noise: Float[Array, " k"], state: Vector, theta: Float[Array, " n"]) -> Vector:
+        """F(x, theta) + S^(1/2) xi."""
+        return self.drift(state, theta) + self.root(theta) @ noise
+
+    def step(self, key: PRNGKeyArray, state: Vector, theta: Float[Array, " n"]) -> Vector:
+        """F(x, theta) + S^(1/2) xi."""
+        return self.move(self.draw(key, theta, 1)[0], state, theta)
+
+    def log_prob(self, following: Vector, state: Vector, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """log N(x'; F(x, theta), S(theta))."""
+        return gaussian_log(following - self.drift(state, theta), self.root(theta))
+
+    def divergence(
+        self, key: PRNGKeyArray, state: Vector, old: Float[Array, " n"], new: Float[Array, " n"]
+    ) -> Float[Array, ""]:
+        """KL(N(F_old, S_old) || N(F_new, S_new)) in closed form."""
+        return gaussian_divergence(self.drift(state, old), self.root(old), self.drift(state, new), self.root(new))
+
+    def scored(self, theta: Float[Array, " n"]) -> np.ndarray:
+        """All entries when S has full rank, else none."""
+        return np.full(np.shape(theta)[0], full_rank(self.root(theta)))
+
+
+def full_rank(root: Float[Array, "nx k"]) -> bool:
+    """Whether S = root root^T is invertible; by shape alone where the values are traced."""
+    if root.shape[1] < root.shape[0]:
+        return False
+    if isinstance(root, jax.core.Tracer):
+        return True
+    return int(np.linalg.matrix_rank(np.asarray(root))) == root.shape[0]
+
+
+def _triangle(root: Float[Array, "nx k"]) -> Float[Array, "nx nx"]:
+    """The lower Cholesky factor of root root^T."""
+    return jnp.linalg.cholesky(root @ root.T)
+
+
+def gaussian_log(deviation: Vector, root: Float[Array, "nx k"]) -> Float[Array, ""]:
+    """log N(deviation; 0, root root^T)."""
+    factor = _triangle(root)
+    size = deviation.shape[0]
+    # The inverse of the factor does not depend on the state: batches of deviations then cost one product.
+    white = jsl.solve_triangular(factor, jnp.eye(size, dtype=factor.dtype), lower=True) @ deviation
+    return -0.5 * white @ white - jnp.sum(jnp.log(jnp.diag(factor))) - 0.5 * size * jnp.log(2.0 * jnp.pi)
+
+
+def gaussian_divergence(
+    mean: Vector, root: Float[Array, "nx k"], other_mean: Vector, other_root: Float[Array, "nx k"]
+) -> Float[Array, ""]:
+    """KL(N(mean, root root^T) || N(other_mean, other_root other_root^T))."""
+    factor, other = _triangle(root), _triangle(other_root)
+    spread = jsl.solve_triangular(other, factor, lower=True)
+    shift = jsl.solve_triangular(other, other_mean - mean, lower=True)
+    logs = jnp.sum(jnp.log(jnp.diag(other))) - jnp.sum(jnp.log(jnp.diag(factor)))
+    return 0.5 * (jnp.sum(spread**2) + shift @ shift - mean.shape[0]) + logs
+
+
+class LinearQuadratic(GaussianChain, BottleneckChain):
+    """x' = A x + B K x + S^(1/2) xi, L = x.Q x + (K x).R (K x), x0 ~ N(0, P0), with theta the entries of K, row by row.
+
+    The oracle of continuous chains: V(x) = x.M x + c with M from a discrete Lyapunov equation.
+    """
+
+    a: Float[Array, "nx nx"]
+    b: Float[Array, "nx nu"]
+    q: Float[Array, "nx nx"]
+    r: Float[Array, "nu nu"]
+    noise: Float[Array, "nx k"]
+    start: Float[Array, "nx nx"]
+
+    def __check_init__(self) -> None:
+        nx, nu = np.shape(self.b)
+        for name, shape in {"a": (nx, nx), "q": (nx, nx), "r": (nu, nu), "start": (nx, nx)}.items():
+            if np.shape(getattr(self, name)) != shape:
+                raise DsoError(
+                    f"{name}: expected shape {shape} to match b {nx, nu}, got {np.shape(getattr(self, name))}."
+                )
+        if np.ndim(self.noise) != 2 or np.shape(self.noise)[0] != nx:
+            raise DsoError(f"noise: expected S^(1/2) with {nx} rows, got shape {np.shape(self.noise)}.")
+
+    def gain(self, theta: Float[Array, " n"]) -> Float[Array, "nu nx"]:
+        """K as a matrix."""
+        return theta.reshape(self.b.shape[1], self.b.shape[0])
+
+    def initial(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Vector:
+        """x0 ~ N(0, start start^T)."""
+        return self.start @ jax.random.normal(key, (self.start.shape[1],), self.a.dtype)
+
+    def bottleneck(self, state: Vector, theta: Float[Array, " n"]) -> Float[Array, " nu"]:
+        """u = K x."""
+        return self.gain(theta) @ state
+
+    def drift(self, state: Vector, theta: Float[Array, " n"]) -> Vector:
+        """A x + B K x."""
+        return self.a @ state + self.b @ self.bottleneck(state, theta)
+
+    def step(self, key: PRNGKeyArray, state: Vector, theta: Float[Array, " n"]) -> Vector:
+        """A x + B u + S^(1/2) xi."""
+        return self.move(self.draw(key, theta, 1)[0], state, theta)
+
+    def step_through(self, key: PRNGKeyArray, state: Vector, h: Float[Array, " nu"]) -> Vector:
+        """A x + B u + S^(1/2) xi with u = h."""
+        return self.a @ state + self.b @ h + self.noise @ jax.random.normal(key, (self.noise.shape[1],), self.a.dtype)
+
+    def cost_through(self, state: Vector, h: Float[Array, " nu"]) -> Float[Array, ""]:
+        """x.Q x + u.R u with u = h."""
+        return state @ self.q @ state + h @ self.r @ h
+
+    def log_prob_through(self, following: Vector, state: Vector, h: Float[Array, " nu"]) -> Float[Array, ""]:
+        """log N(x'; A x + B u, S) with u = h."""
+        return gaussian_log(following - self.a @ state - self.b @ h, self.noise)
+
+    def value_matrix(self, theta: Float[Array, " n"], gamma: float) -> Float[Array, "nx nx"]:
+        """M = Q + K.R K + gamma (A + B K).M (A + B K), by one linear solve, differentiable in theta."""
+        gain = self.gain(theta)
+        return discounted_sum(self.a + self.b @ gain, self.q + gain.T @ self.r @ gain, gamma)
+
+    def episodic_cost(self, theta: Float[Array, " n"], gamma: float) -> Float[Array, ""]:
+        """J = tr(M P0) + gamma tr(M S) / (1 - gamma), for gamma < 1."""
+        matrix = self.value_matrix(theta, gamma)
+        return jnp.vdot(matrix, self.start @ self.start.T + gamma / (1.0 - gamma) * self.noise @ self.noise.T)
+
+    def average_cost(self, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """J = tr(M S) with gamma = 1; the closed loop must be stable."""
+        return jnp.vdot(self.value_matrix(theta, 1.0), self.noise @ self.noise.T)
+
+    def horizon_cost(self, theta: Float[Array, " n"], steps: int) -> Float[Array, ""]:
+        """J of the time-varying problem with L_t = L for t = 0..steps."""
+        gain = self.gain(theta)
+        loop, stage = self.a + self.b @ gain, self.q + gain.T @ self.r @ gain
+        matrix, noise = stage, jnp.zeros(())
+        for _ in range(steps):
+            noise = noise + jnp.vdot(matrix, self.noise @ self.noise.T)
+            matrix = stage + loop.T @ matrix @ loop
+        return jnp.vdot(matrix, self.start @ self.start.T) + noise
+
+
+def discounted_sum(loop: Float[Array, "nx nx"], stage: Float[Array, "nx nx"], gamma: float) -> Float[Array, "nx nx"]:
+    """M = stage + gamma loop^T M loop, for a loop whose squared spectral radius times gamma is below 1."""
+    size = loop.shape[0]
+    system = jnp.eye(size * size) - gamma * jnp.kron(loop.T, loop.T)
+    matrix = jnp.linalg.solve(system, stage.reshape(-1)).reshape(size, size)
+    lowest = jnp.min(jnp.linalg.eigvalsh((matrix + matrix.T) / 2.0))
+    unstable = ~(lowest >= -1e-6 * jnp.linalg.norm(matrix))
+    return eqx.error_if(matrix, unstable, "The closed loop is unstable under this theta: its value is not finite.")

@@ -1,0 +1,1 @@
+"""Estimators of the gradient of J, each with its standard error: score, pathwise, mixed and bottleneck."""

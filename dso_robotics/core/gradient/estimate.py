@@ -1,0 +1,134 @@
+"""What every gradient estimator returns, and how per-rollout samples become a mean with a standard error."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from dso_robotics.core.objective import Episodic, Objective, Problem
+from dso_robotics.core.rollout import Ending, Trajectory, batched
+from dso_robotics.errors import DsoError
+
+
+class Estimate(eqx.Module):
+    """Value and gradient of J, with what a reader needs to distrust them.
+
+    value, value_error: () J and its standard error. gradient, standard_error: (n,). samples: number of rollouts.
+    diverged: rollouts that blew up and had no price, or whose derivative was not finite; such a rollout adds nothing.
+    entries: (n,) which entries of the gradient were asked for; the others are 0.
+    """
+
+    value: Float[Array, ""]
+    gradient: Float[Array, " n"]
+    standard_error: Float[Array, " n"]
+    value_error: Float[Array, ""]
+    samples: Int[Array, ""]
+    diverged: Int[Array, ""]
+    entries: Bool[Array, " n"]
+
+    @property
+    def usable(self) -> Bool[Array, ""]:
+        """Whether no rollout had to be left out and every number is finite."""
+        finite = jnp.isfinite(self.value) & jnp.all(jnp.isfinite(self.gradient))
+        return finite & (self.diverged == 0)
+
+
+def standard_error(samples: Float[Array, "m *shape"]) -> Float[Array, " *shape"]:
+    """Standard error of the mean of independent samples along axis 0; infinite for a single one."""
+    count = samples.shape[0]
+    if count < 2:
+        return jnp.full(samples.shape[1:], jnp.inf)
+    return jnp.std(samples, axis=0, ddof=1) / jnp.sqrt(count)
+
+
+def group_count(count: int, size: int, groups: int | None) -> int:
+    """How many groups of rollouts have their gradients kept apart for the standard error.
+
+    Every rollout for few parameters; for many, as keeping them apart costs more than the gradient, the largest divisor
+    of `count` up to 16.
+    """
+    if groups is None:
+        groups = count if size <= 16 else next(g for g in range(min(16, count), 0, -1) if count % g == 0)
+        groups = count if groups < min(8, count) else groups
+    if groups < 1 or count % groups:
+        raise DsoError(f"groups: expected a divisor of the {count} rollouts, got {groups}.")
+    return groups
+
+
+def group_gradients(
+    loss: Callable[..., tuple[Float[Array, ""], Any]],
+    problem: Problem,
+    theta: Float[Array, " n"],
+    *batch: Any,
+    groups: int,
+) -> tuple[Float[Array, "G n"], Any]:
+    """Gradient of the mean of loss(problem, theta, *items) -> (value, aux) over each group of rollouts, and the aux of all."""
+    count = jax.tree.leaves(batch)[0].shape[0]
+    if groups == count or problem.axes is not None:
+        each = batched(problem, lambda p, *items: jax.grad(lambda t: loss(p, t, *items), has_aux=True)(theta), *batch)
+        return jnp.mean(each[0].reshape(groups, -1, theta.shape[0]), axis=1), each[1]
+
+    def one(*parts: Any) -> tuple[Float[Array, " n"], Any]:
+        def mean(at: Float[Array, " n"]) -> tuple[Float[Array, ""], Any]:
+            losses, aux = batched(problem, lambda p, *items: loss(p, at, *items), *parts)
+            return jnp.mean(losses), aux
+
+        return jax.grad(mean, has_aux=True)(theta)
+
+    gradients, aux = jax.vmap(one)(*jax.tree.map(lambda leaf: leaf.reshape((groups, -1, *leaf.shape[1:])), batch))
+    return gradients, jax.tree.map(lambda leaf: leaf.reshape((count, *leaf.shape[2:])), aux)
+
+
+def unpriced(trajectory: Trajectory, objective: Objective) -> Bool[Array, "..."]:
+    """Whether a rollout blew up and the objective says nothing about what that costs."""
+    priced = isinstance(objective, Episodic) and objective.divergence_cost is not None
+    return (trajectory.ending == Ending.DIVERGED) & (not priced)
+
+
+def summarise(
+    values: Float[Array, " N"],
+    gradients: Float[Array, "G n"],
+    failed: Bool[Array, " N"],
+    entries: Bool[Array, " n"],
+) -> Estimate:
+    """The estimate from N rollout values and G group gradients; failed rollouts are left out and counted.
+
+    With fewer groups than rollouts, a group that holds a failed rollout is left out as a whole.
+    """
+    count, groups = values.shape[0], gradients.shape[0]
+    bad_value = failed | ~jnp.isfinite(values)
+    bad = jnp.any(bad_value.reshape(groups, -1), axis=1) | jnp.any(~jnp.isfinite(gradients), axis=1)
+    gradients = jnp.where(entries, gradients, 0.0)
+    gradient, error = _masked_mean(gradients, bad)
+    value, value_error = _masked_mean(values[:, None], bad_value)
+    diverged = jnp.maximum(jnp.sum(bad_value), jnp.sum(bad))
+    return Estimate(
+        value[0],
+        gradient,
+        error,
+        value_error[0],
+        jnp.asarray(count),
+        diverged,
+        jnp.broadcast_to(entries, gradient.shape),
+    )
+
+
+def _masked_mean(samples: Float[Array, "m n"], bad: Bool[Array, " m"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """Mean of the good samples and its standard error; NaN when there are none, which `usable` reports."""
+    good = jnp.sum(~bad)
+    kept = jnp.where(bad[:, None], 0.0, samples)
+    mean = jnp.sum(kept, axis=0) / good
+    spread = jnp.sum(jnp.where(bad[:, None], 0.0, (kept - mean) ** 2), axis=0)
+    error = jnp.where(good > 1, jnp.sqrt(spread / jnp.maximum(good - 1, 1) / jnp.maximum(good, 1)), jnp.inf)
+    return mean, error
+
+
+def leave_one_out(values: Float[Array, " N"]) -> Float[Array, " N"]:
+    """For each rollout, the mean over the others (0 for a single rollout): a constant that it did not influence."""
+    count = values.shape[0]
+    if count == 1:
+        return jnp.zeros_like(values)
+    return jax.lax.stop_gradient((jnp.sum(values) - values) / (count - 1))

@@ -1,0 +1,211 @@
+"""Rollouts: one scan, ended by time, terminal state, divergence or at random, and the credit of their steps."""
+
+import enum
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from dso_robotics.core.chain import State
+from dso_robotics.core.objective import Average, Credit, Objective, Problem
+from dso_robotics.core.value import Value
+from dso_robotics.errors import DsoError
+
+
+class Ending(enum.IntEnum):
+    """Why a rollout ended."""
+
+    TIME = 0
+    TERMINAL = 1
+    DIVERGED = 2
+    RANDOM = 3
+
+
+class Trajectory(eqx.Module):
+    """One rollout of T transitions; after its end the last state is repeated and nothing counts.
+
+    states: leaves (T+1, ...). costs: (T+1,) L(x_t), 0 where it does not count. counted: (T+1,) whether L(x_t) counts.
+    moved: (T,) whether transition t took place (at random ends: was survived). ending: an `Ending`.
+    """
+
+    states: State
+    costs: Float[Array, " T+1"]
+    counted: Bool[Array, " T+1"]
+    moved: Bool[Array, " T"]
+    ending: Int[Array, ""]
+
+    @property
+    def truncated(self) -> Bool[Array, ""]:
+        """Whether the rollout was cut at a state whose own cost does not count, and so needs a bootstrap."""
+        return (self.ending == Ending.TIME) & ~self.counted[..., -1]
+
+
+def scan_steps(body: Any, carry: Any, inputs: Any, *, length: int, checkpoint: int | None) -> Any:
+    """`jax.lax.scan` that, with `checkpoint`, stores the carry only every that many steps for reverse mode.
+
+    Memory falls from `length` to length / checkpoint + checkpoint states; the time of one more forward pass is paid.
+    """
+    if checkpoint is None or checkpoint >= length:
+        return jax.lax.scan(body, carry, inputs, length=length)
+    whole = length // checkpoint * checkpoint
+    split = jax.tree.map(lambda leaf: leaf[:whole].reshape((-1, checkpoint, *leaf.shape[1:])), inputs)
+    rest = jax.tree.map(lambda leaf: leaf[whole:], inputs)
+    segment = jax.checkpoint(lambda state, chunk: jax.lax.scan(body, state, chunk))
+    carry, outputs = jax.lax.scan(segment, carry, split)
+    outputs = jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), outputs)
+    if whole == length:
+        return carry, outputs
+    carry, last = jax.checkpoint(lambda state, chunk: jax.lax.scan(body, state, chunk))(carry, rest)
+    return carry, jax.tree.map(lambda head, tail: jnp.concatenate([head, tail]), outputs, last)
+
+
+def rollout(
+    key: PRNGKeyArray,
+    problem: Problem,
+    theta: Float[Array, " n"],
+    *,
+    cut: Any = None,
+    checkpoint: int | None = None,
+) -> Trajectory:
+    """One rollout, differentiable in theta under a fixed key where the chain is.
+
+    `cut(t)`, if given, says where the derivative of the state is stopped (windows of the pathwise estimator); the
+    states returned still carry the derivative of the step that led to them.
+    """
+    chain, objective = problem.chain, problem.objective
+    start_key, move_key = jax.random.split(key)
+    start = chain.initial(start_key, theta)
+
+    # Chains that declare no terminal state, as most do, pay for none of the bookkeeping.
+    endless = not chain.may_end()
+    no = jnp.zeros((), bool)
+
+    def body(carry: tuple, inputs: tuple) -> tuple:
+        state, running = carry
+        time, noise, survives = inputs
+        if cut is not None:
+            # A state at which the rollout ended is not cut: its cost closes the window that led to it.
+            held = cut(time) & running
+            state = jax.tree.map(lambda leaf: jnp.where(held, jax.lax.stop_gradient(leaf), leaf), state)
+        # Next to the step, whose policy the cost may share.
+        cost = chain.at(time).cost(state, theta)
+        moved = running & survives
+        following = chain.at(time).move(noise, state, theta)
+        diverged = moved & chain.diverged(following)
+        following = jax.tree.map(lambda new, old: _kept(new, old, moved), following, state)
+        ended = no if endless else moved & ~diverged & chain.at(time + 1).terminal(following)
+        return (following, moved & ~diverged & ~ended), (following, cost, moved, diverged, ended)
+
+    blown = chain.diverged(start)
+    ended = no if endless else chain.at(0).terminal(start) & ~blown
+    times = jnp.arange(objective.steps)
+    survives = jnp.ones(objective.steps, bool)
+    if objective.random_end:
+        move_key, end_key = jax.random.split(move_key)
+        survives = jax.random.bernoulli(end_key, objective.gamma, (objective.steps,))
+    noise = chain.draw(move_key, theta, objective.steps)
+    (last, running), (states, costs, moved, diverged, ends) = scan_steps(
+        body, (start, ~blown & ~ended), (times, noise, survives), length=objective.steps, checkpoint=checkpoint
+    )
+    states = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start, states)
+    counted = jnp.concatenate([jnp.ones(1, bool), moved])
+    if not objective.counts_last:
+        counted = counted.at[-1].set(counted[-1] & (diverged[-1] | ends[-1]))
+    ending = jnp.where(running, Ending.TIME, Ending.RANDOM)
+    ending = jnp.where(ended | jnp.any(ends), Ending.TERMINAL, ending)
+    ending = jnp.where(blown | jnp.any(diverged), Ending.DIVERGED, ending)
+    costs = jnp.append(costs, chain.at(objective.steps).cost(last, theta))
+    charge = getattr(objective, "divergence_cost", None) or 0.0
+    costs = jnp.where(jnp.concatenate([blown[None], diverged]), charge, costs)
+    return Trajectory(states, jnp.where(counted, costs, 0.0), counted, moved, ending)
+
+
+def _kept(new: Array, old: Array, moved: Bool[Array, ""]) -> Array:
+    """The next state, or the last one after the end.
+
+    Of a blown-up state the finite entries (an action that was played) are kept, so that its log_prob stays defined.
+    """
+    return jnp.where(moved & jnp.isfinite(new) if jnp.issubdtype(new.dtype, jnp.inexact) else moved, new, old)
+
+
+def cost_along(problem: Problem, theta: Float[Array, " n"], states: State) -> Float[Array, " T+1"]:
+    """L_t(x_t, theta) at every state of a rollout."""
+    times = jnp.arange(problem.objective.steps + 1)
+    return jax.vmap(lambda time, state: problem.chain.at(time).cost(state, theta))(times, states)
+
+
+def log_prob_along(problem: Problem, theta: Float[Array, " n"], trajectory: Trajectory) -> Float[Array, " T"]:
+    """log P_t(x_{t+1}|x_t, theta) of the transitions that took place, 0 for the others."""
+    times = jnp.arange(problem.objective.steps)
+    before = jax.tree.map(lambda leaf: leaf[:-1], trajectory.states)
+    after = jax.tree.map(lambda leaf: leaf[1:], trajectory.states)
+
+    def one(time: Any, following: State, state: State) -> Float[Array, ""]:
+        return problem.chain.at(time).log_prob(following, state, theta)
+
+    return jnp.where(trajectory.moved, jax.vmap(one)(times, after, before), 0.0)
+
+
+def rollouts(
+    key: PRNGKeyArray, problem: Problem, theta: Float[Array, " n"], *, count: int, checkpoint: int | None = None
+) -> Trajectory:
+    """`count` independent rollouts, stacked along axis 0."""
+    keys = jax.random.split(key, check_count(count))
+    return batched(problem, lambda one, k: rollout(k, one, theta, checkpoint=checkpoint), keys)
+
+
+def check_count(count: int) -> int:
+    """`count` as a positive whole number, or the error that says so."""
+    if int(count) != count or count < 1:
+        raise DsoError(f"count: expected a positive number of rollouts, got {count!r}.")
+    return int(count)
+
+
+def batched(problem: Problem, function: Any, *batch: Any) -> Any:
+    """`vmap` of function(problem, *items) over rollouts, with one chain each where the problem is randomised."""
+
+    def call(chain: Any, *items: Any) -> Any:
+        return function(eqx.tree_at(lambda p: p.chain, problem, chain), *items)
+
+    return eqx.filter_vmap(call, in_axes=(problem.axes,) + (eqx.if_array(0),) * len(batch))(problem.chain, *batch)
+
+
+def credit(
+    trajectory: Trajectory, objective: Objective, value: Value, *, average: Float[Array, ""] | float = 0.0
+) -> Credit:
+    """Steps 1-2 of Algorithm 1 for one rollout: returns R_t = L_t + gamma R_{t+1} and the weights of every step.
+
+    `average` is J, for the average cost only, from other rollouts than this one.
+    """
+    if isinstance(objective, Average):
+        return _windowed(trajectory, objective, value, average)
+    steps, factor = objective.steps, objective.discount
+    last = jax.tree.map(lambda leaf: leaf[-1], trajectory.states)
+    bootstrap = jnp.where(trajectory.truncated, value.at(steps)(last), trajectory.costs[-1])
+
+    def back(following: Float[Array, ""], now: tuple) -> tuple:
+        cost, moved = now
+        total = cost + factor * jnp.where(moved, following, 0.0)
+        return total, total
+
+    _, returns = jax.lax.scan(back, bootstrap, (trajectory.costs[:-1], trajectory.moved), reverse=True)
+    returns = jnp.concatenate([returns, bootstrap[None]])
+    powers = factor ** jnp.arange(steps + 1)
+    cost_weight = jnp.where(trajectory.counted, powers, 0.0)
+    move_weight = jnp.where(trajectory.moved, powers[1:], 0.0)
+    return Credit(cost_weight, move_weight, returns[1:], returns, returns[0])
+
+
+def _windowed(trajectory: Trajectory, objective: Average, value: Value, average: Any) -> Credit:
+    steps, window, first = objective.steps, objective.window, objective.burn_in
+    used = steps - window - first
+    times = jnp.arange(steps + 1)
+    inside = (times >= first) & (times < first + used)
+    sums = jnp.concatenate([jnp.zeros(1), jnp.cumsum(trajectory.costs[:-1] - average)])  # sums[t] = sum of the first t
+    closing = jax.vmap(value)(trajectory.states)
+    ends = jnp.minimum(times + window, steps)
+    returns = sums[ends] - sums + closing[ends]
+    weight = jnp.where(inside, 1.0 / used, 0.0)
+    return Credit(weight, weight[:-1], returns[1:], returns, jnp.sum(weight * trajectory.costs))

@@ -1,0 +1,298 @@
+"""Off-chain Z-learning (82-94): L = l(x) + KL(P || base), z = exp(-V*), learned from samples of any chain."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from dso_robotics.core.chain import State
+from dso_robotics.core.families import solvable_chain
+from dso_robotics.core.finite import FiniteChain, check_distribution, check_matrix
+from dso_robotics.core.gradient.score import Batch
+from dso_robotics.core.rollout import batched, log_prob_along
+from dso_robotics.errors import DsoError
+
+Integral = Callable[[Callable[[State], Float[Array, ""]], State], Float[Array, ""]]
+"""G[f](x) = E_{x'~base}[f(x')], equation (83), as a function of f and x."""
+
+
+class Passive(eqx.Module):
+    """A baseline chain, without parameters, and its state cost l(x); a terminal state is charged once: z = exp(-l)."""
+
+    @abc.abstractmethod
+    def initial(self, key: PRNGKeyArray) -> State:
+        """Sample a state to start from."""
+
+    @abc.abstractmethod
+    def step(self, key: PRNGKeyArray, state: State) -> State:
+        """Sample x' from the baseline chain."""
+
+    @abc.abstractmethod
+    def cost(self, state: State) -> Float[Array, ""]:
+        """l(x)."""
+
+    def terminal(self, state: State) -> Bool[Array, ""]:
+        """Whether x is terminal."""
+        return jnp.zeros((), bool)
+
+
+class FinitePassive(Passive):
+    """A baseline chain on states 0..ns-1: base (ns, ns), costs (ns,), start (ns,), exits (ns,)."""
+
+    base: Float[Array, "ns ns"]
+    costs: Float[Array, " ns"]
+    start: Float[Array, " ns"]
+    exits: Bool[Array, " ns"]
+
+    def __init__(self, base: Array, costs: Array, start: Array, terminal: Array | None = None) -> None:
+        self.base, self.costs, self.start = jnp.asarray(base), jnp.asarray(costs), jnp.asarray(start)
+        size = self.costs.shape[0]
+        self.exits = jnp.zeros(size, bool) if terminal is None else jnp.asarray(terminal, bool)
+        check_matrix("base", np.asarray(self.base), size)
+        check_distribution("start", np.asarray(self.start))
+        if self.start.shape != (size,) or self.exits.shape != (size,):
+            raise DsoError(f"start, terminal: expected {size} entries, got {self.start.shape}, {self.exits.shape}.")
+
+    def initial(self, key: PRNGKeyArray) -> State:
+        """Sample from the start density."""
+        return jax.random.categorical(key, jnp.log(self.start))
+
+    def step(self, key: PRNGKeyArray, state: State) -> State:
+        """Sample from row x of the baseline."""
+        return jax.random.categorical(key, jnp.log(self.base[state]))
+
+    def cost(self, state: State) -> Float[Array, ""]:
+        """l[x]."""
+        return self.costs[state]
+
+    def terminal(self, state: State) -> Bool[Array, ""]:
+        """Whether x is terminal."""
+        return self.exits[state]
+
+    def integral(self, function: Callable[[State], Float[Array, ""]], state: State) -> Float[Array, ""]:
+        """G[f](x), summed exactly."""
+        return self.base[state] @ jax.vmap(function)(jnp.arange(self.costs.shape[0]))
+
+
+def baseline_target(
+    passive: Passive, z: Callable[[State], Float[Array, ""]], state: State, following: State, *, gamma: float = 1.0
+) -> Float[Array, ""]:
+    """x' ~ base: exp(-l(x)) z(x')^gamma, the first line of (92). With x'' ~ base it is double sampling for a greedy step."""
+    ahead = jnp.where(passive.terminal(state), 1.0, z(following) ** gamma)
+    return jnp.exp(-passive.cost(state)) * ahead
+
+
+def any_chain_target(
+    passive: Passive,
+    z: Callable[[State], Float[Array, ""]],
+    state: State,
+    following: State,
+    *,
+    ratio: Float[Array, ""],
+    gamma: float = 1.0,
+) -> Float[Array, ""]:
+    """x' ~ P, any chain: exp(-l(x)) z(x')^gamma ratio with ratio = base(x'|x) / P(x'|x), the second line of (92)."""
+    ahead = jnp.where(passive.terminal(state), 1.0, ratio * z(following) ** gamma)
+    return jnp.exp(-passive.cost(state)) * ahead
+
+
+def greedy_target(
+    passive: Passive, z: Callable[[State], Float[Array, ""]], state: State, *, integral: Integral, gamma: float = 1.0
+) -> Float[Array, ""]:
+    """x' ~ P(w) of (89): exp(-l(x)) G[z^gamma](x), which does not depend on x' (94)."""
+    ahead = jnp.where(passive.terminal(state), 1.0, integral(lambda following: z(following) ** gamma, state))
+    return jnp.exp(-passive.cost(state)) * ahead
+
+
+class Sampling(eqx.Module):
+    """Which chain the states are sampled under, and the target that goes with it."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, key: PRNGKeyArray, passive: FinitePassive, table: Float[Array, " ns"], state: State, gamma: float
+    ) -> tuple[State, Float[Array, ""]]:
+        """Next state and target at the current one, for the table z of a finite problem."""
+
+
+class FromBaseline(Sampling):
+    """Step with the baseline chain."""
+
+    def __call__(self, key: PRNGKeyArray, passive: FinitePassive, table: Array, state: State, gamma: float) -> tuple:
+        """x' ~ base and its target."""
+        following = passive.step(key, state)
+        return following, baseline_target(passive, lambda x: table[x], state, following, gamma=gamma)
+
+
+class FromChain(Sampling):
+    """Step with a given chain, such as recorded data come from, and weigh by the ratio of probabilities."""
+
+    transition: Float[Array, "ns ns"]
+
+    def __call__(self, key: PRNGKeyArray, passive: FinitePassive, table: Array, state: State, gamma: float) -> tuple:
+        """x' ~ P and its target."""
+        following = jax.random.categorical(key, jnp.log(self.transition[state]))
+        ratio = passive.base[state, following] / self.transition[state, following]
+        return following, any_chain_target(passive, lambda x: table[x], state, following, ratio=ratio, gamma=gamma)
+
+
+class Greedy(Sampling):
+    """Step with the chain P(z) of (89); the target is exact, or doubly sampled."""
+
+    double: bool = eqx.field(static=True, default=False)
+
+    def __call__(self, key: PRNGKeyArray, passive: FinitePassive, table: Array, state: State, gamma: float) -> tuple:
+        """x' ~ P(z) and the target, which does not use it."""
+        step_key, second_key = jax.random.split(key)
+        following = jax.random.categorical(step_key, jnp.log(passive.base[state]) + gamma * jnp.log(table))
+
+        def z(x: State) -> Float[Array, ""]:
+            return table[x]
+
+        if self.double:
+            return following, baseline_target(passive, z, state, passive.step(second_key, state), gamma=gamma)
+        return following, greedy_target(passive, z, state, integral=passive.integral, gamma=gamma)
+
+
+class TabularResult(eqx.Module):
+    """z (ns,), the average cost c (0 for other settings), and z at `steps / record` moments, (m, ns)."""
+
+    z: Float[Array, " ns"]
+    average: Float[Array, ""]
+    history: Float[Array, "m ns"]
+
+
+@eqx.filter_jit
+def learn_table(
+    key: PRNGKeyArray,
+    passive: FinitePassive,
+    sampling: Sampling,
+    *,
+    steps: int,
+    gamma: float = 1.0,
+    average: bool = False,
+    rate: float = 1.0,
+    patience: float = 50.0,
+    record: int = 100,
+) -> TabularResult:
+    """Z-learning on a table along one trajectory, z(x) += a (target - z(x)), restarted at terminal states.
+
+    a = rate / (1 + visits(x) / patience). With `average`, targets are divided by exp(-c), which follows target / z(x)
+    (its mean at the solution), and z keeps mean log z = 0. Greedy targets are exact: rate 1 without decay is then value
+    iteration on the states visited (patience = inf).
+    """
+    size = passive.costs.shape[0]
+
+    def one(carry: tuple, now: tuple) -> tuple[tuple, None]:
+        table, visits, state, scale, count = carry
+        move_key, start_key = now
+        following, target = sampling(move_key, passive, table, state, gamma)
+        step = rate / (1.0 + visits[state] / patience)
+        if average:
+            scale = scale + (target / table[state] - scale) / (10.0 + count / 10.0)
+            target = target / scale
+        table = table.at[state].add(step * (target - table[state]))
+        if average:
+            table = table / jnp.exp(jnp.mean(jnp.log(table)))
+        following = jnp.where(passive.terminal(state), passive.initial(start_key), following)
+        return (table, visits.at[state].add(1.0), following, scale, count + 1.0), None
+
+    def several(carry: tuple, keys: PRNGKeyArray) -> tuple[tuple, Array]:
+        carry, _ = jax.lax.scan(one, carry, (keys[:, 0], keys[:, 1]))
+        return carry, carry[0]
+
+    first_key, loop_key = jax.random.split(key)
+    carry = (jnp.ones(size), jnp.zeros(size), passive.initial(first_key), jnp.ones(()), jnp.zeros(()))
+    keys = jax.random.split(loop_key, (max(steps // record, 1), record, 2))
+    (table, _, _, scale, _), history = jax.lax.scan(several, carry, keys)
+    return TabularResult(table, -jnp.log(scale) if average else jnp.zeros(()), history)
+
+
+def gauss_hermite(drift: Callable[[State], Array], root: Float[Array, "nx k"], *, order: int) -> Integral:
+    """G for x' = drift(x) + root xi by the product Gauss-Hermite rule, exact for polynomials of degree 2 order - 1."""
+    if order < 1:
+        raise DsoError(f"order: expected at least 1 point a dimension, got {order}.")
+    points, weights = np.polynomial.hermite_e.hermegauss(order)
+    grid = np.stack(np.meshgrid(*[points] * root.shape[1], indexing="ij"), axis=-1).reshape(-1, root.shape[1])
+    mass = np.prod(np.stack(np.meshgrid(*[weights] * root.shape[1], indexing="ij"), axis=-1), axis=-1).reshape(-1)
+    return _rule(drift, root, jnp.asarray(grid), jnp.asarray(mass / mass.sum()))
+
+
+def spherical_cubature(drift: Callable[[State], Array], root: Float[Array, "nx k"]) -> Integral:
+    """G by the 2 k points +-sqrt(k) e_i with equal weights: exact to degree three, in any dimension."""
+    size = root.shape[1]
+    points = np.sqrt(size) * np.concatenate([np.eye(size), -np.eye(size)])
+    return _rule(drift, root, jnp.asarray(points), jnp.full(2 * size, 0.5 / size))
+
+
+def _rule(drift: Callable[[State], Array], root: Array, points: Array, weights: Array) -> Integral:
+    def integral(function: Callable[[State], Float[Array, ""]], state: State) -> Float[Array, ""]:
+        return weights @ jax.vmap(lambda xi: function(drift(state) + root @ xi))(points)
+
+    return integral
+
+
+def z_loss(
+    energy: Callable[[State, Array], Float[Array, ""]], w: Array, states: State, targets: Float[Array, " M"]
+) -> Float[Array, ""]:
+    """Mean squared error of z = exp(-E(x, w)) to its targets: right for sampled targets, whose mean is in z, not in log z."""
+    z = jax.vmap(lambda state: jnp.exp(-energy(state, w)))(states)
+    return jnp.mean((z - jax.lax.stop_gradient(targets)) ** 2)
+
+
+def fit_energy(
+    features: Callable[[State], Float[Array, " k"]], states: State, targets: Float[Array, " M"], *, ridge: float = 1e-12
+) -> Float[Array, " k"]:
+    """w of the linear energy E = w . phi(x) by regression of -log target: for exact (greedy, cubature) targets only."""
+    phi = jax.vmap(features)(states)
+    moment = phi.T @ phi
+    size = ridge * jnp.trace(moment) / moment.shape[0]
+    return jnp.linalg.solve(moment + size * jnp.eye(moment.shape[0]), phi.T @ -jnp.log(targets))
+
+
+def energy_chain(
+    passive: FinitePassive, features: Float[Array, "ns k"], *, gamma: float, theta: Float[Array, " k"]
+) -> FiniteChain:
+    """The chain (89), P = base(x'|x) z(x')^gamma / G[z^gamma](x) with z = exp(-theta . phi), and its cost (82)."""
+    return solvable_chain(
+        EnergyRows(passive.base, jnp.asarray(features), gamma),
+        passive.base,
+        passive.costs,
+        passive.start,
+        theta=theta,
+        terminal=passive.exits,
+    )
+
+
+class EnergyRows(eqx.Module):
+    """w -> the transition matrix (89) of a linear energy."""
+
+    base: Float[Array, "ns ns"]
+    features: Float[Array, "ns k"]
+    gamma: float = eqx.field(static=True)
+
+    def __call__(self, theta: Float[Array, " k"]) -> Float[Array, "ns ns"]:
+        """P(w)."""
+        return jax.nn.softmax(jnp.log(self.base) - self.gamma * (self.features @ theta)[None, :], axis=-1)
+
+
+def compatible_weights(batch: Batch) -> Float[Array, " k"]:
+    """r of the compatible value V = r . psi fitted to R_{t+1}, for which the natural gradient is w - r (end of 4.7).
+
+    On the chain (89) with E = w . phi, dlog P = -gamma psi with psi(x, x') = phi(x') - E_P[phi | x]. Since
+    dL = E_P[dlog P (-gamma w . phi(x'))], the gradient is gamma^2 C (w - r) with C = E[psi psi^T] and C r = E[psi V(x')],
+    and the Fisher matrix is gamma^2 C.
+    """
+    gamma = batch.problem.objective.gamma
+
+    def moments(problem: Any, path: Any, weight: Array, advantage: Array) -> tuple[Array, Array]:
+        psi = -jax.jacrev(lambda theta: log_prob_along(problem, theta, path))(batch.theta) / gamma
+        return (psi.T * weight) @ psi, psi.T @ (weight * advantage)
+
+    parts = (batch.trajectory, batch.credit.move_weight, batch.advantage)
+    matrices, vectors = batched(batch.problem, moments, *parts)
+    return jnp.linalg.lstsq(jnp.mean(matrices, axis=0), jnp.mean(vectors, axis=0))[0]

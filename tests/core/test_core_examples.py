@@ -1,0 +1,27 @@
+"""The core's examples run and show what they say."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_chain_subclass():
+    first, last = load("chain_subclass").main(iterations=20)
+    assert last < 0.75 * first
+
+
+@pytest.mark.slow
+def test_token_model_comes_close_to_its_exact_optimum():
+    first, last, best = load("token_model").main(iterations=200)
+    assert best <= last + 1e-9
+    assert last - best < 0.08 * (first - best)

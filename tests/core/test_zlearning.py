@@ -1,0 +1,196 @@
+"""Z-learning: targets in expectation, tables in every setting, the linear-quadratic optimum, the natural gradient w - r."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from core_chains import assemble, enumerate_paths, exact, layered_chain, random_chain
+
+from dso_robotics.core import zlearning
+from dso_robotics.core.gradient.score import NoBaseline
+from dso_robotics.core.objective import Episodic, Problem
+from dso_robotics.core.zlearning import FinitePassive, FromBaseline, FromChain, Greedy, Passive, learn_table
+
+KEY = jax.random.key(4)
+
+
+def first_exit(seed=0):
+    chain, theta = layered_chain(seed, 3, 3, 2)
+    costs = jnp.abs(chain.costs(theta))
+    return FinitePassive(chain.transition(theta), costs, chain.start, chain.exits)
+
+
+def endless(seed=1):
+    chain, theta = random_chain(seed, 5, 2)
+    return FinitePassive(chain.transition(theta), jnp.abs(chain.costs(theta)), chain.start)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.8])
+def test_targets_in_expectation(gamma):
+    """By enumeration of x', all three targets have the mean exp(-l) G[z^gamma] (90-94)."""
+    passive = endless()
+    rng = np.random.default_rng(0)
+    table, other = jnp.array(rng.uniform(0.2, 1.0, 5)), jnp.array(rng.dirichlet(np.ones(5), size=5))
+    truth = jnp.exp(-passive.costs) * (passive.base @ table**gamma)
+
+    def z(x):
+        return table[x]
+
+    for x in range(5):
+        state = jnp.asarray(x)
+        following = jnp.arange(5)
+        by_base = jax.vmap(lambda y: zlearning.baseline_target(passive, z, state, y, gamma=gamma))(following)  # noqa: B023
+        ratio = passive.base[x] / other[x]
+        by_chain = jax.vmap(
+            lambda y, r: zlearning.any_chain_target(passive, z, state, y, ratio=r, gamma=gamma)  # noqa: B023
+        )(following, ratio)
+        np.testing.assert_allclose(passive.base[x] @ by_base, truth[x], atol=1e-12)
+        np.testing.assert_allclose(other[x] @ by_chain, truth[x], atol=1e-12)
+        greedy = zlearning.greedy_target(passive, z, state, integral=passive.integral, gamma=gamma)
+        np.testing.assert_allclose(greedy, truth[x], atol=1e-12)
+
+
+@pytest.mark.parametrize("sampling", ["base", "chain", "greedy", "double"])
+def test_tables_of_a_first_exit_problem(sampling):
+    passive = first_exit()
+    truth = exact.optimal_z(passive.base, passive.costs, terminal=passive.exits)
+    uniform = jnp.where(passive.base > 0.0, 1.0, 0.0)
+    kinds = {
+        "base": FromBaseline(),
+        "chain": FromChain(uniform / jnp.sum(uniform, axis=1, keepdims=True)),
+        "greedy": Greedy(),
+        "double": Greedy(double=True),
+    }
+    patience = jnp.inf if sampling == "greedy" else 20.0
+    learned = learn_table(KEY, passive, kinds[sampling], steps=30_000, patience=patience, record=1000)
+    np.testing.assert_allclose(learned.z, truth, rtol=1e-6 if sampling == "greedy" else 0.1)
+
+
+@pytest.mark.parametrize("sampling", [FromBaseline(), Greedy()])
+def test_tables_of_discounted_and_average_problems(sampling):
+    passive = endless()
+    truth = exact.optimal_z(passive.base, passive.costs, gamma=0.8)
+    learned = learn_table(KEY, passive, sampling, steps=30_000, gamma=0.8, record=1000)
+    np.testing.assert_allclose(learned.z, truth, rtol=0.1)
+    c, z = exact.optimal_average(passive.base, passive.costs)
+    average = learn_table(KEY, passive, sampling, steps=30_000, average=True, record=1000)
+    np.testing.assert_allclose(average.average, c, rtol=0.05)
+    np.testing.assert_allclose(average.z, z, rtol=0.1)
+
+
+def test_greedy_sampling_learns_faster_than_the_baseline_chain():
+    passive = first_exit(2)
+    truth = exact.optimal_z(passive.base, passive.costs, terminal=passive.exits)
+    errors = [
+        np.mean(np.abs(np.log(learn_table(KEY, passive, kind, steps=400, record=100).history[1] / truth)))
+        for kind in (FromBaseline(), Greedy())
+    ]
+    assert errors[1] < errors[0]
+
+
+A = jnp.array([[1.0, 0.2], [-0.1, 0.9]])
+ROOT = jnp.array([[0.3, 0.0], [0.1, 0.4]])
+Q = jnp.diag(jnp.array([0.5, 0.1]))
+
+
+class LinearPassive(Passive):
+    """x' = A x + S^(1/2) xi, l = x.Q x / 2."""
+
+    def initial(self, key):
+        return jax.random.normal(key, (2,))
+
+    def step(self, key, state):
+        return A @ state + ROOT @ jax.random.normal(key, (2,))
+
+    def cost(self, state):
+        return 0.5 * state @ Q @ state
+
+
+def quadratic(x):
+    return jnp.array([1.0, x[0] ** 2, 2.0 * x[0] * x[1], x[1] ** 2]) * 0.5
+
+
+def riccati():
+    """The L-MDP of a linear chain is a linear-quadratic regulator with B = I and R = S^-1."""
+    spread = np.asarray(ROOT @ ROOT.T)
+    return scipy.linalg.solve_discrete_are(np.asarray(A), np.eye(2), np.asarray(Q), np.linalg.inv(spread)), spread
+
+
+def test_average_cost_energy_fit_with_cubature_finds_the_riccati_solution():
+    matrix, spread = riccati()
+    integral = zlearning.gauss_hermite(lambda x: A @ x, ROOT, order=12)
+    passive = LinearPassive()
+    states = jax.random.normal(KEY, (40, 2))
+
+    @eqx.filter_jit
+    def sweep(w, _):
+        targets = jax.vmap(
+            lambda x: zlearning.greedy_target(passive, lambda y: jnp.exp(-w @ quadratic(y)), x, integral=integral)
+        )(states)
+        fitted = zlearning.fit_energy(quadratic, states, targets)
+        return fitted.at[0].set(0.0), fitted[0] / 2.0  # the constant is the average cost
+
+    w, constants = jax.lax.scan(sweep, jnp.zeros(4), None, length=60)
+    np.testing.assert_allclose(w[1:], [matrix[0, 0], matrix[0, 1], matrix[1, 1]], rtol=1e-5)
+    # exp(-c) = E[exp(-xi.S^(1/2) M S^(1/2) xi / 2)] = det(I + S M)^(-1/2)
+    np.testing.assert_allclose(constants[-1], 0.5 * np.log(np.linalg.det(np.eye(2) + spread @ matrix)), rtol=1e-5)
+
+
+def test_the_optimal_chain_of_the_linear_problem_is_the_optimal_regulator():
+    matrix, spread = riccati()
+    integral = zlearning.gauss_hermite(lambda x: A @ x, ROOT, order=14)
+    m = jnp.asarray(matrix)
+    x = jnp.array([0.7, -0.4])
+
+    def z(y):
+        return jnp.exp(-0.5 * y @ m @ y)
+
+    mass = integral(z, x)
+    mean = jnp.array([integral(lambda y, i=i: z(y) * y[i], x) for i in range(2)]) / mass
+    gain = np.linalg.solve(np.linalg.inv(spread) + matrix, matrix @ np.asarray(A))
+    np.testing.assert_allclose(mean, (np.asarray(A) - gain) @ np.asarray(x), rtol=1e-6)
+
+
+def test_cubature_is_exact_to_its_degree():
+    for rule in (
+        zlearning.spherical_cubature(lambda x: A @ x, ROOT),
+        zlearning.gauss_hermite(lambda x: A @ x, ROOT, order=3),
+    ):
+        x, spread = jnp.array([1.0, -0.5]), ROOT @ ROOT.T
+        mean = A @ x
+        second = jnp.array([[rule(lambda y, i=i, j=j: y[i] * y[j], x) for j in range(2)] for i in range(2)])
+        np.testing.assert_allclose(second, jnp.outer(mean, mean) + spread, rtol=1e-10)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.8])
+def test_natural_gradient_of_a_linear_energy_is_w_minus_r(gamma):
+    passive = first_exit(3)
+    features = jnp.array(np.random.default_rng(1).normal(size=(9, 3)))
+    w = jnp.array([0.5, -0.3, 0.2])
+    chain = zlearning.energy_chain(passive, features, gamma=gamma, theta=w)
+    problem = Problem(chain, Episodic(gamma, 3), theta=w)
+    natural = jnp.linalg.solve(exact.fisher(problem, w), exact.derivative(problem, w))
+    paths, chances = enumerate_paths(problem, w)
+    batch = assemble(problem, w, paths, NoBaseline())
+    scaled = eqx.tree_at(lambda b: b.credit.move_weight, batch, batch.credit.move_weight * chances[:, None])
+    r = eqx.filter_jit(zlearning.compatible_weights)(scaled)
+    np.testing.assert_allclose(w - r, natural, atol=1e-9)
+
+
+def test_energy_chain_at_the_optimum_is_the_optimal_chain():
+    passive = first_exit(5)
+    z = exact.optimal_z(passive.base, passive.costs, terminal=passive.exits)
+    chain = zlearning.energy_chain(passive, jnp.eye(9), gamma=1.0, theta=-jnp.log(z))
+    problem = Problem(chain, Episodic(1.0, 3), theta=-jnp.log(z))
+    np.testing.assert_allclose(exact.values(problem, -jnp.log(z)), -jnp.log(z), atol=1e-10)
+    np.testing.assert_allclose(exact.derivative(problem, -jnp.log(z)), 0.0, atol=1e-10)
+
+
+def test_regression_loss_has_its_minimum_at_the_targets():
+    states = jnp.arange(4)
+    truth = jnp.array([0.3, -0.2, 0.8, 0.1])
+    loss = jax.jit(lambda w: zlearning.z_loss(lambda x, v: v[x], w, states, jnp.exp(-truth)))
+    np.testing.assert_allclose(jax.grad(loss)(truth), 0.0, atol=1e-12)
+    assert loss(truth + 0.1) > loss(truth)
