@@ -59,6 +59,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Identify and print the table."""
+    from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.parameters.path import parse
     from dso_robotics.report.identify import write_report
     from dso_robotics.report.table import identification_table
@@ -85,8 +86,7 @@ def run(args: argparse.Namespace) -> int:
         free=tuple(keys.get("free", ())),
         **{key: keys[key] for key in ("hold_out", "engine", "window", "score_window", "seed") if key in keys},
     )
-    if keys.get("engine") == "mjx":
-        _prepare_jax()
+    prepare_jax()
     from rich.console import Console
 
     with Console(stderr=True).status("reading") as status:
@@ -109,17 +109,3 @@ def run(args: argparse.Namespace) -> int:
     print(identification_table(result.summary))
     print(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}")
     return 0
-
-
-def _prepare_jax() -> None:
-    """float64, fast compilation and a cache that outlives the process: the command decides this, not the package."""
-    import os
-
-    # Without XLA's fusion emitters MJX programs compile twice as fast on a CPU and run no slower.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
-    import jax
-    import pooch
-
-    jax.config.update("jax_enable_x64", True)
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", os.path.join(pooch.os_cache("dso-robotics"), "jax"))

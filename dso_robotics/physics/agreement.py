@@ -5,6 +5,7 @@ so one number per state tests them all. C supplies central differences; where tw
 kink there (a contact, limit or friction switches), no derivative exists to compare with, and the state is counted as excluded.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -105,14 +106,20 @@ def sample_states(
     return np.array(states), np.array(ctrls), np.array(constraints)
 
 
+def converged(source: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy of `source` whose constraint solver runs to convergence."""
+    model = copy.copy(source)
+    model.opt.tolerance, model.opt.iterations = _SOLVER_TOLERANCE, _SOLVER_ITERATIONS
+    return model
+
+
 def agreement(source: mujoco.MjModel, *, count: int = 20, seed: int = 0) -> Agreement:
     """Compare step and derivatives of `source` on `count` states, the constraint solver of both run to convergence.
 
     JAX must be in float64. Raises DsoError when the differentiable engine does not support the model.
     """
-    model = mujoco.MjModel.__copy__(source)
-    states, ctrls, constraints = sample_states(model, count, seed=seed)
-    model.opt.tolerance, model.opt.iterations = _SOLVER_TOLERANCE, _SOLVER_ITERATIONS
+    states, ctrls, constraints = sample_states(source, count, seed=seed)
+    model = converged(source)
     directions = _directions(model, np.random.default_rng(seed + 1))
     began = time.perf_counter()
     run = jax.jit(_derivatives(model, directions)).lower(jnp.asarray(states[0]), jnp.asarray(ctrls[0])).compile()

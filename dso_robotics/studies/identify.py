@@ -93,6 +93,7 @@ def identify(
         cut(
             [rollout], channels, timestep=timestep, seconds=score_seconds, source=f"{log.label}, rollout {rollout.name}"
         )
+    to_mjcf(robot, vector.fields(vector.initial))  # what cannot be written back is better known before the search
     prediction, reason = _engine(study.engine, vector, windows)
     folder = folders.prepare(out, resume=resume, force=force)
     checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)

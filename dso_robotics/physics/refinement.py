@@ -1,0 +1,126 @@
+"""How the gradient of a rollout through contact moves as the time step shrinks.
+
+A discrete simulation differentiates exactly, but through a hard impact its derivative need not be near that of the motion
+it approximates: at usual time steps it can even have the wrong sign (DiffMJX, ICLR 2026). It is to be trusted where it
+stays the same on a finer time step.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+
+from dso_robotics.physics import step as physics
+from dso_robotics.physics.agreement import converged, sample_states
+from dso_robotics.physics.device import put_model
+
+_HALVINGS, _STEPS, _CANDIDATES = 3, 100, 12
+_SETTLED = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Refinement:
+    """The same physical time at ever smaller time steps.
+
+    seconds: length of the rollout. timesteps: [s]. derivatives: by name, of the sum of the final state, one for each
+    time step. touching: share of the steps (at the model's own time step) with a contact or joint limit; switches: how
+    often their number changed.
+    """
+
+    seconds: float
+    timesteps: tuple[float, ...]
+    derivatives: dict[str, tuple[float, ...]]
+    touching: float
+    switches: int
+
+    def verdict(self, name: str) -> str:
+        """One sentence: whether sign and magnitude of a derivative have settled."""
+        values = np.array(self.derivatives[name])
+        first, before, last = values[0], values[-2], values[-1]
+        if not np.isfinite(values).all():
+            return "is not finite: the simulation diverges at some time step."
+        size = np.abs(values).max()
+        if size == 0:
+            return "is exactly zero at every time step."
+        if np.abs(last - before) > _SETTLED * max(abs(last), 1e-3 * size):
+            words = "sign" if last * before < 0 else "magnitude"
+            much = abs(last - before) / max(abs(last), 1e-3 * size)
+            return f"has NOT settled: its {words} still changes (by {much:.0%}) at the smallest time steps. Do not trust it."
+        if first * last < 0:
+            return (
+                "has the WRONG SIGN at the model's time step: it settles at the opposite one. Use a smaller time step."
+            )
+        if np.abs(first - last) > _SETTLED * abs(last):
+            return f"settles, but is off by {abs(first / last - 1):.0%} at the model's time step: use a smaller one."
+        return "has settled: sign and magnitude hold at the model's time step."
+
+
+def refine(source: mujoco.MjModel, *, seed: int = 0, steps: int = _STEPS) -> Refinement:
+    """Differentiate a rollout of `steps` steps, and of twice, four and eight times as many of the same total length.
+
+    The rollout is the one of several random ones on which most contacts and limits switch; its control is held. The
+    derivatives are along a random direction of unit length of the initial velocity, and along a random relative change
+    of all body masses. JAX must be in float64. Raises DsoError when the differentiable engine does not support the model.
+    """
+    model = converged(source)
+    state, ctrl, touching, switches = _start(model, steps, seed)
+    rng = np.random.default_rng(seed + 1)
+    push = rng.normal(size=model.nv)
+    push /= np.linalg.norm(push)
+    mass = np.asarray(model.body_mass) * rng.uniform(0.5, 1.5, model.nbody) * rng.choice([-1, 1], model.nbody)
+    run = jax.jit(_slopes(model, state, ctrl, push, mass))
+    timesteps, found = [], []
+    for k in range(_HALVINGS + 1):
+        timesteps.append(model.opt.timestep / 2**k)
+        found.append(np.asarray(run(timesteps[-1], steps * 2**k)))
+    pairs = zip(("initial velocity", "body masses"), np.array(found).T, strict=True)
+    derivatives = {name: tuple(v.tolist()) for name, v in pairs}
+    return Refinement(steps * timesteps[0], tuple(timesteps), derivatives, touching, switches)
+
+
+def _start(model: mujoco.MjModel, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, float, int]:
+    """State and control from which most constraints switch within `steps`; the share of steps with any; the switches."""
+    states, ctrls, _ = sample_states(model, _CANDIDATES, seconds=0.5, seed=seed)
+    data, best = mujoco.MjData(model), (states[0], ctrls[0], 0.0, -1)
+    kinds = (mujoco.mjtConstraint.mjCNSTR_FRICTION_DOF, mujoco.mjtConstraint.mjCNSTR_FRICTION_TENDON)
+    for state, ctrl in zip(states, ctrls, strict=True):
+        mujoco.mj_resetData(model, data)
+        data.qpos[:], data.qvel[:], data.act[:] = np.split(state, [model.nq, model.nq + model.nv])
+        data.ctrl[:] = ctrl
+        counts = []
+        for _ in range(steps):
+            mujoco.mj_step(model, data)
+            counts.append(data.nefc - data.ne - np.isin(data.efc_type, kinds).sum())
+        if not np.isfinite(data.qpos).all():
+            continue
+        switches = int((np.diff(counts) != 0).sum())
+        if switches > best[3]:
+            best = (state, ctrl, float(np.mean(np.array(counts) > 0)), switches)
+    return best
+
+
+def _slopes(model: mujoco.MjModel, state: np.ndarray, ctrl: np.ndarray, push: np.ndarray, mass: np.ndarray):
+    """Function of time step and number of steps: derivatives of the final state's sum along `push` and `mass`."""
+    made, nq, nv = put_model(model), model.nq, model.nv
+
+    def slopes(timestep: Float[Array, ""], steps: int) -> Float[Array, "2"]:
+        def total(amounts: Float[Array, "2"]) -> Array:
+            changed = made.replace(
+                body_mass=jnp.asarray(model.body_mass, float) + amounts[1] * mass,
+                opt=made.opt.replace(timestep=jnp.asarray(timestep, float)),
+            )
+            begin = physics.make_state(
+                changed,
+                jnp.asarray(state[:nq]),
+                jnp.asarray(state[nq : nq + nv]) + amounts[0] * push,
+                jnp.asarray(state[nq + nv :]),
+            )
+            end = jax.lax.fori_loop(0, steps, lambda _, s: physics.advance(changed, s, jnp.asarray(ctrl)), begin)
+            return end.qpos.sum() + end.qvel.sum() + end.act.sum()
+
+        return jax.jacfwd(total)(jnp.zeros(2))
+
+    return slopes
