@@ -38,6 +38,7 @@ class WindowedIdentification:
         self.vector, self.windows, self.prediction = vector, windows, prediction
         self.learn_noise, self.free_starts = learn_noise, free_starts
         self._tangent = Tangent(vector.mj)
+        self._latest: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._seen = np.isfinite(windows.measured)
         members = windows.rollout[None] == np.arange(len(windows.rollouts))[:, None]
         self._members = members.astype(float)
@@ -50,7 +51,11 @@ class WindowedIdentification:
 
     def error(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Prediction minus measurement (B, S, C) in the channels' units, zero where nothing was measured."""
-        return np.where(self._seen, self.prediction.predict(z, start) - self._measured, 0.0)
+        # A step is accepted for its residual and then re-weighted: the same point again, and a simulation saved.
+        if self._latest is None or self._latest[0] is not z or self._latest[1] is not start:
+            error = np.where(self._seen, self.prediction.predict(z, start) - self._measured, 0.0)
+            self._latest = (z, start, error)
+        return self._latest[2]
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Errors over noise scales (B, S*C)."""
