@@ -265,7 +265,7 @@ class _Normal:
         inverse = np.linalg.pinv(hessian * np.outer(self.scale, self.scale), rcond=1e-14, hermitian=True)
         scores = self.scores() * self.scale
         scores = scores - scores.mean(0)
-        deviation = np.sqrt(np.einsum("ij,bj,bk,ki->i", inverse, scores, scores, inverse, optimize=True))
+        deviation = np.sqrt(((scores @ inverse) ** 2).sum(0))
         return bool(np.all(np.abs(step / self.scale) <= tolerance * deviation))
 
     def active(self, z: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

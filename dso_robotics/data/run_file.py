@@ -47,9 +47,9 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
                     "this is not a run file of this version of dso, so run the study again."
                 )
             tree = _read(file)
-    except (OSError, KeyError, RuntimeError) as error:
+            return tree, json.loads(tree.pop("study")), tree.pop("model")
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise DsoError(f"{path}: the run file is damaged ({error}); run the study again without --resume.") from error
-    return tree, json.loads(tree.pop("study")), tree.pop("model")
 
 
 def _write(group: h5py.Group, tree: Tree) -> None:

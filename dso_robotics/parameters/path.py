@@ -9,7 +9,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.families import FAMILIES, PSEUDO_INERTIA, REFUSED, SYNONYMS, Family, unsupported
 from dso_robotics.physics.model import Robot, nearest
 
-_PATH = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>.+)/(?P<field>[a-z_]+)(\[(?P<index>\d+)\])?$")
+_PATH = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>.+)/(?P<field>[a-z_]+)(\[(?P<index>\d{1,6})\])?$")
 _NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)"
 
 

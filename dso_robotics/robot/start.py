@@ -5,6 +5,7 @@ import numpy as np
 
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.data.windows import Windows
+from dso_robotics.errors import DsoError
 from dso_robotics.physics.batch import BatchEngine
 
 # Velocities without a sensor come from a line through this many seconds of positions.
@@ -26,6 +27,12 @@ def guess(windows: Windows, model: mujoco.MjModel) -> np.ndarray:
         samples = windows.sample[mine, 0]
         recorded = np.full((len(rollout.time), states.shape[1]), np.nan)
         _from_sensors(recorded, rollout, windows, model)
+        for name, values, wanted in (("qpos", rollout.qpos, model.nq), ("qvel", rollout.qvel, model.nv)):
+            if values is not None and values.shape[1] != wanted:
+                raise DsoError(
+                    f"rollout {rollout.name!r}: its {name} has {values.shape[1]} columns and the model's has {wanted}; give "
+                    f"the model the log was recorded from, or remove {name} from the log."
+                )
         if rollout.qpos is not None:
             recorded[:, : model.nq] = rollout.qpos
         if rollout.qvel is not None:

@@ -43,11 +43,28 @@ class Checkpoint:
                 f"{self.path}: --resume needs the study that was begun, but {', '.join(changed)} differ(s); "
                 "give the same arguments, or another --out for a new run."
             )
-        if tree["status"] == "finished":
-            raise DsoError(f"{self.path}: this run has finished already; its result is in {folder}.")
-        state, history = tree["state"], tree["history"]
-        self._history = list(zip(*(history[name] for name in _COLUMNS), strict=True))[:-1]
-        self.state = (state["z"], state["start"], state["sigma"], int(state["stage"]), float(state["damping"]))
+        try:
+            if tree["status"] == "finished":
+                raise DsoError(f"{self.path}: this run has finished already; its result is in {folder}.")
+            state, history = tree["state"], tree["history"]
+            self._history = list(zip(*(history[name] for name in _COLUMNS), strict=True))[:-1]
+            z, x, sigma = (np.asarray(state[name], float) for name in ("z", "start", "sigma"))
+            stage, damping = int(state["stage"]), float(state["damping"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DsoError(
+                f"{self.path}: the run file is damaged ({error}); run the study again without --resume."
+            ) from error
+        if z.shape != (self._vector.size,) or x.ndim != 2 or sigma.ndim != 2 or stage not in (0, 1):
+            raise DsoError(f"{self.path}: what it holds does not fit the study; run the study again without --resume.")
+        self.state = (z, x, sigma, stage, damping)
+
+    def fits(self, windows: int, width: int, recordings: int, channels: int) -> None:
+        """Raise DsoError when a resumed state is not that of these windows: the log or the model has changed since."""
+        if self.state and (self.state[1].shape != (windows, width) or self.state[2].shape != (recordings, channels)):
+            raise DsoError(
+                f"{self.path}: --resume needs the log and the model that the run was begun with, and one of them has "
+                "changed; choose another --out for a new run."
+            )
 
     def save(self, stage: int, record: Record, x: np.ndarray, sigma: np.ndarray) -> None:
         """Store one accepted iteration."""

@@ -18,8 +18,12 @@ def prepare(out: str | Path, *, resume: bool, force: bool) -> Path:
       DsoError: it holds something already (and neither `resume` nor `force` was asked for), or there is nothing to resume.
     """
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise DsoError(f"--out {folder}: this is a file; name a folder.")
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise DsoError(f"--out {folder}: this is a file; name a folder.")
+    except (OSError, ValueError) as error:
+        name = str(folder)[:80]
+        raise DsoError(f"--out {name!r}: no folder can have this name ({error.args[-1]}); choose another.") from error
     if resume:
         if not (folder / RUN).is_file():
             raise DsoError(f"--resume: {folder} has no {RUN} to go on from; leave --resume out to start a new run.")

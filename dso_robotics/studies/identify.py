@@ -95,10 +95,13 @@ def identify(
         )
     to_mjcf(robot, vector.fields(vector.initial))  # what cannot be written back is better known before the search
     prediction, reason = _engine(study.engine, vector, windows)
+    x = start.guess(windows, robot.mj)
     folder = folders.prepare(out, resume=resume, force=force)
     checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
+    width = robot.mj.nq + robot.mj.nv + robot.mj.na
+    checkpoint.fits(len(windows), width, len(windows.rollouts), len(channels.sensor_names))
 
-    solution, problem = _search(vector, windows, prediction, robot, checkpoint, began, progress)
+    solution, problem = _search(vector, windows, prediction, x, robot, checkpoint, began, progress)
     spread = uncertainty(solution, vector.scale)
     progress(Progress("evaluating", len(solution.history), solution.cost, time.perf_counter() - began))
     sigma = problem.pooled_sigma()
@@ -180,13 +183,14 @@ def _search(
     vector: ParameterVector,
     windows: Windows,
     prediction: Prediction,
+    x: np.ndarray,
     robot: Robot,
     checkpoint: Checkpoint,
     began: float,
     progress: Callable[[Progress], None],
 ) -> tuple[gauss_newton.Solution, WindowedIdentification]:
     """Two stages: start states as measured (robust far from the answer), then start states estimated too."""
-    z, x, sigma, first, damping = vector.initial, start.guess(windows, robot.mj), None, 0, gauss_newton.Settings.damping
+    z, sigma, first, damping = vector.initial, None, 0, gauss_newton.Settings.damping
     if checkpoint.state:
         z, x, sigma, first, damping = checkpoint.state
     solution = problem = None

@@ -121,6 +121,7 @@ def test_a_forged_huge_shape_is_refused_before_it_is_read(files, capfd):
         ([FREE, "--window=100"], ["--window", "shorter"]),
         ([FREE, "--engine=warp"], ["warp", "mujoco"]),
         ([FREE, "--resume"], ["--resume", "run.h5"]),
+        (["--free=body/pole/ipos[" + "9" * 5000 + "]"], ["not a parameter path"]),
         ([FREE, "--study=nothere.toml"], ["nothere.toml"]),
     ],
 )

@@ -1,5 +1,6 @@
 """Identification end to end: truth recovered, intervals honest, files as the contract says, resume to the same numbers."""
 
+import dataclasses
 import json
 
 import h5py
@@ -184,3 +185,25 @@ def test_both_engines_find_the_same_optimum(pendulum, result, tmp_path):
     expected = result[1]
     np.testing.assert_allclose(found.solution.z, expected.solution.z, rtol=1e-4)
     np.testing.assert_allclose(found.uncertainty.std, expected.uncertainty.std, rtol=1e-2)
+
+
+def test_a_damaged_run_file_is_refused(pendulum, result, tmp_path):
+    for name in ("state", "history", "study", "status"):
+        out = tmp_path / name
+        out.mkdir()
+        (out / "run.h5").write_bytes((result[0] / "run.h5").read_bytes())
+        with h5py.File(out / "run.h5", "r+") as file:
+            if name != "status":
+                file["status"][()] = "running"
+            del file[name]
+        with pytest.raises(DsoError, match="damaged"):
+            identify(study(pendulum), out, resume=True)
+
+
+def test_a_recorded_state_of_another_model_is_refused(pendulum, tmp_path):
+    log = record(0)
+    wide = [dataclasses.replace(r, qpos=np.zeros((len(r.time), 3))) for r in log.rollouts]
+    write_log(tmp_path / "log.h5", dataclasses.replace(log, rollouts=tuple(wide)))
+    with pytest.raises(DsoError, match=r"qpos has 3 columns and the model's has 1"):
+        identify(study(pendulum, logs=(str(tmp_path / "log.h5"),)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
