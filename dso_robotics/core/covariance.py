@@ -1,30 +1,39 @@
 """Uncertainty of a least-squares estimate, and the directions its data cannot see."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dso_robotics.core.gauss_newton import Solution
+if TYPE_CHECKING:
+    from dso_robotics.core.gauss_newton import Solution
 
 # With fewer blocks than this many for each coordinate, the spread of their scores is too poor an estimate of the noise.
-_BLOCKS_PER_COORDINATE = 3
+BLOCKS_PER_COORDINATE = 3
+# Variance, in sizes squared, of a direction without any curvature: as good as infinite, and still a number.
+NOWHERE = 1e12
 
 
 @dataclasses.dataclass(frozen=True)
 class Uncertainty:
     """Covariance of the coordinates.
 
-    covariance: (n, n); rows of coordinates at a bound are those of the problem without bounds.
+    covariance: (n, n). A direction the data cannot see has the prior's width, or without a prior a standard deviation of a
+      million sizes. Coordinates at a bound have the variance they would have without bounds, and covary with no other.
+    centre: (n,) what the intervals lie about: the estimate, or where a coordinate at a bound would go without it.
     correlation: (n, n) in [-1, 1].
     method: "jackknife" when the estimate's changes without each block were used (right also when residuals are correlated
       in time or the model is not exact), "likelihood" when only the noise scales were.
-    unseen: (m, n) unit directions, in coordinates divided by their size, whose standard deviation exceeds `vague`.
+    unseen: (m, n) directions, in coordinates divided by their size, that span what the data alone know worse than `vague`.
+    blocks: how many there were; fewer than BLOCKS_PER_COORDINATE for each free coordinate leave only the likelihood.
     """
 
     covariance: np.ndarray
+    centre: np.ndarray
     correlation: np.ndarray
     method: str
     unseen: np.ndarray
+    blocks: int
 
     @property
     def std(self) -> np.ndarray:
@@ -32,7 +41,7 @@ class Uncertainty:
         return np.sqrt(np.diag(self.covariance))
 
 
-def uncertainty(solution: Solution, scale: np.ndarray, *, vague: float = 1.0) -> Uncertainty:
+def uncertainty(solution: "Solution", scale: np.ndarray, *, vague: float = 1.0) -> Uncertainty:
     """Covariance of `solution.z` by the linearised delete-one-block jackknife.
 
     Without block b the estimate would move by (H - H_b)^-1 s_b, with s_b its score and H_b its share of the Hessian; the sum
@@ -42,51 +51,98 @@ def uncertainty(solution: Solution, scale: np.ndarray, *, vague: float = 1.0) ->
     neighbouring residuals alike, and the plain inverse Hessian then promises far too much. `scale` (n,) are typical sizes;
     a direction whose standard deviation is more than `vague` of them, and of the values, is reported as unseen.
     """
-    n = len(scale)
-    free = np.flatnonzero(~solution.active)
-    everything = _inverse(solution.information * np.outer(scale, scale))
-    scaled = everything.copy()
-    method = "likelihood"
-    if len(free):
-        part = _inverse((solution.information * np.outer(scale, scale))[np.ix_(free, free)])
-        scores = (solution.scores * scale)[:, free]
-        blocks = len(scores)
-        if blocks >= _BLOCKS_PER_COORDINATE * len(free):
-            shares = (solution.block_information * np.outer(scale, scale))[:, free][:, :, free]
-            # How the estimate would move without each block: scores alone shrink where one block has much of the say.
-            kept = np.eye(len(free)) - shares @ part
-            moves = np.linalg.solve(kept, scores[..., None])[..., 0] @ part
-            jackknife = moves.T @ moves
-            if np.isfinite(jackknife).all():
-                part, method = jackknife, "jackknife"
-        scaled[np.ix_(free, free)] = part
+    n, free = len(scale), np.flatnonzero(~solution.active)
+    size = np.maximum(scale, np.abs(solution.z))
+    unit = np.outer(size, size)
+    hessian, prior = solution.information * unit, solution.prior_information * unit
+    scores, shares = solution.scores * size, solution.block_information * unit
+    blocks = len(scores)
+    # A bound that holds leaves a gradient, which is no scatter: it is taken out of the problem without bounds.
+    parts = [(np.arange(n), scores - scores.mean(0) * solution.active), (free, scores)]
+    enough = blocks >= BLOCKS_PER_COORDINATE * len(free)
+
+    def both(method: str) -> list[np.ndarray]:
+        return [
+            spread(
+                hessian[np.ix_(i, i)], s[:, i], shares[:, i][:, :, i], prior[np.ix_(i, i)], method=method, vague=vague
+            )
+            for i, s in parts
+        ]
+
+    method = "jackknife" if enough else "likelihood"
+    whole, part = both(method)
+    if not (np.isfinite(whole).all() and np.isfinite(part).all()):
+        method = "likelihood"
+        whole, part = both(method)
+    inner, centre = np.ix_(free, free), solution.z.copy()
+    scaled = np.diag(np.diag(whole))
+    scaled[inner] = part
+    if len(free) < n:
+        pull = (scores.sum(0) + solution.prior_gradient * size) * solution.active
+        centre -= solution.active * size * np.linalg.lstsq(hessian, pull, rcond=1e-12)[0]
     deviation = np.sqrt(np.maximum(np.diag(scaled), 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = scaled / np.outer(deviation, deviation)
     correlation = np.where(np.isfinite(correlation), np.clip(correlation, -1, 1), 0.0)
     np.fill_diagonal(correlation, 1.0)
-    covariance = scaled * np.outer(scale, scale)
-    size = np.maximum(scale, np.abs(solution.z))
-    return Uncertainty(covariance, correlation, method, _unseen(covariance / np.outer(size, size), free, n, vague))
+    unseen = _unseen(scaled[inner], (hessian - prior)[inner], free, n, vague)
+    return Uncertainty(scaled * unit, centre, correlation, method, unseen, blocks)
 
 
-def _inverse(hessian: np.ndarray) -> np.ndarray:
-    """Inverse of a positive semidefinite matrix; directions of no curvature get a huge but finite variance."""
-    if not len(hessian):
-        return hessian
+def spread(
+    hessian: np.ndarray,
+    scores: np.ndarray,
+    shares: np.ndarray,
+    prior: np.ndarray,
+    *,
+    method: str = "jackknife",
+    vague: float = 1.0,
+) -> np.ndarray:
+    """Covariance (n, n) from the Hessian (n, n), block scores (B, n), block Hessians (B, n, n) and the prior's Hessian.
+
+    All are in coordinates divided by their sizes. The prior counts as one more observation, whose scatter is its own Hessian:
+    where the data say nothing its width remains. Directions whose inverse curvature exceeds `vague` squared, on which blocks
+    cannot disagree because they say nothing, keep that inverse curvature. NaN when the jackknife does not exist.
+    """
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
-    floor = 1e-14 * max(float(values[-1]), 1e-100)
-    return (vectors / np.maximum(values, floor)) @ vectors.T
+    seen = values > vague**-2
+    known, blind = vectors[:, seen], vectors[:, ~seen]
+    part = (known / values[seen]) @ known.T
+    floor = (blind / np.maximum(values[~seen], 1 / NOWHERE)) @ blind.T
+    if method != "jackknife":
+        return part + floor
+    # How the estimate would move without each block: scores alone shrink where one block has much of the say.
+    kept = np.eye(len(hessian)) - shares @ part
+    try:
+        moves = np.linalg.solve(kept, scores[..., None])[..., 0] @ part
+    except np.linalg.LinAlgError:
+        return np.full_like(hessian, np.nan)
+    return moves.T @ moves + part @ prior @ part + floor
 
 
-def _unseen(scaled: np.ndarray, free: np.ndarray, n: int, vague: float) -> np.ndarray:
-    if not len(free):
-        return np.zeros((0, n))
-    values, vectors = np.linalg.eigh(scaled[np.ix_(free, free)])
+def _unseen(covariance: np.ndarray, data: np.ndarray, free: np.ndarray, n: int, vague: float) -> np.ndarray:
+    """Directions (m, n) vague in `covariance`, or in what the Hessian of the data alone leaves open."""
+    values, vectors = np.linalg.eigh((data + data.T) / 2)
+    blind = vectors[:, values <= vague**-2]
+    open_ended = (blind / np.maximum(values[values <= vague**-2], 1 / NOWHERE)) @ blind.T
+    values, vectors = np.linalg.eigh(covariance + open_ended)
     chosen = vectors[:, np.sqrt(np.maximum(values, 0.0)) > vague].T[::-1]
     directions = np.zeros((len(chosen), n))
-    directions[:, free] = chosen
+    directions[:, free] = _sparse(chosen)
     return directions
+
+
+def _sparse(rows: np.ndarray) -> np.ndarray:
+    """Rows that span the same space, each with as few numbers as elimination leaves; what is unseen is the space."""
+    rows = rows.copy()
+    for i in range(len(rows)):
+        pivot = np.unravel_index(np.argmax(np.abs(rows[i:])), rows[i:].shape)
+        first, column = i + int(pivot[0]), int(pivot[1])
+        rows[[i, first]] = rows[[first, i]]
+        rows[i] /= rows[i, column]
+        others = np.arange(len(rows)) != i
+        rows[others] -= rows[others, column][:, None] * rows[i]
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
 
 
 def describe(directions: np.ndarray, names: tuple[str, ...], *, least: float = 0.25) -> list[str]:

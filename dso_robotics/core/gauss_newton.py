@@ -16,6 +16,9 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 
+# Curvature, in coordinates divided by their scale, below which a coordinate has no say in the cost.
+_NO_CURVATURE = 1e-6
+
 
 class StartError(DsoError):
     """The cost is not finite at the start point, so there is nothing to search from."""
@@ -71,7 +74,8 @@ class Solution:
       covariance of z where no bound is active.
     scores: (B, n) each block's gradient with its private unknowns eliminated; they sum to zero at an inner optimum, and
       their spread is what the data themselves say about the noise (sandwich covariance).
-    block_information: (B, n, n) each block's share of `information`; what is left over is the prior's.
+    block_information: (B, n, n) each block's share of `information`; prior_information: (n, n) and
+      prior_gradient: (n,) the prior's.
     active: (n,) True where a bound holds the coordinate.
     evaluations: residual evaluations, one for each linearisation included.
     """
@@ -84,6 +88,8 @@ class Solution:
     information: np.ndarray
     scores: np.ndarray
     block_information: np.ndarray
+    prior_information: np.ndarray
+    prior_gradient: np.ndarray
     active: np.ndarray
     history: tuple[Record, ...]
     evaluations: int
@@ -182,6 +188,8 @@ def solve(
         information=normal.information(),
         scores=normal.scores(),
         block_information=normal.block_information(),
+        prior_information=normal.prior / np.outer(scale, scale),
+        prior_gradient=normal.prior_gradient / scale,
         active=normal.active(z, low, high),
         history=tuple(history),
         evaluations=evaluations,
@@ -204,11 +212,13 @@ class _Normal:
         self.scale = scale
         self.cost = float(0.5 * np.sum(r**2) + 0.5 * np.sum(prior**2)) + problem.log_scale()
         self.zz_blocks = np.swapaxes(jz, 1, 2) @ jz
-        self.zz = self.zz_blocks.sum(0) + prior_jacobian.T @ prior_jacobian
+        self.prior = prior_jacobian.T @ prior_jacobian
+        self.zz = self.zz_blocks.sum(0) + self.prior
         self.zx = np.swapaxes(jz, 1, 2) @ jx
         self.xx = np.swapaxes(jx, 1, 2) @ jx
         self.gb = (np.swapaxes(jz, 1, 2) @ r[..., None])[..., 0]
-        self.gz = self.gb.sum(0) + prior_jacobian.T @ prior
+        self.prior_gradient = prior_jacobian.T @ prior
+        self.gz = self.gb.sum(0) + self.prior_gradient
         self.gx = (np.swapaxes(jx, 1, 2) @ r[..., None])[..., 0]
 
     def _private(self, damping: float) -> np.ndarray:
@@ -269,9 +279,9 @@ class _Normal:
         return bool(np.all(np.abs(step / self.scale) <= tolerance * deviation))
 
     def active(self, z: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Coordinates at a bound, to a millionth of their scale."""
-        near = 1e-6 * self.scale
-        return (z <= low + near) | (z >= high - near)
+        """Coordinates that a bound holds, to a millionth of their scale; one that no residual sees is held by nothing."""
+        near, hessian = 1e-6 * self.scale, self._schur(0.0)[0]
+        return ((z <= low + near) | (z >= high - near)) & (np.diag(hessian) > _NO_CURVATURE)
 
     def stationary(self, z: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
         """Whether the full Gauss-Newton step would lower the cost by less than a millionth of it."""

@@ -153,6 +153,11 @@ def _full_inertia(target: Target, given: Declaration, robot: Robot) -> Parameter
             f"{target.path}: a full inertia has ten numbers, so =INIT and @LOW:HIGH do not apply; its start is the body in "
             "the model, and every value the search can reach is a possible body."
         )
+    if given.prior is not None:
+        raise DsoError(
+            f"{target.path}: a full inertia has ten numbers and a weak prior of its own about the model's body, so one "
+            "more does not apply; free body/NAME/mass, ipos or diaginertia to give those a prior."
+        )
     axes = inertia.rotation(model.body_iquat[body])
     tensor = axes @ np.diag(model.body_inertia[body]) @ axes.T
     try:

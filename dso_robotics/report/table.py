@@ -9,7 +9,7 @@ def identification_table(summary: Mapping[str, Any]) -> str:
     rows = [("parameter", "start", "value", "95% interval", "unit", "")]
     for path, p in summary["parameters"].items():
         interval = f"{_number(p['low95'])} .. {_number(p['high95'])}"
-        held = "at bound" if p["at_bound"] else ""
+        held = "at bound" if p["at_bound"] else "" if p.get("determined", True) else "not determined"
         rows.append((path, _number(p["initial"]), _number(p["value"]), interval, p["unit"], held))
     blocks = [columns(rows, "<>>^<<")]
     fit = summary["fit"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from dso_robotics import __version__
 from dso_robotics.core import gauss_newton
-from dso_robotics.core.covariance import Uncertainty, describe, uncertainty
+from dso_robotics.core.covariance import Uncertainty, uncertainty
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.log import merge_logs, problems, read_log
 from dso_robotics.data.match import Channels, match_channels
@@ -113,7 +113,10 @@ def identify(
         for name, part in parts.items()
         if part
     }
-    warnings = [*channels.warnings, *problems(log), *summaries.warnings(vector, solution, spread, evaluations)]
+    table = summaries.parameters(vector, solution, spread)
+    left_open = summaries.unseen(vector, table, spread)
+    found = summaries.warnings(vector, solution, spread, evaluations, left_open)
+    warnings = [*channels.warnings, *problems(log), *found]
     summary = {
         "command": "identify",
         "version": __version__,
@@ -125,7 +128,7 @@ def identify(
         "message": solution.message,
         "evaluations": solution.evaluations,
         "simulated_steps": prediction.steps,
-        "parameters": summaries.parameters(vector, solution, spread),
+        "parameters": table,
         "noise": {
             n: {"value": float(s), "unit": u}
             for n, s, u in zip(channels.sensor_names, sigma, channels.sensor_units, strict=True)
@@ -139,7 +142,7 @@ def identify(
             "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
             "start": {k: e.start for k, e in evaluations.items()},
         },
-        "uncertainty": {"method": spread.method, "unseen": describe(spread.unseen, vector.coordinate_names)},
+        "uncertainty": {"method": spread.method, "windows": spread.blocks, "unseen": list(left_open)},
         "warnings": warnings,
     }
     result = Identified(study, robot, vector, channels, solution, spread, sigma, evaluations, summary)

@@ -1,37 +1,55 @@
 """What an identification found, in the words and numbers of summary.json (contract 1)."""
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from dso_robotics.core.covariance import Uncertainty, describe
+from dso_robotics.core.covariance import BLOCKS_PER_COORDINATE, Uncertainty, describe
 from dso_robotics.core.gauss_newton import Solution
 from dso_robotics.data.match import Channels
+from dso_robotics.parameters.families import FAMILIES
+from dso_robotics.parameters.parameter import Parameter
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.studies.evaluate import Evaluation
 
 _Z95 = 1.959963984540054
+# Draws behind the interval of a number that is no coordinate itself: its ends are then known to about one percent.
+_DRAWS = 20_000
+# A standard deviation beyond so many sizes is no number to print.
+_ENDLESS = 1e3
+# Data that shrink a prior's standard deviation by less than to this share of it have told nothing.
+_NEWS = 0.7
+_MOSTLY = 0.9
 # Two numbers correlated beyond this are named: their sum or difference is known far better than either.
 _STRONG = 0.98
 
 
 def parameters(vector: ParameterVector, solution: Solution, spread: Uncertainty) -> dict[str, Any]:
-    """The table of contract 1: each physical number with its start and its 95% interval, within the bounds."""
+    """The table of contract 1: each physical number with its start and its 95% interval, within what is possible.
+
+    A plain number's interval is its value and 1.96 standard deviations to both sides, within the bounds; at a bound it holds
+    95% of what the bound leaves of the normal distribution without it. A full inertia's are the quantiles of bodies drawn in
+    log-Cholesky coordinates, where every draw is a possible body: no negative mass.
+    `determined` is False for a number that the data leave as wide as its prior, its bounds or its own size.
+    """
     blocks, begin, table = vector.split(solution.z), 0, {}
+    _, std, which = vector.prior
+    prior = np.full(vector.size, np.inf)
+    prior[which] = std
     for p in vector.parameters:
         here = slice(begin, begin + p.size)
         begin += p.size
-        value, z = p.report(blocks[p.path]), blocks[p.path]
-        h = 1e-6 * p.scale
-        jacobian = np.stack([(p.report(z + d) - p.report(z - d)) / (2 * d.sum()) for d in np.diag(h)], -1)
-        deviation = np.sqrt(np.maximum(np.diag(jacobian @ spread.covariance[here, here] @ jacobian.T), 0.0))
-        low, high = value - _Z95 * deviation, value + _Z95 * deviation
+        z = blocks[p.path]
+        value, initial = p.report(z), p.report(p.initial)
+        covariance, active = spread.covariance[here, here], solution.active[here]
         if p.factor is None:
-            low, high = np.maximum(low, np.minimum(p.low, value)), np.minimum(high, np.maximum(p.high, value))
-        at_bound = (
-            solution.active[here] if p.factor is None else np.full(len(p.labels), bool(solution.active[here].any()))
-        )
-        initial = p.report(p.initial)
+            low, high, determined = _plain_interval(
+                p, z, spread.centre[here], np.sqrt(np.diag(covariance)), prior[here], active
+            )
+        else:
+            low, high, determined = _drawn_interval(p, z, covariance, prior[here])
+            active = np.full(len(p.labels), bool(active.any()))
         for i, label in enumerate(p.labels):
             table[label] = {
                 "value": float(value[i]),
@@ -39,9 +57,77 @@ def parameters(vector: ParameterVector, solution: Solution, spread: Uncertainty)
                 "unit": p.units[i],
                 "low95": float(low[i]),
                 "high95": float(high[i]),
-                "at_bound": bool(at_bound[i]),
+                "at_bound": bool(active[i]),
+                "determined": bool(determined[i]),
             }
     return table
+
+
+Interval = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _plain_interval(
+    p: Parameter, z: np.ndarray, centre: np.ndarray, deviation: np.ndarray, prior: np.ndarray, active: np.ndarray
+) -> Interval:
+    """Both ends (k,) and whether the data determine the numbers (k,)."""
+    size = np.maximum(p.scale, np.abs(z))
+    half = np.where(deviation > _ENDLESS * size, np.inf, _Z95 * deviation)
+    for i in np.flatnonzero(active):
+        half[i] = _beyond_bound(-abs(centre[i] - z[i]), deviation[i])
+    low, high = np.maximum(z - half, np.minimum(p.low, z)), np.minimum(z + half, np.maximum(p.high, z))
+    return low, high, (deviation <= size) & (deviation < _NEWS * prior)
+
+
+def _beyond_bound(centre: float, deviation: float) -> float:
+    """How far from a bound at 0 a normal variable of `centre` below 0 is in 95% of the cases in which it is above 0."""
+    normal = NormalDist()
+    x = max(centre / deviation, -35.0) if deviation > 0 else 0.0
+    return deviation * (x - normal.inv_cdf(0.05 * normal.cdf(x)))
+
+
+def _drawn_interval(p: Parameter, z: np.ndarray, covariance: np.ndarray, prior: np.ndarray) -> Interval:
+    """As `_plain_interval`, for numbers that are no coordinates themselves."""
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    normal = np.random.default_rng(0).normal(size=(_DRAWS // 2, len(z)))
+    change = np.concatenate([normal, -normal]) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    value, drawn = p.report(z), p.report(np.clip(z + change, p.low, p.high))
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    h = 1e-6 * p.scale
+    jacobian = np.stack([(p.report(z + d) - p.report(z - d)) / (2 * d.sum()) for d in np.diag(h)], -1)
+    known = np.einsum("ik,kl,il->i", jacobian, covariance, jacobian)
+    guessed = np.einsum("ik,k,ik->i", jacobian, prior**2, jacobian)
+    return np.minimum(low, value), np.maximum(high, value), np.sqrt(known) < _NEWS * np.sqrt(guessed)
+
+
+def unseen(vector: ParameterVector, table: dict[str, Any], spread: Uncertainty) -> dict[str, str]:
+    """What the data leave open, in words, each with advice: directions of plain numbers, and numbers of full inertias."""
+    inertial, begin = np.zeros((len(vector.parameters), vector.size), bool), 0
+    for i, p in enumerate(vector.parameters):
+        inertial[i, begin : begin + p.size] = p.factor is not None
+        begin += p.size
+    # A body's unseen directions alone are many and in coordinates nobody measures: its numbers are named instead.
+    own = ((spread.unseen**2) @ inertial.T.astype(float)).max(1, initial=0.0) > _MOSTLY
+    found = {}
+    for direction in spread.unseen[~own]:
+        (text,) = describe(direction[None], vector.coordinate_names)
+        if text in vector.coordinate_names:
+            found[text] = (
+                "its value is where the search happened to end and its interval that of its bounds or prior. Fix it, give "
+                "a prior, or record motions that excite it."
+            )
+        else:
+            found[text] = (
+                "only what is perpendicular to it. Fix one of these, give a prior, or record motions that excite them "
+                "differently."
+            )
+    for p in vector.parameters:
+        left = [label[len(p.path) + 1 : -1] for label in p.labels if not table[label]["determined"]]
+        if p.factor is not None and left:
+            found[f"{', '.join(left)} of {p.path}"] = (
+                "their intervals are those of the weak prior, a factor e about the model's body. Free body/*/mass or "
+                "body/*/ipos alone, or record motions about other axes."
+            )
+    return found
 
 
 def fit(channels: Channels, evaluation: Evaluation) -> dict[str, Any]:
@@ -57,11 +143,19 @@ def fit(channels: Channels, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def _is_none(name: str, value: float) -> bool:
+    """Whether a number is at the zero below which physics has nothing, as for friction."""
+    kind, _, rest = name.partition("+")[0].partition("/")
+    family = FAMILIES.get((kind, rest.rpartition("/")[2].partition("[")[0]))
+    return family is not None and family.low == 0 and abs(value) <= 1e-300
+
+
 def warnings(
     vector: ParameterVector,
     solution: Solution,
     spread: Uncertainty,
     evaluations: dict[str, Evaluation],
+    left_open: dict[str, str],
 ) -> list[str]:
     """What a user should know before believing the result, each with its cure."""
     found, names = [], vector.coordinate_names
@@ -70,14 +164,23 @@ def warnings(
             f"The search did not converge: {solution.message}. Values and intervals are those of where it stopped."
         )
     held = [names[i] for i in np.flatnonzero(solution.active)]
-    if held:
+    none = [name for name in held if _is_none(name, solution.z[names.index(name)])]
+    if none:
         found.append(
-            f"At a bound: {', '.join(held)}. The bound, not the data, sets the value; widen it or fix the number."
+            f"At a bound: {', '.join(none)}. Zero is the least there can be of it, and the data ask for less: leave it out, or "
+            "look for an effect that the model lacks."
         )
-    for text in describe(spread.unseen, names):
+    if len(held) > len(none):
         found.append(
-            f"The data do not determine {text}: only what is perpendicular to it. Fix one of these, give a prior, or record "
-            "motions that excite them differently."
+            f"At a bound: {', '.join(n for n in held if n not in none)}. The bound, not the data, sets the value; widen it or "
+            "fix the number."
+        )
+    found += [f"The data do not determine {text}: {advice}" for text, advice in left_open.items()]
+    if spread.method == "likelihood":
+        found.append(
+            f"Only {spread.blocks} windows for {int((~solution.active).sum())} free numbers, and the jackknife needs "
+            f"{BLOCKS_PER_COORDINATE} for each: intervals come from the noise scales alone, as if the model were exact and "
+            "noise white, and are probably too narrow. Give a shorter --window or more data."
         )
     strong = np.argwhere(np.triu(np.abs(spread.correlation), 1) > _STRONG)
     for i, j in strong[:5]:

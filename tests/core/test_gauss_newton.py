@@ -162,3 +162,40 @@ def test_an_unseen_direction_is_named():
     )
     estimate = uncertainty(solution, np.ones(3))
     assert describe(estimate.unseen, ("k", "c", "d")) in (["c - d"], ["d - c"])
+
+
+def test_at_a_bound_the_interval_is_that_without_it():
+    """A bound just inside the optimum: variance and centre are those of the free problem, to first order."""
+    problem = Exponentials(blocks=12)
+    free = run(problem)
+    held = run(problem, high=(free.z[0] - 0.01, 10))
+    expected, found = uncertainty(free, np.ones(2)), uncertainty(held, np.ones(2))
+    assert held.active.tolist() == [True, False]
+    np.testing.assert_allclose(found.centre[0], free.z[0], atol=5e-4)
+    np.testing.assert_allclose(found.std[0], expected.std[0], rtol=0.1)
+    assert found.covariance[0, 1] == 0.0
+
+
+def test_what_no_residual_sees_keeps_the_width_of_its_prior_or_none():
+    class Idle(Exponentials):
+        """Two more numbers that nothing depends on; the last has a prior of width 0.3."""
+
+        def linearize(self, z, x):
+            residual, jz, jx = super().linearize(z, x)
+            return residual, np.concatenate([jz, np.zeros((*jz.shape[:2], 2))], -1), jx
+
+        def prior(self, z):
+            return (z[3:] - 0.5) / 0.3, np.array([[0, 0, 0, 1 / 0.3]])
+
+    problem = Idle(blocks=20)
+    start = np.array([0.4, 0.6, 2.0, 2.0])
+    bounds = {"low": np.full(4, -10.0), "high": np.full(4, 10.0), "scale": np.ones(4)}
+    solution = gauss_newton.solve(problem, start, np.ones_like(problem.a), **bounds)
+    assert solution.converged
+    np.testing.assert_allclose(solution.z[2:], [2.0, 0.5], atol=1e-6)
+    estimate = uncertainty(solution, np.ones(4))
+    assert estimate.method == "jackknife"
+    assert np.all(estimate.std[:2] < 0.1)
+    assert estimate.std[2] > 1e5
+    np.testing.assert_allclose(estimate.std[3], 0.3, rtol=1e-6)
+    assert set(describe(estimate.unseen, ("k", "c", "idle", "guessed"))) == {"idle", "guessed"}

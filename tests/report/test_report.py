@@ -112,7 +112,7 @@ def tree(**changes) -> dict:
             "train": 8,
             "rollouts": {k: list(v) for k, v in parts.items()},
         },
-        "uncertainty": {"method": "sandwich", "unseen": ["joint/a/damping - 0.3 joint/a/frictionloss"]},
+        "uncertainty": {"method": "jackknife", "unseen": ["joint/a/damping - 0.3 joint/a/frictionloss"]},
         "warnings": [WARNING, "/home/someone/logs/arm.h5: no units."],
     } | changes
     z = np.array([[0.5, 0.2, 1.0], [0.2, 0.1, 1.9], [0.1, 0.0, 2.0]])

@@ -79,7 +79,8 @@ def test_the_files_are_those_of_the_contract(result):
         assert key in summary
     assert set(summary["cost"]) == {"total", "terms"}
     assert sum(summary["cost"]["terms"].values()) == pytest.approx(summary["cost"]["total"], rel=1e-6)
-    assert set(summary["parameters"][FREE[0]]) == {"value", "initial", "unit", "low95", "high95", "at_bound"}
+    keys = {"value", "initial", "unit", "low95", "high95", "at_bound", "determined"}
+    assert set(summary["parameters"][FREE[0]]) == keys
     assert summary["fit"]["hold_out"]["angle"]["unit"] == "rad"
     model = mujoco.MjModel.from_xml_path(str(out / "model.xml"))
     assert model.body_mass[1] == pytest.approx(summary["parameters"]["body/pole/mass"]["value"], rel=1e-12)
