@@ -11,6 +11,7 @@ import pathlib
 import platform
 import sys
 import time
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -23,6 +24,7 @@ from gradients_problems import Stage, hand_pathwise, hand_score, pendulum, regul
 from dso_robotics.core import exact
 from dso_robotics.core.descent import Stopping, descend
 from dso_robotics.core.fitting import fit_linear
+from dso_robotics.core.gradient.estimate import group_count
 from dso_robotics.core.gradient.mixed import mixed
 from dso_robotics.core.gradient.pathwise import pathwise
 from dso_robotics.core.gradient.score import DriftBaseline, NoBaseline, StateBaseline, score
@@ -39,6 +41,7 @@ import matplotlib.pyplot as plt
 
 COUNTS = (8, 32, 128, 512)
 REPEATS = 200
+SEEDS = (1, 2, 3)
 
 
 def bias_and_spread(stage: Stage) -> dict:
@@ -106,21 +109,28 @@ def race(cost, best, sampler, theta, methods, transitions, limit) -> dict:
     """Iterations and transitions until J(theta), in closed form, is within 1% of the way from the start to the optimum."""
     first, told = float(cost(theta)), {}
     for name, method in methods.items():
-        gaps, used = [1.0], [0]
         per = 0 if isinstance(sampler, ExactSampler) else transitions * (2 if method.judged else 1)
+        began, runs = time.perf_counter(), []
+        for seed in SEEDS:
+            gaps = [1.0]
 
-        def watch(state, record, gaps=gaps, used=used, per=per):
-            gaps.append((float(cost(state.theta)) - best) / (first - best))
-            used.append(used[-1] + per)
-            return gaps[-1] < 0.01
+            def watch(state, record, gaps=gaps):
+                gaps.append((float(cost(state.theta)) - best) / (first - best))
+                return gaps[-1] < 0.01
 
-        began = time.perf_counter()
-        stopping = Stopping(iterations=limit, noise_floor=False, tolerance=0.0)
-        descend(jax.random.key(1), sampler, theta, method, stopping=stopping, callback=watch)
-        reached = gaps[-1] < 0.01
-        told[name] = {"iterations": len(gaps) - 1 if reached else None, "transitions": used[-1] if reached else None}
-        told[name] |= {"seconds": time.perf_counter() - began, "gaps": gaps, "used": used}
+            stopping = Stopping(iterations=limit, noise_floor=False, tolerance=0.0)
+            descend(jax.random.key(seed), sampler, theta, method, stopping=stopping, callback=watch)
+            runs.append(gaps)
+        iterations = [len(gaps) - 1 if gaps[-1] < 0.01 else None for gaps in runs]
+        told[name] = {"iterations": iterations, "transitions": [None if i is None else i * per for i in iterations]}
+        told[name] |= {"seconds": time.perf_counter() - began, "gaps": runs, "transitions each": per}
     return told
+
+
+def middle(numbers: list) -> tuple:
+    """Median, least and greatest of one number a seed; None where a run did not arrive."""
+    ordered = sorted(np.inf if number is None else number for number in numbers)
+    return tuple(None if np.isinf(n) else n for n in (float(np.median(ordered)), ordered[0], ordered[-1]))
 
 
 def regulator_race() -> dict:
@@ -178,47 +188,63 @@ def solvable_race() -> dict:
     length = float(jnp.sum(exact.visitation(problem, theta)))
     told = race(cost, best, sampler, theta, methods, round(100 * length), 150)
     for name, kind, patience in (("Z-learning, base", FromBaseline(), 30.0), ("Z-learning, greedy", Greedy(), jnp.inf)):
-        began = time.perf_counter()
-        learned = learn_table(jax.random.key(2), passive, kind, steps=30_000, patience=patience, record=25)
-        tables = jnp.vstack([jnp.ones((1, size)), learned.history])
-        gaps = (np.asarray(jax.vmap(lambda table: cost(-jnp.log(table)))(tables)) - best) / (float(cost(theta)) - best)
-        hit = next((i for i in range(len(gaps)) if np.all(gaps[i:] < 0.01)), None)
-        told[name] = {"iterations": None, "transitions": None if hit is None else 25 * hit}
-        told[name] |= {
-            "seconds": time.perf_counter() - began,
-            "gaps": gaps[:400].tolist(),
-            "used": list(range(0, 10_000, 25)),
-        }
+        began, runs, hits = time.perf_counter(), [], []
+        for seed in SEEDS:
+            learned = learn_table(jax.random.key(seed), passive, kind, steps=30_000, patience=patience, record=25)
+            tables = jnp.vstack([jnp.ones((1, size)), learned.history])
+            gaps = (np.asarray(jax.vmap(lambda table: cost(-jnp.log(table)))(tables)) - best) / (
+                float(cost(theta)) - best
+            )
+            hit = next((i for i in range(len(gaps)) if np.all(gaps[i:] < 0.01)), None)
+            hits.append(None if hit is None else 25 * hit)
+            runs.append(gaps[: max(400, 0 if hit is None else hit + 1)].tolist())
+        told[name] = {"iterations": [None] * len(SEEDS), "transitions": hits}
+        told[name] |= {"seconds": time.perf_counter() - began, "gaps": runs, "transitions each": 25}
     return told
 
 
 def timing() -> dict:
-    """Milliseconds for one gradient, the best of 40 taken in turn: the core against a loss written out by hand."""
+    """Milliseconds for one gradient: the core as it is called, the core within the caller's own jit, the loss by hand.
+
+    All are timed in turn, so that what else the machine does meets them alike; a ratio is the median over the turns of
+    the ratio within a turn. By hand and within a jit, only the estimate leaves the compiled function; a call of the core
+    also checks its arguments and hands out the rollouts.
+    """
     told = {}
     for name, stage in {"regulator, 2 parameters": regulator(steps=50), "pendulum, network policy": pendulum()}.items():
         problem, theta, count = stage.problem, stage.theta, stage.count
         value = KnownValue(stage.value)
-        runs = {
-            "score by hand": hand_score(stage),
-            "score, core": lambda k, p=problem, t=theta, c=count, v=value: score(
-                k, p, t, count=c, baseline=DriftBaseline(v)
-            )[0],
-            "pathwise by hand": hand_pathwise(stage),
-            "pathwise, core, no error": lambda k, p=problem, t=theta, c=count, v=value: pathwise(
-                k, p, t, count=c, value=v, groups=1
-            )[0],
-            "pathwise, core": lambda k, p=problem, t=theta, c=count, v=value: pathwise(k, p, t, count=c, value=v)[0],
+        baseline = DriftBaseline(value)
+        groups = group_count(count, theta.shape[0], None)
+
+        def by_score(key, theta, groups=None, p=problem, c=count, b=baseline):
+            return score(key, p, theta, count=c, baseline=b, groups=groups)[0]
+
+        def by_path(key, theta, groups=None, p=problem, c=count, v=value):
+            return pathwise(key, p, theta, count=c, value=v, groups=groups)[0]
+
+        pairs = {
+            "score": (partial(by_score, groups=1), hand_score(stage)),
+            "score, with error": (by_score, hand_score(stage, groups)),
+            "pathwise": (partial(by_path, groups=1), hand_pathwise(stage)),
+            "pathwise, with error": (by_path, hand_pathwise(stage, groups)),
         }
-        best = dict.fromkeys(runs, np.inf)
-        for turn in range(41):
-            for kind, run in runs.items():
-                began = time.perf_counter()
-                jax.block_until_ready(run(jax.random.key(turn)))
-                best[kind] = min(best[kind], time.perf_counter() - began) if turn else np.inf
-        rows = {kind: 1e3 * seconds for kind, seconds in best.items()}
-        for kind in ("score, core", "pathwise, core, no error", "pathwise, core"):
-            rows[f"{kind}: over by hand"] = rows[kind] / rows[kind.split(",")[0] + " by hand"]
-        told[name] = rows
+        runs = {kind: (core, jax.jit(core), hand) for kind, (core, hand) in pairs.items()}
+        seconds = {kind: ([], [], []) for kind in runs}
+        for turn in range(101):
+            for kind, three in runs.items():
+                for run, taken in zip(three, seconds[kind], strict=True):
+                    key = jax.block_until_ready(jax.random.key(turn))
+                    began = time.perf_counter()
+                    jax.block_until_ready(run(key, theta))
+                    taken.append(time.perf_counter() - began)
+        told[name] = {}
+        for kind, taken in seconds.items():
+            called, within, hand = np.array(taken)[:, 1:]  # the first turn compiles
+            row = {"core": 1e3 * np.median(called), "within a jit": 1e3 * np.median(within)}
+            row |= {"by hand": 1e3 * np.median(hand), "ratio within a jit": np.median(within / hand)}
+            low, ratio, high = np.percentile(called / hand, (25, 50, 75))
+            told[name][kind] = row | {"ratio": ratio, "ratio, quartiles": [low, high]}
     return told
 
 
@@ -230,7 +256,9 @@ def draw(results: dict, out: pathlib.Path) -> None:
     for column, (stage, told) in enumerate(results["estimators"].items()):
         for name, rows in told.items():
             spread, bias = (np.array([r[what] for r in rows]) for what in ("spread", "bias"))
-            axes[0, column].loglog(COUNTS, spread, "o-", ms=3, lw=1.2, label=name, color=colours[name])
+            # Dashed where one curve would hide another.
+            style = "o--" if name in ("pathwise, H = all", "mixed") else "o-"
+            axes[0, column].loglog(COUNTS, spread, style, ms=3, lw=1.2, label=name, color=colours[name])
             seen = bias > 3.0 * spread / np.sqrt(REPEATS)
             axes[1, column].loglog(COUNTS, np.where(seen, bias, np.nan), "o-", ms=5, lw=1.5, color=colours[name])
             axes[1, column].loglog(COUNTS, bias, ".:", ms=3, lw=0.7, alpha=0.6, color=colours[name])
@@ -240,10 +268,11 @@ def draw(results: dict, out: pathlib.Path) -> None:
         axes[1, column].minorticks_off()
     axes[0, 0].set_ylabel("standard deviation / |gradient|")
     axes[1, 0].set_ylabel("|bias| / |gradient|")
-    axes[1, 0].set_title("dots: within three standard errors of no bias", fontsize=8)
     handles, labels = axes[0, 1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    figure.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 0.03), ncols=4, frameon=False)
+    note = "lower row: a large dot is a bias that was seen, a small one lies within three standard errors of none"
+    figure.text(0.5, 0.01, note, ha="center", va="bottom", fontsize=8)
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
     figure.savefig(out / "gradients_estimators.png")
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
@@ -258,7 +287,7 @@ def draw(results: dict, out: pathlib.Path) -> None:
     left.set(
         xlabel="horizon H, steps",
         ylabel="variance of one rollout's gradient",
-        title="variance law (dotted: $H^4 L^{4H}$)",
+        title=r"variance law (dotted: $H^4 \max(L, 1)^{4H}$)",
     )
     left.set_xticks(h, [str(step) for step in h])
     left.minorticks_off()
@@ -271,22 +300,32 @@ def draw(results: dict, out: pathlib.Path) -> None:
         yticks=[],
         title=r"$\partial_\theta\,E[x^2\theta]$ at $\theta = 1$",
     )
-    right.legend(frameon=False)
+    right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.42, 1.0))
     figure.tight_layout()
     figure.savefig(out / "gradients_variance.png")
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True)
+    methods = list(dict.fromkeys(method for told in results["race"].values() for method in told))
+    colours = dict(zip(methods, plt.cm.tab10.colors, strict=False))
     for axis, (name, told) in zip(axes, results["race"].items(), strict=True):
         for method, row in told.items():
-            gaps = np.maximum(row["gaps"], 1e-4)
-            axis.loglog(np.maximum(row["used"][: len(gaps)], 20), gaps, lw=1.3, label=method)
-        axis.set_xlim(20, None)
-        axis.set_ylim(1e-5, 1.5)
+            longest = max(len(gaps) for gaps in row["gaps"])
+            gaps = np.array([np.pad(gaps, (0, longest - len(gaps)), mode="edge") for gaps in row["gaps"]])
+            gaps, used = gaps[:, 1:], row["transitions each"] * np.arange(1, longest)
+            axis.loglog(used, np.median(gaps, axis=0), lw=1.3, label=method, color=colours[method])
+            axis.fill_between(used, gaps.min(axis=0), gaps.max(axis=0), alpha=0.2, lw=0, color=colours[method])
+        axis.set_xlim(0.8 * min(row["transitions each"] for row in told.values()), None)
+        axis.set_ylim(3e-4, 10.0)
         axis.axhline(0.01, color="0.6", lw=0.8, ls="--")
-        axis.set(xlabel="transitions sampled", title=name)
-        axis.legend(frameon=False, fontsize=7, loc="lower left")
+        axis.set(xlabel="transitions sampled (dashed: 1%)", title=name)
     axes[0].set_ylabel("distance to the optimum / at the start")
-    figure.tight_layout()
+    handles = {label: line for axis in axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        handles.values(), handles.keys(), loc="lower center", bbox_to_anchor=(0.5, 0.04), ncols=4, frameon=False
+    )
+    note = f"line: median of {len(SEEDS)} seeds, band: their range; a run that has arrived stays where it stopped"
+    figure.text(0.5, 0.01, note, ha="center", va="bottom", fontsize=8)
+    figure.tight_layout(rect=(0, 0.15, 1, 1))
     figure.savefig(out / "gradients_optimisers.png")
     plt.close("all")
 
@@ -303,11 +342,23 @@ def show(results: dict) -> None:
     for problem, told in results["race"].items():
         print(f"\nto 1% of the optimum: {problem}")
         for name, row in told.items():
-            print(f"  {name:24s} iterations {row['iterations']!s:>6s}   transitions {row['transitions']!s:>9s}")
-    for name, rows in results["time"].items():
+            cells = [f"{sum(n is not None for n in row['transitions'])} of {len(SEEDS)} arrive"]
+            for what in ("iterations", "transitions"):
+                if any(number is not None for number in row[what]):
+                    median, low, high = middle(row[what])
+                    cells.append(f"{what} {median} ({low} to {high})")
+            print(f"  {name:20s} {'   '.join(cells)}")
+
+
+def show_times(times: dict) -> None:
+    """The table of times."""
+    for name, rows in times.items():
         print(f"\ntime of one gradient, ms: {name}")
-        for kind, number in rows.items():
-            print(f"  {kind:40s} {number:8.2f}")
+        for kind, row in rows.items():
+            low, high = row["ratio, quartiles"]
+            print(f"  {kind:22s} core {row['core']:6.2f}   within a jit {row['within a jit']:6.2f}", end="")
+            print(f"   by hand {row['by hand']:6.2f}   ratio {row['ratio']:.3f} ({low:.3f} to {high:.3f})", end="")
+            print(f", within a jit {row['ratio within a jit']:.3f}", flush=True)
 
 
 def rounded(part):
@@ -330,11 +381,13 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_enable_x64", True)
     began = time.perf_counter()
+    times = timing()  # first, so that a machine needs to be idle for a minute only
+    show_times(times)
     results = {
         "command": "python benchmarks/gradients.py",
         "machine": {"system": platform.system(), "cpu": platform.machine(), "cores": os.cpu_count(), "device": "cpu"},
         "versions": {"python": sys.version.split()[0], "jax": jax.__version__, "equinox": eqx.__version__},
-        "time": timing(),
+        "time": times,
         "estimators": {
             "soft": bias_and_spread(regulator(noise=0.05)),
             "stiff": bias_and_spread(regulator(noise=0.05, stiff=True)),

@@ -139,15 +139,15 @@ def _roll(stage: Stage, theta: jax.Array, key: jax.Array) -> tuple:
     return jax.lax.scan(step, chain.initial(first, theta), noise)
 
 
-def hand_score(stage: Stage) -> Callable:
-    """Algorithm 1 as one would write it for this chain alone: no ends, no divergence, no standard error."""
+def hand_score(stage: Stage, groups: int | None = None) -> Callable:
+    """Algorithm 1 as one would write it for this chain alone: no ends, no divergence; with `groups`, standard errors."""
     chain, gamma, steps = stage.problem.chain, stage.problem.objective.gamma, stage.problem.objective.steps
     white, powers = jnp.linalg.inv(jnp.linalg.cholesky(chain.noise @ chain.noise.T)), gamma ** jnp.arange(steps)
 
     @jax.jit
-    def run(key):
+    def run(key, theta):
         def one(k):
-            last, (x, y, costs) = _roll(stage, stage.theta, k)
+            last, (x, y, costs) = _roll(stage, theta, k)
 
             def back(total, cost):
                 total = cost + gamma * total
@@ -155,34 +155,51 @@ def hand_score(stage: Stage) -> Callable:
 
             end = stage.value(last)
             _, returns = jax.lax.scan(back, end, costs, reverse=True)
-            ahead = jax.vmap(lambda s: stage.value(chain.drift(s, stage.theta)))(x)
+            ahead = jax.vmap(lambda s: stage.value(chain.drift(s, theta)))(x)
             return x, y, jnp.append(returns[1:], end) - ahead, returns[0]
 
-        x, y, advantage, value = jax.vmap(one)(jax.random.split(key, stage.count))
+        x, y, advantage, values = jax.vmap(one)(jax.random.split(key, stage.count))
 
-        def loss(theta):
+        def loss(theta, x, y, advantage):
             costs = jax.vmap(jax.vmap(lambda s: chain.cost(s, theta)))(x)
             logs = jax.vmap(jax.vmap(lambda s, t: -0.5 * jnp.sum((white @ (t - chain.drift(s, theta))) ** 2)))(x, y)
             return jnp.mean(costs @ powers + (logs * advantage) @ (gamma * powers))
 
-        return jnp.mean(value), jax.grad(loss)(stage.theta)
+        if groups is None:
+            return jnp.mean(values), jax.grad(loss)(theta, x, y, advantage)
+        each = jax.vmap(jax.grad(loss), (None, 0, 0, 0))(theta, *_split(groups, x, y, advantage))
+        return *_mean_and_error(values), *_mean_and_error(each)
 
     return run
 
 
-def hand_pathwise(stage: Stage) -> Callable:
-    """Back-propagation through time, closed with the same value."""
+def hand_pathwise(stage: Stage, groups: int | None = None) -> Callable:
+    """Back-propagation through time, closed with the same value; with `groups`, standard errors."""
     gamma, steps = stage.problem.objective.gamma, stage.problem.objective.steps
 
     @jax.jit
-    def run(key):
-        def loss(theta):
+    def run(key, theta):
+        def loss(theta, keys):
             def one(k):
                 last, (_, _, costs) = _roll(stage, theta, k)
                 return gamma ** jnp.arange(steps) @ costs + gamma**steps * stage.value(last)
 
-            return jnp.mean(jax.vmap(one)(jax.random.split(key, stage.count)))
+            values = jax.vmap(one)(keys)
+            return jnp.mean(values), values
 
-        return jax.value_and_grad(loss)(stage.theta)
+        keys = jax.random.split(key, stage.count)
+        if groups is None:
+            (value, _), gradient = jax.value_and_grad(loss, has_aux=True)(theta, keys)
+            return value, gradient
+        each, values = jax.vmap(jax.grad(loss, has_aux=True), (None, 0))(theta, *_split(groups, keys))
+        return *_mean_and_error(values.reshape(-1)), *_mean_and_error(each)
 
     return run
+
+
+def _split(groups: int, *arrays: jax.Array) -> list:
+    return [array.reshape((groups, -1, *array.shape[1:])) for array in arrays]
+
+
+def _mean_and_error(samples: jax.Array) -> tuple:
+    return jnp.mean(samples, axis=0), jnp.std(samples, axis=0, ddof=1) / jnp.sqrt(samples.shape[0])

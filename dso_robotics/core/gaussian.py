@@ -1,5 +1,7 @@
 """State-noise chains x' = F(x, theta) + S^(1/2) xi, and linear-quadratic ones, whose value is known in closed form."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.core
@@ -27,7 +29,7 @@ class GaussianChain(Chain):
         noise = getattr(self, "noise", None)
         if noise is None:
             raise DsoError(f"{type(self).__name__}: give a field `noise` (nx, k), or define root(theta).")
-        return jnp.asarray(noise)
+        return noise if isinstance(noise, jax.Array) else jnp.asarray(noise)
 
     def draw(self, key: PRNGKeyArray, theta: Float[Array, " n"], steps: int) -> Float[Array, "steps k"]:
         """xi ~ N(0, I)."""
@@ -54,7 +56,7 @@ class GaussianChain(Chain):
 
     def scored(self, theta: Float[Array, " n"]) -> np.ndarray:
         """All entries when S has full rank, else none."""
-        return np.full(np.shape(theta)[0], full_rank(self.root(theta)))
+        return np.full(np.shape(theta)[0], full_rank(type(self).root(self, theta)))
 
 
 def full_rank(root: Float[Array, "nx k"]) -> bool:
@@ -63,7 +65,14 @@ def full_rank(root: Float[Array, "nx k"]) -> bool:
         return False
     if isinstance(root, jax.core.Tracer):
         return True
-    return int(np.linalg.matrix_rank(np.asarray(root))) == root.shape[0]
+    host = np.asarray(root)
+    return _rank(host.tobytes(), host.dtype.str, host.shape) == root.shape[0]
+
+
+@functools.lru_cache(maxsize=64)
+def _rank(entries: bytes, kind: str, shape: tuple[int, ...]) -> int:
+    """Rank of a matrix, remembered: the same root is asked about before every gradient of a descent."""
+    return int(np.linalg.matrix_rank(np.frombuffer(entries, kind).reshape(shape)))
 
 
 def _triangle(root: Float[Array, "nx k"]) -> Float[Array, "nx nx"]:

@@ -155,11 +155,15 @@ class Credit(eqx.Module):
     """What each step of one rollout weighs, so that sum_t cost_weight L_t + move_weight log P_t A_t has Algorithm 1's gradient.
 
     cost_weight: (T+1,) gamma^t where L(x_t) counts, else 0. move_weight: (T,) gamma^(t+1) where the transition was
-    survived, else 0. to_go: (T,) cost-to-go R_{t+1}. value: what the rollout says J is. returns: (T+1,) R_t.
+    survived, else 0. returns: (T+1,) R_t. value: what the rollout says J is.
     """
 
     cost_weight: Float[Array, " T+1"]
     move_weight: Float[Array, " T"]
-    to_go: Float[Array, " T"]
     returns: Float[Array, " T+1"]
     value: Float[Array, ""]
+
+    @property
+    def to_go(self) -> Float[Array, " T"]:
+        """(T,) cost-to-go R_{t+1}."""
+        return self.returns[..., 1:]

@@ -74,11 +74,76 @@ def rollout(
     `cut(t)`, if given, says where the derivative of the state is stopped (windows of the pathwise estimator); the
     states returned still carry the derivative of the step that led to them.
     """
-    chain, objective = problem.chain, problem.objective
-    start_key, move_key = jax.random.split(key)
-    start = chain.initial(start_key, theta)
+    return roll(key, problem, theta, cut=cut, checkpoint=checkpoint)[0]
 
-    # Chains that declare no terminal state, as most do, pay for none of the bookkeeping.
+
+def roll(
+    key: PRNGKeyArray, problem: Problem, theta: Float[Array, " n"], *, cut: Any = None, checkpoint: int | None = None
+) -> tuple[Trajectory, State]:
+    """`rollout`, and its last state once more, as the scan carried it.
+
+    A derivative through that one spares reverse mode a sweep over all the states that were stored.
+    """
+    start_key, move_key = jax.random.split(key)
+    start = problem.chain.initial(start_key, theta)
+    kind = _timed if only_time_ends(problem) else _watched
+    return kind(move_key, problem, theta, start, cut=cut, checkpoint=checkpoint)
+
+
+def only_time_ends(problem: Problem) -> bool:
+    """Whether no rollout ends before its time, but for one that blew up without a price, which counts as failed."""
+    priced = getattr(problem.objective, "divergence_cost", None) is not None
+    return not (problem.chain.may_end() or problem.objective.random_end or priced)
+
+
+def _timed(
+    key: PRNGKeyArray, problem: Problem, theta: Float[Array, " n"], start: State, *, cut: Any, checkpoint: int | None
+) -> tuple[Trajectory, State]:
+    """A rollout that only time ends: the bare scan. A blow-up, which then has no price, is looked for afterwards.
+
+    From there on the states are data; the derivative of a rollout that blew up without a price is not used.
+    """
+    chain, steps = problem.chain, problem.objective.steps
+
+    def body(state: State, inputs: tuple) -> tuple:
+        time, noise = inputs
+        here = state
+        if cut is not None:
+            state = jax.tree.map(lambda leaf: jnp.where(cut(time), jax.lax.stop_gradient(leaf), leaf), state)
+        # Next to the step, whose policy the cost may share.
+        cost = chain.at(time).cost(state, theta)
+        following = chain.at(time).move(noise, state, theta)
+        return following, (here, cost)
+
+    inputs = (jnp.arange(steps), chain.draw(key, theta, steps))
+    last, (states, costs) = scan_steps(body, start, inputs, length=steps, checkpoint=checkpoint)
+    states = jax.tree.map(lambda head, end: jnp.concatenate([head, end[None]]), states, last)
+    final = chain.at(steps).cost(last, theta) if problem.objective.counts_last else jnp.zeros((), costs.dtype)
+
+    times = jnp.arange(steps + 1)
+    first = jnp.min(jnp.where(jax.vmap(chain.diverged)(states), times, steps + 1))
+
+    def repeat_last(leaf: Array) -> Array:
+        old = leaf[jnp.clip(first - 1, 0, steps)]
+        kept = jax.lax.stop_gradient(_kept(leaf[jnp.minimum(first, steps)], old, first > 0))
+        return jnp.where((times >= first).reshape((-1,) + (1,) * (leaf.ndim - 1)), kept, leaf)
+
+    counted = (times <= first) & ((times < steps) | (first == steps) | problem.objective.counts_last)
+    path = Trajectory(
+        states=jax.tree.map(repeat_last, states),
+        costs=jnp.where(times < first, jnp.append(costs, final), 0.0),
+        counted=counted,
+        moved=times[:-1] < first,
+        ending=jnp.where(first > steps, Ending.TIME, Ending.DIVERGED),
+    )
+    return path, last
+
+
+def _watched(
+    key: PRNGKeyArray, problem: Problem, theta: Float[Array, " n"], start: State, *, cut: Any, checkpoint: int | None
+) -> tuple[Trajectory, State]:
+    """A rollout that may end before its time, with the account of that inside the scan."""
+    chain, objective = problem.chain, problem.objective
     endless = not chain.may_end()
     no = jnp.zeros((), bool)
 
@@ -103,9 +168,9 @@ def rollout(
     times = jnp.arange(objective.steps)
     survives = jnp.ones(objective.steps, bool)
     if objective.random_end:
-        move_key, end_key = jax.random.split(move_key)
+        key, end_key = jax.random.split(key)
         survives = jax.random.bernoulli(end_key, objective.gamma, (objective.steps,))
-    noise = chain.draw(move_key, theta, objective.steps)
+    noise = chain.draw(key, theta, objective.steps)
     (last, running), (states, costs, moved, diverged, ends) = scan_steps(
         body, (start, ~blown & ~ended), (times, noise, survives), length=objective.steps, checkpoint=checkpoint
     )
@@ -119,7 +184,7 @@ def rollout(
     costs = jnp.append(costs, chain.at(objective.steps).cost(last, theta))
     charge = getattr(objective, "divergence_cost", None) or 0.0
     costs = jnp.where(jnp.concatenate([blown[None], diverged]), charge, costs)
-    return Trajectory(states, jnp.where(counted, costs, 0.0), counted, moved, ending)
+    return Trajectory(states, jnp.where(counted, costs, 0.0), counted, moved, ending), last
 
 
 def _kept(new: Array, old: Array, moved: Bool[Array, ""]) -> Array:
@@ -131,9 +196,15 @@ def _kept(new: Array, old: Array, moved: Bool[Array, ""]) -> Array:
 
 
 def cost_along(problem: Problem, theta: Float[Array, " n"], states: State) -> Float[Array, " T+1"]:
-    """L_t(x_t, theta) at every state of a rollout."""
-    times = jnp.arange(problem.objective.steps + 1)
-    return jax.vmap(lambda time, state: problem.chain.at(time).cost(state, theta))(times, states)
+    """L_t(x_t, theta) at every state of a rollout; 0 for the last one where it cannot count."""
+    steps = problem.objective.steps
+    # The last state apart: the others are those of `log_prob_along`, whose policy the compiler then evaluates once.
+    before = jax.tree.map(lambda leaf: leaf[:-1], states)
+    costs = jax.vmap(lambda time, state: problem.chain.at(time).cost(state, theta))(jnp.arange(steps), before)
+    if only_time_ends(problem) and not problem.objective.counts_last:
+        return jnp.append(costs, jnp.zeros((), costs.dtype))
+    last = jax.tree.map(lambda leaf: leaf[-1], states)
+    return jnp.append(costs, problem.chain.at(steps).cost(last, theta))
 
 
 def log_prob_along(problem: Problem, theta: Float[Array, " n"], trajectory: Trajectory) -> Float[Array, " T"]:
@@ -195,7 +266,7 @@ def credit(
     powers = factor ** jnp.arange(steps + 1)
     cost_weight = jnp.where(trajectory.counted, powers, 0.0)
     move_weight = jnp.where(trajectory.moved, powers[1:], 0.0)
-    return Credit(cost_weight, move_weight, returns[1:], returns, returns[0])
+    return Credit(cost_weight, move_weight, returns, returns[0])
 
 
 def _windowed(trajectory: Trajectory, objective: Average, value: Value, average: Any) -> Credit:
@@ -208,4 +279,4 @@ def _windowed(trajectory: Trajectory, objective: Average, value: Value, average:
     ends = jnp.minimum(times + window, steps)
     returns = sums[ends] - sums + closing[ends]
     weight = jnp.where(inside, 1.0 / used, 0.0)
-    return Credit(weight, weight[:-1], returns[1:], returns, jnp.sum(weight * trajectory.costs))
+    return Credit(weight, weight[:-1], returns, jnp.sum(weight * trajectory.costs))

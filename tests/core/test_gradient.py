@@ -113,6 +113,15 @@ def test_bottleneck():
     check(bottleneck_pathwise(KEY, FINITE, THETA, count=2000, value=VALUE)[0])
 
 
+def test_bottleneck_of_an_average_cost():
+    matrix = CHAIN.value_matrix(THETA, 1.0)
+    value = KnownValue(lambda x: x @ matrix @ x)
+    problem = Problem(CHAIN, Average(60, burn_in=30, window=0), theta=THETA)
+    truth, cost = jax.grad(CHAIN.average_cost)(THETA), CHAIN.average_cost(THETA)
+    check(bottleneck_score(KEY, problem, THETA, count=500, baseline=DriftBaseline(value))[0], truth, cost)
+    check(bottleneck_pathwise(KEY, problem, THETA, count=500, value=value)[0], truth, cost)
+
+
 def test_mixed_and_combined():
     some = np.array([True, False])
     estimate, batch = mixed(KEY, FINITE, THETA, count=2000, by_score=some, value=VALUE, baseline=DriftBaseline(VALUE))

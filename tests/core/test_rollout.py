@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from core_chains import layered_chain, regulator
 
-from dso_robotics.core.chain import Chain
+from dso_robotics.core.chain import Chain, stack
 from dso_robotics.core.gradient.pathwise import pathwise
 from dso_robotics.core.gradient.score import score
-from dso_robotics.core.objective import Episodic, Problem, TimeVarying
+from dso_robotics.core.objective import Average, Episodic, Problem, TimeVarying
 from dso_robotics.core.rollout import Ending, credit, rollout, rollouts
 from dso_robotics.core.value import KnownValue, ZeroValue
 
@@ -83,6 +83,84 @@ def test_divergence_is_reported_or_charged():
     # The score of the move into divergence is kept: the action that was played is still in the state.
     np.testing.assert_allclose(batch.credit.move_weight[0], [0.5, 0.25, 0.0, 0.0, 0.0])
     np.testing.assert_allclose(batch.credit.to_go[0, :2], [1.0 + 50.0, 100.0])
+
+
+class Fragile(Chain):
+    """A random walk that blows up beyond 1.5; it has no terminal states, unless `Watched`."""
+
+    gain: jax.Array
+
+    def initial(self, key, theta):
+        return jnp.where(jax.random.uniform(key) < 0.1, jnp.nan, jnp.zeros(2))
+
+    def step(self, key, state, theta):
+        grown = self.gain * theta[0] * state + jax.random.normal(key, (2,))
+        return jnp.where(grown > 1.5, jnp.inf, grown)
+
+    def log_prob(self, following, state, theta):
+        return -0.5 * jnp.sum((following - self.gain * theta[0] * state) ** 2)
+
+    def cost(self, state, theta):
+        return theta[0] ** 2 + self.gain * jnp.sum(state**2)
+
+
+class Watched(Fragile):
+    """The same, with an account of its ends in the scan, of which there are none."""
+
+    def terminal(self, state):
+        return jnp.zeros((), bool)
+
+    def ends(self):
+        return False
+
+
+def constant(kind):
+    return kind(jnp.asarray(0.9)), None
+
+
+def varying(kind):
+    return stack([kind(jnp.asarray(gain)) for gain in np.linspace(0.5, 1.2, 7)]), None
+
+
+def one_each(kind):
+    return kind(jnp.linspace(0.5, 1.2, 200)), eqx.if_array(0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "make"),
+    [
+        (Episodic(0.9, 6), constant),
+        (TimeVarying(6), varying),
+        (Average(6, burn_in=1), constant),
+        (Episodic(0.9, 6), one_each),
+    ],
+    ids=["episodic", "time-varying", "average", "one chain each"],
+)
+def test_looking_for_blow_ups_afterwards_changes_no_number(objective, make):
+    theta, value, told = jnp.array([0.7]), KnownValue(lambda x: jnp.sum(x**2)), []
+
+    @eqx.filter_jit
+    def everything(problem):
+        paths = rollouts(KEY, problem, theta, count=200)
+        drawn = [score(KEY, problem, theta, count=200, groups=groups)[0] for groups in (200, 100)]
+        for horizon, groups, critic in ((6, 200, None), (6, 100, value), (2, 100, value)):
+            drawn.append(pathwise(KEY, problem, theta, count=200, horizon=horizon, groups=groups, value=critic)[0])
+        return paths, drawn
+
+    for kind in (Fragile, Watched):
+        chain, axes = make(kind)
+        told.append(everything(Problem(chain, objective, theta=theta, axes=axes)))
+    (bare, bare_drawn), (watched, watched_drawn) = told
+    assert len(np.unique(np.sum(bare.moved, axis=1))) == 7
+    assert set(np.unique(bare.ending)) == {Ending.TIME, Ending.DIVERGED}
+    for one, other in zip(jax.tree.leaves(bare), jax.tree.leaves(watched), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    for estimate in bare_drawn:
+        assert 0 < int(estimate.diverged) < 200
+        assert bool(jnp.isfinite(estimate.value))
+        assert bool(jnp.all(jnp.isfinite(estimate.gradient)))
+    for one, other in zip(jax.tree.leaves(bare_drawn), jax.tree.leaves(watched_drawn), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
 
 
 def test_random_ends_have_the_right_rate():

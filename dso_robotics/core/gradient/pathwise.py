@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core.gradient.estimate import Estimate, group_count, group_gradients, summarise, unpriced
 from dso_robotics.core.objective import Average, Problem
-from dso_robotics.core.rollout import Ending, Trajectory, check_count, rollout
+from dso_robotics.core.rollout import Ending, Trajectory, check_count, roll
 from dso_robotics.core.value import Value, ValueGradient, ZeroValue
 from dso_robotics.errors import DsoError
 
@@ -55,24 +55,25 @@ def pathwise_loss(
         return (time < first) | ((time - first) % horizon == 0) & (time > 0)
 
     whole = first == 0 and horizon >= objective.steps
-    path = rollout(key, problem, theta, cut=None if whole else opens, checkpoint=checkpoint)
+    path, last = roll(key, problem, theta, cut=None if whole else opens, checkpoint=checkpoint)
     times = jnp.arange(objective.steps + 1)
     # The last cost of a rollout that ended by itself is its value there: it needs no critic.
-    final = path.counted & ~jnp.append(path.moved, False) & (path.ending != Ending.RANDOM)
-    closing = jnp.zeros(times.shape)
-    if whole:
-        last = jax.tree.map(lambda leaf: leaf[-1], path.states)
-        closing = closing.at[-1].set(value.at(objective.steps).closing(last))
-    elif not isinstance(value, ZeroValue):
-        closing = jax.vmap(lambda time, state: value.at(time).closing(state))(times, path.states)
-    arrived = jnp.insert(path.moved, 0, False) & (times > first)
-    closes = arrived & (opens(times) | (times == objective.steps)) & ~final
     if isinstance(objective, Average):
         closing_weight = jnp.full(times.shape, 1.0 / (objective.steps - first))
         weight = jnp.where((times >= first) & (times < objective.steps), closing_weight, 0.0)
     else:
         weight = closing_weight = objective.discount**times
     loss = weight @ path.costs
+    if isinstance(value, ZeroValue):
+        return loss, jax.lax.stop_gradient(path)
+    if whole:
+        closing = closing_weight[-1] * value.at(objective.steps).closing(last)
+        closes = path.moved[-1] & ~(path.counted[-1] & (path.ending != Ending.RANDOM))
+        return loss + jnp.where(closes, closing, 0.0), jax.lax.stop_gradient(path)
+    closing = jax.vmap(lambda time, state: value.at(time).closing(state))(times, path.states)
+    final = path.counted & ~jnp.append(path.moved, False) & (path.ending != Ending.RANDOM)
+    arrived = jnp.insert(path.moved, 0, False) & (times > first)
+    closes = arrived & (opens(times) | (times == objective.steps)) & ~final
     loss = loss + jnp.sum(jnp.where(closes, closing_weight * closing, 0.0))
     return loss, jax.lax.stop_gradient(path)
 
@@ -95,12 +96,11 @@ def pathwise(
     horizon trades the bias of the critic against a variance that grows with the stiffness of the chain. `value` may be
     a `ValueGradient`. `checkpoint` stores only every so many states in reverse mode.
     """
-    check_pathwise(problem, theta)
     steps = horizon_of(problem, horizon)
     wanted = np.ones(theta.shape[0], bool) if entries is None else np.asarray(entries, bool)
     groups = group_count(check_count(count), theta.shape[0], groups)
     value = ZeroValue() if value is None else value
-    return _pathwise(key, problem, theta, count, steps, value, jnp.asarray(wanted), checkpoint, groups)
+    return _pathwise(key, problem, theta, count, steps, value, wanted, checkpoint, groups)
 
 
 @eqx.filter_jit
@@ -111,16 +111,18 @@ def _pathwise(
     count: int,
     horizon: int,
     value: Value,
-    entries: Array,
+    entries: np.ndarray,
     checkpoint: int | None,
     groups: int,
 ) -> tuple[Estimate, Trajectory]:
+    check_pathwise(problem, theta)
+
     def loss(part: Problem, at: Array, k: PRNGKeyArray) -> tuple[Float[Array, ""], Trajectory]:
         return pathwise_loss(k, part, at, horizon=horizon, value=value, checkpoint=checkpoint)
 
     gradients, path = group_gradients(loss, problem, theta, jax.random.split(key, count), groups=groups)
     values = jax.vmap(lambda rollout: _value(rollout, problem, value))(path)
-    return summarise(values, gradients, unpriced(path, problem.objective), entries), path
+    return summarise(values, gradients, unpriced(path, problem.objective), jnp.asarray(entries)), path
 
 
 def _value(path: Trajectory, problem: Problem, value: Value) -> Float[Array, ""]:

@@ -164,10 +164,10 @@ def sample_batch(
 
 @eqx.filter_jit
 def _score(
-    key: PRNGKeyArray, problem: Problem, theta: Array, count: int, baseline: Baseline, entries: Array, groups: int
+    key: PRNGKeyArray, problem: Problem, theta: Array, count: int, baseline: Baseline, entries: np.ndarray, groups: int
 ) -> tuple[Estimate, Batch]:
     batch = sample_batch(key, problem, theta, count=count, baseline=baseline)
-    return batch_gradient(batch, entries=entries, groups=groups), batch
+    return batch_gradient(batch, entries=jnp.asarray(entries), groups=groups), batch
 
 
 def score(
@@ -188,4 +188,4 @@ def score(
     wanted = covered(problem.chain, theta, entries)
     groups = group_count(check_count(count), theta.shape[0], groups)
     baseline = NoBaseline() if baseline is None else baseline
-    return _score(key, problem, theta, count, baseline, jnp.asarray(wanted), groups)
+    return _score(key, problem, theta, count, baseline, wanted, groups)
