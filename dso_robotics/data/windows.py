@@ -16,6 +16,10 @@ from dso_robotics.errors import DsoError
 
 # A last, shorter window is kept when it is at least this fraction of a full one.
 _SHORTEST = 0.25
+# A window of fewer samples says nothing beyond its own start; with fewer than _FEW it says little.
+_FEWEST, _FEW = 3, 10
+# Time steps in a window: beyond, memory runs out before a search would end.
+_LONGEST = 1e6
 # Recorded times are trusted to this fraction of a time step when they are placed on the grid.
 _ROUND = 1e-6
 
@@ -49,10 +53,30 @@ class Windows:
         """Only the windows that end before their rollout does, so none is cut short; None when there is none."""
         last = np.array([len(self.rollouts[i].time) - 1 for i in self.rollout])
         keep = self.sample.max(1) < last
-        if not keep.any():
-            return None
+        return self.only(keep) if keep.any() else None
+
+    def only(self, keep: np.ndarray) -> "Windows":
+        """The windows where `keep` (B,) is True."""
         names = ("ctrl", "step", "share", "measured", "sample", "rollout", "time")
         return replace(self, **{name: getattr(self, name)[keep] for name in names})
+
+    def doubts(self) -> list[str]:
+        """Sentences about windows that hold too little to learn much from; empty when all is well."""
+        found, counts = [], np.isfinite(self.measured).sum(1)
+        samples = int(np.median((self.sample >= 0).sum(1)))
+        if samples < _FEW:
+            found.append(
+                f"A window holds only {samples} samples, so little is left to judge the noise by; give a longer --window, and "
+                f"check that time is in seconds{_suspected(self.rollouts)}."
+            )
+        for name, count in zip(self.channels.sensor_names, counts.T, strict=True):
+            bare = int((count < _FEWEST).sum())
+            if bare > 0.1 * len(self):
+                found.append(
+                    f"Sensor channel {name!r} was measured fewer than {_FEWEST} times in {bare} of {len(self)} windows, which "
+                    "learn nothing from it; give a longer --window."
+                )
+        return found
 
     def at_samples(self, sensordata: np.ndarray) -> np.ndarray:
         """Channels at the sample times, (..., B, S, C), from sensordata on the grid (..., B, T, nsensordata)."""
@@ -72,25 +96,41 @@ def cut(
     seconds: float,
     overlap: float = 0.0,
     source: str = "log",
+    option: str = "--window",
 ) -> Windows:
     """Cut `rollouts` into windows of `seconds`, each starting `overlap` (a fraction below 1) before the last one ends.
 
-    `timestep` [s] is the model's. Raises DsoError when the window is shorter than two steps or every rollout is shorter
-    than a window.
+    `timestep` [s] is the model's; `source` and `option` name the log and the option in messages. Windows of fewer than three
+    samples, such as those before a gap, are left out. Raises DsoError when the window is shorter than two steps, when every
+    rollout is shorter than a window, or when windows hold too few samples because time is hardly in seconds.
     """
     if not (np.isfinite(seconds) and seconds >= 2 * timestep):
         raise DsoError(
             f"{source}: a window of {seconds:g} s is shorter than two of the model's time steps ({timestep:g} s); "
-            "give a longer one with --window SECONDS."
+            f"give a longer one with {option} SECONDS."
+        )
+    spans = [float(r.time[-1] - r.time[0]) for r in rollouts]
+    if seconds / timestep > _LONGEST:
+        raise DsoError(
+            f"{source}: a window of {seconds:g} s has more than {_LONGEST:,.0f} time steps of {timestep:g} s, and the longest "
+            f"rollout lasts {max(spans, default=0.0):.4g} s; give a shorter one with {option} SECONDS."
         )
     steps = int(np.ceil(seconds / timestep - _ROUND)) + 1
     pieces = [(i, a, b) for i, r in enumerate(rollouts) for a, b in _bounds(r.time, seconds, overlap)]
     if not pieces:
-        longest = max((float(r.time[-1] - r.time[0]) for r in rollouts), default=0.0)
         raise DsoError(
-            f"{source}: the longest rollout lasts {longest:.4g} s, which is shorter than {_SHORTEST:.0%} of a window of "
-            f"{seconds:g} s; give a shorter one with --window SECONDS."
+            f"{source}: the longest rollout lasts {max(spans, default=0.0):.4g} s, which is shorter than {_SHORTEST:.0%} of a "
+            f"window of {seconds:g} s; give a shorter one with {option} SECONDS."
         )
+    full = [(i, a, b) for i, a, b in pieces if b - a >= _FEWEST]
+    if 2 * len(full) < len(pieces):
+        interval = _usual(rollouts)
+        raise DsoError(
+            f"{source}: a window of {seconds:g} s holds fewer than {_FEWEST} samples, because the samples are {interval:.4g} s "
+            f"apart{_suspected(rollouts)}; `dso convert --time COLUMN*FACTOR` makes seconds of another unit, and a log that is "
+            f"really so slow needs {option} {10 * interval:.2g} or more."
+        )
+    pieces = full
     width = max(b - a for _, a, b in pieces)
     shape = (len(pieces), width)
     step, share, sample = np.zeros(shape, int), np.zeros(shape), np.full(shape, -1)
@@ -121,6 +161,26 @@ def cut(
         rollout=np.array([i for i, _, _ in pieces]),
         time=np.array([rollouts[i].time[a] for i, a, _ in pieces]),
     )
+
+
+def _usual(rollouts: Sequence[Rollout]) -> float:
+    """Median time between samples [s] over all rollouts."""
+    return float(np.median(np.concatenate([np.diff(r.time) for r in rollouts])))
+
+
+def _suspected(rollouts: Sequence[Rollout]) -> str:
+    """Which unit time seems to be in, as the end of a sentence; nothing when seconds are plausible."""
+    interval = _usual(rollouts)
+    if interval < 0.5:
+        return ""
+    if interval == 1 and all((np.diff(r.time) == 1).all() for r in rollouts):
+        return " (time looks like a count of samples)"
+    names = [
+        name
+        for least, name in ((1e5, "nanoseconds"), (1e3, "microseconds"), (0.5, "milliseconds"))
+        if interval >= least
+    ]
+    return f" (time looks like {names[0]})"
 
 
 def _bounds(time: np.ndarray, seconds: float, overlap: float) -> list[tuple[int, int]]:

@@ -57,6 +57,18 @@ def measured(windows: Windows, model: mujoco.MjModel) -> bool:
     return all((r.qpos is not None or positions) and (r.qvel is not None or positions) for r in windows.rollouts)
 
 
+def seen(windows: Windows, model: mujoco.MjModel) -> np.ndarray:
+    """Whether the first sample of each window (B,) was recorded by every joint sensor there is, or as a state."""
+    kinds = {int(mujoco.mjtSensor.mjSENS_JOINTPOS): "qpos", int(mujoco.mjtSensor.mjSENS_JOINTVEL): "qvel"}
+    found = np.ones(len(windows), bool)
+    for column, sensor in enumerate(windows.channels.sensor_ids):
+        recorded = kinds.get(int(model.sensor_type[sensor]))
+        if recorded:
+            given = np.array([getattr(r, recorded) is not None for r in windows.rollouts])
+            found &= given[windows.rollout] | np.isfinite(windows.measured[:, 0, column])
+    return found
+
+
 def _from_sensors(recorded: np.ndarray, rollout: Rollout, windows: Windows, model: mujoco.MjModel) -> None:
     channels, time = windows.channels, rollout.time
     if rollout.sensordata is None:

@@ -16,6 +16,7 @@ from dso_robotics.data.match import Channels
 from dso_robotics.data.resample import resample
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.data.windows import Windows, cut
+from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.robot import start
 from dso_robotics.robot.prediction import CPrediction
@@ -44,7 +45,8 @@ class Evaluation:
 
     rmse: (C,) mean over windows of the window's root mean square error; pooled: (C,) the root mean square over all samples;
     nrmse_percent: (C,) rmse over the channel's standard deviation; windows: their number, diverged: how many of them blew up
-    (they count with the error of a prediction that stays at its start); start: "measured" or "estimated".
+    (they count with the error of a prediction that stays at its start); start: "measured" or "estimated"; left_out: how many
+    more windows there would be, had the state been measured where they start.
     """
 
     rmse: np.ndarray
@@ -53,26 +55,40 @@ class Evaluation:
     windows: int
     diverged: int
     start: str
+    left_out: int
     traces: tuple[Trace, ...]
 
 
-def evaluate(
-    vector: ParameterVector,
-    z: np.ndarray,
+def scoring_windows(
     rollouts: Sequence[Rollout],
     channels: Channels,
     *,
+    timestep: float,
     seconds: float,
-    sigma: np.ndarray,
     source: str = "log",
-) -> Evaluation:
-    """Score the model at z (n,) on `rollouts` with windows of `seconds`; `sigma` (C,) weighs channels in start states."""
-    timestep = float(vector.mj.opt.timestep)
-    gridded = [resample(r, timestep) for r in rollouts]
-    windows = cut(gridded, channels, timestep=timestep, seconds=seconds, overlap=_OVERLAP, source=source)
-    windows = windows.complete() or windows
+    option: str = "--score-window",
+) -> Windows:
+    """Half-overlapping windows of `seconds` of `rollouts` put on the grid of `timestep` [s].
+
+    Raises DsoError, naming `source` and `option`, when there are none, or when the rollouts cannot be put on the grid.
+    """
+    try:
+        gridded = [resample(r, timestep) for r in rollouts]
+    except DsoError as error:
+        raise DsoError(f"{source}: {error}") from error
+    windows = cut(gridded, channels, timestep=timestep, seconds=seconds, overlap=_OVERLAP, source=source, option=option)
+    return windows.complete() or windows
+
+
+def evaluate(vector: ParameterVector, z: np.ndarray, windows: Windows, *, sigma: np.ndarray) -> Evaluation:
+    """Score the model at z (n,) on `scoring_windows`; `sigma` (C,) weighs channels where start states must be estimated."""
+    known, kept = start.measured(windows, vector.mj), start.seen(windows, vector.mj)
+    # A state interpolated across a gap is no measurement; where there is nothing else, all starts are estimated.
+    known = known and bool(kept.any())
+    left_out = int((~kept).sum()) if known else 0
+    if left_out:
+        windows = windows.only(kept)
     prediction = CPrediction(vector, windows)
-    known = start.measured(windows, vector.mj)
     x = start.guess(windows, vector.mj)
     if not known:
         x = _estimate_starts(vector, z, windows, prediction, x, sigma)
@@ -93,7 +109,8 @@ def evaluate(
             windows=len(windows),
             diverged=int(lost.sum()),
             start="measured" if known else "estimated",
-            traces=tuple(_trace(windows, y, i) for i in range(len(gridded))),
+            left_out=left_out,
+            traces=tuple(_trace(windows, y, i) for i in range(len(windows.rollouts))),
         )
 
 

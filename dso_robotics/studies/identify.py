@@ -27,7 +27,7 @@ from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.checkpoint import Checkpoint
-from dso_robotics.studies.evaluate import Evaluation, evaluate
+from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.study import IdentifyStudy
 
 # Above this many coordinates one reverse pass through MJX costs less than a finite difference for each.
@@ -88,11 +88,19 @@ def identify(
     split = hold_out(log, study.hold_out)
     timestep = float(robot.mj.opt.timestep)
     windows = cut(split.train, channels, timestep=timestep, seconds=study.window, source=log.label)
+    parts = {"train": split.train, "hold_out": split.hold_out}
     score_seconds = study.window if study.score_window is None else study.score_window
+    option = "--window" if study.score_window is None else "--score-window"
     for rollout in split.hold_out:
-        cut(
-            [rollout], channels, timestep=timestep, seconds=score_seconds, source=f"{log.label}, rollout {rollout.name}"
+        source = f"{log.label}, rollout {rollout.name}"
+        cut([rollout], channels, timestep=timestep, seconds=score_seconds, source=source, option=option)
+    scored = {
+        name: scoring_windows(
+            part, channels, timestep=timestep, seconds=score_seconds, source=f"{log.label} ({name})", option=option
         )
+        for name, part in parts.items()
+        if part
+    }
     to_mjcf(robot, vector.fields(vector.initial))  # what cannot be written back is better known before the search
     prediction, reason = _engine(study.engine, vector, windows)
     x = start.guess(windows, robot.mj)
@@ -105,18 +113,11 @@ def identify(
     spread = uncertainty(solution, vector.scale)
     progress(Progress("evaluating", len(solution.history), solution.cost, time.perf_counter() - began))
     sigma = problem.pooled_sigma()
-    parts = {"train": split.train, "hold_out": split.hold_out}
-    evaluations = {
-        name: evaluate(
-            vector, solution.z, part, channels, seconds=score_seconds, sigma=sigma, source=f"{log.label} ({name})"
-        )
-        for name, part in parts.items()
-        if part
-    }
+    evaluations = {name: evaluate(vector, solution.z, part, sigma=sigma) for name, part in scored.items()}
     table = summaries.parameters(vector, solution, spread)
     left_open = summaries.unseen(vector, table, spread)
     found = summaries.warnings(vector, solution, spread, evaluations, left_open)
-    warnings = [*channels.warnings, *problems(log), *found]
+    warnings = [*channels.warnings, *problems(log), *windows.doubts(), *found]
     summary = {
         "command": "identify",
         "version": __version__,

@@ -192,9 +192,14 @@ def warnings(
             found.append(
                 f"{e.diverged} of {e.windows} {part} windows diverged and count as a prediction that stands still."
             )
+        if e.left_out:
+            found.append(
+                f"{e.left_out} of {e.left_out + e.windows} {part} windows begin where a joint was not measured, so their start "
+                "state is unknown; they are left out of the prediction error."
+            )
         if e.start == "estimated":
             found.append(
-                f"The sensors do not show the whole state, so {part} windows start at states estimated from themselves."
+                f"The log does not show the whole state, so {part} windows start at states estimated from themselves."
             )
     if "hold_out" not in evaluations:
         found.append("No run was held out, so nothing here tells how the model does on motions it was not fitted to.")
