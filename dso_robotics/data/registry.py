@@ -13,7 +13,8 @@ from dso_robotics.data.atomic import atomic_file
 from dso_robotics.data.convert import convert_table
 from dso_robotics.data.download import download
 from dso_robotics.data.log import Log
-from dso_robotics.data.rollout import listed, nearest
+from dso_robotics.data.recordings import convert_recording
+from dso_robotics.data.rollout import Rollout, listed, nearest
 from dso_robotics.errors import DsoError
 
 
@@ -36,8 +37,9 @@ class Source:
 class Recording:
     """One entry of the registry: what was recorded, by whom, and the mapping of columns to channels.
 
-    `columns` and `digits` say how an upstream file is reduced before it is checked and converted: the columns kept and
-    the significant digits printed.
+    Files of plain tables are mapped by `time`, `ctrl` and `sensors`; `columns` and `digits` say how such a file is reduced
+    before it is checked and converted: the columns kept and the significant digits printed. Other files are read by the
+    function `converter` of `data.recordings`. `folder` is the recording's in `$DSO_DATA`, where it is not `name`.
     """
 
     name: str
@@ -45,12 +47,14 @@ class Recording:
     licence: str
     citation: str
     source: str
-    time: str
-    ctrl: tuple[str, ...]
-    sensors: tuple[str, ...]
-    columns: tuple[str, ...]
-    digits: int
     files: tuple[Source, ...]
+    time: str = "time"
+    ctrl: tuple[str, ...] = ()
+    sensors: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    digits: int = 0
+    converter: str = ""
+    folder: str = ""
 
 
 def registry() -> dict[str, Recording]:
@@ -75,20 +79,24 @@ def fetch(name: str, *, progress: Callable[[str], None] | None = None, patience:
             f"{listed(tuple(known))}."
         )
     recording = known[name]
-    folder = _local_folder(name)
+    folder = _local_folder(recording.folder or name)
     if folder is None:
         folder = _download(recording, progress or (lambda text: None), patience)
     else:
         for source in recording.files:
             _check_local(folder / source.local, source, recording)
-    rollouts = [
-        rollout
-        for source in recording.files
-        for rollout in convert_table(
-            folder / source.local, recording.ctrl, recording.sensors, time=recording.time, name=source.rollout
-        )
-    ]
-    return Log("", f"{recording.source}; {recording.citation}", recording.licence, tuple(rollouts))
+    rollouts: list[Rollout] = []
+    attributes: dict[str, float | str] = {}
+    for source in recording.files:
+        path = folder / source.local
+        if recording.converter:
+            converted, facts = convert_recording(recording.converter, path, source.rollout)
+            attributes |= facts
+        else:
+            converted = convert_table(path, recording.ctrl, recording.sensors, time=recording.time, name=source.rollout)
+        rollouts += converted
+    credit = f"{recording.source}; {recording.citation}"
+    return Log("", credit, recording.licence, tuple(rollouts), attributes)
 
 
 def reduce_csv(content: bytes, columns: tuple[str, ...], digits: int) -> bytes:
@@ -118,18 +126,21 @@ def _recording(name: str, entry: dict[str, Any]) -> Recording:
         )
         for file in entry["files"]
     )
+    reduction = entry.get("reduction", {})
     return Recording(
         name=name,
         title=entry["title"],
         licence=entry["licence"],
         citation=entry["citation"],
         source=entry["source"].format(commit=entry["commit"]),
-        time=entry["time"],
-        ctrl=tuple(entry["ctrl"]),
-        sensors=tuple(entry["sensors"]),
-        columns=tuple(entry["reduction"]["columns"]),
-        digits=entry["reduction"]["digits"],
         files=files,
+        time=entry.get("time", "time"),
+        ctrl=tuple(entry.get("ctrl", ())),
+        sensors=tuple(entry.get("sensors", ())),
+        columns=tuple(reduction.get("columns", ())),
+        digits=reduction.get("digits", 0),
+        converter=entry.get("converter", ""),
+        folder=entry.get("folder", ""),
     )
 
 

@@ -71,6 +71,10 @@ def _dof(field: str) -> Callable[[mujoco.MjModel, int, int], tuple[Slot, ...]]:
     return lambda model, i, k: (Slot(field, tuple(_dofs(model, i))),)
 
 
+def _polynomial(power: int) -> Callable[[mujoco.MjModel, int, int], tuple[Slot, ...]]:
+    return lambda model, i, k: (Slot("dof_dampingpoly", tuple(2 * dof + power for dof in _dofs(model, i))),)
+
+
 def _row(field: str, width: int = 1, *, column: int = 0) -> Callable[[mujoco.MjModel, int, int], tuple[Slot, ...]]:
     return lambda model, i, k: (Slot(field, (i * width + column + k,)),)
 
@@ -97,6 +101,14 @@ def _affine_servo(model: mujoco.MjModel, i: int, k: int) -> tuple[Slot, ...]:
     return (Slot("actuator_biasprm", (i * 10 + 2,), -1.0),)
 
 
+def _feedback(column: int) -> Callable[[mujoco.MjModel, int, int], tuple[Slot, ...]]:
+    return lambda model, i, k: (Slot("actuator_gainprm", (i * 10 + column,), -1.0),)
+
+
+def _feedback_scale(model: mujoco.MjModel, i: int, column: int) -> float:
+    return float(abs(model.actuator_gainprm[i, column])) or 1.0
+
+
 def _gain_scale(model: mujoco.MjModel, i: int) -> float:
     return float(abs(model.actuator_gainprm[i, 0])) or 1.0
 
@@ -110,6 +122,10 @@ FAMILIES: dict[tuple[str, str], Family] = {
     for f in (
         Family("joint", "damping", _per_joint("N*m*s/rad", "N*s/m"), _dof("dof_damping"), "viscous friction",
                scale=_joint_scale(1.0)),
+        Family("joint", "damping_quadratic", _per_joint("N*m*s^2/rad^2", "N*s^2/m^2"), _polynomial(0),
+               "drag with the square of the speed", scale=_joint_scale(0.1), attribute="damping"),
+        Family("joint", "damping_cubic", _per_joint("N*m*s^3/rad^3", "N*s^3/m^3"), _polynomial(1),
+               "drag with the cube of the speed", scale=_joint_scale(0.01), attribute="damping"),
         Family("joint", "frictionloss", _per_joint("N*m", "N"), _dof("dof_frictionloss"), "Coulomb friction",
                scale=_joint_scale(3.0)),
         Family("joint", "armature", _per_joint("kg*m^2", "kg"), _dof("dof_armature"), "reflected rotor inertia",
@@ -131,6 +147,16 @@ FAMILIES: dict[tuple[str, str], Family] = {
                scale=lambda model, i: float(np.abs(model.actuator_gear[i]).max()) or 1.0),
         Family("actuator", "gain", _const("force/ctrl"), _row("actuator_gainprm", 10), "force per unit of control",
                low=-INF, scale=_gain_scale, attribute="gainprm"),
+        Family("actuator", "kp_per_ctrl", _const("force/ctrl"), _feedback(1),
+               "position gain (force per length or angle) that the control multiplies",
+               scale=lambda model, i: _feedback_scale(model, i, 1), attribute="gainprm"),
+        Family("actuator", "kv_per_ctrl", _const("force/ctrl"), _feedback(2),
+               "velocity gain (force per speed) that the control multiplies",
+               scale=lambda model, i: _feedback_scale(model, i, 2), attribute="gainprm"),
+        Family("tendon", "actuatorfrcrange", _const("force"),
+               lambda model, i, k: (Slot("tendon_actfrcrange", (2 * i + 1,)), Slot("tendon_actfrcrange", (2 * i,), -1.0)),
+               "largest force of all its actuators together, either way",
+               scale=lambda model, i: float(model.tendon_actfrcrange[i, 1]) or 1.0),
         Family("actuator", "kp", _const("N*m/rad or N/m"), _servo, "position gain of a position servo", scale=_gain_scale),
         Family("actuator", "kv", _const("N*m*s/rad or N*s/m"), _affine_servo, "velocity gain of a position or velocity servo",
                scale=lambda model, i: 0.1 * _gain_scale(model, i)),
@@ -164,6 +190,10 @@ def unsupported(model: mujoco.MjModel, family: Family, index: int) -> str:
     if family.kind == "actuator":
         fixed = model.actuator_gaintype[index] == _FIXED
         affine = model.actuator_biastype[index] == _AFFINE
+        if family.field.endswith("_per_ctrl") and model.actuator_gaintype[index] != int(mujoco.mjtGain.mjGAIN_AFFINE):
+            return (
+                'its gaintype is not "affine", so MuJoCo would ignore the value; write gaintype="affine" in the model'
+            )
         if family.field in ("gain", "kp") and not fixed:
             return "its gain is not a fixed number"
         if family.field == "kp" and not (
@@ -176,6 +206,8 @@ def unsupported(model: mujoco.MjModel, family: Family, index: int) -> str:
             )
     if family.kind == "joint" and family.field in ("stiffness", "springref") and model.jnt_type[index] <= 1:
         return "only hinge and slide joints are supported for this field"
+    if family.kind == "tendon" and not model.tendon_actfrclimited[index]:
+        return "the force of its actuators is not limited; write actuatorfrcrange in the model"
     if family.kind == "body" and model.body_mass[index] <= 0:
         return "the body has no mass, so it is fixed to its parent or static"
     return ""

@@ -80,7 +80,10 @@ def declare(declaration: Declaration, robot: Robot) -> tuple[Parameter, ...]:
 
 def _tie(parts: list[Parameter], declaration: Declaration) -> Parameter:
     """One number written to every place of `parts`, which must be of one kind of quantity."""
-    if len({p.units for p in parts}) > 1 or any(p.sensor >= 0 or p.factor is not None for p in parts):
+    # What a unit of control is, the model's author chose: a force and a force per unit of control may be the same number.
+    if len({p.units[0].removesuffix("/ctrl") for p in parts}) > 1 or any(
+        p.sensor >= 0 or p.factor is not None for p in parts
+    ):
         raise DsoError(
             f"{declaration.path}: only plain numbers of the same unit can be tied; these have "
             f"{', '.join(sorted({p.units[0] for p in parts}))}."

@@ -16,7 +16,6 @@ from dso_robotics.physics.model import Robot
 
 # Model field -> (kind, MJCF attribute, numbers an object has).
 _ATTRIBUTES = {
-    "dof_damping": ("joint", "damping", 1),
     "dof_frictionloss": ("joint", "frictionloss", 1),
     "dof_armature": ("joint", "armature", 1),
     "jnt_stiffness": ("joint", "stiffness", 1),
@@ -34,6 +33,7 @@ _ATTRIBUTES = {
     "site_size": ("site", "size", 3),
     "cam_pos": ("camera", "pos", 3),
     "light_pos": ("light", "pos", 3),
+    "tendon_actfrcrange": ("tendon", "actuatorfrcrange", 2),
     "actuator_gear": ("actuator", "gear", 6),
     "actuator_gainprm": ("actuator", "gainprm", 10),
     "actuator_biasprm": ("actuator", "biasprm", 10),
@@ -63,6 +63,7 @@ def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
     for name, value in wanted.items():
         if name in _ATTRIBUTES:
             _set_attribute(root, robot.mj, name, value)
+    _set_damping(root, robot.mj, wanted)
     if any(name in wanted for name in _BODY):
         _set_inertials(root, robot.mj, wanted)
     ET.indent(root)
@@ -77,8 +78,8 @@ def _text(values: np.ndarray) -> str:
 
 def _elements(root: ET.Element, kind: str) -> list[ET.Element]:
     """Elements of `kind` in the order of their numbers in the model: MuJoCo writes bodies depth first, each with its own."""
-    if kind == "actuator":
-        return [e for section in root.iter("actuator") for e in section]
+    if kind in ("actuator", "tendon"):
+        return [e for section in root.iter(kind) for e in section]
     tags = ("joint", "freejoint") if kind == "joint" else (kind,)
     world = root.find("worldbody")
     found = [] if world is None else [e for e in world.iter() if e.tag in tags]
@@ -102,6 +103,18 @@ def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np
             for other in _TURNS:
                 element.attrib.pop(other, None)
         element.set(attribute, _text(rows[row]))
+
+
+def _set_damping(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray]) -> None:
+    """One attribute holds the linear, quadratic and cubic coefficients, which are two fields of the model."""
+    nominal = np.column_stack([model.dof_damping, model.dof_dampingpoly])
+    new = nominal.copy()
+    new[:, 0] = wanted.get("dof_damping", model.dof_damping)
+    new[:, 1:] = np.reshape(wanted.get("dof_dampingpoly", model.dof_dampingpoly), (-1, 2))
+    elements = _elements(root, "joint")
+    for row in np.flatnonzero((new != nominal).any(1)):
+        values = new[row] if new[row, 1:].any() else new[row, :1]
+        elements[int(model.dof_jntid[row])].set("damping", _text(values))
 
 
 def _set_inertials(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray]) -> None:

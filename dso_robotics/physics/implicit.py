@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from dso_robotics.physics.backend import mjx, support
 from dso_robotics.physics.linear import solve_spd
+from dso_robotics.physics.stages import damping_slope
 
 
 def end_of_step_acceleration(model: mjx.Model, data: mjx.Data) -> Float[Array, " nv"]:
@@ -20,7 +21,7 @@ def end_of_step_acceleration(model: mjx.Model, data: mjx.Data) -> Float[Array, "
     if model.opt.integrator == mjx.IntegratorType.EULER:
         if flags & (mjx.DisableBit.EULERDAMP | mjx.DisableBit.DAMPER):
             return data.qacc
-        return solve_spd(support.full_m(model, data) + jnp.diag(dt * model.dof_damping), total)
+        return solve_spd(support.full_m(model, data) + jnp.diag(dt * damping_slope(model, data.qvel)), total)
     change = _derivative(model, data)
     alone = _free_bodies(model)
     if change is None and not alone:
@@ -45,7 +46,7 @@ def _derivative(model: mjx.Model, data: mjx.Data) -> Float[Array, "nv nv"] | Non
         moment = data._impl.actuator_moment
         out = moment.T @ (_actuator_slope(model, data)[:, None] * moment)
     if not model.opt.disableflags & mjx.DisableBit.DAMPER:
-        damping = -jnp.diag(model.dof_damping)
+        damping = -jnp.diag(damping_slope(model, data.qvel))
         if model.ntendon:
             damping = damping - data._impl.ten_J.T @ (model.tendon_damping[:, None] * data._impl.ten_J)
         out = damping if out is None else out + damping

@@ -70,15 +70,13 @@ def _forces(model: mujoco.MjModel) -> list[str]:
     out = []
     for field, kind, word in (
         ("jnt_stiffnesspoly", mujoco.mjtObj.mjOBJ_JOINT, "stiffness of joint"),
-        ("dof_dampingpoly", mujoco.mjtObj.mjOBJ_JOINT, "damping of joint"),
         ("tendon_stiffnesspoly", mujoco.mjtObj.mjOBJ_TENDON, "stiffness of tendon"),
         ("tendon_dampingpoly", mujoco.mjtObj.mjOBJ_TENDON, "damping of tendon"),
     ):
         rows = _rows(getattr(model, field))
         if rows.size:
-            ids = np.unique(model.dof_jntid[rows]) if field.startswith("dof") else rows
             out.append(
-                f"The polynomial {word} {_names(model, kind, ids)} is ignored: give one number, the linear term."
+                f"The polynomial {word} {_names(model, kind, rows)} is ignored: give one number, the linear term."
             )
     fluid = _rows(model.geom_fluid[:, :1])
     if fluid.size and (model.opt.density > 0 or model.opt.viscosity > 0):

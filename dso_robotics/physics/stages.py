@@ -82,7 +82,7 @@ def passive(model: mjx.Model, data: mjx.Data) -> mjx.Data:
         below, above = model.tendon_lengthspring.T - data.ten_length
         tendon = model.tendon_stiffness * (jnp.maximum(below, 0.0) + jnp.minimum(above, 0.0))
     if dampers:
-        total = total - model.dof_damping * data.qvel
+        total = total - damping_force(model, data.qvel)
         tendon = tendon - model.tendon_damping * data._impl.ten_velocity
     if model.ntendon:
         total = total + data._impl.ten_J.T @ tendon
@@ -93,6 +93,18 @@ def passive(model: mjx.Model, data: mjx.Data) -> mjx.Data:
     if model.opt._impl.has_fluid_params:
         total = total + mjx_passive._fluid(model, data)
     return data.replace(qfrc_passive=total, qfrc_gravcomp=compensation)
+
+
+def damping_force(model: mjx.Model, qvel: Float[Array, " nv"]) -> Float[Array, " nv"]:
+    """(d0 + d1 |v| + d2 v²) v of every degree of freedom [N, N m]; MJX has d0 alone."""
+    quadratic, cubic = model.dof_dampingpoly.T
+    return (model.dof_damping + quadratic * jnp.abs(qvel) + cubic * qvel**2) * qvel
+
+
+def damping_slope(model: mjx.Model, qvel: Float[Array, " nv"]) -> Float[Array, " nv"]:
+    """Derivative of `damping_force` by each one's velocity."""
+    quadratic, cubic = model.dof_dampingpoly.T
+    return model.dof_damping + 2 * quadratic * jnp.abs(qvel) + 3 * cubic * qvel**2
 
 
 def _spring(model: mjx.Model, qpos: Float[Array, " nq"]) -> Float[Array, " nv"]:

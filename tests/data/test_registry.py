@@ -179,7 +179,7 @@ def test_the_registry_is_complete():
         names = [source.rollout for source in recording.files]
         assert len(set(names)) == len(names)
         for source in recording.files:
-            assert re.fullmatch(r"https://raw\.githubusercontent\.com/[\w-]+/\w+/[0-9a-f]{40}/[\w./-]+", source.url)
+            assert re.fullmatch(r"https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/[\w./-]+", source.url)
             assert re.fullmatch(r"[0-9a-f]{64}", source.sha256 or source.sha256_reduced)
 
 

@@ -8,7 +8,7 @@ ARM = """
       <joint name="shoulder" axis="0 1 0" damping="0.05" frictionloss="0.2" armature="0.01" stiffness="0.4"/>
       <inertial pos="0.01 0 -0.2" mass="0.6" diaginertia="0.004 0.003 0.001"/>
       <body name="lower" pos="0 0 -0.4">
-        <joint name="elbow" axis="0 1 0.2" damping="0.02" frictionloss="0.1" limited="true" range="-60 60"
+        <joint name="elbow" axis="0 1 0.2" damping="0.02 0.05 0.03" frictionloss="0.1" limited="true" range="-60 60"
                solimplimit="0.8 0.95 0.3 0.4 1.7"/>
         <inertial pos="0 0.02 -0.15" mass="0.4" fullinertia="0.003 0.004 0.002 0.0004 -0.0003 0.0002"/>
         <site name="tip" pos="0 0 -0.3"/>
@@ -40,7 +40,7 @@ HOPPER = """
       <joint name="pitch" axis="0 1 0"/>
       <geom name="torso" type="capsule" fromto="0 0 0 0 0 0.3" size="0.05" mass="3" contype="0" conaffinity="0"/>
       <body name="leg">
-        <joint name="hip" axis="0 1 0" damping="0.4" armature="0.02" limited="true" range="-50 50"/>
+        <joint name="hip" axis="0 1 0" damping="0.4 0.05 0.02" armature="0.02" limited="true" range="-50 50"/>
         <geom name="leg" type="capsule" fromto="0 0 0 0 0 -0.4" size="0.04" mass="1" contype="0" conaffinity="0"/>
         <body name="foot" pos="0 0 -0.4">
           <joint name="ankle" axis="0 1 0" damping="0.3" frictionloss="0.1"/>

@@ -28,7 +28,8 @@ def plain(model, start, ctrl):
 def test_batches_equal_models_rebuilt_one_by_one(models):
     """Parameters as fields in one batch do what writing them to MJCF and compiling it again does, mj_setConst included."""
     robot = load(models / "two_joint_arm.xml")
-    paths = ("joint/*/damping", "joint/*/armature", "body/upper/inertia", "body/lower/mass", "actuator/tau2/gear")
+    paths = ("joint/*/damping", "joint/elbow/damping_quadratic", "joint/*/damping_cubic", "joint/*/armature")
+    paths += ("body/upper/inertia", "body/lower/mass", "actuator/tau2/gear")
     vector = pack([parse(p) for p in paths], robot)
     rng = np.random.default_rng(1)
     z = vector.initial + 0.3 * rng.uniform(size=(3, vector.size)) * vector.scale
@@ -40,6 +41,27 @@ def test_batches_equal_models_rebuilt_one_by_one(models):
         states, sensors = plain(model, start[i], ctrl[i])
         np.testing.assert_allclose(out.state[i], states, rtol=1e-7, atol=1e-8)
         np.testing.assert_allclose(out.sensordata[i], sensors, rtol=1e-7, atol=1e-8)
+
+
+def test_one_number_can_be_a_gain_a_feedback_gain_and_a_force_limit(models):
+    """The servo's stall torque: written to all three places, it gives the trajectory of the model rebuilt with it."""
+    robot = load(models / "xl330_servo.xml")
+    stall = "actuator/target/gain+actuator/feedback/kp_per_ctrl+tendon/drive/actuatorfrcrange=0.3"
+    vector = pack(
+        [parse(p) for p in (stall, "actuator/powered/kv_per_ctrl=0.05", "joint/horn/damping_cubic=1e-3")], robot
+    )
+    fields = vector.fields(vector.initial)
+    ctrl = np.tile([3.0, 2.0, 1.0], (80, 1))  # saturated first: the duty cycle begins at 3
+    out = BatchEngine(robot.mj).simulate({k: v[None] for k, v in fields.items()}, np.zeros((1, 2)), ctrl[None])
+    model = mujoco.MjModel.from_xml_string(to_mjcf(robot, fields))
+    np.testing.assert_allclose(model.tendon_actfrcrange, [[-0.3, 0.3]])
+    states, _ = plain(model, np.zeros(2), ctrl)
+    np.testing.assert_allclose(out.state[0], states, rtol=1e-7, atol=1e-9)
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:], data.ctrl[:] = 1.3, 2.0, ctrl[0]
+    mujoco.mj_forward(model, data)
+    # 0.3 N m of the duty cycle 3 - 2 * 1.3 = 0.4, less the back EMF.
+    np.testing.assert_allclose(data.qfrc_actuator, 0.3 * 0.4 - 0.05 * 2.0, rtol=1e-12)
 
 
 def test_a_diverging_simulation_is_marked_and_the_others_go_on(models, tmp_path, monkeypatch):

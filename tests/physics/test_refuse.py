@@ -32,7 +32,6 @@ CASES = [
     ({"option": 'density="1.2" integrator="implicitfast"'}, "Fluid drag", "Euler"),
     ({"flag": 'sleep="enable"'}, "flag/sleep", "disable it"),
     ({"joint": 'stiffness="1 2 3"'}, "stiffness of joint 'hinge'", "one number"),
-    ({"joint": 'damping="1 2 3"'}, "damping of joint 'hinge'", "one number"),
     ({"tendon": 'stiffness="1 2 3"'}, "stiffness of tendon 'rope'", "one number"),
     ({"tendon": 'damping="1 2 3"'}, "damping of tendon 'rope'", "one number"),
     (

@@ -49,7 +49,13 @@ def test_step_and_sensors_equal_c(text, options):
 
 
 CASES = {
-    "arm": (ARM, {}, jax.jacfwd, (*SMOOTH, *ACTUATOR, "dof_frictionloss", "jnt_range", "jnt_solimp", "body_pos"), 60),
+    "arm": (
+        ARM,
+        {},
+        jax.jacfwd,
+        (*SMOOTH, *ACTUATOR, "dof_dampingpoly", "dof_frictionloss", "jnt_range", "jnt_solimp", "body_pos"),
+        60,
+    ),
     "hopper-pyramidal": (
         HOPPER,
         {"integrator": "implicitfast"},
