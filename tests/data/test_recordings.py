@@ -128,5 +128,5 @@ def test_the_cameras_and_the_inertial_unit_see_one_motion(real_data, models):
         measured.append([rollout.sensor(f"{s}[{i}]")[sample] for s in ("gyro", "magnetometer") for i in range(3)])
     error = np.sqrt(np.mean((np.array(read) - measured) ** 2, axis=0))
     assert np.std(measured, axis=0)[0] > 1.5
-    assert (error[:3] < 0.1).all()  # rad/s
+    assert (error[:3] < 0.15).all()  # rad/s: finite differences of the cameras' orientations
     assert (error[3:] < 6.0).all()  # uT, of a field of 45
