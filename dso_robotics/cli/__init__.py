@@ -1,7 +1,10 @@
 """The `dso` command: one module a subcommand; this one parses, dispatches and turns errors into exit status 2."""
 
 import argparse
+import io
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from dso_robotics import __version__
@@ -26,14 +29,48 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 on success, 2 on bad input, 130 when interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character shows its number.
+            stream.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            # What a command has to say it says itself; NumPy's remarks on NaN mean nothing to its user.
+            warnings.simplefilter("ignore")
+        return _guarded(argv)
+
+
+def _guarded(argv: Sequence[str] | None) -> int:
     try:
         args = parser().parse_args(argv)
-        return int(args.run(args) or 0)
+        status = int(args.run(args) or 0)
+        sys.stdout.flush()
     except DsoError as error:
-        print(f"dso: {error}", file=sys.stderr)
+        print(f"dso: {plain(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("dso: interrupted; a run in progress can be taken up with --resume.", file=sys.stderr)
+        print("dso: interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        _drop_output()
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"dso: {plain(where)}reading or writing failed ({error.strerror or error}); make room, or choose another place.",
+            file=sys.stderr,
+        )
+        _drop_output()
+        return 2
+    return status
+
+
+def plain(text: str) -> str:
+    """`text` with control characters, which a name in a file may hold to confuse a terminal, shown as escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _drop_output() -> None:
+    """What is still to be printed has no place to go; without this Python would try again when it ends, and complain."""
+    if sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

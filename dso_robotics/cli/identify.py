@@ -2,9 +2,14 @@
 
 import argparse
 import sys
-from typing import Any
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dso_robotics.errors import DsoError
+
+if TYPE_CHECKING:
+    from dso_robotics.studies.study import IdentifyStudy
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,7 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="PATH[=INIT][@LOW:HIGH]",
         help="what to identify, with start value and bounds; may be repeated, and PATH may hold * and ?",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the result")
+    parser.add_argument("--out", metavar="DIR", help="folder for the result")
     parser.add_argument(
         "--hold-out",
         metavar="NAME[,NAME]|FRACTION",
@@ -51,7 +56,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="recorded with the result (0)")
     parser.add_argument("--study", metavar="FILE.toml", help="read any of these from a file; flags win")
-    parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in DIR")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the interrupted run in DIR; `--resume --out DIR` is enough"
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
     parser.set_defaults(run=run)
@@ -59,14 +66,64 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Identify and print the table."""
+    from dso_robotics.cli import plain
     from dso_robotics.cli.jax_setup import prepare_jax
-    from dso_robotics.parameters.path import parse
+    from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.identify import write_report
     from dso_robotics.report.table import identification_table
     from dso_robotics.studies.identify import Progress, identify
+
+    study = _study(args)
+    prepare_jax()
+    silence_mujoco()
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading") as status:
+
+        def tell(news: Progress) -> None:
+            line = f"{news.stage}: iteration {news.iteration}, cost {news.cost:,.1f}, {news.seconds:.1f} s"
+            if sys.stderr.isatty():
+                status.update(line)
+            else:
+                print(line, file=sys.stderr)
+
+        try:
+            result = identify(
+                study,
+                args.out,
+                resume=args.resume,
+                force=args.force,
+                report=None if args.no_report else write_report,
+                progress=tell,
+            )
+        except KeyboardInterrupt:
+            where = Path(args.out)
+            saved = (where / "run.h5").exists() and not (where / "summary.json").exists()
+            cure = f"`dso identify --resume --out {where}` goes on" if saved else "nothing of this run was saved yet"
+            print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
+            return 130
+    print(plain(identification_table(result.summary)))
+    print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
+    return 0
+
+
+def _study(args: argparse.Namespace) -> "IdentifyStudy":
+    """The study of the flags, the study file and, when it is taken up without either, the run file; sets `args.out`."""
+    from dso_robotics.parameters.path import parse
+    from dso_robotics.studies.checkpoint import stored_study
     from dso_robotics.studies.study import IdentifyStudy, read_study
 
+    if args.resume and not args.out and args.model and not args.logs:
+        # `dso identify --resume DIR`
+        args.out, args.model = args.model, None
+    if not args.out:
+        raise DsoError("no folder was given for the result; name one with --out DIR.")
     keys: dict[str, Any] = read_study(args.study) if args.study else {}
+    if args.resume and not args.study and not args.model:
+        keys = {f.name: getattr(found, f.name) for found in [stored_study(args.out)] for f in fields(found)}
+    if "model" in keys and args.model and Path(args.model).suffix.lower() in (".h5", ".hdf5"):
+        # With the model in the study file, what stands first is a log.
+        args.model, args.logs = None, [args.model, *args.logs]
     given = {
         "model": args.model,
         "logs": args.logs or None,
@@ -80,32 +137,5 @@ def run(args: argparse.Namespace) -> int:
     keys |= {key: value for key, value in given.items() if value is not None}
     if "model" not in keys:
         raise DsoError("no model was given; name an MJCF or URDF file, or a study file with --study.")
-    study = IdentifyStudy(
-        model=keys["model"],
-        logs=tuple(keys.get("logs", ())),
-        free=tuple(keys.get("free", ())),
-        **{key: keys[key] for key in ("hold_out", "engine", "window", "score_window", "seed") if key in keys},
-    )
-    prepare_jax()
-    from rich.console import Console
-
-    with Console(stderr=True).status("reading") as status:
-
-        def tell(news: Progress) -> None:
-            line = f"{news.stage}: iteration {news.iteration}, cost {news.cost:,.1f}, {news.seconds:.1f} s"
-            if sys.stderr.isatty():
-                status.update(line)
-            else:
-                print(line, file=sys.stderr)
-
-        result = identify(
-            study,
-            args.out,
-            resume=args.resume,
-            force=args.force,
-            report=None if args.no_report else write_report,
-            progress=tell,
-        )
-    print(identification_table(result.summary))
-    print(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}")
-    return 0
+    keys["logs"], keys["free"] = tuple(keys.get("logs", ())), tuple(keys.get("free", ()))
+    return IdentifyStudy(**keys)

@@ -58,12 +58,14 @@ class Problem(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One accepted iteration: its number, cost (half sum of squares plus log scales), damping and coordinates (n,)."""
+    """One accepted iteration: its number, cost (half sum of squares plus log scales), damping, coordinates (n,), and how many
+    residual evaluations it took to get there."""
 
     iteration: int
     cost: float
     damping: float
     z: np.ndarray
+    evaluations: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +142,7 @@ def solve(
         normal = _Normal(problem, z, x, scale)
         evaluations += 1
         cost = normal.cost
-        record = Record(iteration, cost, damping, z)
+        record = Record(iteration, cost, damping, z, evaluations)
         history.append(record)
         if observe:
             observe(record, x)
@@ -174,7 +176,7 @@ def solve(
         if converged:
             normal = _Normal(problem, z, x, scale)
             evaluations += 1
-            history.append(Record(iteration + 1, normal.cost, damping, z))
+            history.append(Record(iteration + 1, normal.cost, damping, z, evaluations))
             if observe:
                 observe(history[-1], x)
             break

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import h5py
+
 from dso_robotics.errors import DsoError
 
 
@@ -33,9 +35,25 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~mask)
         os.replace(temporary, path)
     except OSError as error:
-        raise DsoError(f"{path}: writing failed ({error.strerror or error}); nothing was left behind.") from error
+        raise DsoError(
+            f"{path}: writing failed ({error.strerror or error}); nothing of it was left behind, so make room there or choose "
+            "another place."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def memory_file(path: Path) -> Iterator[h5py.File]:
+    """Yield an HDF5 file in memory that is written to `path` in one go on a clean exit.
+
+    HDF5 that meets a full disk leaves its file half closed, and the process crashes when it ends; plain writing just fails.
+    """
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    path.write_bytes(image)
 
 
 def refuse_existing(path: str | Path, force: bool) -> None:

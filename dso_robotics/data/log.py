@@ -6,10 +6,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import h5py
 import numpy as np
 
-from dso_robotics.data.atomic import atomic_file
+from dso_robotics.data.atomic import atomic_file, memory_file
 from dso_robotics.data.hdf5 import PREFIX, RANKS, SCHEMA, SCHEMA_VERSION, read_contents
 from dso_robotics.data.problems import problems
 from dso_robotics.data.rollout import Rollout, listed, nearest
@@ -64,13 +63,23 @@ class Log:
 
 
 def merge_logs(logs: Sequence[Log]) -> Log:
-    """One log with the rollouts of all; a name that occurs in several becomes `<file stem>:<name>`."""
+    """One log with the rollouts of all; a name that occurs in several becomes `<file stem>:<name>`.
+
+    Raises DsoError when two of them are the same file: its samples would count twice.
+    """
     if len(logs) == 1:
         return logs[0]
+    files = [Path(log.path).resolve() for log in logs if log.path]
+    twice = [str(file) for file in files if files.count(file) > 1]
+    if twice:
+        raise DsoError(f"{twice[0]}: this log is given twice, and its samples would count twice; name it once.")
     names = [name for log in logs for name in log.names]
+    stems = [Path(log.label).stem for log in logs]
+    # Logs of the same file name in different folders are told apart by number.
+    tags = [f"{stem}-{stems[:i].count(stem) + 1}" if stems.count(stem) > 1 else stem for i, stem in enumerate(stems)]
     rollouts = [
-        replace(r, name=f"{Path(log.label).stem}:{r.name}") if names.count(r.name) > 1 else r
-        for log in logs
+        replace(r, name=f"{tag}:{r.name}") if names.count(r.name) > 1 else r
+        for log, tag in zip(logs, tags, strict=True)
         for r in log.rollouts
     ]
     return Log(
@@ -99,7 +108,7 @@ def write_log(path: str | Path, log: Log, *, dtype: Any = np.float64) -> None:
     Arrays are gzip-compressed; `dtype=np.float32` halves them (time stays float64). The bytes depend on the log only.
     Raises DsoError when the folder cannot be written to.
     """
-    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_file(path) as temporary, memory_file(temporary) as file:
         file.attrs.update(log.attributes)
         file.attrs.update(schema=SCHEMA, schema_version=SCHEMA_VERSION, source=log.source, licence=log.licence)
         for rollout in log.rollouts:

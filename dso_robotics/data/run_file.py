@@ -1,14 +1,14 @@
 """The run file `run.h5`: theta by named block, its history, optimiser state, cost terms, study, model. No pickle."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from dso_robotics.data.atomic import atomic_file
+from dso_robotics.data.atomic import atomic_file, memory_file
 from dso_robotics.errors import DsoError
 
 SCHEMA, SCHEMA_VERSION = "dso-run", 1
@@ -16,17 +16,21 @@ SCHEMA, SCHEMA_VERSION = "dso-run", 1
 Tree = Mapping[str, Any]
 
 
-def write_run(path: Path, tree: Tree, study: Mapping[str, Any], mjcf: str) -> None:
-    """Write a run file atomically.
+def write_run(
+    path: Path, tree: Tree, study: Mapping[str, Any], mjcf: str, *, ready: Callable[[], object] = lambda: None
+) -> None:
+    """Write a run file atomically; `ready` is called when all of it is on the disk, just before it takes its place.
 
     `tree` is nested mappings of arrays, numbers and strings; `study` the resolved study, stored as JSON; `mjcf` the model's
     text before the run, so that the file alone is enough to resume and to redraw the report.
     """
-    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(schema=SCHEMA, schema_version=SCHEMA_VERSION)
-        file["study"] = json.dumps(study)
-        file["model"] = mjcf
-        _write(file, tree)
+    with atomic_file(path) as temporary:
+        with memory_file(temporary) as file:
+            file.attrs.update(schema=SCHEMA, schema_version=SCHEMA_VERSION)
+            file["study"] = json.dumps(study)
+            file["model"] = mjcf
+            _write(file, tree)
+        ready()
 
 
 def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:

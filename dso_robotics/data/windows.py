@@ -19,7 +19,7 @@ _SHORTEST = 0.25
 # A window of fewer samples says nothing beyond its own start; with fewer than _FEW it says little.
 _FEWEST, _FEW = 3, 10
 # Time steps in a window: beyond, memory runs out before a search would end.
-_LONGEST = 1e6
+_LONGEST = 1e5
 # Recorded times are trusted to this fraction of a time step when they are placed on the grid.
 _ROUND = 1e-6
 
@@ -113,7 +113,8 @@ def cut(
     if seconds / timestep > _LONGEST:
         raise DsoError(
             f"{source}: a window of {seconds:g} s has more than {_LONGEST:,.0f} time steps of {timestep:g} s, and the longest "
-            f"rollout lasts {max(spans, default=0.0):.4g} s; give a shorter one with {option} SECONDS."
+            f"rollout lasts {max(spans, default=0.0):.4g} s; give a shorter one with {option} SECONDS, or the model a "
+            "larger timestep."
         )
     steps = int(np.ceil(seconds / timestep - _ROUND)) + 1
     pieces = [(i, a, b) for i, r in enumerate(rollouts) for a, b in _bounds(r.time, seconds, overlap)]

@@ -1,7 +1,10 @@
-"""The result folder: it looks complete only when it is."""
+"""The result folder: it looks complete only when it is, and one run at a time writes to it."""
 
+import contextlib
 import json
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,15 @@ from dso_robotics.errors import DsoError
 SUMMARY, RUN, MODEL, REPORT = "summary.json", "run.h5", "model.xml", "report.html"
 
 
-def prepare(out: str | Path, *, resume: bool, force: bool) -> Path:
-    """Make the folder of a run, or check the one to resume.
+@contextlib.contextmanager
+def claim(out: str | Path, *, resume: bool, force: bool) -> Iterator[Path]:
+    """The folder of a run, made or checked, and kept from other runs for as long as the context lasts.
+
+    Nothing in it is removed yet, see `clear`; a folder made here that nothing was written to is removed again.
 
     Raises:
-      DsoError: it holds something already (and neither `resume` nor `force` was asked for), or there is nothing to resume.
+      DsoError: it holds something already (and neither `resume` nor `force` was asked for), there is nothing to resume, or
+        another run is writing to it.
     """
     folder = Path(out)
     try:
@@ -24,32 +31,70 @@ def prepare(out: str | Path, *, resume: bool, force: bool) -> Path:
     except (OSError, ValueError) as error:
         name = str(folder)[:80]
         raise DsoError(f"--out {name!r}: no folder can have this name ({error.args[-1]}); choose another.") from error
-    if resume:
-        if not (folder / RUN).is_file():
-            raise DsoError(f"--resume: {folder} has no {RUN} to go on from; leave --resume out to start a new run.")
-        return folder
-    if folder.is_dir() and any(folder.iterdir()):
-        if not force:
-            raise DsoError(
-                f"--out {folder}: the folder is not empty, and nothing in it is overwritten unasked; choose another name, "
-                "--resume to go on with the run in it, or --force to replace its result."
-            )
-        if not (folder / RUN).is_file() and not (folder / SUMMARY).is_file():
-            raise DsoError(f"--out {folder}: --force replaces an earlier result only, and this folder holds none.")
-        # The summary goes first: without it nothing takes what is left for a finished run.
-        for name in (SUMMARY, REPORT, MODEL, RUN):
-            (folder / name).unlink(missing_ok=True)
+    if resume and not (folder / RUN).is_file():
+        raise DsoError(f"--resume: {folder} has no {RUN} to go on from; leave --resume out to start a new run.")
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DsoError(f"--out {folder}: cannot make this folder ({error.strerror}).") from error
-    return folder
+    try:
+        with _lock(folder):
+            if not resume:
+                _refuse_others(folder, force=force)
+            yield folder
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _refuse_others(folder: Path, *, force: bool) -> None:
+    if not any(folder.iterdir()):
+        return
+    if not force:
+        raise DsoError(
+            f"--out {folder}: the folder is not empty, and nothing in it is overwritten unasked; choose another name, "
+            "--resume to go on with the run in it, or --force to replace its result."
+        )
+    if not (folder / RUN).is_file() and not (folder / SUMMARY).is_file():
+        raise DsoError(f"--out {folder}: --force replaces an earlier result only, and this folder holds none.")
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the folder itself, which leaves no lock file behind; without effect where the system cannot."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DsoError(
+                f"--out {folder}: another run is writing to this folder; wait until it ends, or choose another."
+            ) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run left; the summary goes first: without it nothing is taken for a finished run."""
+    for name in (SUMMARY, REPORT, MODEL):
+        (folder / name).unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, "utf-8")
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """Identify physical parameters from logs: logs + model + declarations -> chain and cost -> Gauss-Newton -> result."""
 
 import dataclasses
+import functools
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from dso_robotics.robot import start
 from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies import summary as summaries
-from dso_robotics.studies.checkpoint import Checkpoint
+from dso_robotics.studies.checkpoint import Checkpoint, Spent
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.study import IdentifyStudy
 
@@ -76,17 +78,34 @@ def identify(
       DsoError: anything wrong with the model, the logs, the declarations or the folder, before any file is written; or a
         model that diverges at the start values.
     """
+    with folders.claim(out, resume=resume, force=force) as folder:
+        return _identify(study, folder, resume, report, progress)
+
+
+def _identify(
+    study: IdentifyStudy,
+    folder: Path,
+    resume: bool,
+    report: Callable[[Path], object] | None,
+    progress: Callable[[Progress], None],
+) -> Identified:
     began = time.perf_counter()
     robot = load(study.model)
     vector = pack(study.free, robot)
-    log = merge_logs([read_log(path) for path in study.logs])
-    channels = match_channels(log, robot.mj)
-    if not channels.sensor_names:
-        raise DsoError(
-            f"{robot.source}: the model has no sensors, so nothing of it can be compared with a log; add <sensor>s."
-        )
-    split = hold_out(log, study.hold_out)
     timestep = float(robot.mj.opt.timestep)
+    if not (math.isfinite(timestep) and timestep > 0):
+        raise DsoError(
+            f"{robot.source}: its <option timestep> is {timestep:g} s; a simulation needs a positive one, such as 0.002."
+        )
+    log = merge_logs([read_log(path) for path in study.logs])
+    if not robot.mj.nsensor:
+        urdf = " URDF has no place for them, nor for actuators: `mujoco.MjSpec.from_file(FILE).to_xml()` is the same as MJCF."
+        raise DsoError(
+            f"{robot.source}: the model has no sensors, so nothing of it can be compared with a log; add a <sensor> for each "
+            f"channel.{urdf if robot.source.lower().endswith('.urdf') else ''}"
+        )
+    channels = match_channels(log, robot.mj)
+    split = hold_out(log, study.hold_out)
     windows = cut(split.train, channels, timestep=timestep, seconds=study.window, source=log.label)
     parts = {"train": split.train, "hold_out": split.hold_out}
     score_seconds = study.window if study.score_window is None else study.score_window
@@ -104,11 +123,9 @@ def identify(
     to_mjcf(robot, vector.fields(vector.initial))  # what cannot be written back is better known before the search
     prediction, reason = _engine(study.engine, vector, windows)
     x = start.guess(windows, robot.mj)
-    folder = folders.prepare(out, resume=resume, force=force)
-    checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
     width = robot.mj.nq + robot.mj.nv + robot.mj.na
+    checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
     checkpoint.fits(len(windows), width, len(windows.rollouts), len(channels.sensor_names))
-
     solution, problem = _search(vector, windows, prediction, x, robot, checkpoint, began, progress)
     spread = uncertainty(solution, vector.scale)
     progress(Progress("evaluating", len(solution.history), solution.cost, time.perf_counter() - began))
@@ -128,7 +145,7 @@ def identify(
         "converged": solution.converged,
         "message": solution.message,
         "evaluations": solution.evaluations,
-        "simulated_steps": prediction.steps,
+        "simulated_steps": checkpoint.before.steps + prediction.steps,
         "parameters": table,
         "noise": {
             n: {"value": float(s), "unit": u}
@@ -148,7 +165,7 @@ def identify(
     }
     result = Identified(study, robot, vector, channels, solution, spread, sigma, evaluations, summary)
     folders.write_text(folder / folders.MODEL, to_mjcf(robot, vector.fields(solution.z)))
-    summary["seconds"]["total"] = time.perf_counter() - began
+    summary["seconds"]["total"] = checkpoint.before.seconds + time.perf_counter() - began
     checkpoint.finish(
         {
             "summary": json.dumps(summary),
@@ -160,8 +177,11 @@ def identify(
     )
     if report:
         progress(Progress("report", len(solution.history), solution.cost, time.perf_counter() - began))
-        report(folder)
-    summary["seconds"]["total"] = time.perf_counter() - began
+        try:
+            report(folder)
+        except DsoError as error:
+            raise DsoError(f"{error} The run itself is kept in {folder}; --resume draws the report.") from error
+    summary["seconds"]["total"] = checkpoint.before.seconds + time.perf_counter() - began
     folders.write_summary(folder, summary)
     return result
 
@@ -195,22 +215,34 @@ def _search(
 ) -> tuple[gauss_newton.Solution, WindowedIdentification]:
     """Two stages: start states as measured (robust far from the answer), then start states estimated too."""
     z, sigma, first, damping = vector.initial, None, 0, gauss_newton.Settings.damping
+    earlier = checkpoint.before
+    done: int = 0
     if checkpoint.state:
         z, x, sigma, first, damping = checkpoint.state
+
+    def tell(
+        stage: int, problem: WindowedIdentification, before: int, record: gauss_newton.Record, x: np.ndarray
+    ) -> None:
+        seconds = time.perf_counter() - began
+        spent = Spent(
+            earlier.seconds + seconds,
+            earlier.steps + prediction.steps,
+            earlier.evaluations + before + record.evaluations,
+        )
+        checkpoint.save(stage, record, x, problem.sigma, spent)
+        name = "start states estimated" if stage else "start states as measured"
+        progress(Progress(name, record.iteration, record.cost, seconds))
+
     solution = problem = None
     for stage in range(first, 2):
         problem = WindowedIdentification(vector, windows, prediction, sigma=sigma, free_starts=stage == 1)
         settings = gauss_newton.Settings(damping=damping)
         if stage == 0:
             settings = dataclasses.replace(settings, cost_tolerance=1e-2, noise_tolerance=0.1)
+        if checkpoint.outcome:
+            settings = dataclasses.replace(settings, iterations=0)
 
-        def observe(
-            record: gauss_newton.Record, x: np.ndarray, stage: int = stage, problem: WindowedIdentification = problem
-        ) -> None:
-            checkpoint.save(stage, record, x, problem.sigma)
-            name = "start states estimated" if stage else "start states as measured"
-            progress(Progress(name, record.iteration, record.cost, time.perf_counter() - began))
-
+        observe = functools.partial(tell, stage, problem, done)
         try:
             solution = gauss_newton.solve(
                 problem, z, x, low=vector.low, high=vector.high, scale=vector.scale, settings=settings, observe=observe
@@ -221,6 +253,13 @@ def _search(
                 "start values nearer to the robot's with =INIT, a shorter --window, or a smaller timestep in the model."
             ) from None
         z, x, sigma, damping = solution.z, solution.x, problem.sigma, gauss_newton.Settings.damping
+        done += solution.evaluations
     assert solution is not None
     assert problem is not None
+    solution = dataclasses.replace(solution, evaluations=earlier.evaluations + done)
+    if checkpoint.outcome:
+        converged, message = checkpoint.outcome
+        solution = dataclasses.replace(solution, converged=converged, message=message)
+    else:
+        checkpoint.searched(solution)
     return solution, problem

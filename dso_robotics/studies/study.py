@@ -22,6 +22,8 @@ _TYPES = {
     "score_window": float,
     "seed": int,
 }
+# Beyond this a number is a slip, and squares of it overflow.
+_HUGE = 1e100
 _FREE_KEYS = ("path", "init", "low", "high", "prior")
 
 
@@ -50,6 +52,13 @@ class IdentifyStudy:
             raise DsoError(f"--engine {self.engine}: there is no such engine; choose one of {', '.join(ENGINES)}.")
         if not (math.isfinite(self.window) and self.window > 0):
             raise DsoError(f"--window {self.window:g}: a window lasts a positive number of seconds, such as 0.5.")
+        for name in (self.model, *self.logs):
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise DsoError(f"{name!r}: no file can have this name; give the path of a model or a log.")
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
+            raise DsoError(f"--seed {self.seed}: a seed is a whole number from 0 to 2^63 - 1.")
+        for declared in self.free:
+            _check_numbers(declared)
         if self.score_window is not None and not (math.isfinite(self.score_window) and self.score_window > 0):
             raise DsoError(
                 f"--score-window {self.score_window:g}: a window lasts a positive number of seconds, such as 0.5."
@@ -71,24 +80,18 @@ def read_study(path: str | Path) -> dict[str, Any]:
         raise DsoError(f"{path}: there is no such study file; give a TOML file with keys {', '.join(_TYPES)}.")
     try:
         content = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DsoError(f"{path}: not a TOML file ({error}); mend the line named.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+        raise DsoError(f"{path}: not a TOML file ({str(error)[:200]}); mend the line named.") from error
+    except RecursionError:
+        raise DsoError(f"{path}: not a study file: its brackets nest too deep; write {_example('free')}.") from None
     for key, value in content.items():
         if key not in _TYPES:
             raise DsoError(f"{path}: unknown key '{key}'; a study has {nearest(key, _TYPES, len(_TYPES))}.")
-        expected = (int, float) if _TYPES[key] is float else _TYPES[key]
-        if not isinstance(value, expected) or isinstance(value, bool):
-            if key == "hold_out" and isinstance(value, float | list):
-                continue
-            raise DsoError(f"{path}: '{key}' is {value!r}, which is no {_TYPES[key].__name__}; write {_example(key)}.")
+        content[key] = _value(key, value, path)
     if "model" in content:
         content["model"] = str(path.parent / content["model"])
     if "logs" in content:
         content["logs"] = [str(path.parent / log) for log in content["logs"]]
-    if isinstance(content.get("hold_out"), list):
-        content["hold_out"] = ",".join(map(str, content["hold_out"]))
-    elif "hold_out" in content:
-        content["hold_out"] = str(content["hold_out"])
     if "free" in content:
         content["free"] = [_declaration(entry, path) for entry in content["free"]]
     return content
@@ -106,13 +109,69 @@ def _declaration(entry: Any, path: Path) -> Declaration:
             raise DsoError(
                 f"{path}: free parameter {entry['path']}: unknown key '{key}'; it has {nearest(key, _FREE_KEYS, 5)}."
             )
+    where = f"{path}: free parameter {entry['path']}"
+    if not isinstance(entry["path"], str):
+        raise DsoError(f"{where}: a path is a text, such as 'joint/elbow/damping'.")
+    for key in ("init", "low", "high"):
+        if key in entry and not _is_number(entry[key]):
+            raise DsoError(f"{where}: {key} is {entry[key]!r}, which is no number; write {key} = 0.1.")
     prior = entry.get("prior")
-    if prior is not None and not (len(prior) == 2 and all(isinstance(v, int | float) for v in prior) and prior[1] > 0):
-        raise DsoError(f"{path}: free parameter {entry['path']}: prior {prior!r} is not [mean, standard deviation].")
-    low, high = entry.get("low"), entry.get("high")
+    if prior is not None and not (isinstance(prior, list) and len(prior) == 2 and all(map(_is_number, prior))):
+        raise DsoError(f"{where}: prior {prior!r} is not [mean, standard deviation].")
+    numbers = {key: float(entry[key]) for key in ("init", "low", "high") if key in entry}
+    declared = Declaration(
+        entry["path"], **numbers, prior=None if prior is None else (float(prior[0]), float(prior[1]))
+    )
+    try:
+        _check_numbers(declared)
+    except DsoError as error:
+        raise DsoError(f"{path}: {error}") from error
+    return declared
+
+
+def _check_numbers(declared: Declaration) -> None:
+    """Raise DsoError for numbers that no start value, bound or prior can be."""
+    if declared.init is not None and not abs(declared.init) < _HUGE:
+        raise DsoError(
+            f"{declared.path}: a start value of {declared.init:g} is no number to simulate with; give another."
+        )
+    low, high = declared.low, declared.high
+    if any(bound is not None and math.isnan(bound) for bound in (low, high)):
+        raise DsoError(f"{declared.path}: a bound is NaN; leave it out, or give a number.")
     if low is not None and high is not None and not low < high:
-        raise DsoError(f"{path}: free parameter {entry['path']}: low {low:g} is not below high {high:g}.")
-    return Declaration(str(entry["path"]), entry.get("init"), low, high, tuple(prior) if prior else None)
+        raise DsoError(f"{declared.path}: low {low:g} is not below high {high:g}.")
+    if declared.prior is not None and len(declared.prior) == 2:
+        mean, std = declared.prior
+        if not (abs(mean) < _HUGE and 0 < std < _HUGE):
+            raise DsoError(
+                f"{declared.path}: the prior [{mean:g}, {std:g}] is not [mean, standard deviation] with a finite mean and a "
+                "finite, positive standard deviation; leave it out to say nothing."
+            )
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 2**1000 if isinstance(value, int) else True
+
+
+def _value(key: str, value: Any, path: Path) -> Any:
+    """A value of the study file in the type that the study has."""
+    kind = _TYPES[key]
+    if key == "hold_out":
+        parts = value if isinstance(value, list) else [value]
+        if parts and all(isinstance(part, str) or _is_number(part) for part in parts):
+            return ",".join(map(str, parts))
+    elif key == "logs":
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            return value
+    elif kind is float:
+        if _is_number(value):
+            return float(value)
+    elif isinstance(value, kind) and not isinstance(value, bool):
+        return value
+    shown = repr(value)
+    raise DsoError(f"{path}: '{key}' is {shown[:60]}{'...' if len(shown) > 60 else ''}; write {_example(key)}.")
 
 
 def _example(key: str) -> str:

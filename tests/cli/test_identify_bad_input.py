@@ -1,5 +1,10 @@
 """Every bad input of `dso identify`: status 2, one paragraph naming file, thing and cure, no result that looks complete."""
 
+import os
+import shlex
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -119,6 +124,7 @@ def test_a_forged_huge_shape_is_refused_before_it_is_read(files, capfd):
         ([FREE, "--hold-out=1.0"], ["everything"]),
         ([FREE, "--window=-1"], ["--window"]),
         ([FREE, "--window=100"], ["--window", "shorter"]),
+        ([FREE, "--seed=-1"], ["--seed"]),
         ([FREE, "--engine=warp"], ["warp", "mujoco"]),
         ([FREE, "--resume"], ["--resume", "run.h5"]),
         (["--free=body/pole/ipos[" + "9" * 5000 + "]"], ["not a parameter path"]),
@@ -145,8 +151,121 @@ def test_a_model_that_diverges_at_the_start_values(files, capfd, monkeypatch):
 
 
 def test_the_commands_run_without_arguments_or_with_unknown_ones(capsys):
-    for argv in ([], ["fly"], ["identify"]):
+    for argv in ([], ["fly"]):
         with pytest.raises(SystemExit) as stopped:
             main(argv)
         assert stopped.value.code == 2
-    assert "Traceback" not in capsys.readouterr().err
+    assert main(["identify"]) == 2
+    captured = capsys.readouterr().err
+    assert "--out DIR" in captured
+    assert "Traceback" not in captured
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("window = true", ["window", "True"]),
+        ('window = "0.5"', ["window"]),
+        (f"window = 1{'0' * 400}", ["window"]),
+        ("window = 1e300", ["--window", "time steps"]),
+        (f"seed = {2**70}", ["--seed"]),
+        ("seed = -1", ["--seed -1"]),
+        ("seed = 2020-01-01", ["seed"]),
+        ("logs = [1]", ["logs"]),
+        ('logs = [["x"]]', ["logs"]),
+        ('logs = ["a\\u0000b.h5"]', ["no file can have this name"]),
+        ('model = "a\\u0000b.xml"', ["no file can have this name"]),
+        ("hold_out = 0", ["--hold-out 0", "between 0 and 1"]),
+        ("hold_out = [{}]", ["hold_out"]),
+        (f"free = {'[' * 5000}", ["study.toml"]),
+        ("free = [1]", ["free parameter", "1"]),
+        ("free = [{path = 1}]", ["path is a text"]),
+        ('free = [{path = "body/pole/mass", init = "0.1"}]', ["body/pole/mass", "init", "'0.1'"]),
+        ('free = [{path = "body/pole/mass", init = true}]', ["init", "True"]),
+        ('free = [{path = "body/pole/mass", init = inf}]', ["start value of inf"]),
+        ('free = [{path = "body/pole/mass", init = 1e300}]', ["start value of 1e+300"]),
+        (f'free = [{{path = "body/pole/mass", init = 1{"0" * 400}}}]', ["init"]),
+        ('free = [{path = "body/pole/mass", low = "a"}]', ["low", "'a'"]),
+        ('free = [{path = "body/pole/mass", high = nan}]', ["bound is NaN"]),
+        ('free = [{path = "body/pole/mass", prior = 5}]', ["prior 5"]),
+        ('free = [{path = "body/pole/mass", prior = [1, inf]}]', ["prior [1, inf]"]),
+        ('free = [{path = "body/pole/mass", prior = [nan, 1]}]', ["prior [nan, 1]"]),
+        ('free = [{path = "body/pole/inertia", prior = [1, 0.1]}]', ["body/pole/inertia", "ten numbers"]),
+    ],
+)
+def test_bad_study_files(files, capfd, line, words):
+    key = line.split(" ")[0]
+    good = {"model": '"pendulum.xml"', "logs": '["pendulum.h5"]', "free": '["joint/hinge/damping"]'}
+    lines = [f"{name} = {value}" for name, value in good.items() if name != key]
+    (files / "study.toml").write_text("\n".join([*lines, line]))
+    status = main(["identify", "--study", str(files / "study.toml"), "--out", str(files / "out"), "--no-report"])
+    error = capfd.readouterr().err
+    assert status == 2, error
+    assert "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
+    for word in words:
+        assert word in error
+    assert not (files / "out").exists()
+
+
+def test_a_log_given_twice_or_after_a_study_file(files, capfd):
+    log = str(files / "pendulum.h5")
+    assert main(["identify", str(files / "pendulum.xml"), log, log, FREE, "--out", str(files / "out")]) == 2
+    assert "given twice" in capfd.readouterr().err
+    (files / "study.toml").write_text('model = "pendulum.xml"\nfree = ["joint/hinge/damping"]\n')
+    argv = ["identify", "--study", str(files / "study.toml"), log, "--out", str(files / "out"), "--no-report"]
+    assert main(argv) == 0
+    assert "joint/hinge/damping" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("timestep", ["0", "-0.01", "nan", "1e-7"])
+def test_time_steps_that_cannot_be_simulated(files, capfd, timestep):
+    text = (files / "pendulum.xml").read_text().replace('timestep="0.01"', f'timestep="{timestep}"')
+    (files / "odd.xml").write_text(text)
+    expect(capfd, files, ["odd.xml" if timestep != "1e-7" else "pendulum.h5", "timestep"], model="odd.xml")
+
+
+def test_names_cannot_command_the_terminal(files, capfd):
+    with h5py.File(files / "pendulum.h5", "r+") as file:
+        for name in file["rollouts"]:
+            file[f"rollouts/{name}/sensordata"].attrs["names"] = ["\x1b[2Jangle\n", "speed"]
+    expect(capfd, files, ["pendulum.h5", "\\x1b[2Jangle"])
+
+
+def run_limited(files, prefix, *options, **environment):
+    command = [sys.executable, "-m", "dso_robotics.cli", "identify", "pendulum.xml", "pendulum.h5", FREE, *options]
+    shell = f"{prefix} {' '.join(map(shlex.quote, command))}"
+    return subprocess.run(
+        ["bash", "-c", shell], cwd=files, capture_output=True, text=True, check=False, env=os.environ | environment
+    )
+
+
+def test_a_full_disk_is_said_and_what_is_saved_is_kept(files):
+    """A limit on the size of files stands for the full disk: the same failed write."""
+    for blocks, left in ((4, []), (30, ["model.xml", "run.h5"])):
+        done = run_limited(files, f"ulimit -f {blocks};", f"--out=out{blocks}", PYTHONPATH=os.getcwd())
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "writing failed" in done.stderr.splitlines()[-1]
+        folder = files / f"out{blocks}"
+        assert sorted(p.name for p in folder.glob("*.*")) == left if left else not folder.exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full to write to")
+def test_output_that_cannot_be_written(files):
+    done = run_limited(files, "exec >/dev/full;", "--out=out", "--no-report", PYTHONPATH=os.getcwd())
+    assert done.returncode == 2
+    assert "writing failed" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert (files / "out" / "summary.json").exists()
+
+
+def test_an_ascii_terminal(files):
+    (files / "pendulum.h5").rename(files / "péndulo.h5")
+    (files / "pendulum.h5").symlink_to("péndulo.h5")
+    done = run_limited(
+        files, "", "--out=oút", "--no-report", PYTHONPATH=os.getcwd(), PYTHONIOENCODING="ascii", PYTHONUTF8="0"
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"o\xfat" in done.stdout
