@@ -1,6 +1,6 @@
 """Sweep: the differentiable step against C MuJoCo on every model shipped in gymnasium and dm_control.
 
-    python benchmarks/physics_sweep.py                      # all models, smallest first; takes up an interrupted sweep
+    python benchmarks/physics_sweep.py                      # all models, smallest first, but those this code has measured
     python benchmarks/physics_sweep.py --only gymnasium/hopper --again
     python benchmarks/physics_sweep.py --folder my_robots   # any other folder of XML files, named after it
     python benchmarks/physics_sweep.py --table              # only write docs/models.md again
@@ -11,6 +11,7 @@ model, and docs/models.md is written from that file. Needs `pip install --no-dep
 
 import argparse
 import dataclasses
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -34,28 +35,28 @@ def main() -> None:
     parser.add_argument("--states", type=int, default=20, help="states a model is compared on (default 20)")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds a model may take (default 900)")
     parser.add_argument("--only", action="append", default=[], metavar="SOURCE/MODEL", help="these models alone")
-    parser.add_argument("--again", action="store_true", help="also models that have a result")
+    parser.add_argument("--again", action="store_true", help="also models that this code has measured")
     parser.add_argument("--table", action="store_true", help="run nothing, write the page")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(examine(args.one, args.states)))
         return
-    found = read()
+    found, now = read(), code()
     if not args.table:
         files = {k: v for k, v in model_files(args.folder).items() if not args.only or k in args.only}
         for name, path in sorted(files.items(), key=lambda item: size(item[1])):
-            if name in found["models"] and not args.again:
+            if found["models"].get(name, {}).get("code") == now and not args.again:
                 continue
             print(name, end=" ", flush=True)
-            result = bounded(path, args.states, args.limit)
+            result = bounded(path, args.states, args.limit) | {"code": now}
             # A compilation cache may be in use: what counts is how long it took without.
             before = found["models"].get(name, {}).get("compile_seconds", 0.0)
             if "compile_seconds" in result:
                 result["compile_seconds"] = max(before, result["compile_seconds"])
             found = read()  # another sweep may have written meanwhile
             found["models"][name] = result
-            found["command"] = f"python benchmarks/physics_sweep.py --states {args.states}"
+            found["command"] = f"python benchmarks/physics_sweep.py --states {args.states} --limit {args.limit:g}"
             found["versions"] = found.get("versions", {}) | versions()
             RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")
@@ -63,6 +64,14 @@ def main() -> None:
     from physics_sweep_page import page
 
     PAGE.write_text(page(found))
+
+
+def code() -> str:
+    """Fingerprint of the code that is measured, so that one table never mixes two versions of it."""
+    found = hashlib.sha256()
+    for path in sorted((ROOT / "dso_robotics" / "physics").glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def read() -> dict:

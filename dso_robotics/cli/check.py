@@ -106,6 +106,11 @@ def _gradients(found: Agreement, quiet: list[str]) -> list[str]:
         "Errors are relative to the derivative. Excluded states sit where a contact, limit, friction or clip switches, or the",
         "effect is too small for a finite difference: C's own differences at two step sizes disagree there.",
     ]
+    if found.switching:
+        lines.insert(
+            2,
+            f"left out of it: {found.switching} states that switch (see below), largest error {found.step_switching:.1e}",
+        )
     zero = [name for name, block in found.blocks.items() if block.zero]
     if zero:
         lines.append(

@@ -11,10 +11,12 @@ import mujoco
 import numpy as np
 from mujoco import batch
 
+from dso_robotics.errors import DsoError
 from dso_robotics.physics.inertia import principal_fields
 
 # A call's simulations are cut into pieces of this size, so that memory does not grow with the parameter count.
 _PIECE = 4096
+_MOVED = 1e-9  # [m] or of an axis; less is rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,11 @@ class BatchEngine:
             body axes about the centre of mass, stands for body_inertia and body_iquat; NaN rows keep the model's.
           start: (N, nq+nv+na).
           ctrl: (N, T, nu), held during each step.
+
+        Raises:
+          DsoError: a joint or centre of mass moves in a body that MuJoCo computes by shortcuts (`without_shortcuts`).
         """
+        self._refuse_shortcuts(fields)
         n, steps = ctrl.shape[:2]
         results = [
             self._piece({k: v[i : i + _PIECE] for k, v in fields.items()}, start[i : i + _PIECE], ctrl[i : i + _PIECE])
@@ -59,6 +65,26 @@ class BatchEngine:
             return Trajectories(np.zeros((0, steps, model.nsensordata)), np.zeros((0, steps, width)), np.zeros(0, bool))
         parts = (np.concatenate([getattr(r, f.name) for r in results]) for f in dataclasses.fields(Trajectories))
         return Trajectories(*parts)
+
+    def _refuse_shortcuts(self, fields: Mapping[str, np.ndarray]) -> None:
+        model = self.model
+        simple = np.array(model.body_simple)  # 1: inertial frame at the joint; 2: slides along the axes
+        simple[0] = 0  # nothing depends on the world's
+        rows = {
+            "body_ipos": simple == 1,
+            "jnt_pos": simple[model.jnt_bodyid] == 1,
+            "jnt_axis": simple[model.jnt_bodyid] != 0,
+        }
+        for name in rows.keys() & fields.keys():
+            change = np.abs(np.asarray(fields[name]) - np.asarray(getattr(model, name)))
+            moved = rows[name] & (change > _MOVED).any((0, 2))
+            if moved.any():
+                index = int(np.flatnonzero(moved)[0])
+                body = index if name == "body_ipos" else int(model.jnt_bodyid[index])
+                raise DsoError(
+                    f"{name} moves in body '{model.body(body).name}', which MuJoCo compiled as simple and computes by "
+                    'shortcuts that then are wrong; write simple="false" in this <body>.'
+                )
 
     def _piece(self, fields: Mapping[str, np.ndarray], start: np.ndarray, ctrl: np.ndarray) -> Trajectories:
         model, (n, steps) = self.model, ctrl.shape[:2]

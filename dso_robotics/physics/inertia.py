@@ -132,6 +132,21 @@ def principal_fields(model: mujoco.MjModel, fields: Mapping[str, np.ndarray]) ->
     return plain
 
 
+def diagonal_and_products(model: mujoco.MjModel, full: Array) -> tuple[Array, Array]:
+    """`body_inertia` and `products` (as in `step.py`), (..., nbody, 3) each [kg m^2], from full tensors (..., nbody, 3, 3).
+
+    The tensors are in body axes about the centre of mass; a body whose tensor is NaN keeps the model's. In the frame
+    `body_iquat` of the model the step takes any tensor, so there is no eigendecomposition and every derivative exists.
+    """
+    xp = full.__array_namespace__()
+    given = xp.isfinite(full[..., 0, 0])[..., None]
+    axes = xp.asarray(rotation(model.body_iquat))
+    local = xp.matmul(xp.matmul(xp.swapaxes(axes, -1, -2), xp.where(given[..., None], full, 0.0)), axes)
+    diagonal = xp.stack([local[..., i, i] for i in range(3)], -1)
+    products = xp.stack([local[..., 0, 1], local[..., 0, 2], local[..., 1, 2]], -1)
+    return xp.where(given, diagonal, xp.asarray(model.body_inertia)), xp.where(given, products, 0.0)
+
+
 def _quaternion(matrix: np.ndarray) -> np.ndarray:
     """Unit quaternion (..., 4) of rotation matrices (..., 3, 3): the eigenvector that needs no case distinction."""
     m = matrix

@@ -8,12 +8,14 @@ search is for the zero of the slope and ends when it is found. Nothing here is d
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from dso_robotics.physics import constraint
 from dso_robotics.physics.backend import mjx, replaced
 from dso_robotics.physics.constraint import Balance
 
+SOLUTION = "constraint solution"  # name of what a rematerialised step keeps, so that the search is not run again
 _ENOUGH = 1e-3  # a slope this much smaller than at the start of the line ends the search
 
 
@@ -117,7 +119,8 @@ def solve(model: mjx.Model, data: mjx.Data) -> mjx.Data:
     limits = Limits(model.opt.iterations, model.opt.ls_iterations, jnp.asarray(model.opt.tolerance))
     cold = model.opt.disableflags & mjx.DisableBit.WARMSTART
     guesses = (data.qacc_smooth, data.qacc_smooth if cold else data.qacc_warmstart)
-    acceleration = constraint.equilibrium(balance, minimise(balance, guesses, limits))
+    found = checkpoint_name(minimise(balance, guesses, limits), SOLUTION)
+    acceleration = constraint.equilibrium(balance, found)
     forces = constraint.force(balance, acceleration)
     return replaced(
         data, {"qacc": acceleration, "qfrc_constraint": balance.jacobian.T @ forces, "_impl.efc_force": forces}

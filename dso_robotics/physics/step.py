@@ -8,31 +8,26 @@ inertia tensor in its inertial frame, added to the diagonal `body_inertia`. With
 principal axes `body_iquat` are not where two principal moments coincide.
 """
 
-import equinox as eqx
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.errors import DsoError
 from dso_robotics.physics import newton, stages
 from dso_robotics.physics.backend import forward as mjx_forward
 from dso_robotics.physics.backend import mjx, replaced, sensor, smooth, support
 from dso_robotics.physics.contact import collide
+from dso_robotics.physics.divergence import State, guarded
 from dso_robotics.physics.implicit import end_of_step_acceleration
 from dso_robotics.physics.linear import solve_spd
 
 Products = Float[Array, "nbody 3"]
-
-
-class State(eqx.Module):
-    """What a step starts from. `warmstart` only helps the constraint solver and carries no derivative."""
-
-    qpos: Float[Array, " nq"]  # [m, rad, quaternions]
-    qvel: Float[Array, " nv"]  # [m/s, rad/s]
-    act: Float[Array, " na"]  # actuator activations
-    warmstart: Float[Array, " nv"]  # acceleration of the step before [m/s², rad/s²]
-    time: Float[Array, ""]  # [s]
 
 
 def make_state(
@@ -52,16 +47,15 @@ def make_state(
 
 
 def advance(model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None) -> State:
-    """The state one time step later under `ctrl`."""
-    return _state(step(model, _data(model, state, ctrl), products=products, external=False))
+    """The state one time step later under `ctrl`; where it has `diverged`, it has no derivative."""
+    return _rematerialised(_plain)(model, state, ctrl, products)[0]
 
 
 def advance_measured(
     model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None
 ) -> tuple[State, Float[Array, " nsensordata"]]:
     """`advance` together with `measure` of the state before the step, at the cost of one forward pass."""
-    data = step(model, _data(model, state, ctrl), products=products, external=False, sensors=True)
-    return _state(data), data.sensordata
+    return _rematerialised(_measured)(model, state, ctrl, products)
 
 
 def measure(
@@ -74,6 +68,8 @@ def measure(
     needed = int(model.sensor_needstage.max())
     if needed >= int(mujoco.mjtStage.mjSTAGE_ACC):
         return forward(model, data, products=products, external=False, sensors=True).sensordata
+    if products is not None:
+        _refuse_products(model, forces=False, sensors=True)
     data = stages.configuration(model, data, products)
     data = smooth.camlight(model, data)
     if (model.sensor_type == int(mujoco.mjtSensor.mjSENS_CONTACT)).any():
@@ -116,6 +112,8 @@ def forward(
     sensors: bool = False,
 ) -> mjx.Data:
     """Accelerations and constraint forces at the state and control in `data`, and `sensordata` if `sensors`."""
+    if products is not None:
+        _refuse_products(model, forces=True, sensors=sensors)
     data = stages.configuration(model, data, products)
     data = smooth.crb(model, data)
     data = smooth.tendon_armature(model, data)
@@ -141,6 +139,27 @@ def forward(
     else:
         data = data.replace(qacc=data.qacc_smooth, qfrc_constraint=jnp.zeros(model.nv))
     return sensor.sensor_acc(model, data) if sensors else data
+
+
+@jax.jit  # for its cache: derivatives and scans look at the step several times, and tracing it takes seconds
+def _plain(model: mjx.Model, state: State, ctrl: Array, products: Products | None) -> tuple[State, None]:
+    return _state(step(model, _data(model, state, ctrl), products=products, external=False)), None
+
+
+@jax.jit
+def _measured(model: mjx.Model, state: State, ctrl: Array, products: Products | None) -> tuple[State, Array]:
+    data = step(model, _data(model, state, ctrl), products=products, external=False, sensors=True)
+    return _state(data), data.sensordata
+
+
+def _rematerialised(run: Callable[..., tuple[State, Any]]) -> Callable[..., tuple[State, Any]]:
+    """`run` of one step, computed again in the reverse pass instead of stored, all but the search for the acceleration.
+
+    The step makes hundreds of small arrays; storing and fetching them costs a rollout more than making them again.
+    """
+    policy = jax.checkpoint_policies.save_only_these_names(newton.SOLUTION)
+    # A scan separates the two passes, so there is no common subexpression to keep the compiler from.
+    return jax.checkpoint(functools.partial(guarded, run), policy=policy, prevent_cse=False)
 
 
 def _data(model: mjx.Model, state: State, ctrl: Float[Array, " nu"]) -> mjx.Data:
@@ -173,6 +192,19 @@ def _velocity(model: mjx.Model, data: mjx.Data) -> mjx.Data:
         },
     )
     return smooth.com_vel(model, data)
+
+
+def _refuse_products(model: mjx.Model, *, forces: bool, sensors: bool) -> None:
+    """What reads principal moments and axes, and so would miss the products of inertia."""
+    cure = "Use the C engine (--engine mujoco), or leave the inertia's products at zero (free the mass alone)."
+    if forces and model.opt._impl.has_fluid_params:
+        raise DsoError(
+            f"fluid drag follows the principal axes of a body, so a full inertia tensor cannot vary with it on MJX. {cure}"
+        )
+    if sensors and (model.sensor_type == int(mujoco.mjtSensor.mjSENS_SUBTREEANGMOM)).any():
+        raise DsoError(
+            f"a subtreeangmom sensor cannot be read while a full inertia tensor varies on MJX: remove the sensor. {cure}"
+        )
 
 
 def _unconstrained(model: mjx.Model, data: mjx.Data) -> Float[Array, " nv"]:

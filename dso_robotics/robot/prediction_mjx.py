@@ -109,13 +109,7 @@ class MjxPrediction:
         full = fields.pop("body_inertia_full", None)
         products = None
         if full is not None:
-            axes = inertia.rotation(self.vector.mj.body_iquat)
-            local = jnp.swapaxes(axes, -1, -2) @ full @ axes
-            given = np.isfinite(self.vector.fields(self.vector.initial)["body_inertia_full"][:, 0, 0])
-            diagonal = jnp.stack([local[:, i, i] for i in range(3)], -1)
-            fields["body_inertia"] = jnp.where(given[:, None], diagonal, self.vector.mj.body_inertia)
-            offdiagonal = jnp.stack([local[:, 0, 1], local[:, 0, 2], local[:, 1, 2]], -1)
-            products = jnp.where(given[:, None], offdiagonal, 0.0)
+            fields["body_inertia"], products = inertia.diagonal_and_products(self.vector.mj, full)
         model = self._model.replace(**fields)
         if any(name in mujoco.MjModel._setconst_inputs for name in fields):
             model = set_constants(model, products=products)

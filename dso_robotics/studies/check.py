@@ -116,7 +116,7 @@ def _options(model: mujoco.MjModel) -> list[tuple[str, str]]:
 
 
 def _warnings(robot: Robot) -> list[str]:
-    return [*_unnamed(robot), *_solver(robot.mj), *_damping(robot.mj), *_softness(robot.mj), *_boxes(robot.mj)]
+    return [*_unnamed(robot), *_solver(robot.mj), *_damping(robot.mj), *_softness(robot.mj), *_contacts(robot.mj)]
 
 
 def _unnamed(robot: Robot) -> list[str]:
@@ -184,15 +184,28 @@ def _softness(model: mujoco.MjModel) -> list[str]:
     ]
 
 
-def _boxes(model: mujoco.MjModel) -> list[str]:
-    boxes = model.geom_type == mujoco.mjtGeom.mjGEOM_BOX
-    meeting = boxes & (_allowed(model) & boxes).any(axis=1) & _colliding(model)
-    if not meeting.any():
+def _contacts(model: mujoco.MjModel) -> list[str]:
+    """Pairs of shapes whose contacts MJX finds by another method than C."""
+    if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT:
         return []
+    plane, kind = int(mujoco.mjtGeom.mjGEOM_PLANE), np.asarray(model.geom_type)
+    round_ = np.isin(kind, [int(mujoco.mjtGeom.mjGEOM_SPHERE), int(mujoco.mjtGeom.mjGEOM_CAPSULE)])
+    exact = np.outer(round_, round_) | (kind == plane) | (kind == plane)[:, None]
+    pairs = np.argwhere(np.triu(_allowed(model) & ~exact, 1))
+    if not len(pairs):
+        return []
+    words = sorted({tuple(sorted(_shape(model, int(geom)) for geom in pair)) for pair in pairs})
+    named = np.zeros(model.ngeom, bool)
+    named[pairs] = True
     return [
-        f"Box {_named(model, 'geom', meeting)} may touch another box: the differentiable engine then has other contact points "
-        "than the C engine, and states and derivatives differ. Use spheres or capsules at the corners that touch."
+        f"Contacts of {'; '.join(' with '.join(pair) for pair in words)} (geom {_named(model, 'geom', named)}) are found by "
+        "another method in the differentiable engine than in the C engine: while such geoms touch, states and derivatives "
+        "differ, by 1e-6 to 1e-2 of the velocity (docs/models.md). Use spheres or capsules there, or keep them apart."
     ]
+
+
+def _shape(model: mujoco.MjModel, geom: int) -> str:
+    return mujoco.mjtGeom(int(model.geom_type[geom])).name.removeprefix("mjGEOM_").lower()
 
 
 def _mass_matrix(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:
@@ -234,5 +247,6 @@ def _allowed(model: mujoco.MjModel) -> np.ndarray:
 
 def _named(model: mujoco.MjModel, kind: str, chosen: Sequence[bool] | np.ndarray, most: int = 6) -> str:
     ids = np.flatnonzero(chosen)
-    names = [mujoco.mj_id2name(model, KINDS[kind], int(i)) or f"number {i}" for i in ids[:most]]
-    return ", ".join(f"'{name}'" for name in names) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+    names = [mujoco.mj_id2name(model, KINDS[kind], int(i)) for i in ids[:most]]
+    words = [f"'{name}'" if name else f"number {i}" for name, i in zip(names, ids, strict=False)]
+    return ", ".join(words) + (f" and {len(ids) - most} more" if len(ids) > most else "")

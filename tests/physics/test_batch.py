@@ -4,6 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import parse
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.batch import BatchEngine
@@ -111,3 +112,19 @@ def test_a_centre_of_mass_moves_alone(tmp_path, move):
     expected, _ = plain(model, start, np.zeros((15, 0)))
     got = BatchEngine(vector.mj).simulate(vector.fields(z[None]), start[None], np.zeros((1, 15, 0))).state[0]
     np.testing.assert_allclose(got, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("field", ["body_ipos", "jnt_pos", "jnt_axis"])
+def test_what_a_simple_body_takes_for_granted_does_not_move(field):
+    """C MuJoCo would keep the shortcut and compute the wrong inertia without a word."""
+    text = '<mujoco><worldbody><body name="wheel"{}><joint axis="0 0 1"/><geom size="0.1"/></body></worldbody></mujoco>'
+    ctrl = np.zeros((1, 1, 0))
+    for flag in ("", ' simple="false"'):
+        model = mujoco.MjModel.from_xml_string(text.format(flag))
+        value = np.asarray(getattr(model, field))[None] + 0.1 * np.eye(3)[0]
+        start = np.concatenate([model.qpos0, np.zeros(model.nv)])[None]
+        if flag:
+            assert BatchEngine(model).simulate({field: value}, start, ctrl).state.shape == (1, 1, 2)
+        else:
+            with pytest.raises(DsoError, match=r"body 'wheel'.*simple=.false"):
+                BatchEngine(model).simulate({field: value}, start, ctrl)

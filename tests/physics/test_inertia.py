@@ -1,5 +1,7 @@
 """Log-Cholesky inertia against MuJoCo's own compiler."""
 
+import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from dso_robotics.physics import inertia
 
 BODY = """<mujoco><worldbody><body><freejoint/><inertial mass="{mass!r}" pos="{pos}" fullinertia="{full}"/></body>
 </worldbody></mujoco>"""
+FULL = ("3 4 2 0.4 -0.3 0.2", "0.3 0.3 0.3 0 0 0", "1 1.2 1.4 0.1 0.1 0.1")
 
 
 @settings(max_examples=40, deadline=None)
@@ -42,3 +45,26 @@ def test_zero_is_the_nominal_body_and_alpha_scales_its_mass_by_e_squared():
     np.testing.assert_allclose(scaled[0], 2.0 * np.e**2)
     np.testing.assert_allclose(scaled[1], com)
     np.testing.assert_allclose(scaled[2], tensor * np.e**2, atol=1e-14)
+
+
+def test_a_full_tensor_becomes_a_diagonal_and_products_in_the_models_own_axes():
+    given = [f'<body><freejoint/><inertial mass="1" pos="0 0 0" fullinertia="{t}"/></body>' for t in FULL]
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{''.join(given)}</worldbody></mujoco>")
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(5, model.nbody, 3, 3))
+    full = root @ np.swapaxes(root, -1, -2)
+    full[:, 1] = np.nan  # keeps the model's
+    diagonal, products = inertia.diagonal_and_products(model, full)
+    assert np.array_equal(diagonal[:, 1], np.tile(model.body_inertia[1], (5, 1)))
+    assert not products[:, 1].any()
+    axes, (xy, xz, yz) = inertia.rotation(model.body_iquat), np.moveaxis(products, -1, 0)
+    local = np.stack([diagonal[..., 0], xy, xz, xy, diagonal[..., 1], yz, xz, yz, diagonal[..., 2]], -1)
+    rebuilt = axes @ local.reshape(5, -1, 3, 3) @ np.swapaxes(axes, -1, -2)
+    np.testing.assert_allclose(rebuilt[:, 2:], full[:, 2:], rtol=1e-12, atol=1e-12)
+
+    def total(tensors):
+        return sum((part**2).sum() for part in inertia.diagonal_and_products(model, tensors))
+
+    slope, move = np.asarray(jax.grad(total)(jnp.asarray(full[0]))), rng.normal(size=full[0].shape)
+    assert not slope[1].any()
+    assert np.isclose(np.sum(slope * move), (total(full[0] + move) - total(full[0] - move)) / 2)  # exact for a square

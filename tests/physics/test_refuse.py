@@ -1,9 +1,12 @@
 """Features MJX would ignore are refused by name, with a cure."""
 
+import jax
+import jax.numpy as jnp
 import mujoco
 import pytest
 
 from dso_robotics.errors import DsoError
+from dso_robotics.physics import step as physics
 from dso_robotics.physics.device import put_model
 from dso_robotics.physics.refuse import refuse, unsupported
 
@@ -93,3 +96,18 @@ def test_pairs_that_cannot_collide_are_not_refused():
 def test_a_limit_on_contacts_is_refused():
     text = "<mujoco><custom><numeric name='max_contact_points' data='4'/></custom></mujoco>"
     assert "max_contact_points" in unsupported(mujoco.MjModel.from_xml_string(text))[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "sensor", "named"),
+    [('density="1.2"', "", "fluid drag"), ("", '<subtreeangmom body="link"/>', "subtreeangmom sensor")],
+)
+def test_what_needs_principal_axes_is_refused_with_products_of_inertia(option, sensor, named):
+    text = BASE.format(**(PARTS | {"transmission": 'joint="hinge"', "option": option}))
+    model = put_model(mujoco.MjModel.from_xml_string(text.replace("</sensor>", sensor + "</sensor>")))
+    products = jnp.zeros((model.nbody, 3))
+    for read in (physics.advance_measured, physics.measure):
+        if read is physics.measure and option:
+            continue  # no force is evaluated
+        with pytest.raises(DsoError, match=named):
+            jax.eval_shape(lambda: read(model, physics.make_state(model), jnp.zeros(1), products=products))  # noqa: B023

@@ -66,13 +66,14 @@ def test_each_trouble_is_named_with_its_cure(options, words):
         assert word in text
 
 
-def test_boxes_that_may_touch_are_named():
+def test_shapes_whose_contacts_differ_from_c_are_named():
     text = BALLS.format(dt=0.002, integrator="implicitfast", iterations=100, damping=0, name='name="high"')
     one = text.replace('name="low" size="0.1"', 'name="low" type="box" size="0.1 0.1 0.1"')
-    assert overview(load(mujoco.MjModel.from_xml_string(one))).warnings == []
+    (told,) = overview(load(mujoco.MjModel.from_xml_string(one))).warnings
+    assert "box with sphere (geom 'low', 'high')" in told  # not the floor: a plane meets every shape as in C
     two = one.replace('name="high" size="0.1"', 'name="high" type="box" size="0.1 0.1 0.1"')
     (told,) = overview(load(mujoco.MjModel.from_xml_string(two))).warnings
-    assert "'low', 'high'" in told
+    assert "box with box (geom 'low', 'high')" in told
 
 
 def test_damping_that_euler_takes_implicitly_is_no_trouble():
