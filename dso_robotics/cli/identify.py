@@ -54,6 +54,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--score-window", type=float, metavar="SECONDS", help="length of the pieces scored (as --window)"
     )
+    parser.add_argument("--robust", action="store_true", help="errors have heavy tails: outliers lose their pull")
     parser.add_argument("--seed", type=int, metavar="N", help="recorded with the result (0)")
     parser.add_argument("--study", metavar="FILE.toml", help="read any of these from a file; flags win")
     parser.add_argument(
@@ -133,6 +134,7 @@ def _study(args: argparse.Namespace) -> "IdentifyStudy":
         "window": args.window,
         "score_window": args.score_window,
         "seed": args.seed,
+        "robust": args.robust or None,
     }
     keys |= {key: value for key, value in given.items() if value is not None}
     if "model" not in keys:

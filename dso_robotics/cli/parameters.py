@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     robot = load(args.model)
     rows = []
     for target in every(robot):
-        unit = target.family.unit(robot.mj, target.object_id)
+        unit = target.family.unit(robot.mj, target.object_id, target.component)
         rows.append((target.path, f"{target.nominal(robot):.6g}", unit, target.family.text))
     for i, name in enumerate(robot.names("body")):
         if name and robot.mj.body_mass[i] > 0:

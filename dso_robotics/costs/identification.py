@@ -4,10 +4,16 @@
 table in Section 7 of the mathematics). The noise scale of each channel in each recording is estimated as well: at its optimum
 it is the root mean square of those residuals, so re-weighting and Gauss-Newton steps alternate. A recording that the model
 explains worse than the others (a warmer gearbox, a loose cable) is thereby trusted less.
+
+With a heavy-tailed `Likelihood` in place of the normal one, samples far off (outliers) lose their pull.
 """
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
+from dso_robotics.costs.likelihood import Likelihood, Normal
 from dso_robotics.data.windows import Windows
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.state import Tangent
@@ -22,7 +28,8 @@ class WindowedIdentification:
     """The least-squares problem of `core.gauss_newton` for one set of windows.
 
     `sigma` (R, C) holds the current noise scales of each recording's channels, in the channels' units; with `learn_noise`
-    False they stay. With `free_starts` False the start states stay as they are given.
+    False they stay. `noise` maps channels to scales that are known. With `free_starts` False the start states stay as they
+    are given. `extra` maps z to further whitened residuals (m,), such as a weighing of the whole robot.
     """
 
     def __init__(
@@ -34,9 +41,13 @@ class WindowedIdentification:
         sigma: np.ndarray | None = None,
         learn_noise: bool = True,
         free_starts: bool = True,
+        likelihood: Likelihood | None = None,
+        noise: Mapping[str, float] = MappingProxyType({}),
+        extra: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         self.vector, self.windows, self.prediction = vector, windows, prediction
         self.learn_noise, self.free_starts = learn_noise, free_starts
+        self.likelihood, self._extra = Normal() if likelihood is None else likelihood, extra
         self._tangent = Tangent(vector.mj)
         self._latest: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._seen = np.isfinite(windows.measured)
@@ -47,7 +58,9 @@ class WindowedIdentification:
         spread = np.array([np.nanstd(windows.measured[..., c]) for c in range(windows.measured.shape[-1])])
         self._floor = np.maximum(_LEAST_NOISE * spread, 1e-12)
         shape = (len(windows.rollouts), len(spread))
-        self.sigma = np.broadcast_to(np.maximum(spread, self._floor) if sigma is None else sigma, shape)
+        self._known = np.array([noise.get(name, np.nan) for name in windows.channels.sensor_names])
+        sigma = np.maximum(spread, self._floor) if sigma is None else sigma
+        self.sigma = np.broadcast_to(np.where(np.isfinite(self._known), self._known, sigma), shape)
 
     def error(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Prediction minus measurement (B, S, C) in the channels' units, zero where nothing was measured."""
@@ -58,8 +71,8 @@ class WindowedIdentification:
         return self._latest[2]
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Errors over noise scales (B, S*C)."""
-        return (self.error(z, x) / self._scales()).reshape(len(x), -1)
+        """Errors over noise scales, as the likelihood weighs them (B, S*C)."""
+        return self.likelihood.whiten(self.error(z, x) / self._scales()).reshape(len(x), -1)
 
     def _scales(self) -> np.ndarray:
         """Noise scale of every window's channels (B, 1, C)."""
@@ -68,29 +81,34 @@ class WindowedIdentification:
     def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residuals with derivatives by z and by the start states' tangents."""
         y, by_z, by_x = self.prediction.linearize(z, x, by_start=self.free_starts)
-        weight = (self._seen / self._scales())[..., None]
-        residual = np.where(self._seen, y - self._measured, 0.0) / self._scales()
+        errors = np.where(self._seen, y - self._measured, 0.0) / self._scales()
+        weight = (np.where(self._seen, self.likelihood.slope(errors), 0.0) / self._scales())[..., None]
+        residual = self.likelihood.whiten(errors)
         rows = (len(x), residual[0].size)
         flat = [np.where(weight > 0, d * weight, 0.0).reshape(*rows, d.shape[-1]) for d in (by_z, by_x)]
         return residual.reshape(rows), flat[0], flat[1]
 
     def prior(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whitened prior residuals and their derivative."""
-        _, std, which = self.vector.prior
-        jacobian = np.zeros((len(which), self.vector.size))
-        jacobian[np.arange(len(which)), which] = 1 / std
-        return self.vector.prior_residual(z), jacobian
+        """Whitened residuals of the prior and of `extra`, and their derivative."""
+        residual, slope = self.vector.prior_residual(z), self.vector.prior_slope(z)
+        if self._extra is None:
+            return residual, slope
+        own = self._extra(z)
+        steps = np.diag(1e-6 * self.vector.scale)
+        columns = [(self._extra(z + h) - self._extra(z - h)) / (2 * h.sum()) for h in steps]
+        return np.concatenate([residual, own]), np.concatenate([slope, np.stack(columns, -1)])
 
     def retract(self, x: np.ndarray, change: np.ndarray) -> np.ndarray:
         """Start states moved in their tangent space."""
         return self._tangent.move(x, change) if self.free_starts else x
 
     def reweight(self, z: np.ndarray, x: np.ndarray) -> float:
-        """Set each noise scale to the root mean square of its errors."""
+        """Set each noise scale that is not known to its most likely value."""
         if not self.learn_noise:
             return 0.0
-        squares = self._members @ (self.error(z, x) ** 2).sum(1)
-        sigma = np.maximum(np.sqrt(squares / np.maximum(self._count, 1)), self._floor)
+        squares = np.where(self._seen, self.error(z, x) ** 2, np.nan)
+        sigma = np.maximum(self.likelihood.scale(squares, self._members, self.sigma), self._floor)
+        sigma = np.where(np.isfinite(self._known), self._known, sigma)
         change = float(np.max(np.abs(sigma / self.sigma - 1)))
         self.sigma = sigma
         return change
@@ -106,4 +124,5 @@ class WindowedIdentification:
     def terms(self, z: np.ndarray, x: np.ndarray) -> dict[str, float]:
         """The cost by block: identification (with its log noise scales) and prior."""
         fit = 0.5 * float(np.sum(self.residual(z, x) ** 2)) + self.log_scale()
-        return {"identification": fit, "prior": 0.5 * float(np.sum(self.vector.prior_residual(z) ** 2))}
+        terms = {"identification": fit, "prior": 0.5 * float(np.sum(self.vector.prior_residual(z) ** 2))}
+        return terms if self._extra is None else terms | {"extra": 0.5 * float(np.sum(self._extra(z) ** 2))}

@@ -28,7 +28,7 @@ _ROUND = 1e-6
 class Windows:
     """B windows of T grid steps with at most S samples of C channels.
 
-    ctrl: (B, T, nu) held during each step, in the model's actuator order.
+    ctrl: (B, T, nu) held during each step, in the model's actuator order; past: (B, P, nu) the same for the P steps before.
     step: (B, S) grid step at or before each sample; share: (B, S) in [0, 1), how far the sample is towards the next step.
     measured: (B, S, C), NaN where nothing was measured and behind a window's last sample.
     sample: (B, S) index of each sample in its rollout, -1 behind the last.
@@ -39,6 +39,7 @@ class Windows:
     channels: Channels
     timestep: float
     ctrl: np.ndarray
+    past: np.ndarray
     step: np.ndarray
     share: np.ndarray
     measured: np.ndarray
@@ -57,7 +58,7 @@ class Windows:
 
     def only(self, keep: np.ndarray) -> "Windows":
         """The windows where `keep` (B,) is True."""
-        names = ("ctrl", "step", "share", "measured", "sample", "rollout", "time")
+        names = ("ctrl", "past", "step", "share", "measured", "sample", "rollout", "time")
         return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
     def doubts(self) -> list[str]:
@@ -78,14 +79,25 @@ class Windows:
                 )
         return found
 
-    def at_samples(self, sensordata: np.ndarray) -> np.ndarray:
-        """Channels at the sample times, (..., B, S, C), from sensordata on the grid (..., B, T, nsensordata)."""
+    def at_samples(self, sensordata: np.ndarray, delay: np.ndarray | None = None) -> np.ndarray:
+        """Channels at the sample times, (..., B, S, C), from sensordata on the grid (..., B, T, nsensordata).
+
+        With `delay` (..., B, nsensor) [s] a channel shows what its sensor read that long ago, by linear interpolation.
+        """
         rows = np.arange(len(self))[:, None]
         wanted = sensordata[..., self.channels.sensor_addresses]
-        share = self.share[..., None]
-        before = wanted[..., rows, self.step, :]
-        after = wanted[..., rows, np.minimum(self.step + 1, wanted.shape[-2] - 1), :]
-        return np.where(share > 0, before * (1 - share) + after * share, before)
+        if delay is None:
+            share = self.share[..., None]
+            before = wanted[..., rows, self.step, :]
+            after = wanted[..., rows, np.minimum(self.step + 1, wanted.shape[-2] - 1), :]
+            return np.where(share > 0, before * (1 - share) + after * share, before)
+        late = delay[..., None, self.channels.sensor_ids] / self.timestep
+        place = np.maximum((self.step + self.share)[..., None] - late, 0.0)
+        step = np.minimum(np.floor(place).astype(int), wanted.shape[-2] - 1)
+        share = place - step
+        before = np.take_along_axis(wanted, step, -2)
+        after = np.take_along_axis(wanted, np.minimum(step + 1, wanted.shape[-2] - 1), -2)
+        return before + share * (after - before)
 
 
 def cut(
@@ -95,14 +107,19 @@ def cut(
     timestep: float,
     seconds: float,
     overlap: float = 0.0,
+    past: float = 0.0,
+    settle: float = 0.0,
     source: str = "log",
     option: str = "--window",
 ) -> Windows:
     """Cut `rollouts` into windows of `seconds`, each starting `overlap` (a fraction below 1) before the last one ends.
 
-    `timestep` [s] is the model's; `source` and `option` name the log and the option in messages. Windows of fewer than three
-    samples, such as those before a gap, are left out. Raises DsoError when the window is shorter than two steps, when every
-    rollout is shorter than a window, or when windows hold too few samples because time is hardly in seconds.
+    `timestep` [s] is the model's; `source` and `option` name the log and the option in messages. Windows know the controls of
+    the `past` [s] before them; before the log, the first control is taken to have been held. The first `settle` [s] of a
+    window are simulated and not compared, and windows are that much longer: a late sensor shows there what happened before
+    the window. Windows of fewer than three samples, such as those before a gap, are left out. Raises DsoError when the
+    window is shorter than two steps, when every rollout is shorter than a window, or when windows hold too few samples
+    because time is hardly in seconds.
     """
     if not (np.isfinite(seconds) and seconds >= 2 * timestep):
         raise DsoError(
@@ -116,8 +133,9 @@ def cut(
             f"rollout lasts {max(spans, default=0.0):.4g} s; give a shorter one with {option} SECONDS, or the model a "
             "larger timestep."
         )
-    steps = int(np.ceil(seconds / timestep - _ROUND)) + 1
-    pieces = [(i, a, b) for i, r in enumerate(rollouts) for a, b in _bounds(r.time, seconds, overlap)]
+    steps = int(np.ceil((seconds + settle) / timestep - _ROUND)) + 1
+    history = int(np.ceil(past / timestep - _ROUND)) + 1 if past else 0
+    pieces = [(i, a, b) for i, r in enumerate(rollouts) for a, b in _bounds(r.time, seconds, overlap, settle)]
     if not pieces:
         raise DsoError(
             f"{source}: the longest rollout lasts {max(spans, default=0.0):.4g} s, which is shorter than {_SHORTEST:.0%} of a "
@@ -136,7 +154,7 @@ def cut(
     shape = (len(pieces), width)
     step, share, sample = np.zeros(shape, int), np.zeros(shape), np.full(shape, -1)
     measured = np.full((*shape, len(channels.sensor_names)), np.nan)
-    ctrl = np.zeros((len(pieces), steps, len(channels.ctrl_columns)))
+    ctrl = np.zeros((len(pieces), history + steps, len(channels.ctrl_columns)))
     for w, (i, a, b) in enumerate(pieces):
         rollout, n = rollouts[i], b - a
         place = (rollout.time[a:b] - rollout.time[a]) / timestep
@@ -146,15 +164,17 @@ def cut(
         sample[w, :n] = np.arange(a, b)
         if rollout.sensordata is not None:
             measured[w, :n] = rollout.sensordata[a:b]
+            measured[w, :n][rollout.time[a:b] - rollout.time[a] < settle - _ROUND * timestep] = np.nan
         if rollout.ctrl is not None:
-            grid = rollout.time[a] + timestep * np.arange(steps)
+            grid = rollout.time[a] + timestep * np.arange(-history, steps)
             held = np.searchsorted(rollout.time, grid + _ROUND * timestep, side="right") - 1
-            ctrl[w] = rollout.ctrl[held][:, channels.ctrl_columns]
+            ctrl[w] = rollout.ctrl[np.maximum(held, 0)][:, channels.ctrl_columns]
     return Windows(
         rollouts=tuple(rollouts),
         channels=channels,
         timestep=timestep,
-        ctrl=ctrl,
+        ctrl=ctrl[:, history:],
+        past=ctrl[:, :history],
         step=step,
         share=share,
         measured=measured,
@@ -184,13 +204,13 @@ def _suspected(rollouts: Sequence[Rollout]) -> str:
     return f" (time looks like {names[0]})"
 
 
-def _bounds(time: np.ndarray, seconds: float, overlap: float) -> list[tuple[int, int]]:
+def _bounds(time: np.ndarray, seconds: float, overlap: float, settle: float = 0.0) -> list[tuple[int, int]]:
     """Sample ranges [a, b) of the windows of one rollout."""
     found, start = [], 0
     while start < len(time) - 1:
-        end = int(np.searchsorted(time, time[start] + seconds * (1 - _ROUND)))
+        end = int(np.searchsorted(time, time[start] + (seconds + settle) * (1 - _ROUND)))
         complete = end < len(time)
-        if complete or time[end - 1] - time[start] >= _SHORTEST * seconds:
+        if complete or time[end - 1] - time[start] >= _SHORTEST * seconds + settle:
             found.append((start, end))
         if not complete:
             break

@@ -14,6 +14,7 @@ from dso_robotics.physics.unit import sensor_unit
 INF = float("inf")
 # NumPy integers do not compare equal to MuJoCo's enums, so the enums are turned into integers.
 _SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)
+_FILTERS = (int(mujoco.mjtDyn.mjDYN_FILTER), int(mujoco.mjtDyn.mjDYN_FILTEREXACT))
 _FIXED, _AFFINE = int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtBias.mjBIAS_AFFINE)
 
 
@@ -30,20 +31,23 @@ class Slot:
 class Family:
     """One field of one kind of object.
 
+    unit: (model, object id, component) -> unit of one number.
     width: how many numbers the MJCF attribute has; more than one makes `field[i]` a path of its own.
-    places: (model, object id, component) -> slots; empty for quantities outside MuJoCo's model (sensor bias).
-    low, high: bounds when the user gives none; physics, not taste.
+    places: (model, object id, component) -> slots, in MuJoCo's model or in `signals.NOMINAL`.
+    low, high: bounds when the user gives none; physics, not taste. reach: an upper bound instead of an infinite `high`, for
+      quantities whose largest value costs memory or time; a user may give a larger one.
     scale: (model, object id) -> typical size, the step unit where the value itself is zero.
     """
 
     kind: str
     field: str
-    unit: Callable[[mujoco.MjModel, int], str]
+    unit: Callable[[mujoco.MjModel, int, int], str]
     places: Callable[[mujoco.MjModel, int, int], tuple[Slot, ...]]
     text: str
-    width: int = 1
+    width: int | Callable[[mujoco.MjModel, int], int] = 1
     low: float = 0.0
     high: float = INF
+    reach: float = INF
     scale: Callable[[mujoco.MjModel, int], float] = lambda model, i: 1.0
     # Attribute of the MJCF element when it is not `field`, with the component it starts at.
     attribute: str = ""
@@ -53,13 +57,19 @@ class Family:
         """KIND/FIELD, as shown in messages."""
         return f"{self.kind}/{self.field}"
 
+    def components(self, model: mujoco.MjModel, index: int) -> int:
+        """How many numbers object `index` has of this family that can be freed."""
+        return self.width(model, index) if callable(self.width) else self.width
 
-def _const(unit: str) -> Callable[[mujoco.MjModel, int], str]:
-    return lambda model, i: unit
+
+def _units(*units: str) -> Callable[[mujoco.MjModel, int, int], str]:
+    """One unit for each component; the last for all beyond."""
+    return lambda model, i, k: units[min(k, len(units) - 1)]
 
 
-def _per_joint(rotary: str, linear: str) -> Callable[[mujoco.MjModel, int], str]:
-    return lambda model, i: linear if model.jnt_type[i] == _SLIDE else rotary
+def _per_joint(rotary: str, linear: str) -> Callable[[mujoco.MjModel, int, int], str]:
+    both = f"{linear} and {rotary}"  # one number for the six directions of a free joint
+    return lambda model, i, k: {0: both, _SLIDE: linear}.get(int(model.jnt_type[i]), rotary)
 
 
 def _dofs(model: mujoco.MjModel, joint: int) -> range:
@@ -113,8 +123,33 @@ def _gain_scale(model: mujoco.MjModel, i: int) -> float:
     return float(abs(model.actuator_gainprm[i, 0])) or 1.0
 
 
+def _channel(field: str) -> Callable[[mujoco.MjModel, int, int], tuple[Slot, ...]]:
+    return lambda model, i, k: (Slot(field, (int(model.sensor_adr[i]) + k,)),)
+
+
+def _sensor_width(model: mujoco.MjModel, i: int) -> int:
+    return int(model.sensor_dim[i])
+
+
 def _nowhere(model: mujoco.MjModel, i: int, k: int) -> tuple[Slot, ...]:
     return ()
+
+
+def _joint_gear(model: mujoco.MjModel, i: int) -> int:
+    """Joints and tendons of one number use the first entry of gear alone."""
+    kind = int(model.actuator_trntype[i])
+    several = kind in (int(mujoco.mjtTrn.mjTRN_SITE), int(mujoco.mjtTrn.mjTRN_BODY))
+    if kind in (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT)):
+        several = int(model.jnt_type[model.actuator_trnid[i, 0]]) <= 1
+    return 6 if several else 1
+
+
+def _length(model: mujoco.MjModel, i: int) -> float:
+    return 0.01 * float(model.stat.extent)
+
+
+def _tendon_scale(model: mujoco.MjModel, i: int) -> float:
+    return 1.0 / max(float(model.tendon_invweight0[i]), 1e-6)
 
 
 FAMILIES: dict[tuple[str, str], Family] = {
@@ -135,41 +170,68 @@ FAMILIES: dict[tuple[str, str], Family] = {
         Family("joint", "springref", _per_joint("rad", "m"),
                lambda model, i, k: (Slot("qpos_spring", (int(model.jnt_qposadr[i]),)),), "spring rest position",
                low=-INF, scale=lambda model, i: 0.1),
-        Family("body", "mass", _const("kg"), _row("body_mass"), "mass; centre of mass and inertia stay",
+        Family("body", "mass", _units("kg"), _row("body_mass"), "mass; centre of mass and inertia stay",
                scale=lambda model, i: float(model.body_mass[i])),
-        Family("body", "ipos", _const("m"), _row("body_ipos", 3), "centre of mass in the body frame", width=3, low=-INF,
+        Family("body", "ipos", _units("m"), _row("body_ipos", 3), "centre of mass in the body frame", width=3, low=-INF,
                scale=_body_size, attribute="pos"),
-        Family("body", "diaginertia", _const("kg*m^2"), _row("body_inertia", 3), "principal moments of inertia", width=3,
+        Family("body", "diaginertia", _units("kg*m^2"), _row("body_inertia", 3), "principal moments of inertia", width=3,
                scale=lambda model, i: float(model.body_inertia[i].max())),
-        Family("geom", "friction", lambda model, i: "1", _row("geom_friction", 3),
+        Family("body", "pos", _units("m"), _row("body_pos", 3), "position of the body frame in its parent", width=3, low=-INF,
+               scale=_length),
+        Family("body", "rot", _units("rad"), _row("body_turn", 3), "turn from the model's orientation, own axes", width=3,
+               low=-INF, attribute="quat"),
+        Family("body", "gravcomp", _units("1"), _row("body_gravcomp"), "share of the weight that is carried", low=-INF,
+               scale=lambda model, i: 0.1),
+        Family("geom", "friction", _units("1", "m"), _row("geom_friction", 3),
                "sliding [1], torsional [m], rolling [m] friction", width=3, scale=lambda model, i: 0.1),
-        Family("actuator", "gear", _const("1"), _row("actuator_gear", 6), "transmission ratio", width=6, low=-INF,
+        Family("geom", "solref", _units("s", "1"), _row("geom_solref", 2),
+               "contact: time constant [s] and damping ratio [1]", width=2, scale=lambda model, i: 0.01),
+        Family("geom", "solimp", _units("1", "1", "m", "1"), _row("geom_solimp", 5),
+               "contact: impedance d0, dwidth, width [m], midpoint, power", width=5, scale=lambda model, i: 0.01),
+        Family("site", "pos", _units("m"), _row("site_pos", 3), "position in the body frame, and of the sensors there", width=3,
+               low=-INF, scale=_length),
+        Family("site", "rot", _units("rad"), _row("site_turn", 3), "turn from the model's orientation, own axes", width=3,
+               low=-INF, attribute="quat"),
+        Family("tendon", "stiffness", _units("N/m"), _row("tendon_stiffness"), "spring stiffness", scale=_tendon_scale),
+        Family("tendon", "damping", _units("N*s/m"), _row("tendon_damping"), "viscous friction", scale=_tendon_scale),
+        Family("tendon", "frictionloss", _units("N"), _row("tendon_frictionloss"), "Coulomb friction", scale=_tendon_scale),
+        Family("tendon", "armature", _units("kg"), _row("tendon_armature"), "inertia moved by the tendon's velocity",
+               scale=_tendon_scale),
+        Family("actuator", "gear", _units("1"), _row("actuator_gear", 6), "transmission ratio", width=_joint_gear, low=-INF,
                scale=lambda model, i: float(np.abs(model.actuator_gear[i]).max()) or 1.0),
-        Family("actuator", "gain", _const("force/ctrl"), _row("actuator_gainprm", 10), "force per unit of control",
+        Family("actuator", "gain", _units("force/ctrl"), _row("actuator_gainprm", 10), "force per unit of control",
                low=-INF, scale=_gain_scale, attribute="gainprm"),
-        Family("actuator", "kp_per_ctrl", _const("force/ctrl"), _feedback(1),
+        Family("actuator", "kp_per_ctrl", _units("force/ctrl"), _feedback(1),
                "position gain (force per length or angle) that the control multiplies",
                scale=lambda model, i: _feedback_scale(model, i, 1), attribute="gainprm"),
-        Family("actuator", "kv_per_ctrl", _const("force/ctrl"), _feedback(2),
+        Family("actuator", "kv_per_ctrl", _units("force/ctrl"), _feedback(2),
                "velocity gain (force per speed) that the control multiplies",
                scale=lambda model, i: _feedback_scale(model, i, 2), attribute="gainprm"),
-        Family("tendon", "actuatorfrcrange", _const("force"),
+        Family("tendon", "actuatorfrcrange", _units("force"),
                lambda model, i, k: (Slot("tendon_actfrcrange", (2 * i + 1,)), Slot("tendon_actfrcrange", (2 * i,), -1.0)),
                "largest force of all its actuators together, either way",
                scale=lambda model, i: float(model.tendon_actfrcrange[i, 1]) or 1.0),
-        Family("actuator", "kp", _const("N*m/rad or N/m"), _servo, "position gain of a position servo", scale=_gain_scale),
-        Family("actuator", "kv", _const("N*m*s/rad or N*s/m"), _affine_servo, "velocity gain of a position or velocity servo",
+        Family("actuator", "kp", _units("N*m/rad or N/m"), _servo, "position gain of a position servo", scale=_gain_scale),
+        Family("actuator", "kv", _units("N*m*s/rad or N*s/m"), _affine_servo, "velocity gain of a position or velocity servo",
                scale=lambda model, i: 0.1 * _gain_scale(model, i)),
-        Family("actuator", "offset", _const("N*m or N"), _row("actuator_biasprm", 10), "constant force of the actuator",
+        Family("actuator", "offset", _units("N*m or N"), _row("actuator_biasprm", 10), "constant force of the actuator",
                low=-INF, scale=lambda model, i: 0.1, attribute="biasprm"),
-        Family("sensor", "bias", sensor_unit, _nowhere, "added to what the sensor reads", low=-INF,
-               scale=lambda model, i: 0.1),
+        Family("actuator", "timeconst", _units("s"), _row("actuator_dynprm", 10), "time constant of the activation filter",
+               scale=lambda model, i: 0.01, attribute="dynprm"),
+        Family("actuator", "delay", _units("s"), _row("actuator_delay"), "age of the control that is applied", reach=0.1,
+               scale=lambda model, i: 0.005),
+        Family("sensor", "bias", lambda model, i, k: sensor_unit(model, i), _channel("sensor_bias"),
+               "added to what the sensor reads", width=_sensor_width, low=-INF, scale=lambda model, i: 0.1),
+        Family("sensor", "scale", _units("1"), _channel("sensor_scale"), "factor on what the sensor reads",
+               width=_sensor_width, low=-INF, scale=lambda model, i: 0.1),
+        Family("sensor", "delay", _units("s"), _row("sensor_delay"), "age of what the sensor reports", reach=0.1,
+               scale=lambda model, i: 0.005),
     )
 }  # fmt: skip
 
 # The field that stands for all ten inertial numbers of a body at once, in log-Cholesky coordinates.
 PSEUDO_INERTIA = Family(
-    "body", "inertia", _const("see components"), _nowhere, "mass, centre of mass and full inertia", low=-INF
+    "body", "inertia", _units("see components"), _nowhere, "mass, centre of mass and full inertia", low=-INF
 )
 
 SYNONYMS = {("body", "com"): ("body", "ipos")}
@@ -181,7 +243,10 @@ REFUSED = {
         "gravity",
     ): "only the ratio of gravity to mass and torque is seen in a log; free body/*/mass or actuator/*/gear",
     ("log", "initial_state"): "the start state of every window is estimated already; it needs no --free",
-    ("sensor", "noise"): "the noise scale of every channel is estimated already; it needs no --free",
+    (
+        "sensor",
+        "noise",
+    ): "the noise scale of every channel is estimated already; it needs no --free (a study's [noise] table fixes it)",
 }
 
 
@@ -204,9 +269,13 @@ def unsupported(model: mujoco.MjModel, family: Family, index: int) -> str:
             return (
                 'its biastype is not "affine", so MuJoCo would ignore the value; write biastype="affine" in the model'
             )
+        if family.field == "timeconst" and model.actuator_dyntype[index] not in _FILTERS:
+            return 'its dyntype is not "filter" or "filterexact", so it has no time constant'
+    if family.kind == "geom" and family.field == "solref" and (model.geom_solref[index] <= 0).any():
+        return "its solref is in the direct format (negative stiffness and damping); write (timeconst, dampratio)"
     if family.kind == "joint" and family.field in ("stiffness", "springref") and model.jnt_type[index] <= 1:
         return "only hinge and slide joints are supported for this field"
-    if family.kind == "tendon" and not model.tendon_actfrclimited[index]:
+    if family.field == "actuatorfrcrange" and not model.tendon_actfrclimited[index]:
         return "the force of its actuators is not limited; write actuatorfrcrange in the model"
     if family.kind == "body" and model.body_mass[index] <= 0:
         return "the body has no mass, so it is fixed to its parent or static"

@@ -1,13 +1,14 @@
 """One block of theta: a path's numbers, their bounds, prior and typical size."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.families import PSEUDO_INERTIA, Slot
-from dso_robotics.parameters.path import Declaration, Target, resolve
+from dso_robotics.parameters.path import Declaration, Target, recordings, resolve
 from dso_robotics.physics import inertia
 from dso_robotics.physics.model import Robot
 
@@ -19,10 +20,15 @@ _LOG_PRIOR = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Prior:
-    """Normal prior on the coordinates: mean (k,) and standard deviation (k,)."""
+    """Normal prior on the coordinates, or on their logarithms where `log` is True.
+
+    mean: (k,) in the coordinates' units (of a log-normal one, its median); std: (k,), of a log-normal one without unit.
+    log: (k,).
+    """
 
     mean: np.ndarray
     std: np.ndarray
+    log: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Parameter:
     initial, low, high, scale: (k,) start, bounds and typical size of the coordinates.
     nominal: (k,) the value the model file holds.
     labels, units: names and units of the reported numbers.
+    rollout: the one recording it belongs to, or "" when all share it.
     """
 
     path: str
@@ -48,7 +55,7 @@ class Parameter:
     slots: tuple[Slot, ...] = ()
     body: int = -1
     factor: np.ndarray | None = None
-    sensor: int = -1
+    rollout: str = ""
     prior: Prior | None = None
 
     @property
@@ -63,27 +70,35 @@ class Parameter:
         return inertia.numbers(*inertia.body_from_coordinates(coordinates, self.factor))
 
 
-def declare(declaration: Declaration, robot: Robot) -> tuple[Parameter, ...]:
+def declare(declaration: Declaration, robot: Robot, rollouts: Sequence[str] = ()) -> tuple[Parameter, ...]:
     """The blocks that one declaration frees in `robot`; paths joined by `+` are tied to one number.
 
+    `log/NAME/PATH` frees PATH once for every one of `rollouts` that NAME matches, each with a value of its own.
+
     Raises:
-      DsoError: an unknown path, bounds the quantity cannot have, or a start value outside the bounds.
+      DsoError: an unknown path or recording, bounds the quantity cannot have, or a start value outside the bounds.
     """
-    tied = [t for part in declaration.path.split("+") for t in resolve(part.strip(), robot)]
-    if "+" in declaration.path:
-        return (_tie([_number(t, declaration, robot, alone=False) for t in tied], declaration),)
-    return tuple(
-        _full_inertia(t, declaration, robot) if t.family is PSEUDO_INERTIA else _number(t, declaration, robot)
-        for t in tied
-    )
+    names, path = recordings(declaration.path, rollouts)
+    shared = dataclasses.replace(declaration, path=path)
+    tied = [t for part in path.split("+") for t in resolve(part.strip(), robot)]
+    if "+" in path:
+        found = (_tie([_number(t, shared, robot, alone=False) for t in tied], shared),)
+    else:
+        found = tuple(
+            _full_inertia(t, shared, robot) if t.family is PSEUDO_INERTIA else _number(t, shared, robot) for t in tied
+        )
+    return tuple(_of_recording(p, name) for name in names for p in found) if names else found
+
+
+def _of_recording(parameter: Parameter, name: str) -> Parameter:
+    labels = tuple(f"log/{name}/{label}" for label in parameter.labels)
+    return dataclasses.replace(parameter, path=f"log/{name}/{parameter.path}", labels=labels, rollout=name)
 
 
 def _tie(parts: list[Parameter], declaration: Declaration) -> Parameter:
     """One number written to every place of `parts`, which must be of one kind of quantity."""
     # What a unit of control is, the model's author chose: a force and a force per unit of control may be the same number.
-    if len({p.units[0].removesuffix("/ctrl") for p in parts}) > 1 or any(
-        p.sensor >= 0 or p.factor is not None for p in parts
-    ):
+    if len({p.units[0].removesuffix("/ctrl") for p in parts}) > 1 or any(p.factor is not None for p in parts):
         raise DsoError(
             f"{declaration.path}: only plain numbers of the same unit can be tied; these have "
             f"{', '.join(sorted({p.units[0] for p in parts}))}."
@@ -106,7 +121,7 @@ def _number(target: Target, given: Declaration, robot: Robot, *, alone: bool = T
         others = np.delete(model.body_inertia[target.object_id], target.component)
         possible = float(abs(others[0] - others[1])), float(others.sum())
     low = possible[0] if given.low is None else given.low
-    high = possible[1] if given.high is None else given.high
+    high = min(possible[1], max(family.reach, 2 * nominal)) if given.high is None else given.high
     if low < possible[0] or high > possible[1]:
         reason = "the sum or difference of the other two moments" if family.field == "diaginertia" else "physics"
         raise DsoError(
@@ -133,18 +148,24 @@ def _number(target: Target, given: Declaration, robot: Robot, *, alone: bool = T
         scale = max(scale, family.scale(model, target.object_id))
     # A mass or moment of zero makes the equations of motion singular.
     floor = 1e-6 * scale if family.field in ("mass", "diaginertia") else -np.inf
-    prior = None if given.prior is None else Prior(np.array([given.prior[0]]), np.array([given.prior[1]]))
+    prior = None
+    if given.prior is not None:
+        prior = Prior(np.array([given.prior[0]]), np.array([given.prior[1]]), np.array([given.log_prior]))
+        if given.log_prior and not (given.prior[0] > 0 and low >= 0):
+            raise DsoError(
+                f"{target.path}: a log-normal prior needs a positive median and a number that cannot be negative; write "
+                "@0: or give a normal prior."
+            )
     return Parameter(
         path=target.path,
         labels=(target.path,),
-        units=(family.unit(model, target.object_id),),
+        units=(family.unit(model, target.object_id, target.component),),
         nominal=np.array([nominal]),
         initial=np.array([initial]),
         low=np.array([max(low, floor)]),
         high=np.array([high]),
         scale=np.array([scale]),
         slots=slots,
-        sensor=target.object_id if family.kind == "sensor" else -1,
         prior=prior,
     )
 
@@ -181,5 +202,5 @@ def _full_inertia(target: Target, given: Declaration, robot: Robot) -> Parameter
         scale=np.ones(10),
         body=body,
         factor=factor,
-        prior=Prior(np.zeros(10), np.full(10, _LOG_PRIOR)),
+        prior=Prior(np.zeros(10), np.full(10, _LOG_PRIOR), np.zeros(10, bool)),
     )

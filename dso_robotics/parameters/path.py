@@ -4,24 +4,32 @@ import dataclasses
 import fnmatch
 import math
 import re
+from collections.abc import Sequence
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.families import FAMILIES, PSEUDO_INERTIA, REFUSED, SYNONYMS, Family, unsupported
+from dso_robotics.parameters.signals import nominal
 from dso_robotics.physics.model import Robot, nearest
 
 _PATH = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>.+)/(?P<field>[a-z_]+)(\[(?P<index>\d{1,6})\])?$")
+# log/NAME/KIND/NAME/FIELD: a value of its own for one recording.
+_LOG = re.compile(r"^log/(?P<name>[^/]+)/(?P<path>[a-z]+/.+/.+)$")
 _NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """One `--free`: a path (with wildcards) and, when given, start value, bounds and normal prior (mean, std)."""
+    """One `--free`: a path (with wildcards) and, when given, start value, bounds and prior.
+
+    prior: mean and standard deviation; with `log_prior` the median, and the standard deviation of the logarithm.
+    """
 
     path: str
     init: float | None = None
     low: float | None = None
     high: float | None = None
     prior: tuple[float, float] | None = None
+    log_prior: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +42,9 @@ class Target:
     component: int
 
     def nominal(self, robot: Robot) -> float:
-        """The number the model holds now; 0 for one that MuJoCo's model has no place for, such as a sensor bias."""
+        """The number the model holds now."""
         slots = self.family.places(robot.mj, self.object_id, self.component)
-        return slots[0].sign * float(getattr(robot.mj, slots[0].field).ravel()[slots[0].at[0]]) if slots else 0.0
+        return slots[0].sign * float(nominal(robot.mj, slots[0].field).ravel()[slots[0].at[0]]) if slots else 0.0
 
 
 def parse(text: str) -> Declaration:
@@ -62,6 +70,22 @@ def parse(text: str) -> Declaration:
     return Declaration(match["path"].strip(), numbers["init"], numbers["low"], numbers["high"])
 
 
+def recordings(path: str, rollouts: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The recordings that `log/NAME/PATH` names and PATH; no recordings and `path` itself when it is shared by all.
+
+    Raises:
+      DsoError: no recording has that name.
+    """
+    match = _LOG.match(path)
+    if match is None:
+        return (), path
+    found = tuple(name for name in rollouts if fnmatch.fnmatchcase(name, match["name"]))
+    if not found:
+        hint = f"the recordings to fit are {nearest(match['name'], rollouts, 8)}" if rollouts else "there is no log"
+        raise DsoError(f"{path}: no recording is called '{match['name']}'; {hint}.")
+    return found, match["path"]
+
+
 def resolve(path: str, robot: Robot) -> tuple[Target, ...]:
     """Every number that `path` names in `robot`, in model order.
 
@@ -84,8 +108,6 @@ def resolve(path: str, robot: Robot) -> tuple[Target, ...]:
     if family is None:
         raise DsoError(_unknown_field(path, kind, field))
     index = None if match["index"] is None else int(match["index"])
-    if index is not None and index >= family.width:
-        raise DsoError(f"{path}: '{field}' has {family.width} number(s), so the index must be below {family.width}.")
     wildcard = "*" in name or "?" in name
     found = [i for i, n in enumerate(robot.names(kind)) if n and fnmatch.fnmatchcase(n, name)]
     if not found:
@@ -96,8 +118,14 @@ def resolve(path: str, robot: Robot) -> tuple[Target, ...]:
     usable = [i for i in found if not reasons[i]]
     if not usable or (not wildcard and reasons[found[0]]):
         raise DsoError(f"{path}: {robot.names(kind)[found[0]]} has no such parameter: {reasons[found[0]]}.")
-    components = [index] if index is not None else list(range(1 if field == "gear" else family.width))
-    return tuple(Target(_spell(family, robot.names(kind)[i], k), family, i, k) for i in usable for k in components)
+    least = min(family.components(robot.mj, i) for i in usable)
+    if index is not None and index >= least:
+        raise DsoError(f"{path}: '{field}' has {least} number(s), so the index must be below {least}.")
+    return tuple(
+        Target(_spell(family, robot, i, k), family, i, k)
+        for i in usable
+        for k in ([index] if index is not None else range(family.components(robot.mj, i)))
+    )
 
 
 def every(robot: Robot) -> tuple[Target, ...]:
@@ -106,14 +134,14 @@ def every(robot: Robot) -> tuple[Target, ...]:
     for family in FAMILIES.values():
         for i, name in enumerate(robot.names(family.kind)):
             if name and not unsupported(robot.mj, family, i):
-                width = 1 if family.field == "gear" else family.width
-                targets += [Target(_spell(family, name, k), family, i, k) for k in range(width)]
+                width = family.components(robot.mj, i)
+                targets += [Target(_spell(family, robot, i, k), family, i, k) for k in range(width)]
     return tuple(targets)
 
 
-def _spell(family: Family, name: str, component: int) -> str:
-    index = f"[{component}]" if family.width > 1 else ""
-    return f"{family.kind}/{name}/{family.field}{index}"
+def _spell(family: Family, robot: Robot, index: int, component: int) -> str:
+    several = family.components(robot.mj, index) > 1 or family.field == "gear"
+    return f"{family.kind}/{robot.names(family.kind)[index]}/{family.field}{f'[{component}]' if several else ''}"
 
 
 def _unknown_field(path: str, kind: str, field: str) -> str:

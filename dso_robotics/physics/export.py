@@ -37,6 +37,16 @@ _ATTRIBUTES = {
     "actuator_gear": ("actuator", "gear", 6),
     "actuator_gainprm": ("actuator", "gainprm", 10),
     "actuator_biasprm": ("actuator", "biasprm", 10),
+    "actuator_dynprm": ("actuator", "dynprm", 10),
+    "actuator_delay": ("actuator", "delay", 1),
+    "sensor_delay": ("sensor", "delay", 1),
+    "body_gravcomp": ("body", "gravcomp", 1),
+    "geom_solref": ("geom", "solref", 2),
+    "geom_solimp": ("geom", "solimp", 5),
+    "tendon_stiffness": ("tendon", "stiffness", 1),
+    "tendon_damping": ("tendon", "damping", 1),
+    "tendon_frictionloss": ("tendon", "frictionloss", 1),
+    "tendon_armature": ("tendon", "armature", 1),
 }
 # Other spellings of an orientation, which would contradict a quat.
 _TURNS = ("axisangle", "xyaxes", "zaxis", "euler")
@@ -78,8 +88,8 @@ def _text(values: np.ndarray) -> str:
 
 def _elements(root: ET.Element, kind: str) -> list[ET.Element]:
     """Elements of `kind` in the order of their numbers in the model: MuJoCo writes bodies depth first, each with its own."""
-    if kind in ("actuator", "tendon"):
-        return [e for section in root.iter(kind) for e in section]
+    if kind in ("actuator", "sensor", "tendon"):
+        return [e for section in root.iter(kind) if section in root for e in section]
     tags = ("joint", "freejoint") if kind == "joint" else (kind,)
     world = root.find("worldbody")
     found = [] if world is None else [e for e in world.iter() if e.tag in tags]
@@ -103,6 +113,10 @@ def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np
             for other in _TURNS:
                 element.attrib.pop(other, None)
         element.set(attribute, _text(rows[row]))
+        if attribute == "delay":
+            # A buffer that holds the delay, read between its entries.
+            element.set("nsample", str(int(np.ceil(rows[row, 0] / model.opt.timestep)) + 2))
+            element.set("interp", "linear")
 
 
 def _set_damping(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray]) -> None:

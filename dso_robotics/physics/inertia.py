@@ -97,6 +97,26 @@ def rotation(quat: Array) -> Array:
     return xp.stack([xp.stack(row, -1) for row in rows], -2)
 
 
+def turned(quat: Array, vector: Array) -> Array:
+    """Unit quaternions `quat` (..., 4) turned by rotation vectors (..., 3) [rad] in their own axes; smooth at zero."""
+    xp = vector.__array_namespace__()
+    square = (vector**2).sum(-1) / 4
+    tiny = square < 1e-12
+    half = xp.sqrt(xp.where(tiny, 1.0, square))
+    sinc = xp.where(tiny, 1 - square / 6, xp.sin(half) / half) / 2
+    c, (x, y, z) = xp.where(tiny, 1 - square / 2, xp.cos(half)), (sinc * vector[..., i] for i in range(3))
+    a, b, d, e = (quat[..., i] for i in range(4))
+    return xp.stack(
+        [
+            a * c - b * x - d * y - e * z,
+            a * x + b * c + d * z - e * y,
+            a * y - b * z + d * c + e * x,
+            a * z + b * y - d * x + e * c,
+        ],
+        -1,
+    )
+
+
 def principal(inertia: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Principal moments (..., 3), largest first as MuJoCo's compiler orders them, and their frame's quaternion (..., 4).
 

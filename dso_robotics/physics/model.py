@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable
 
 import mujoco
+import numpy as np
 
 from dso_robotics.errors import DsoError
 
@@ -88,6 +89,25 @@ def without_shortcuts(robot: Robot, bodies: Iterable[int]) -> Robot:
     spec = robot.spec.copy()
     for name in names:
         spec.body(name).simple = False
+    return dataclasses.replace(robot, mj=_compile(spec, robot.source), spec=spec)
+
+
+def without_delays(robot: Robot) -> Robot:
+    """`robot` with no delay in any actuator or sensor: whoever simulates it applies them, starting from a recorded past.
+
+    Raises DsoError when there is no description to compile again.
+    """
+    model = robot.mj
+    if not (np.any(model.actuator_delay) or np.any(model.sensor_delay)):
+        return robot
+    if robot.spec is None:
+        raise DsoError(
+            "this model came as a compiled MjModel with delays, which cannot be taken out of it; load the XML file or an "
+            "MjSpec."
+        )
+    spec = robot.spec.copy()
+    for element in (*spec.actuators, *spec.sensors):
+        element.delay, element.nsample = 0.0, 0
     return dataclasses.replace(robot, mj=_compile(spec, robot.source), spec=spec)
 
 

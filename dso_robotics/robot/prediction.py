@@ -12,6 +12,7 @@ from dso_robotics.data.windows import Windows
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.batch import BatchEngine
 from dso_robotics.physics.state import Tangent
+from dso_robotics.robot.signals import arriving, reported
 
 # Forward differences: relative to the parameter's scale, and absolute for start states [m, rad, m/s, rad/s].
 _STEP = 1e-6
@@ -48,6 +49,11 @@ class CPrediction:
         self.tangent = Tangent(vector.mj)
         self.steps = 0
         self._engine = BatchEngine(vector.mj, threads=threads)
+        names = [rollout.name for rollout in windows.rollouts]
+        self._expansion = vector.expansion(names)
+        # Which recordings feel each coordinate, and which coordinates are moved together.
+        self._felt = np.array([[owner in ("", name) for owner in vector.owner] for name in names])
+        self._together = _groups(vector)
 
     def predict(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """See `Prediction.predict`."""
@@ -56,29 +62,55 @@ class CPrediction:
     def linearize(
         self, z: np.ndarray, start: np.ndarray, *, by_start: bool = True
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See `Prediction.linearize`; forward differences, backward where a bound is in the way."""
-        n = len(z)
+        """See `Prediction.linearize`; forward differences, backward where a bound is in the way.
+
+        Recordings do not see each other's own values, so these are moved together: one simulation serves them all.
+        """
         k = self.tangent.size if by_start else 0
         h = _STEP * self.vector.scale
         h = np.where(z + h > self.vector.high, -h, h)
-        points = np.tile(z, (1 + n + k, 1))
-        points[1 : 1 + n] += np.diag(h)
-        starts = np.tile(start, (1 + n + k, 1, 1))
+        moves = np.zeros((max(self._together, default=-1) + 1, len(z)))
+        moves[self._together, np.arange(len(z))] = h
+        m = len(moves)
+        points = np.tile(z, (1 + m + k, 1))
+        points[1 : 1 + m] += moves
+        starts = np.tile(start, (1 + m + k, 1, 1))
         if k:
             change = np.broadcast_to(_STEP * np.eye(k)[:, None], (k, len(start), k))
-            starts[1 + n :] = self.tangent.move(start[None], change)
+            starts[1 + m :] = self.tangent.move(start[None], change)
         y = self._at_samples(points, starts)
-        by_z = (y[1 : 1 + n] - y[0]) / h[:, None, None, None]
-        by_change = (y[1 + n :] - y[0]) / _STEP
-        return y[0], np.moveaxis(by_z, 0, -1), np.moveaxis(by_change, 0, -1)
+        by_z = np.moveaxis(y[1 : 1 + m] - y[0], 0, -1)[..., self._together] / h
+        if self.vector.local:
+            by_z *= self._felt[self.windows.rollout][:, None, None]
+        by_change = (y[1 + m :] - y[0]) / _STEP
+        return y[0], by_z, np.moveaxis(by_change, 0, -1)
 
     def _at_samples(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Readings (P, B, S, C) at P points z (P, n) with starts (P, B, nq+nv+na)."""
         p, b = start.shape[:2]
-        ctrl = self.windows.ctrl
-        self.steps += p * b * ctrl.shape[1]
-        fields = {k: np.repeat(v, b, axis=0) for k, v in self.vector.fields(z).items()}
-        tiled = np.broadcast_to(ctrl, (p, *ctrl.shape)).reshape(p * b, *ctrl.shape[1:])
-        out = self._engine.simulate(fields, start.reshape(p * b, -1), tiled)
-        sensordata = out.sensordata.reshape(p, b, *out.sensordata.shape[1:])
-        return self.windows.at_samples(sensordata + self.vector.sensor_bias(z)[:, None, None])
+        windows = self.windows
+        self.steps += p * b * windows.ctrl.shape[1]
+        if self.vector.local:
+            each = np.einsum("rmn,pn->prm", self._expansion[0], z) + self._expansion[1]
+            fields = {k: v[:, windows.rollout] for k, v in self.vector.shared.fields(each).items()}
+            signals = {k: v[:, windows.rollout] for k, v in self.vector.shared.signals(each).items()}
+        else:
+            fields = {k: np.repeat(v[:, None], b, axis=1) for k, v in self.vector.fields(z).items()}
+            signals = {k: np.repeat(v[:, None], b, axis=1) for k, v in self.vector.signals(z).items()}
+        ctrl = np.broadcast_to(windows.ctrl, (p, *windows.ctrl.shape))
+        if "actuator_delay" in signals:
+            ctrl = arriving(windows.ctrl, windows.past, signals["actuator_delay"], windows.timestep)
+        out = self._engine.simulate(
+            {k: v.reshape(p * b, *v.shape[2:]) for k, v in fields.items()},
+            start.reshape(p * b, -1),
+            ctrl.reshape(p * b, *ctrl.shape[2:]),
+        )
+        sensordata = reported(out.sensordata.reshape(p, b, *out.sensordata.shape[1:]), signals)
+        return windows.at_samples(sensordata, signals.get("sensor_delay"))
+
+
+def _groups(vector: ParameterVector) -> list[int]:
+    """A group number for each coordinate: recordings' own values of one quantity share it, every other has its own."""
+    numbers: dict[str, int] = {}
+    quantities = zip(vector.coordinate_names, vector.owner, strict=True)
+    return [numbers.setdefault(name.removeprefix(f"log/{owner}/"), len(numbers)) for name, owner in quantities]

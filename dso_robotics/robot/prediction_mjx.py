@@ -19,6 +19,7 @@ from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
 from dso_robotics.physics.constants import set_constants
 from dso_robotics.physics.device import put_model
+from dso_robotics.robot.signals import arriving, reported
 
 # Windows differentiated at once: memory grows with it, and a CPU gains nothing from more.
 _AT_ONCE = 16
@@ -37,6 +38,7 @@ class MjxPrediction:
         self.steps, self.compile_seconds = 0, 0.0
         freed = {i for p in vector.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
         self._model = put_model(vector.mj, friction_dofs=sorted(freed))
+        self._expansion = tuple(map(jnp.asarray, vector.expansion([r.name for r in windows.rollouts])))
         self._compiled: dict[str, Callable[..., tuple[Array, ...]]] = {}
 
     def predict(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -75,20 +77,36 @@ class MjxPrediction:
         measured = jnp.asarray(np.nan_to_num(self.windows.measured))
 
         def negative_log_likelihood(z: Array, change: Array, start: Array) -> Array:
-            y = jax.vmap(self._window, in_axes=(None, 0, 0, 0, 0, 0))(z, change, start, *self._inputs())
+            inputs = self._inputs()
+            y = jax.vmap(self._window, in_axes=(None, 0, 0, *(0,) * len(inputs)))(z, change, start, *inputs)
             errors = jnp.where(seen, (y - measured) / sigma, 0.0)
             scales = jnp.sum(jnp.where(seen, jnp.log(jnp.asarray(sigma)), 0.0))
             return 0.5 * jnp.sum(errors**2) + scales + 0.5 * jnp.sum(self.vector.prior_residual(z) ** 2)
 
         return negative_log_likelihood
 
-    def _inputs(self) -> tuple[Array, Array, Array]:
+    def _inputs(self) -> tuple[Array, ...]:
         w = self.windows
-        return jnp.asarray(w.ctrl), jnp.asarray(w.step), jnp.asarray(w.share)
+        return tuple(map(jnp.asarray, (w.ctrl, w.past, w.step, w.share, w.rollout)))
 
-    def _window(self, z: Array, change: Array, start: Array, ctrl: Array, step: Array, share: Array) -> Array:
+    def _window(
+        self,
+        z: Array,
+        change: Array,
+        start: Array,
+        ctrl: Array,
+        past: Array,
+        step: Array,
+        share: Array,
+        rollout: Array,
+    ) -> Array:
         """Channels (S, C) of one window from `start` (nq+nv+na,) moved by `change` (2*nv+na,)."""
+        if self.vector.local:
+            z = self._expansion[0][rollout] @ z + self._expansion[1][rollout]
         model, products = self._model_at(z)
+        signals = self.vector.shared.signals(z)
+        if "actuator_delay" in signals:
+            ctrl = arriving(ctrl, past, signals["actuator_delay"], self.windows.timestep)
         nq, nv = model.nq, model.nv
         qpos = stages.integrate_position(model, start[:nq], change[:nv], 1.0)
         state = physics.make_state(
@@ -99,13 +117,22 @@ class MjxPrediction:
             return physics.advance_measured(model, state, ctrl, products=products)
 
         _, sensordata = jax.lax.scan(advance, state, ctrl)
-        wanted = (sensordata + self.vector.sensor_bias(z))[:, self.windows.channels.sensor_addresses]
-        before, after = wanted[step], wanted[jnp.minimum(step + 1, len(ctrl) - 1)]
-        return before + share[:, None] * (after - before)
+        channels = self.windows.channels
+        wanted = reported(sensordata, signals)[:, channels.sensor_addresses]
+        if "sensor_delay" not in signals:
+            before, after = wanted[step], wanted[jnp.minimum(step + 1, len(ctrl) - 1)]
+            return before + share[:, None] * (after - before)
+        late = signals["sensor_delay"][channels.sensor_ids] / self.windows.timestep
+        place = jnp.maximum((step + share)[:, None] - late, 0.0)
+        whole = jnp.minimum(jnp.floor(place), len(ctrl) - 1.0)
+        index = whole.astype(int)
+        before = jnp.take_along_axis(wanted, index, 0)
+        after = jnp.take_along_axis(wanted, jnp.minimum(index + 1, len(ctrl) - 1), 0)
+        return before + (place - whole) * (after - before)
 
     def _model_at(self, z: Array) -> tuple[mjx.Model, Array | None]:
         """The MJX model at z, with the products of inertia when a full inertia is free."""
-        fields = self.vector.fields(z)
+        fields = self.vector.shared.fields(z)
         full = fields.pop("body_inertia_full", None)
         products = None
         if full is not None:

@@ -1,5 +1,8 @@
 """First guess of the state at the start of every window, from what the log recorded."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import mujoco
 import numpy as np
 
@@ -7,13 +10,25 @@ from dso_robotics.data.rollout import Rollout
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.batch import BatchEngine
+from dso_robotics.robot.signals import corrected
 
 # Velocities without a sensor come from a line through this many seconds of positions.
 _SLOPE_SECONDS = 0.02
+# Hampel filter: neighbours on either side, and how many standard deviations from their median is too far.
+_NEIGHBOURS, _FAR = 3, 6.0
 
 
-def guess(windows: Windows, model: mujoco.MjModel) -> np.ndarray:
+def guess(
+    windows: Windows,
+    model: mujoco.MjModel,
+    signals: Mapping[str, np.ndarray] = MappingProxyType({}),
+    *,
+    robust: bool = False,
+) -> np.ndarray:
     """States (B, nq+nv+na) at the window starts.
+
+    `signals` are `ParameterVector.signals` of one point: the bias, scale and delay with which sensors report. With `robust`,
+    samples that stand out from their neighbours are left out.
 
     Recorded qpos and qvel are used where the log has them; then position and velocity sensors on hinge and slide joints,
     with velocities from the slope of the position where no velocity was measured. What no sensor shows directly is taken
@@ -26,7 +41,7 @@ def guess(windows: Windows, model: mujoco.MjModel) -> np.ndarray:
             continue
         samples = windows.sample[mine, 0]
         recorded = np.full((len(rollout.time), states.shape[1]), np.nan)
-        _from_sensors(recorded, rollout, windows, model)
+        _from_sensors(recorded, rollout, windows, model, signals, robust)
         for name, values, wanted in (("qpos", rollout.qpos, model.nq), ("qvel", rollout.qvel, model.nv)):
             if values is not None and values.shape[1] != wanted:
                 raise DsoError(
@@ -61,28 +76,40 @@ def seen(windows: Windows, model: mujoco.MjModel) -> np.ndarray:
     """Whether the first sample of each window (B,) was recorded by every joint sensor there is, or as a state."""
     kinds = {int(mujoco.mjtSensor.mjSENS_JOINTPOS): "qpos", int(mujoco.mjtSensor.mjSENS_JOINTVEL): "qvel"}
     found = np.ones(len(windows), bool)
-    for column, sensor in enumerate(windows.channels.sensor_ids):
-        recorded = kinds.get(int(model.sensor_type[sensor]))
-        if recorded:
-            given = np.array([getattr(r, recorded) is not None for r in windows.rollouts])
-            found &= given[windows.rollout] | np.isfinite(windows.measured[:, 0, column])
+    for i, rollout in enumerate(windows.rollouts):
+        mine = windows.rollout == i
+        for column, sensor in enumerate(windows.channels.sensor_ids):
+            state = kinds.get(int(model.sensor_type[sensor]))
+            if state and getattr(rollout, state) is None and rollout.sensordata is not None:
+                found[mine] &= np.isfinite(rollout.sensordata[windows.sample[mine, 0], column])
     return found
 
 
-def _from_sensors(recorded: np.ndarray, rollout: Rollout, windows: Windows, model: mujoco.MjModel) -> None:
+def _from_sensors(
+    recorded: np.ndarray,
+    rollout: Rollout,
+    windows: Windows,
+    model: mujoco.MjModel,
+    signals: Mapping[str, np.ndarray],
+    robust: bool,
+) -> None:
     channels, time = windows.channels, rollout.time
     if rollout.sensordata is None:
         return
     slopes = {}
+    sensordata = corrected(rollout.sensordata, signals, channels.sensor_addresses)
     for column, sensor in enumerate(channels.sensor_ids):
         kind, joint = mujoco.mjtSensor(int(model.sensor_type[sensor])), int(model.sensor_objid[sensor])
         if kind not in (mujoco.mjtSensor.mjSENS_JOINTPOS, mujoco.mjtSensor.mjSENS_JOINTVEL):
             continue
-        values = rollout.sensordata[:, column]
+        values = sensordata[:, column]
         seen = np.isfinite(values)
+        if robust:
+            seen[seen] = ~_stands_out(values[seen])
         if seen.sum() < 2:
             continue
-        filled = np.interp(time, time[seen], values[seen])
+        late = signals["sensor_delay"][sensor] if "sensor_delay" in signals else 0.0
+        filled = np.interp(time + late, time[seen], values[seen])
         dof = model.nq + int(model.jnt_dofadr[joint])
         if kind == mujoco.mjtSensor.mjSENS_JOINTVEL:
             recorded[:, dof] = filled
@@ -92,6 +119,17 @@ def _from_sensors(recorded: np.ndarray, rollout: Rollout, windows: Windows, mode
     for dof, slope in slopes.items():
         unseen = ~np.isfinite(recorded[:, dof])
         recorded[unseen, dof] = slope[unseen]
+
+
+def _stands_out(values: np.ndarray) -> np.ndarray:
+    """Whether each of (T,) values is an outlier among its neighbours, by a Hampel filter."""
+    padded = np.pad(values, _NEIGHBOURS, mode="reflect")
+    near = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1)
+    middle = np.median(near, axis=1)
+    away = np.abs(values - middle)
+    # The spread around the median; nowhere below the usual one, so that a constant stretch is not all outliers.
+    spread = np.maximum(np.median(np.abs(near - middle[:, None]), axis=1), np.median(away))
+    return away > _FAR * 1.4826 * np.maximum(spread, 1e-12)
 
 
 def _slope(time: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -67,8 +67,9 @@ def scoring_windows(
     seconds: float,
     source: str = "log",
     option: str = "--score-window",
+    **late: float,
 ) -> Windows:
-    """Half-overlapping windows of `seconds` of `rollouts` put on the grid of `timestep` [s].
+    """Half-overlapping windows of `seconds` of `rollouts` put on the grid of `timestep` [s]; `late` as for `cut`.
 
     Raises DsoError, naming `source` and `option`, when there are none, or when the rollouts cannot be put on the grid.
     """
@@ -76,12 +77,19 @@ def scoring_windows(
         gridded = [resample(r, timestep) for r in rollouts]
     except DsoError as error:
         raise DsoError(f"{source}: {error}") from error
-    windows = cut(gridded, channels, timestep=timestep, seconds=seconds, overlap=_OVERLAP, source=source, option=option)
+    windows = cut(
+        gridded, channels, timestep=timestep, seconds=seconds, overlap=_OVERLAP, source=source, option=option, **late
+    )
     return windows.complete() or windows
 
 
-def evaluate(vector: ParameterVector, z: np.ndarray, windows: Windows, *, sigma: np.ndarray) -> Evaluation:
-    """Score the model at z (n,) on `scoring_windows`; `sigma` (C,) weighs channels where start states must be estimated."""
+def evaluate(
+    vector: ParameterVector, z: np.ndarray, windows: Windows, *, sigma: np.ndarray, robust: bool = False
+) -> Evaluation:
+    """Score the model at z (n,) on `scoring_windows`; `sigma` (C,) weighs channels where start states must be estimated.
+
+    With `robust`, a window does not start at a sample that stands out from its neighbours.
+    """
     known, kept = start.measured(windows, vector.mj), start.seen(windows, vector.mj)
     # A state interpolated across a gap is no measurement; where there is nothing else, all starts are estimated.
     known = known and bool(kept.any())
@@ -89,7 +97,7 @@ def evaluate(vector: ParameterVector, z: np.ndarray, windows: Windows, *, sigma:
     if left_out:
         windows = windows.only(kept)
     prediction = CPrediction(vector, windows)
-    x = start.guess(windows, vector.mj)
+    x = start.guess(windows, vector.mj, vector.signals(z), robust=robust)
     if not known:
         x = _estimate_starts(vector, z, windows, prediction, x, sigma)
     y = prediction.predict(z, x)

@@ -16,6 +16,7 @@ from dso_robotics import __version__
 from dso_robotics.core import gauss_newton
 from dso_robotics.core.covariance import Uncertainty, uncertainty
 from dso_robotics.costs.identification import WindowedIdentification
+from dso_robotics.costs.likelihood import Normal, Student
 from dso_robotics.data.log import merge_logs, problems, read_log
 from dso_robotics.data.match import Channels, match_channels
 from dso_robotics.data.split import hold_out
@@ -30,6 +31,7 @@ from dso_robotics.studies import folder as folders
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.checkpoint import Checkpoint, Spent
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
+from dso_robotics.studies.residual import own_residual
 from dso_robotics.studies.study import IdentifyStudy
 
 # Above this many coordinates one reverse pass through MJX costs less than a finite difference for each.
@@ -91,7 +93,6 @@ def _identify(
 ) -> Identified:
     began = time.perf_counter()
     robot = load(study.model)
-    vector = pack(study.free, robot)
     timestep = float(robot.mj.opt.timestep)
     if not (math.isfinite(timestep) and timestep > 0):
         raise DsoError(
@@ -106,31 +107,44 @@ def _identify(
         )
     channels = match_channels(log, robot.mj)
     split = hold_out(log, study.hold_out)
-    windows = cut(split.train, channels, timestep=timestep, seconds=study.window, source=log.label)
+    vector = pack(study.free, robot, [r.name for r in split.train])
+    late: Any = {"past": vector.longest("actuator_delay"), "settle": vector.longest("sensor_delay")}
+    windows = cut(split.train, channels, timestep=timestep, seconds=study.window, source=log.label, **late)
     parts = {"train": split.train, "hold_out": split.hold_out}
     score_seconds = study.window if study.score_window is None else study.score_window
     option = "--window" if study.score_window is None else "--score-window"
     for rollout in split.hold_out:
         source = f"{log.label}, rollout {rollout.name}"
-        cut([rollout], channels, timestep=timestep, seconds=score_seconds, source=source, option=option)
+        scoring_windows(
+            [rollout], channels, timestep=timestep, seconds=score_seconds, source=source, option=option, **late
+        )
     scored = {
         name: scoring_windows(
-            part, channels, timestep=timestep, seconds=score_seconds, source=f"{log.label} ({name})", option=option
+            part,
+            channels,
+            timestep=timestep,
+            seconds=score_seconds,
+            source=f"{log.label} ({name})",
+            option=option,
+            **late,
         )
         for name, part in parts.items()
         if part
     }
-    to_mjcf(robot, vector.fields(vector.initial))  # what cannot be written back is better known before the search
+    to_mjcf(robot, vector.written(vector.initial))  # what cannot be written back is better known before the search
+    options = _options(study, vector, channels, log.label)
     prediction, reason = _engine(study.engine, vector, windows)
-    x = start.guess(windows, robot.mj)
+    x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
     width = robot.mj.nq + robot.mj.nv + robot.mj.na
     checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
     checkpoint.fits(len(windows), width, len(windows.rollouts), len(channels.sensor_names))
-    solution, problem = _search(vector, windows, prediction, x, robot, checkpoint, began, progress)
+    solution, problem = _search(vector, windows, prediction, x, robot, checkpoint, began, progress, options)
     spread = uncertainty(solution, vector.scale)
     progress(Progress("evaluating", len(solution.history), solution.cost, time.perf_counter() - began))
     sigma = problem.pooled_sigma()
-    evaluations = {name: evaluate(vector, solution.z, part, sigma=sigma) for name, part in scored.items()}
+    evaluations = {
+        name: evaluate(vector, solution.z, part, sigma=sigma, robust=study.robust) for name, part in scored.items()
+    }
     table = summaries.parameters(vector, solution, spread)
     left_open = summaries.unseen(vector, table, spread)
     found = summaries.warnings(vector, solution, spread, evaluations, left_open)
@@ -164,7 +178,7 @@ def _identify(
         "warnings": warnings,
     }
     result = Identified(study, robot, vector, channels, solution, spread, sigma, evaluations, summary)
-    folders.write_text(folder / folders.MODEL, to_mjcf(robot, vector.fields(solution.z)))
+    folders.write_text(folder / folders.MODEL, to_mjcf(robot, vector.written(solution.z)))
     summary["seconds"]["total"] = checkpoint.before.seconds + time.perf_counter() - began
     checkpoint.finish(
         {
@@ -184,6 +198,21 @@ def _identify(
     summary["seconds"]["total"] = checkpoint.before.seconds + time.perf_counter() - began
     folders.write_summary(folder, summary)
     return result
+
+
+def _options(study: IdentifyStudy, vector: ParameterVector, channels: Channels, source: str) -> dict[str, Any]:
+    """What the study says about errors, for `WindowedIdentification`."""
+    unknown = sorted(set(study.noise) - set(channels.sensor_names))
+    if unknown:
+        raise DsoError(
+            f"{source}: noise is given for '{unknown[0]}', which is no channel; the channels are "
+            f"{', '.join(channels.sensor_names)}."
+        )
+    return {
+        "likelihood": Student() if study.robust else Normal(),
+        "noise": study.noise,
+        "extra": own_residual(study.residual, vector) if study.residual else None,
+    }
 
 
 def _engine(asked: str, vector: ParameterVector, windows: Windows) -> tuple[Prediction, str]:
@@ -212,6 +241,7 @@ def _search(
     checkpoint: Checkpoint,
     began: float,
     progress: Callable[[Progress], None],
+    options: dict[str, Any],
 ) -> tuple[gauss_newton.Solution, WindowedIdentification]:
     """Two stages: start states as measured (robust far from the answer), then start states estimated too."""
     z, sigma, first, damping = vector.initial, None, 0, gauss_newton.Settings.damping
@@ -235,7 +265,7 @@ def _search(
 
     solution = problem = None
     for stage in range(first, 2):
-        problem = WindowedIdentification(vector, windows, prediction, sigma=sigma, free_starts=stage == 1)
+        problem = WindowedIdentification(vector, windows, prediction, sigma=sigma, free_starts=stage == 1, **options)
         settings = gauss_newton.Settings(damping=damping)
         if stage == 0:
             settings = dataclasses.replace(settings, cost_tolerance=1e-2, noise_tolerance=0.1)

@@ -21,10 +21,13 @@ _TYPES = {
     "window": float,
     "score_window": float,
     "seed": int,
+    "robust": bool,
+    "noise": dict,
+    "residual": str,
 }
 # Beyond this a number is a slip, and squares of it overflow.
 _HUGE = 1e100
-_FREE_KEYS = ("path", "init", "low", "high", "prior")
+_FREE_KEYS = ("path", "init", "low", "high", "prior", "log_prior")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +35,9 @@ class IdentifyStudy:
     """One identification: a model, its logs, what is free, what is held out.
 
     window: length [s] of the pieces that are fitted open loop; score_window: that of the pieces whose prediction errors are
-    reported (None: the same). seed: recorded with the result; the search itself draws
-    no random numbers.
+    reported (None: the same). robust: errors are taken to have heavy tails, so outliers lose their pull. noise: noise scales
+    that are known, by channel, in the channel's unit; the others are estimated. residual: FILE.py:FUNCTION, see
+    `studies.residual`. seed: recorded with the result; the search itself draws no random numbers.
     """
 
     model: str
@@ -44,6 +48,9 @@ class IdentifyStudy:
     window: float = 0.5
     score_window: float | None = None
     seed: int = 0
+    robust: bool = False
+    noise: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    residual: str | None = None
 
     def __post_init__(self):
         if not self.logs:
@@ -63,6 +70,12 @@ class IdentifyStudy:
             raise DsoError(
                 f"--score-window {self.score_window:g}: a window lasts a positive number of seconds, such as 0.5."
             )
+
+        for channel, sigma in self.noise.items():
+            if not (_is_number(sigma) and 0 < sigma < _HUGE):
+                raise DsoError(
+                    f"noise of '{channel}' is {sigma!r}; give a positive standard deviation in the channel's unit."
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """The study as JSON-ready values, as stored in the run file."""
@@ -92,6 +105,8 @@ def read_study(path: str | Path) -> dict[str, Any]:
         content["model"] = str(path.parent / content["model"])
     if "logs" in content:
         content["logs"] = [str(path.parent / log) for log in content["logs"]]
+    if "residual" in content:
+        content["residual"] = str(path.parent / content["residual"])
     if "free" in content:
         content["free"] = [_declaration(entry, path) for entry in content["free"]]
     return content
@@ -115,12 +130,20 @@ def _declaration(entry: Any, path: Path) -> Declaration:
     for key in ("init", "low", "high"):
         if key in entry and not _is_number(entry[key]):
             raise DsoError(f"{where}: {key} is {entry[key]!r}, which is no number; write {key} = 0.1.")
-    prior = entry.get("prior")
+    if "prior" in entry and "log_prior" in entry:
+        raise DsoError(f"{where}: give prior or log_prior, not both.")
+    prior = entry.get("prior", entry.get("log_prior"))
     if prior is not None and not (isinstance(prior, list) and len(prior) == 2 and all(map(_is_number, prior))):
-        raise DsoError(f"{where}: prior {prior!r} is not [mean, standard deviation].")
+        raise DsoError(
+            f"{where}: prior {prior!r} is not [mean, standard deviation]; a log_prior is [median, standard deviation of the "
+            "logarithm]."
+        )
     numbers = {key: float(entry[key]) for key in ("init", "low", "high") if key in entry}
     declared = Declaration(
-        entry["path"], **numbers, prior=None if prior is None else (float(prior[0]), float(prior[1]))
+        entry["path"],
+        **numbers,
+        prior=None if prior is None else (float(prior[0]), float(prior[1])),
+        log_prior="log_prior" in entry,
     )
     try:
         _check_numbers(declared)
@@ -168,7 +191,7 @@ def _value(key: str, value: Any, path: Path) -> Any:
     elif kind is float:
         if _is_number(value):
             return float(value)
-    elif isinstance(value, kind) and not isinstance(value, bool):
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     shown = repr(value)
     raise DsoError(f"{path}: '{key}' is {shown[:60]}{'...' if len(shown) > 60 else ''}; write {_example(key)}.")
@@ -184,4 +207,7 @@ def _example(key: str) -> str:
         "window": "window = 0.5",
         "score_window": "score_window = 0.5",
         "seed": "seed = 0",
+        "robust": "robust = true",
+        "noise": "noise = { elbow_pos = 0.001 }",
+        "residual": 'residual = "scale.py:total_mass"',
     }[key]

@@ -34,9 +34,9 @@ def parameters(vector: ParameterVector, solution: Solution, spread: Uncertainty)
     `determined` is False for a number that the data leave as wide as its prior, its bounds or its own size.
     """
     blocks, begin, table = vector.split(solution.z), 0, {}
-    _, std, which = vector.prior
+    known, which = vector.prior
     prior = np.full(vector.size, np.inf)
-    prior[which] = std
+    prior[which] = known.std * np.where(known.log, known.mean, 1.0)
     for p in vector.parameters:
         here = slice(begin, begin + p.size)
         begin += p.size
@@ -203,6 +203,14 @@ def warnings(
             )
     if "hold_out" not in evaluations:
         found.append("No run was held out, so nothing here tells how the model does on motions it was not fitted to.")
-    if any(p.sensor >= 0 for p in vector.parameters):
-        found.append("MJCF has no place for a sensor bias, so model.xml does not carry the ones identified here.")
+    lost = [p.path for p in vector.parameters if any(s.field in ("sensor_bias", "sensor_scale") for s in p.slots)]
+    if lost:
+        found.append(
+            f"MJCF has no place for the bias and scale of a sensor, so model.xml does not carry {', '.join(lost)}."
+        )
+    if vector.local:
+        found.append(
+            "Of numbers that every fitted recording has for itself, model.xml and held-out recordings have the mean; of "
+            "numbers that only some have, the model's."
+        )
     return found

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration, parse
 from dso_robotics.parameters.vector import pack, values
 from dso_robotics.physics.model import load
@@ -44,7 +45,7 @@ def test_numpy_batches_equal_jax(vector):
         assert set(single) == set(batch)
         for name in batch:
             np.testing.assert_allclose(np.asarray(single[name]), batch[name][i], atol=1e-12)
-    np.testing.assert_allclose(np.asarray(vector.sensor_bias(jnp.asarray(z[0]))), [0, z[0, -1], 0, 0])
+    np.testing.assert_allclose(np.asarray(vector.signals(jnp.asarray(z[0]))["sensor_bias"]), [0, z[0, -1], 0, 0])
 
 
 @settings(max_examples=30, deadline=None)
@@ -73,3 +74,19 @@ def test_prior_residual_is_the_normal_one(models):
     robot = load(models / "two_joint_arm.xml")
     vector = pack([Declaration("joint/elbow/damping", prior=(0.2, 0.05)), parse("joint/shoulder/damping")], robot)
     np.testing.assert_allclose(vector.prior_residual(np.array([0.3, 9.0])), [2.0])
+
+
+def test_priors_and_their_slopes(models):
+    robot = load(models / "two_joint_arm.xml")
+    declarations = [
+        Declaration("body/upper/mass", prior=(0.5, 0.1)),
+        Declaration("joint/elbow/damping", prior=(0.002, 0.5), log_prior=True),
+    ]
+    vector = pack(declarations, robot)
+    z = np.array([0.7, 0.004])
+    np.testing.assert_allclose(vector.prior_residual(z), [2.0, np.log(2.0) / 0.5])
+    h = 1e-7
+    columns = [(vector.prior_residual(z + d) - vector.prior_residual(z - d)) / (2 * h) for d in h * np.eye(2)]
+    np.testing.assert_allclose(vector.prior_slope(z), np.stack(columns, -1), rtol=1e-6)
+    with pytest.raises(DsoError, match="positive median"):
+        pack([Declaration("actuator/tau1/gear[0]", prior=(1.0, 0.1), log_prior=True)], robot)

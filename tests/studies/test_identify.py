@@ -208,3 +208,41 @@ def test_a_recorded_state_of_another_model_is_refused(pendulum, tmp_path):
     with pytest.raises(DsoError, match=r"qpos has 3 columns and the model's has 1"):
         identify(study(pendulum, logs=(str(tmp_path / "log.h5"),)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_outliers_lose_their_pull_and_delays_are_found(pendulum, tmp_path):
+    log = record(3, noise=1.0)
+    rng, rollouts = np.random.default_rng(0), []
+    for rollout in log.rollouts:
+        data = rollout.sensordata.copy()
+        late = 0.012
+        for c in range(2):
+            data[:, c] = np.interp(rollout.time - late, rollout.time, rollout.sensordata[:, c])
+        wild = rng.uniform(size=len(data)) < 0.05
+        data[wild] += rng.normal(size=(wild.sum(), 2)) * [0.5, 5.0]
+        rollouts.append(dataclasses.replace(rollout, sensordata=data))
+    write_log(tmp_path / "log.h5", dataclasses.replace(log, rollouts=tuple(rollouts)))
+    free = (*FREE, "sensor/angle/delay+sensor/speed/delay=0@0:0.05")
+    asked = study(pendulum, logs=(str(tmp_path / "log.h5"),), free=tuple(map(parse, free)), robust=True)
+    found = identify(asked, tmp_path / "out").summary
+    table = found["parameters"]
+    for path, truth in zip((*FREE, free[-1].split("=")[0]), (*TRUTH.values(), 0.012), strict=True):
+        half = (table[path]["high95"] - table[path]["low95"]) / 2
+        assert abs(table[path]["value"] - truth) < 2 * half
+        assert half < 0.1 * truth
+    assert found["noise"]["angle"]["value"] == pytest.approx(NOISE[0], rel=0.3)
+    model = mujoco.MjModel.from_xml_path(str(tmp_path / "out" / "model.xml"))
+    assert model.sensor_delay[0] == pytest.approx(0.012, abs=5e-4)
+
+
+def test_a_residual_of_ones_own_and_known_noise(pendulum, tmp_path):
+    (tmp_path / "scale.py").write_text("def weighed(p):\n    return (p['body/pole/mass'] - 0.9) / 1e-4\n")
+    asked = study(pendulum, residual=f"{tmp_path}/scale.py:weighed", noise={"angle": 0.01})
+    found = identify(asked, tmp_path / "out").summary
+    assert found["parameters"]["body/pole/mass"]["value"] == pytest.approx(0.9, abs=1e-3)
+    assert found["noise"]["angle"]["value"] == 0.01
+    assert found["cost"]["terms"]["extra"] >= 0
+    with pytest.raises(DsoError, match="no function 'weighted'"):
+        identify(dataclasses.replace(asked, residual=f"{tmp_path}/scale.py:weighted"), tmp_path / "other")
+    with pytest.raises(DsoError, match="no channel; the channels are angle, speed"):
+        identify(dataclasses.replace(asked, residual=None, noise={"angel": 1.0}), tmp_path / "other")
