@@ -70,13 +70,15 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli import plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
-    from dso_robotics.report.identify import write_report
     from dso_robotics.report.table import identification_table
     from dso_robotics.studies.identify import Progress, identify
 
     study = _study(args)
     prepare_jax()
     silence_mujoco()
+    write_report = None
+    if not args.no_report:  # the figures' library takes as long to import as a small search
+        from dso_robotics.report.identify import write_report
     from rich.console import Console
 
     with Console(stderr=True).status("reading") as status:
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
                 args.out,
                 resume=args.resume,
                 force=args.force,
-                report=None if args.no_report else write_report,
+                report=write_report,
                 progress=tell,
             )
         except KeyboardInterrupt:

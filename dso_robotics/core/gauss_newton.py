@@ -20,6 +20,10 @@ from dso_robotics.errors import DsoError
 _NO_CURVATURE = 1e-6
 
 
+# How far, in its standard deviations, a search may stop from where a prior alone would put the coordinates.
+_PRIOR_STEP = 0.5
+
+
 class StartError(DsoError):
     """The cost is not finite at the start point, so there is nothing to search from."""
 
@@ -101,9 +105,10 @@ class Solution:
 class Settings:
     """When to stop, and how to begin.
 
-    step_tolerance: the undamped step against the uncertainty (sandwich standard deviation) of each coordinate: a search
-      need not be more exact than its data. cost_tolerance: relative change of the cost. noise_tolerance: relative change of
-      the noise scales, which must have settled too. iterations: their limit. damping, damping_limit: first value, limit.
+    step_tolerance: the undamped step against the uncertainty, of each coordinate (sandwich standard deviation) or of what
+      the data see of all together: a search need not be more exact than its data. cost_tolerance: relative change of the
+      cost. noise_tolerance: relative change of the noise scales, which must have settled too. iterations: their limit.
+      damping, damping_limit: first value, limit.
     """
 
     step_tolerance: float = 0.1
@@ -272,8 +277,16 @@ class _Normal:
         return -np.linalg.solve(self._private(damping), pull[..., None])[..., 0]
 
     def small(self, step: np.ndarray, tolerance: float) -> bool:
-        """Whether a step (n,) is below `tolerance` standard deviations in every coordinate."""
-        hessian = self.information()
+        """Whether a step (n,) is below `tolerance` standard deviations, in every coordinate or of what the data see of it.
+
+        Where a prior alone decides, a coordinate has no data to be measured against, and the valley that leads to the prior may
+        be long and bent: there half a standard deviation of the prior, root mean square, is near enough.
+        """
+        hessian, scaled = self.information(), step / self.scale
+        by_prior = float(scaled @ self.prior @ scaled)
+        by_data = float(step @ hessian @ step) - by_prior
+        if by_data <= tolerance**2 and by_prior <= _PRIOR_STEP**2 * np.count_nonzero(np.diag(self.prior)):
+            return True
         inverse = np.linalg.pinv(hessian * np.outer(self.scale, self.scale), rcond=1e-14, hermitian=True)
         scores = self.scores() * self.scale
         scores = scores - scores.mean(0)

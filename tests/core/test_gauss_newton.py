@@ -199,3 +199,36 @@ def test_what_no_residual_sees_keeps_the_width_of_its_prior_or_none():
     assert estimate.std[2] > 1e5
     np.testing.assert_allclose(estimate.std[3], 0.3, rtol=1e-6)
     assert set(describe(estimate.unseen, ("k", "c", "idle", "guessed"))) == {"idle", "guessed"}
+
+
+class BentValley(Exponentials):
+    """Data that see z0 + z1^2 alone and sharply, and a prior elsewhere along that bent valley."""
+
+    def residual(self, z, x):
+        return np.full((6, 1), (z[0] + z[1] ** 2 - 1.0) * 1e4) + x
+
+    def linearize(self, z, x):
+        jz = np.broadcast_to(1e4 * np.array([1.0, 2 * z[1]]), (6, 1, 2))
+        return self.residual(z, x), jz, np.zeros((6, 1, 0))
+
+    def prior(self, z):
+        return z - np.array([-3.0, -2.3]), np.eye(2)
+
+    def retract(self, x, change):
+        return x
+
+
+def test_a_search_stops_where_only_the_prior_is_left_to_please():
+    problem, found = BentValley(), []
+    noise = np.random.default_rng(0).normal(size=(6, 1))
+    for tolerance in (0.1, 1e-6):
+        solution = gauss_newton.solve(
+            problem, np.array([-3.0, -1.8]), noise, low=np.full(2, -10.0), high=np.full(2, 10.0), scale=np.ones(2),
+            settings=gauss_newton.Settings(step_tolerance=tolerance, cost_tolerance=1e-15, iterations=5000),
+        )  # fmt: skip
+        assert solution.converged
+        found.append(solution)
+    coarse, fine = found
+    assert coarse.evaluations < 0.5 * fine.evaluations
+    seen = [s.z[0] + s.z[1] ** 2 for s in found]
+    assert abs(seen[0] - seen[1]) < 0.1 * 1e-4 / np.sqrt(6)  # a tenth of what the data know

@@ -54,3 +54,17 @@ def test_overlap_starts_windows_in_between(arm, log):
 def test_a_window_longer_than_every_rollout_says_so(arm, log):
     with pytest.raises(DsoError, match=r"longest rollout lasts 0\.49 s.*--window"):
         cut(log.rollouts, match_channels(log, arm), timestep=0.002, seconds=5.0)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_prediction_at_samples_on_the_grid_is_the_grid_itself(arm, rollout, steps):
+    from dso_robotics.data.log import Log
+
+    time = 0.002 * steps * np.arange(120)
+    recording = rollout(samples=120, time=time, sensordata=ramp(time, arm))
+    windows = cut([recording], match_channels(Log("", "", "", (recording,)), arm), timestep=0.002, seconds=0.07)
+    grid = 0.002 * np.arange(windows.ctrl.shape[1])
+    predicted = windows.at_samples(np.stack([ramp(t + grid, arm) for t in windows.time]))
+    assert predicted.shape == windows.measured.shape
+    seen = np.isfinite(windows.measured)
+    np.testing.assert_allclose(predicted[seen], windows.measured[seen], atol=1e-12)
