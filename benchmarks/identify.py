@@ -1,0 +1,196 @@
+"""`dso identify` beside mujoco.sysid and beside no tool at all: same model, log, start and bounds.
+
+Run: python benchmarks/identify.py [--only NAME ...] [--phase record time draws page] [--peer-python PYTHON]
+Writes results/identify.json and results/identify.png and the tables of docs/identification.md. Without --peer-python an
+environment with mujoco[sysid] is made from requirements/bench.txt in .cache/identify first.
+
+Every tool runs as a process of its own. `time` runs the first noise draw of every problem, imports counted, with the report
+that each tool recommends and without, and keeps the peak memory of the process; run it on an idle machine. `draws` fits all
+noise draws in one process a tool for parameter errors, errors on a run nobody fitted, and what the 95% intervals cover; a
+problem with one draw is scored from what was timed.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+import identify_problems as problems
+import identify_score as score
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent
+RESULTS = HERE / "results" / "identify.json"
+PHASES = ("record", "time", "draws", "page")
+NAMES = (*(p.name for p in problems.PROBLEMS), problems.REAL)
+# A tool that takes longer than this is timed once; faster ones three times in turn, and the median counts.
+LONG = 12.0
+# A peer that takes longer than this is not run again for its report, which would only add to it.
+VERY_LONG = 60.0
+
+
+def tools(name: str) -> dict[str, dict]:
+    """Settings of every tool on a problem, by the name shown."""
+    if name == problems.REAL:
+        dso = {"free": problems.REAL_FREE, "study": {"window": 0.8, "score_window": 0.5}}
+        dso["study"]["hold_out"] = ",".join(problems.REAL_HOLD_OUT)
+        return {"dso": dso, "mujoco.sysid": {}, "no tool": {}}
+    p = next(p for p in problems.PROBLEMS if p.name == name)
+    hand = {"delay": True} if p.delay else {}
+    hand |= {"robust": True} if p.outliers[0] else {}
+    return {
+        "dso": {"free": p.free + p.extra_free, "study": {"window": p.window, **dict(p.study)}},
+        **dict(p.variants),
+        "no tool": hand,
+    }
+
+
+def worker(
+    tool: str, settings: dict, data: pathlib.Path, out: pathlib.Path, peer: str, *, draws: tuple, report: bool
+) -> list[str]:
+    """The command that fits draws [first, last) of the problem in `data`."""
+    first, last = map(str, draws)
+    if tool != "dso":
+        script = "identify_byhand.py" if tool == "no tool" else "identify_sysid.py"
+        return [peer, str(HERE / script), str(data), str(out), first, last, json.dumps(settings)] + [
+            "--report"
+        ] * report
+    if last != "1":
+        return [sys.executable, str(HERE / "identify_dso.py"), str(data), str(out), first, last, json.dumps(settings)]
+    flags = [f"--free={path}" for path in settings["free"]]
+    for key, value in settings["study"].items():
+        flags.append(f"--{key.replace('_', '-')}={value}")
+    run = [
+        sys.executable,
+        "-m",
+        "dso_robotics.cli",
+        "identify",
+        str(data / "model.xml"),
+        str(data / "draw0.h5"),
+        *flags,
+    ]
+    return [*run, "--engine=mujoco", f"--out={out}", "--force"] + ["--no-report"] * (not report)
+
+
+def measure(command: list[str], log: pathlib.Path) -> dict:
+    """Wall seconds and peak memory [MiB] of a child process."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as stream:
+        began = time.perf_counter()
+        child = subprocess.Popen(command, stdout=stream, stderr=stream, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{' '.join(command[:4])} ... failed, see {log}:\n{log.read_text()[-2000:]}")
+    return {"wall": seconds, "peak": usage.ru_maxrss / 1024}
+
+
+def timed(name: str, work: pathlib.Path, peer: str) -> dict[str, dict]:
+    """Whole processes on the first draw: {tool: wall, wall with report, peak memory of both}."""
+    data, found = work / name, {}
+    for report in (False, True):
+        runs: dict[str, list[dict]] = {}
+        for turn in range(3):
+            for tool, settings in tools(name).items():
+                if (report and tool == "no tool") or (turn and runs[tool][0]["wall"] > LONG) or "," in tool:
+                    continue
+                if report and tool != "dso" and found[tool]["wall"] > VERY_LONG:
+                    continue
+                out = data / "time" / tool.replace(" ", "_")
+                command = worker(tool, settings, data, out, peer, draws=(0, 1), report=report)
+                runs.setdefault(tool, []).append(measure(command, data / "time" / f"{tool.replace(' ', '_')}.log"))
+        for tool, measured in runs.items():
+            key = " with report" if report else ""
+            found.setdefault(tool, {})[f"wall{key}"] = statistics.median(m["wall"] for m in measured)
+            found[tool][f"peak{key}"] = max(m["peak"] for m in measured)
+    return found
+
+
+def drawn(name: str, work: pathlib.Path, peer: str, limit: int | None) -> dict[str, dict]:
+    """All noise draws of every tool: errors, coverage, hold-out."""
+    data, found = work / name, {}
+    count = json.loads((data / "problem.json").read_text())["draws"]
+    for tool, settings in tools(name).items():
+        out = data / "draws" / tool.replace(" ", "_")
+        timed_out = data / "time" / tool.replace(" ", "_")
+        if count == 1 and timed_out.exists():
+            out = timed_out
+        else:
+            shutil.rmtree(out, ignore_errors=True)
+            last = 1 if count == 1 else min(count, limit or count)
+            measure(worker(tool, settings, data, out, peer, draws=(0, last), report=False), out.with_suffix(".log"))
+        folder = (out / "summary.json").exists()
+        if name == problems.REAL:
+            found[tool] = score.real(data, out / ("model.xml" if folder else "draw0.mjb"))
+        else:
+            found[tool] = score.cli(name, data, out) if folder else score.all_draws(name, data, out)
+    return found
+
+
+def environment(given: str | None) -> str:
+    """A Python with mujoco[sysid]: the one given, or one made from the locked requirements."""
+    if given:
+        return given
+    folder = ROOT / ".cache" / "identify" / "peers"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        locked = ROOT / "requirements" / "bench.txt"
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(locked)], check=True
+        )
+    return str(python)
+
+
+def main() -> None:
+    """The chosen phases of the chosen problems."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", default=NAMES, choices=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}"
+    )
+    parser.add_argument("--phase", nargs="+", default=PHASES, choices=PHASES)
+    parser.add_argument("--peer-python", help="a Python that has mujoco[sysid]==3.17.0")
+    parser.add_argument(
+        "--work", default=ROOT / ".cache" / "identify", type=pathlib.Path, help="folder for logs and results"
+    )
+    parser.add_argument("--draws", type=int, help="at most so many noise draws")
+    args = parser.parse_args()
+    peer = environment(args.peer_python) if {"time", "draws"} & set(args.phase) else ""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"problems": {}}
+    results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    for name in args.only:
+        if "record" in args.phase:
+            if name == problems.REAL:
+                problems.write_real(args.work / name)
+            else:
+                problems.write(next(p for p in problems.PROBLEMS if p.name == name), args.work / name)
+        here = results["problems"].setdefault(name, {})
+        if "time" in args.phase:
+            merge(here, timed(name, args.work, peer))
+        if "draws" in args.phase:
+            merge(here, drawn(name, args.work, peer, args.draws))
+        for tool in [tool for tool in here if tool not in tools(name)]:
+            del here[tool]
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        print(name, *(f"  {tool}: {score.line(row)}" for tool, row in here.items()), sep="\n", flush=True)
+    if "page" in args.phase:
+        import identify_page
+
+        identify_page.write(results, ROOT)
+
+
+def merge(into: dict, new: dict[str, dict]) -> None:
+    """Add measurements by tool."""
+    for tool, row in new.items():
+        into.setdefault(tool, {}).update(row)
+
+
+if __name__ == "__main__":
+    main()
