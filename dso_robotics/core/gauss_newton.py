@@ -84,6 +84,7 @@ class Solution:
       prior_gradient: (n,) the prior's.
     active: (n,) True where a bound holds the coordinate.
     evaluations: residual evaluations, one for each linearisation included.
+    private: (B, k, k) Gauss-Newton Hessian of the private unknowns; shared_private: (B, n, k) that between z and them.
     """
 
     z: np.ndarray
@@ -99,6 +100,16 @@ class Solution:
     active: np.ndarray
     history: tuple[Record, ...]
     evaluations: int
+    private: np.ndarray
+    shared_private: np.ndarray
+
+    def private_covariance(self, block: int, covariance: np.ndarray) -> np.ndarray:
+        """Covariance (k, k) of one block's private change, given that of z (n, n): its own noise, and what z leaves open."""
+        if not self.private.size:
+            return np.zeros(self.private.shape[1:])
+        own = np.linalg.pinv(self.private[block], hermitian=True)
+        pull = own @ self.shared_private[block].T
+        return own + pull @ covariance @ pull.T
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +211,8 @@ def solve(
         active=normal.active(z, low, high),
         history=tuple(history),
         evaluations=evaluations,
+        private=normal.xx,
+        shared_private=normal.zx / scale[:, None],
     )
 
 

@@ -28,8 +28,8 @@ class WindowedIdentification:
     """The least-squares problem of `core.gauss_newton` for one set of windows.
 
     `sigma` (R, C) holds the current noise scales of each recording's channels, in the channels' units; with `learn_noise`
-    False they stay. `noise` maps channels to scales that are known. With `free_starts` False the start states stay as they
-    are given. `extra` maps z to further whitened residuals (m,), such as a weighing of the whole robot.
+    False they stay. `noise` maps channels to bounds (low, high) of their scale. With `free_starts` False the start states
+    stay as they are given. `extra` maps z to further whitened residuals (m,), such as a weighing of the whole robot.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class WindowedIdentification:
         learn_noise: bool = True,
         free_starts: bool = True,
         likelihood: Likelihood | None = None,
-        noise: Mapping[str, float] = MappingProxyType({}),
+        noise: Mapping[str, tuple[float, float]] = MappingProxyType({}),
         extra: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         self.vector, self.windows, self.prediction = vector, windows, prediction
@@ -58,9 +58,9 @@ class WindowedIdentification:
         spread = np.array([np.nanstd(windows.measured[..., c]) for c in range(windows.measured.shape[-1])])
         self._floor = np.maximum(_LEAST_NOISE * spread, 1e-12)
         shape = (len(windows.rollouts), len(spread))
-        self._known = np.array([noise.get(name, np.nan) for name in windows.channels.sensor_names])
-        sigma = np.maximum(spread, self._floor) if sigma is None else sigma
-        self.sigma = np.broadcast_to(np.where(np.isfinite(self._known), self._known, sigma), shape)
+        bounds = [noise.get(name, (0.0, np.inf)) for name in windows.channels.sensor_names]
+        self._least, self._most = np.maximum(np.array(bounds).T, [self._floor, self._floor])
+        self.sigma = np.broadcast_to(np.clip(spread if sigma is None else sigma, self._least, self._most), shape)
 
     def error(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Prediction minus measurement (B, S, C) in the channels' units, zero where nothing was measured."""
@@ -107,8 +107,7 @@ class WindowedIdentification:
         if not self.learn_noise:
             return 0.0
         squares = np.where(self._seen, self.error(z, x) ** 2, np.nan)
-        sigma = np.maximum(self.likelihood.scale(squares, self._members, self.sigma), self._floor)
-        sigma = np.where(np.isfinite(self._known), self._known, sigma)
+        sigma = np.clip(self.likelihood.scale(squares, self._members, self.sigma), self._least, self._most)
         change = float(np.max(np.abs(sigma / self.sigma - 1)))
         self.sigma = sigma
         return change
@@ -120,6 +119,15 @@ class WindowedIdentification:
     def pooled_sigma(self) -> np.ndarray:
         """Noise scale (C,) of each channel over all recordings together."""
         return np.sqrt((self._count * self.sigma**2).sum(0) / np.maximum(self._count.sum(0), 1))
+
+    def noise_deviation(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Standard deviation (C,) of the logarithm of `pooled_sigma`, by the delete-one-window jackknife."""
+        scaled = self.error(z, x) / self._scales()
+        squares = (self.likelihood.whiten(scaled) * self.likelihood.slope(scaled) * scaled * self._scales() ** 2).sum(1)
+        counts = self._seen.sum(1)
+        left = np.maximum(squares.sum(0) - squares, 1e-300) / np.maximum(counts.sum(0) - counts, 1)
+        logs = 0.5 * np.log(left)
+        return np.sqrt((len(x) - 1) / len(x) * np.sum((logs - logs.mean(0)) ** 2, axis=0))
 
     def terms(self, z: np.ndarray, x: np.ndarray) -> dict[str, float]:
         """The cost by block: identification (with its log noise scales) and prior."""

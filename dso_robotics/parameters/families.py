@@ -242,11 +242,6 @@ REFUSED = {
         "option",
         "gravity",
     ): "only the ratio of gravity to mass and torque is seen in a log; free body/*/mass or actuator/*/gear",
-    ("log", "initial_state"): "the start state of every window is estimated already; it needs no --free",
-    (
-        "sensor",
-        "noise",
-    ): "the noise scale of every channel is estimated already; it needs no --free (a study's [noise] table fixes it)",
 }
 
 

@@ -30,6 +30,8 @@ from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.checkpoint import Checkpoint, Spent
+from dso_robotics.studies.estimated import split_free
+from dso_robotics.studies.estimated import table as estimated
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.residual import own_residual
 from dso_robotics.studies.study import IdentifyStudy
@@ -107,7 +109,9 @@ def _identify(
         )
     channels = match_channels(log, robot.mj)
     split = hold_out(log, study.hold_out)
-    vector = pack(study.free, robot, [r.name for r in split.train])
+    names = [r.name for r in split.train]
+    free, asked = split_free(study.free, study.noise, channels, names, log.label)
+    vector = pack(free, robot, names)
     late: Any = {"past": vector.longest("actuator_delay"), "settle": vector.longest("sensor_delay")}
     windows = cut(split.train, channels, timestep=timestep, seconds=study.window, source=log.label, **late)
     parts = {"train": split.train, "hold_out": split.hold_out}
@@ -132,7 +136,11 @@ def _identify(
         if part
     }
     to_mjcf(robot, vector.written(vector.initial))  # what cannot be written back is better known before the search
-    options = _options(study, vector, channels, log.label)
+    options = {
+        "likelihood": Student() if study.robust else Normal(),
+        "noise": asked.noise,
+        "extra": own_residual(study.residual, vector) if study.residual else None,
+    }
     prediction, reason = _engine(study.engine, vector, windows)
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
     width = robot.mj.nq + robot.mj.nv + robot.mj.na
@@ -146,8 +154,10 @@ def _identify(
         name: evaluate(vector, solution.z, part, sigma=sigma, robust=study.robust) for name, part in scored.items()
     }
     table = summaries.parameters(vector, solution, spread)
+    begun = WindowedIdentification(vector, windows, prediction, **options).pooled_sigma(), x
     left_open = summaries.unseen(vector, table, spread)
     found = summaries.warnings(vector, solution, spread, evaluations, left_open)
+    table |= estimated(asked, vector, problem, solution, spread, begun)
     warnings = [*channels.warnings, *problems(log), *windows.doubts(), *found]
     summary = {
         "command": "identify",
@@ -198,21 +208,6 @@ def _identify(
     summary["seconds"]["total"] = checkpoint.before.seconds + time.perf_counter() - began
     folders.write_summary(folder, summary)
     return result
-
-
-def _options(study: IdentifyStudy, vector: ParameterVector, channels: Channels, source: str) -> dict[str, Any]:
-    """What the study says about errors, for `WindowedIdentification`."""
-    unknown = sorted(set(study.noise) - set(channels.sensor_names))
-    if unknown:
-        raise DsoError(
-            f"{source}: noise is given for '{unknown[0]}', which is no channel; the channels are "
-            f"{', '.join(channels.sensor_names)}."
-        )
-    return {
-        "likelihood": Student() if study.robust else Normal(),
-        "noise": study.noise,
-        "extra": own_residual(study.residual, vector) if study.residual else None,
-    }
 
 
 def _engine(asked: str, vector: ParameterVector, windows: Windows) -> tuple[Prediction, str]:

@@ -246,3 +246,25 @@ def test_a_residual_of_ones_own_and_known_noise(pendulum, tmp_path):
         identify(dataclasses.replace(asked, residual=f"{tmp_path}/scale.py:weighted"), tmp_path / "other")
     with pytest.raises(DsoError, match="no channel; the channels are angle, speed"):
         identify(dataclasses.replace(asked, residual=None, noise={"angel": 1.0}), tmp_path / "other")
+
+
+def test_noise_and_start_states_by_path(pendulum, tmp_path):
+    free = (*map(parse, FREE), parse("sensor/*/noise"), parse("log/run1/initial_state"))
+    table = identify(study(pendulum, free=free), tmp_path / "out").summary["parameters"]
+    for name, sigma in zip(("angle", "speed"), NOISE, strict=True):
+        row = table[f"sensor/{name}/noise"]
+        half = (row["high95"] - row["low95"]) / 2
+        assert abs(row["value"] - sigma) < 2 * half
+        # White noise of 2 runs of 400 samples: sigma / sqrt(2 N), within a factor of two.
+        assert 0.5 < half / (1.96 * sigma / np.sqrt(1600)) < 2
+    rng = np.random.default_rng(0)
+    rng.normal(size=2), rng.normal(size=(21, 1)), rng.normal(size=(400, 2))  # what run0 drew
+    truth = rng.normal(size=1)[0], rng.normal(size=1)[0]
+    for k in range(2):
+        row = table[f"log/run1/initial_state[{k}]"]
+        half = (row["high95"] - row["low95"]) / 2
+        assert abs(row["value"] - truth[k]) < 2 * half < 4 * NOISE[k]
+    with pytest.raises(DsoError, match="no channel is called 'angel'"):
+        identify(study(pendulum, free=(parse("sensor/angel/noise"),)), tmp_path / "other")
+    with pytest.raises(DsoError, match="no recording is called 'run2'"):
+        identify(study(pendulum, free=(parse("log/run2/initial_state"),)), tmp_path / "other")

@@ -1,0 +1,150 @@
+"""Numbers that every identification estimates beside theta: noise scales and start states.
+
+They need no place in the vector: the likelihood gives each scale in closed form, and a start state is private to its window.
+Whoever frees `sensor/NAME/noise` or `log/NAME/initial_state` finds them in the table of parameters, with intervals.
+"""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dso_robotics.core.covariance import Uncertainty
+from dso_robotics.core.gauss_newton import Solution
+from dso_robotics.costs.identification import WindowedIdentification
+from dso_robotics.data.match import Channels
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.path import Declaration
+from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.physics.model import nearest
+from dso_robotics.physics.state import Tangent
+
+_NOISE = re.compile(r"^sensor/(?P<name>.+)/noise(?P<index>\[\d{1,6}\])?$")
+_STATE = re.compile(r"^log/(?P<name>[^/]+)/initial_state$")
+_Z95 = 1.959963984540054
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Which of these numbers a study names.
+
+    noise: channels with the bounds (low, high) of their scale, equal where it is known; reported: channels whose scale the
+    table shows; states: recordings whose first start state it shows.
+    """
+
+    noise: Mapping[str, tuple[float, float]]
+    reported: tuple[str, ...]
+    states: tuple[str, ...]
+
+
+def split_free(
+    free: Sequence[Declaration], known: Mapping[str, float], channels: Channels, rollouts: Sequence[str], source: str
+) -> tuple[tuple[Declaration, ...], Asked]:
+    """The declarations of theta, and what the others and the `known` noise scales ask for.
+
+    Raises:
+      DsoError: a channel or recording that does not exist, or numbers that do not fit.
+    """
+    rest, noise, reported, states = [], {name: (sigma, sigma) for name, sigma in known.items()}, [], []
+    for name in known:
+        if name not in channels.sensor_names:
+            raise DsoError(
+                f"{source}: noise is given for '{name}', which is no channel; the channels are "
+                f"{', '.join(channels.sensor_names)}."
+            )
+    for declared in free:
+        scale, state = _NOISE.match(declared.path), _STATE.match(declared.path)
+        if scale:
+            pattern = scale["name"] + (scale["index"] or "").replace("[", "[[]")
+            found = [n for n in channels.sensor_names if _matches(n, pattern)]
+            if not found:
+                raise DsoError(
+                    f"{declared.path}: no channel is called '{scale['name']}'; the channels are "
+                    f"{nearest(scale['name'], channels.sensor_names, 8)}."
+                )
+            low, high = declared.low or 0.0, np.inf if declared.high is None else declared.high
+            if low < 0 or declared.prior is not None:
+                raise DsoError(f"{declared.path}: a noise scale has bounds @LOW:HIGH from 0 on, and no prior.")
+            noise |= {n: (low, high) for n in found if n not in known}
+            reported += found
+        elif state:
+            found = [n for n in rollouts if fnmatch.fnmatchcase(n, state["name"])]
+            if not found:
+                raise DsoError(
+                    f"{declared.path}: no recording is called '{state['name']}'; the recordings to fit are "
+                    f"{nearest(state['name'], rollouts, 8)}."
+                )
+            if (declared.init, declared.low, declared.high, declared.prior) != (None, None, None, None):
+                raise DsoError(f"{declared.path}: a start state begins as measured; leave =INIT and @LOW:HIGH out.")
+            states += found
+        else:
+            rest.append(declared)
+    return tuple(rest), Asked(noise, tuple(dict.fromkeys(reported)), tuple(dict.fromkeys(states)))
+
+
+def _matches(channel: str, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(channel, pattern) or fnmatch.fnmatchcase(channel.rpartition("[")[0], pattern)
+
+
+def table(
+    asked: Asked,
+    vector: ParameterVector,
+    problem: WindowedIdentification,
+    solution: Solution,
+    spread: Uncertainty,
+    begun: tuple[np.ndarray, np.ndarray],
+) -> dict[str, Any]:
+    """Rows for the table of parameters; `begun` are the noise scales (C,) and start states (B, nq+nv+na) of the start."""
+    channels, rows = problem.windows.channels, {}
+    sigma, deviation = problem.pooled_sigma(), problem.noise_deviation(solution.z, solution.x)
+    for name in asked.reported:
+        c = channels.sensor_names.index(name)
+        low, high = asked.noise[name]
+        factor = 1.0 if low == high else float(np.exp(_Z95 * deviation[c]))
+        stem, bracket, index = name.partition("[")
+        rows[f"sensor/{stem}/noise{bracket}{index}"] = _row(
+            sigma[c],
+            begun[0][c],
+            channels.sensor_units[c],
+            sigma[c] / factor,
+            sigma[c] * factor,
+            sigma[c] in (low, high),
+        )
+    tangent, model = Tangent(vector.mj), vector.mj
+    units = _state_units(vector)
+    for name in asked.states:
+        recording = [r.name for r in problem.windows.rollouts].index(name)
+        window = int(np.flatnonzero(problem.windows.rollout == recording)[0])
+        x = solution.x[window]
+        h = 1e-6 * np.eye(tangent.size)
+        slope = (tangent.move(np.tile(x, (len(h), 1)), h) - tangent.move(np.tile(x, (len(h), 1)), -h)).T / 2e-6
+        covariance = slope @ solution.private_covariance(window, spread.covariance) @ slope.T
+        half = _Z95 * np.sqrt(np.maximum(np.diag(covariance), 0.0))
+        for k in range(model.nq + model.nv + model.na):
+            rows[f"log/{name}/initial_state[{k}]"] = _row(
+                x[k], begun[1][window, k], units[k], x[k] - half[k], x[k] + half[k], False
+            )
+    return rows
+
+
+def _row(value: float, initial: float, unit: str, low: float, high: float, at_bound: bool) -> dict[str, Any]:
+    return {
+        "value": float(value),
+        "initial": float(initial),
+        "unit": unit,
+        "low95": float(low),
+        "high95": float(high),
+        "at_bound": bool(at_bound),
+        "determined": True,
+    }
+
+
+def _state_units(vector: ParameterVector) -> list[str]:
+    model, position, velocity = vector.mj, [], []
+    for kind in map(int, model.jnt_type):
+        position += {0: ["m"] * 3 + ["1"] * 4, 1: ["1"] * 4, 2: ["m"], 3: ["rad"]}[kind]
+        velocity += {0: ["m/s"] * 3 + ["rad/s"] * 3, 1: ["rad/s"] * 3, 2: ["m/s"], 3: ["rad/s"]}[kind]
+    return position + velocity + ["1"] * int(model.na)
