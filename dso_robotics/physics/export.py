@@ -1,7 +1,8 @@
 """Write model-field values back into MJCF that plain MuJoCo loads.
 
 MuJoCo writes the file itself (so URDF becomes MJCF and defaults are resolved); its six digits are then replaced by full
-precision on the attributes that changed, and the result is compiled and compared before it is handed out.
+precision on the attributes that changed and on those that lost digits, and the result is compiled and compared before it is
+handed out.
 """
 
 import xml.etree.ElementTree as ET
@@ -19,9 +20,11 @@ _ATTRIBUTES = {
     "dof_frictionloss": ("joint", "frictionloss", 1),
     "dof_armature": ("joint", "armature", 1),
     "jnt_stiffness": ("joint", "stiffness", 1),
+    "qpos0": ("joint", "ref", 1),
     "qpos_spring": ("joint", "springref", 1),
     "jnt_pos": ("joint", "pos", 3),
     "jnt_axis": ("joint", "axis", 3),
+    "jnt_range": ("joint", "range", 2),
     "body_pos": ("body", "pos", 3),
     "body_quat": ("body", "quat", 4),
     "geom_friction": ("geom", "friction", 3),
@@ -32,6 +35,7 @@ _ATTRIBUTES = {
     "site_quat": ("site", "quat", 4),
     "site_size": ("site", "size", 3),
     "cam_pos": ("camera", "pos", 3),
+    "cam_quat": ("camera", "quat", 4),
     "light_pos": ("light", "pos", 3),
     "tendon_actfrcrange": ("tendon", "actuatorfrcrange", 2),
     "actuator_gear": ("actuator", "gear", 6),
@@ -50,6 +54,8 @@ _ATTRIBUTES = {
 }
 # Other spellings of an orientation, which would contradict a quat.
 _TURNS = ("axisangle", "xyaxes", "zaxis", "euler")
+_SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
+_DIGITS = 2e-5  # MuJoCo writes six
 _BODY = ("body_mass", "body_ipos", "body_inertia", "body_iquat", "body_inertia_full")
 
 
@@ -70,9 +76,10 @@ def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
     spec.compile()
     root = ET.fromstring(spec.to_xml())
     _absolute_folders(root, robot.spec)
-    for name, value in wanted.items():
-        if name in _ATTRIBUTES:
-            _set_attribute(root, robot.mj, name, value)
+    written = _compiled(ET.tostring(root, encoding="unicode"), robot)
+    for name in _ATTRIBUTES:
+        value = wanted.get(name, getattr(robot.mj, name))
+        _set_attribute(root, robot.mj, name, value, like=getattr(written, name))
     _set_damping(root, robot.mj, wanted)
     if any(name in wanted for name in _BODY):
         _set_inertials(root, robot.mj, wanted)
@@ -97,17 +104,23 @@ def _elements(root: ET.Element, kind: str) -> list[ET.Element]:
     return [world, *found] if kind == "body" and world is not None else found
 
 
-def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np.ndarray) -> None:
+def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np.ndarray, *, like: np.ndarray) -> None:
+    """Write the rows of `value` that `like`, what the file now gives, does not have."""
     kind, attribute, width = _ATTRIBUTES[name]
     elements = _elements(root, kind)
+    rows, there = (np.asarray(x, float).reshape(-1, width) for x in (value, like))
     nominal = np.asarray(getattr(model, name), float).reshape(-1, width)
-    rows = np.asarray(value, float).reshape(-1, width)
-    for row in np.flatnonzero((rows != nominal).any(1)):
+    # Lost digits only: larger differences come from frames that the compiler moves, which are not the file's to give.
+    lost = np.abs(rows - there).max(1) <= _DIGITS * np.maximum(np.abs(rows).max(1), _DIGITS)
+    for row in np.flatnonzero((rows != nominal).any(1) | ((rows != there).any(1) & lost)):
         index = int(row)
         if name.startswith("dof_"):
             index = int(model.dof_jntid[row])
-        elif name == "qpos_spring":
-            index = int(np.flatnonzero(model.jnt_qposadr == row)[0])
+        elif name in ("qpos0", "qpos_spring"):
+            scalar = np.isin(model.jnt_type, _SCALAR) & (model.jnt_qposadr == row)
+            if not scalar.any():
+                continue  # the pose of a free or ball joint is that of its body
+            index = int(np.flatnonzero(scalar)[0])
         element = elements[index]
         if attribute == "quat":
             for other in _TURNS:
@@ -168,13 +181,17 @@ def _absolute_folders(root: ET.Element, spec: mujoco.MjSpec) -> None:
                 compiler.set(folder, getattr(spec, folder))
 
 
-def _verify(text: str, robot: Robot, wanted: Mapping[str, np.ndarray]) -> None:
+def _compiled(text: str, robot: Robot) -> mujoco.MjModel:
     try:
-        model = mujoco.MjModel.from_xml_string(text)
+        return mujoco.MjModel.from_xml_string(text)
     except ValueError as error:
         raise DsoError(
             f"{robot.source}: MuJoCo refuses the model with its new values: {' '.join(str(error).split())}."
         ) from error
+
+
+def _verify(text: str, robot: Robot, wanted: Mapping[str, np.ndarray]) -> None:
+    model = _compiled(text, robot)
     for name, value in wanted.items():
         if name in ("body_inertia", "body_iquat"):
             new = inertia.rotation(model.body_iquat) @ (model.body_inertia[..., None] * np.eye(3))

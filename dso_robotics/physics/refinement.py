@@ -18,7 +18,7 @@ from dso_robotics.physics.agreement import converged, sample_states
 from dso_robotics.physics.device import put_model
 
 _HALVINGS, _STEPS, _CANDIDATES = 3, 100, 12
-_SETTLED = 0.05
+_SETTLED, _DOUBTFUL = 0.05, 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Refinement:
         if np.abs(last - before) > _SETTLED * max(abs(last), 1e-3 * size):
             words = "sign" if last * before < 0 else "magnitude"
             much = abs(last - before) / max(abs(last), 1e-3 * size)
-            return f"has NOT settled: its {words} still changes (by {much:.0%}) at the smallest time steps. Do not trust it."
+            steady = (np.sign(values) == np.sign(last)).all() and much < _DOUBTFUL
+            trust = "Its sign holds; trust its magnitude no closer than that." if steady else "Do not trust it."
+            return f"has NOT settled: its {words} still changes (by {much:.0%}) at the smallest time steps. {trust}"
         if first * last < 0:
             return (
                 "has the WRONG SIGN at the model's time step: it settles at the opposite one. Use a smaller time step."

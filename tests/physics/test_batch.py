@@ -128,3 +128,20 @@ def test_what_a_simple_body_takes_for_granted_does_not_move(field):
         else:
             with pytest.raises(DsoError, match=r"body 'wheel'.*simple=.false"):
                 BatchEngine(model).simulate({field: value}, start, ctrl)
+
+
+def test_an_exported_model_has_all_its_digits(tmp_path):
+    """MuJoCo writes six: angles given in degrees would come back rounded."""
+    text = """<mujoco><worldbody><camera xyaxes="1 1 0 0 0 1"/>
+      <body euler="10 20 30"><joint name="a" range="-110 70" ref="-90" springref="25"/><geom size="0.1 0.2" type="capsule"
+      fromto="0.1 0.2 0.3 0.7 0.6 0.7"/><body pos="0.12345678901 0 1"><geom size="0.1"/></body></body>
+    </worldbody><actuator><motor joint="a" gear="0.123456789"/></actuator></mujoco>"""
+    path = tmp_path / "model.xml"
+    path.write_text(text)
+    robot = load(path)
+    model = mujoco.MjModel.from_xml_string(to_mjcf(robot, {}))
+    fields = [
+        n for n in dir(model) if isinstance(getattr(model, n), np.ndarray) and getattr(model, n).dtype.kind == "f"
+    ]
+    for name in fields:
+        np.testing.assert_allclose(getattr(model, name), getattr(robot.mj, name), rtol=1e-12, atol=1e-15, err_msg=name)
