@@ -51,7 +51,8 @@ def main() -> None:
             print(name, end=" ", flush=True)
             result = bounded(path, args.states, args.limit) | {"code": now}
             # A compilation cache may be in use: what counts is how long it took without.
-            before = found["models"].get(name, {}).get("compile_seconds", 0.0)
+            before = found["models"].get(name, {})
+            before = before.get("compile_seconds", 0.0) if before.get("code") == now else 0.0
             if "compile_seconds" in result:
                 result["compile_seconds"] = max(before, result["compile_seconds"])
             found = read()  # another sweep may have written meanwhile

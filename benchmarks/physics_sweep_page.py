@@ -27,8 +27,8 @@ by rollout under random controls, in float64. Nobody tuned the models for this e
   {fine:g} and {coarse:g}) disagree by more than 1e-5 of the derivative: a contact, limit, friction or clip switches there, or
   the effect drowns in rounding, so there is no number to compare with.
 - **contact**: states with at least one active constraint (limit, friction loss, contact).
-- **compile**: seconds for the derivatives of all blocks at once, cold, on two CPU cores busy with other work: an
-  order of magnitude.
+- **compile**: seconds for the derivatives of all blocks at once, cold, on two CPU cores busy with other work, the
+  largest seen so far: an order of magnitude.
 
 Bold numbers miss the aims (step {step:g}, derivative {derivative:g}); the notes below the table say why.
 
@@ -41,10 +41,11 @@ Made by `{command}` with {versions}.
 PAIRS = """
 ## Contacts by pair of shapes
 
-Two shapes at random orientations, overlapping by 0.5 to 8 mm, 60 states a pair (`{command}`): the share of states whose next
-velocity agrees with C to 1e-9, and the median and largest relative error. Planes meet every shape as in C, and so do spheres
-and capsules among themselves. The other pairs are collided by MJX's own methods, which find other contact points than C:
-`dso check` names the geoms concerned, and the cure is a sphere or capsule where they touch, or the C engine.
+Two shapes at random orientations (so mostly touching at one point), overlapping by 0.5 to 8 mm, 60 states a pair
+(`{command}`): the share of states whose next velocity agrees with C to 1e-9, and the median and
+largest relative error. Planes meet every shape but meshes as in C, and so do spheres and capsules among themselves. The other
+pairs are collided by MJX's own methods, which find other contact points than C: `dso check` names the geoms concerned, and the
+cure is a sphere or capsule where they touch, or the C engine.
 
 | pair | agree | median | largest |
 | --- | ---: | ---: | ---: |

@@ -41,8 +41,9 @@ def silent(model: mujoco.MjModel, states: np.ndarray, ctrls: np.ndarray) -> list
     """
     data = mujoco.MjData(model)
     touched, limited = np.zeros(model.ngeom, bool), np.zeros(model.njnt, bool)
-    clipped = np.ones(model.nu, bool)
+    clipped, commanded, bounded_act = (np.ones(model.nu, bool) for _ in range(3))
     low, high = model.actuator_forcerange.T
+    last = np.maximum(model.actuator_actadr + model.actuator_actnum - 1, 0)  # used only where there is an activation
     for state, ctrl in zip(states, ctrls, strict=True):
         data.qpos[:], data.qvel[:], data.act[:] = np.split(state, [model.nq, model.nq + model.nv])
         data.ctrl[:] = ctrl
@@ -52,12 +53,25 @@ def silent(model: mujoco.MjModel, states: np.ndarray, ctrls: np.ndarray) -> list
         limited[data.efc_id[data.efc_type == mujoco.mjtConstraint.mjCNSTR_LIMIT_JOINT]] = True
         force = data.actuator_force
         clipped &= (model.actuator_forcelimited != 0) & ((force <= low) | (force >= high))
+        commanded &= (model.actuator_ctrllimited != 0) & _outside(ctrl, model.actuator_ctrlrange)
+        if model.na:
+            bounded_act &= (model.actuator_actlimited != 0) & _outside(data.act[last], model.actuator_actrange)
     collides = _colliding(model)
     out = []
     if clipped.any():
         out.append(
             f"The force of actuator {_named(model, 'actuator', clipped)} was at its limit on every state: no gradient by "
             "its control or its gain. Widen forcerange or start with smaller controls."
+        )
+    if commanded.any():
+        out.append(
+            f"The control of actuator {_named(model, 'actuator', commanded)} was at or beyond ctrlrange on every state: no "
+            "gradient by it. Widen ctrlrange or start with smaller controls."
+        )
+    if model.na and bounded_act.any():
+        out.append(
+            f"The activation of actuator {_named(model, 'actuator', bounded_act)} was at its limit on every state: no gradient "
+            "by its control. Widen actrange or start from another activation."
         )
     if (collides & ~touched).any():
         out.append(
@@ -70,6 +84,10 @@ def silent(model: mujoco.MjModel, states: np.ndarray, ctrls: np.ndarray) -> list
             f"Joint {_named(model, 'joint', bounded & ~limited)} never met its limits: no gradient by its range."
         )
     return out
+
+
+def _outside(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    return (values <= limits[:, 0]) | (values >= limits[:, 1])
 
 
 def _mjx(robot: Robot) -> list[str]:
@@ -188,9 +206,10 @@ def _contacts(model: mujoco.MjModel) -> list[str]:
     """Pairs of shapes whose contacts MJX finds by another method than C."""
     if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT:
         return []
-    plane, kind = int(mujoco.mjtGeom.mjGEOM_PLANE), np.asarray(model.geom_type)
+    kind = np.asarray(model.geom_type)
+    plane, mesh = (kind == int(k) for k in (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_MESH))
     round_ = np.isin(kind, [int(mujoco.mjtGeom.mjGEOM_SPHERE), int(mujoco.mjtGeom.mjGEOM_CAPSULE)])
-    exact = np.outer(round_, round_) | (kind == plane) | (kind == plane)[:, None]
+    exact = np.outer(round_, round_) | np.outer(plane, ~mesh) | np.outer(~mesh, plane)
     pairs = np.argwhere(np.triu(_allowed(model) & ~exact, 1))
     if not len(pairs):
         return []

@@ -11,6 +11,7 @@ from physics_scenes import PUCK, scene
 from dso_robotics.physics import rotation
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import constraint, mjx, mjx_math
+from dso_robotics.physics.constants import set_constants
 from dso_robotics.physics.device import put_model
 from dso_robotics.physics.impedance import stiffness_damping_impedance
 
@@ -207,3 +208,67 @@ def test_world_pose_is_no_parameter():
     slope = jax.jit(jax.jacfwd(lambda p: our_step(model.replace(body_pos=p), state, jnp.zeros(1))))(model.body_pos)
     assert not np.any(slope[:, 0])
     assert np.any(slope[:, 1])
+
+
+LEG = """
+<mujoco>
+  <option timestep="0.005" tolerance="0"/>
+  <worldbody><body>
+    <joint name="a" axis="0 1 0" ref="10" stiffness="3" springref="20" limited="true" range="-90 16"/>
+    <geom size="0.1" pos="0.3 0 0"/>
+    <body pos="0.5 0 0"><joint axis="0 1 0.2" type="slide" ref="0.1"/><geom size="0.1" pos="0.3 0 0"/></body>
+  </body></worldbody>
+</mujoco>
+"""
+
+
+def test_the_reference_configuration_is_a_parameter():
+    """Poses, springs and, through the derived constants, the weight of the active limit follow `qpos0`."""
+    compiled = mujoco.MjModel.from_xml_string(LEG)
+    model, state, ctrl = put_model(compiled), np.concatenate([compiled.qpos0 + 0.12, [0.1, 0.2]]), np.zeros(0)
+
+    def after(qpos0):
+        end = our_step(set_constants(model.replace(qpos0=qpos0)), jnp.asarray(state), ctrl)
+        return end, end
+
+    slope, value = jax.jit(jax.jacfwd(after, has_aux=True))(model.qpos0)
+    assert mismatch(value, c_step(compiled, state, ctrl)) < 1e-12
+    want = field_differences(compiled, "qpos0", lambda: c_step(compiled, state, ctrl), reset=True)
+    assert mismatch(slope, want) < 1e-6
+
+
+def test_a_tendon_of_no_length_has_the_value_of_c_and_a_bounded_derivative():
+    """Its direction is arbitrary there; normalising a zero vector would give derivatives of 1e6 and more."""
+    compiled = mujoco.MjModel.from_xml_string(
+        """<mujoco><worldbody><site name="nail"/><body><joint type="slide"/><joint type="slide" axis="1 0 0"/>
+        <geom size="0.1"/><site name="end"/></body></worldbody>
+        <tendon><spatial stiffness="5" springlength="0.1" damping="1"><site site="nail"/><site site="end"/></spatial>
+        </tendon></mujoco>"""
+    )
+    model, state = put_model(compiled), np.array([0.0, 0.0, 0.1, 0.2])
+
+    def after(x):
+        end = our_step(model, x, jnp.zeros(0))
+        return end, end
+
+    slope, value = jax.jit(jax.jacfwd(after, has_aux=True))(jnp.asarray(state))
+    assert mismatch(value, c_step(compiled, state, np.zeros(0))) < 1e-12
+    assert np.abs(slope).max() < 10
+
+
+def test_fluid_density_is_identifiable_from_zero():
+    text = """<mujoco><option timestep="0.005" density="{}"/><worldbody><body><joint axis="0 1 0"/>
+      <geom type="box" size="0.1 0.2 0.3" pos="0.3 0 0"/></body></worldbody></mujoco>"""
+    model = put_model(mujoco.MjModel.from_xml_string(text.format(0)), fluid=True)
+    state = np.array([0.1, 3.0])
+
+    def after(density):
+        return our_step(model.replace(opt=model.opt.replace(density=density)), jnp.asarray(state), jnp.zeros(0))
+
+    def c(density):
+        return c_step(mujoco.MjModel.from_xml_string(text.format(density)), state, np.zeros(0))
+
+    value, slope = jax.jit(lambda d: (after(d), jax.jacfwd(after)(0.0)))(1.2)
+    assert mismatch(value, c(1.2)) < 1e-12
+    assert abs(slope[1]) > 1e-6
+    assert np.allclose(slope, c(1.0) - c(0.0), rtol=1e-6)  # drag is linear in density

@@ -106,7 +106,10 @@ def test_what_had_no_effect_is_named():
         ((-3.24, -0.6, 0.17, 0.171), "WRONG SIGN"),
         ((1.0, 1.0, 1.0, -1.0), "NOT settled: its sign"),
         ((1.0, 2.0, 4.0, 8.0), "Do not trust it"),
-        ((1.76, 1.54, 1.72, 1.59), "NOT settled: its magnitude still changes (by 8%) at the smallest time steps. Its sign holds"),
+        (
+            (1.76, 1.54, 1.72, 1.59),
+            "NOT settled: its magnitude still changes (by 8%) at the smallest time steps. Its sign holds",
+        ),
         ((-1.76, 1.54, 1.72, 1.59), "Do not trust it"),
         ((0.0, 0.0, 0.0, 0.0), "exactly zero"),
         ((1.0, np.nan, 1.0, 1.0), "not finite"),
@@ -115,3 +118,17 @@ def test_what_had_no_effect_is_named():
 def test_the_verdict_on_a_refinement_is_plain(values, words):
     found = Refinement(0.1, (4e-3, 2e-3, 1e-3, 5e-4), {"x": values}, 0.5, 3)
     assert words in found.verdict("x")
+
+
+def test_controls_and_activations_at_their_limits_are_named():
+    model = mujoco.MjModel.from_xml_string(
+        """<mujoco><worldbody><body><joint name="a"/><geom size="0.1" contype="0" conaffinity="0"/></body></worldbody><actuator>
+        <motor name="eager" joint="a" ctrllimited="true" ctrlrange="-1 1"/> <motor name="free" joint="a"/>
+        <general name="full" joint="a" dyntype="integrator" actlimited="true" actrange="0 2"/></actuator></mujoco>"""
+    )
+    ctrls = np.array([[1.5, 9.0, 0.0], [-1.0, 0.0, 0.1]])
+    told = silent(model, np.array([[0.0, 0.0, 2.0], [0.0, 0.0, 0.0]]), ctrls)
+    assert len(told) == 2
+    assert "control of actuator 'eager' " in told[0]
+    assert "activation of actuator 'full' " in told[1]
+    assert silent(model, np.array([[0.0, 0.0, 1.0]] * 2), 0.3 * ctrls) == []
