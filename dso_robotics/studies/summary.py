@@ -1,9 +1,9 @@
 """What an identification found, in the words and numbers of summary.json (contract 1)."""
 
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from scipy.special import log_ndtr, ndtri_exp
 
 from dso_robotics.core.covariance import BLOCKS_PER_COORDINATE, Uncertainty, describe
 from dso_robotics.core.gauss_newton import Solution
@@ -80,9 +80,9 @@ def _plain_interval(
 
 def _beyond_bound(centre: float, deviation: float) -> float:
     """How far from a bound at 0 a normal variable of `centre` below 0 is in 95% of the cases in which it is above 0."""
-    normal = NormalDist()
     x = max(centre / deviation, -35.0) if deviation > 0 else 0.0
-    return deviation * (x - normal.inv_cdf(0.05 * normal.cdf(x)))
+    # In logarithms: the probability of being above the bound is 1e-268 at the end of the range.
+    return float(deviation * (x - ndtri_exp(np.log(0.05) + log_ndtr(x))))
 
 
 def _drawn_interval(p: Parameter, z: np.ndarray, covariance: np.ndarray, prior: np.ndarray) -> Interval:

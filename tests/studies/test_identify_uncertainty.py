@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.special import log_ndtr
 
 from dso_robotics.data.log import write_log
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration, parse
+from dso_robotics.studies import summary
 from dso_robotics.studies.identify import identify
 from dso_robotics.studies.study import IdentifyStudy
 from tests.pendulum import record
@@ -77,3 +79,11 @@ def test_a_spring_that_is_not_there_is_not_told_to_become_negative(pendulum, tmp
     (warning,) = (w for w in found.summary["warnings"] if w.startswith("At a bound"))
     assert "Zero is the least" in warning
     assert "widen" not in warning
+
+
+@pytest.mark.parametrize("distance", [0.0, 3.0, 12.0, 30.0])
+def test_the_interval_at_a_bound_holds_95_percent_however_far_the_data_pull(distance):
+    """Of a normal variable `distance` standard deviations below the bound, given that it is above."""
+    end = summary._beyond_bound(-2 * distance, 2.0) / 2
+    above, beyond = log_ndtr(-distance), log_ndtr(-distance - end)
+    assert np.exp(beyond - above) == pytest.approx(0.05, rel=1e-6)
