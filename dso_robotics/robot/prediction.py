@@ -40,15 +40,20 @@ class Prediction(Protocol):
 
 
 class CPrediction:
-    """The C engine: one batch call a linearisation, 1 + n + 2*nv + na simulations a window."""
+    """The C engine: one batch call a linearisation, 1 + n + 2*nv + na simulations a window.
+
+    `engine` may be another of the model's C engines, such as one with a friction law.
+    """
 
     name = "mujoco"
 
-    def __init__(self, vector: ParameterVector, windows: Windows, *, threads: int = 0):
+    def __init__(
+        self, vector: ParameterVector, windows: Windows, *, threads: int = 0, engine: BatchEngine | None = None
+    ):
         self.vector, self.windows = vector, windows
         self.tangent = Tangent(vector.mj)
         self.steps = 0
-        self._engine = BatchEngine(vector.mj, threads=threads)
+        self._engine = engine or BatchEngine(vector.mj, threads=threads)
         names = [rollout.name for rollout in windows.rollouts]
         self._expansion = vector.expansion(names)
         # Which recordings feel each coordinate, and which coordinates are moved together.
