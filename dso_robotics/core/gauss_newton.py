@@ -9,19 +9,13 @@ NumPy only: both engines feed it.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from dso_robotics.core.normal import Normal, block_cost
 from dso_robotics.errors import DsoError
-
-# Curvature, in coordinates divided by their scale, below which a coordinate has no say in the cost.
-_NO_CURVATURE = 1e-6
-
-
-# How far, in its standard deviations, a search may stop from where a prior alone would put the coordinates.
-_PRIOR_STEP = 0.5
 
 
 class StartError(DsoError):
@@ -116,14 +110,18 @@ class Solution:
 class Settings:
     """When to stop, and how to begin.
 
-    step_tolerance: the undamped step against the uncertainty, of each coordinate (sandwich standard deviation) or of what
-      the data see of all together: a search need not be more exact than its data. cost_tolerance: relative change of the
-      cost. noise_tolerance: relative change of the noise scales, which must have settled too. iterations: their limit.
-      damping, damping_limit: first value, limit.
+    step_tolerance: steps against the uncertainty, of each coordinate (standard deviation) or of what the data see of all
+      together: a search need not be more exact than its data. cost_tolerance: relative change of the cost. decrease: [nats]
+      of the negative log-likelihood that are nothing; one standard deviation of one number is half a nat. patience: so many
+      steps that neither lower the cost by ten times `decrease` nor move anything by `step_tolerance` are enough.
+      noise_tolerance: relative change of the noise scales, which must have settled too. iterations: their limit. damping,
+      damping_limit: first value, limit.
     """
 
     step_tolerance: float = 0.1
     cost_tolerance: float = 1e-9
+    decrease: float = 0.01
+    patience: int = 4
     noise_tolerance: float = 0.01
     iterations: int = 60
     damping: float = 1e-3
@@ -140,10 +138,12 @@ def solve(
     scale: np.ndarray,
     settings: Settings = Settings(),
     observe: Callable[[Record, np.ndarray], None] | None = None,
+    past: Sequence[Record] = (),
 ) -> Solution:
     """Minimise half the sum of squares over z in [low, high] and x.
 
-    `scale` (n,) is the typical size of each coordinate; `observe` is called with every accepted record and its x.
+    `scale` (n,) is the typical size of each coordinate; `observe` is called with every accepted record and its x; `past` are
+    the records of a search that goes on here, its start point left out.
     Raises StartError when the residual is not finite at the start.
     """
     evaluations, damping = 1, settings.damping
@@ -155,7 +155,7 @@ def solve(
     message, converged = f"stopped after {settings.iterations} iterations", False
     normal = None
     for iteration in range(settings.iterations + 1):
-        normal = _Normal(problem, z, x, scale)
+        normal = Normal(problem, z, x, scale)
         evaluations += 1
         cost = normal.cost
         record = Record(iteration, cost, damping, z, evaluations)
@@ -164,33 +164,29 @@ def solve(
             observe(record, x)
         if iteration == settings.iterations:
             break
-        z_step, _ = normal.step(z, low, high, 0.0)
+        full_step, promise = normal.step(z, low, high, 0.0)
         while damping <= settings.damping_limit:
             step, predicted = normal.step(z, low, high, damping)
             new_z = np.clip(z + step, low, high)
-            new_x = problem.retract(x, normal.private_step(new_z - z, damping))
-            new_cost = _cost(problem, problem.residual(new_z, new_x), new_z)
-            evaluations += 1
+            new_x, new_cost, tries = _private_search(problem, normal, z, x, new_z, damping)
+            evaluations += tries
             if np.isfinite(new_cost) and new_cost <= cost:
                 break
             damping = max(damping, 1e-8) * 8
         else:
-            converged = normal.stationary(z, low, high)
+            converged = promise <= max(1e-4 * abs(cost), 1e-4)
             message = "no step lowers the cost" + ("" if converged else "; the gradient is not zero")
             break
-        gain = (cost - new_cost) / max(predicted, 1e-300)
+        drop = cost - new_cost
+        gain = drop / max(predicted, 1e-300)
         damping = damping / 8 if gain > 0.75 else damping if gain > 0.25 else damping * 2
         damping = max(damping, 1e-12)
-        drop = cost - new_cost
         z, x = new_z, new_x
-        noise_change = problem.reweight(z, x)
-        if noise_change <= settings.noise_tolerance:
-            if normal.small(z_step, settings.step_tolerance):
-                converged, message = True, "steps are small against the uncertainty"
-            elif drop <= settings.cost_tolerance * max(abs(cost), 1.0):
-                converged, message = True, "the cost no longer changes"
+        if problem.reweight(z, x) <= settings.noise_tolerance:
+            message = _verdict(normal, settings, z, full_step, promise, drop, [*past, *history]) or message
+            converged = not message.startswith("stopped")
         if converged:
-            normal = _Normal(problem, z, x, scale)
+            normal = Normal(problem, z, x, scale)
             evaluations += 1
             history.append(Record(iteration + 1, normal.cost, damping, z, evaluations))
             if observe:
@@ -216,121 +212,63 @@ def solve(
     )
 
 
+def _verdict(
+    normal: Normal,
+    settings: Settings,
+    z: np.ndarray,
+    full_step: np.ndarray,
+    promise: float,
+    drop: float,
+    records: Sequence[Record],
+) -> str:
+    """Why the search may end with the step just taken to z, or an empty string."""
+    tolerable = settings.step_tolerance * normal.deviation(records[-1].z)
+    if np.all(np.abs(full_step) <= tolerable) or normal.near(full_step, settings.step_tolerance):
+        return "steps are small against the uncertainty"
+    if drop <= settings.cost_tolerance * max(abs(normal.cost), 1.0):
+        return "the cost no longer changes"
+    if max(promise, drop) <= settings.decrease:
+        return "no step promises to lower the cost"
+    if len(records) >= settings.patience:
+        first = records[-settings.patience]
+        little = first.cost - (normal.cost - drop) <= 10 * settings.decrease
+        if little and np.all(np.abs(z - first.z) <= tolerable):
+            return f"the last {settings.patience} steps changed neither the cost nor the values noticeably"
+    return ""
+
+
+# Heavier dampings of a block's private unknowns, tried where the common one made that block worse; at last they stay.
+_HEAVIER = (0.1, 1.0, 10.0, np.inf)
+
+
+def _private_search(
+    problem: Problem, normal: Normal, z: np.ndarray, x: np.ndarray, new_z: np.ndarray, damping: float
+) -> tuple[np.ndarray, float, int]:
+    """Private unknowns for a trial `new_z`, each block's chosen for itself; the cost there and the evaluations it took.
+
+    Given z the blocks know nothing of one another, so one that overshoots need not hold back all the others.
+    """
+    best_x = problem.retract(x, normal.private_step(new_z - z, damping))
+    best = block_cost(problem.residual(new_z, best_x))
+    tries = 1
+    for heavier in _HEAVIER if normal.gx.shape[-1] else ():
+        worse = ~(best <= normal.block_cost)
+        if not worse.any():
+            break
+        if heavier <= damping:
+            continue
+        change = np.zeros_like(normal.gx) if np.isinf(heavier) else normal.private_step(new_z - z, heavier)
+        other_x = problem.retract(x, change)
+        other = block_cost(problem.residual(new_z, other_x))
+        tries += 1
+        better = worse & (other < np.where(np.isfinite(best), best, np.inf))
+        best_x = np.where(better[:, None], other_x, best_x)
+        best = np.where(better, other, best)
+    prior, _ = problem.prior(new_z)
+    return best_x, float(best.sum() + 0.5 * np.sum(prior**2)) + problem.log_scale(), tries
+
+
 def _cost(problem: Problem, residual: np.ndarray, z: np.ndarray) -> float:
     prior, _ = problem.prior(z)
     with np.errstate(over="ignore", invalid="ignore"):
         return float(0.5 * np.sum(residual**2) + 0.5 * np.sum(prior**2)) + problem.log_scale()
-
-
-class _Normal:
-    """Normal equations at one point, in coordinates divided by `scale`, private unknowns eliminated on demand."""
-
-    def __init__(self, problem: Problem, z: np.ndarray, x: np.ndarray, scale: np.ndarray):
-        r, jz, jx = problem.linearize(z, x)
-        prior, prior_jacobian = problem.prior(z)
-        jz, prior_jacobian = jz * scale, prior_jacobian * scale
-        self.scale = scale
-        self.cost = float(0.5 * np.sum(r**2) + 0.5 * np.sum(prior**2)) + problem.log_scale()
-        self.zz_blocks = np.swapaxes(jz, 1, 2) @ jz
-        self.prior = prior_jacobian.T @ prior_jacobian
-        self.zz = self.zz_blocks.sum(0) + self.prior
-        self.zx = np.swapaxes(jz, 1, 2) @ jx
-        self.xx = np.swapaxes(jx, 1, 2) @ jx
-        self.gb = (np.swapaxes(jz, 1, 2) @ r[..., None])[..., 0]
-        self.prior_gradient = prior_jacobian.T @ prior
-        self.gz = self.gb.sum(0) + self.prior_gradient
-        self.gx = (np.swapaxes(jx, 1, 2) @ r[..., None])[..., 0]
-
-    def _private(self, damping: float) -> np.ndarray:
-        """Damped private blocks (B, k, k); a tiny ridge keeps directions that no residual sees where they are."""
-        diagonal = np.einsum("bii->bi", self.xx)
-        ridge = damping * diagonal + 1e-12 * np.max(diagonal, initial=1e-30) + 1e-30
-        return self.xx + ridge[..., None] * np.eye(self.xx.shape[-1])
-
-    def _schur(self, damping: float) -> tuple[np.ndarray, np.ndarray]:
-        if self.xx.shape[-1] == 0:
-            return self.zz, self.gz
-        solved = np.linalg.solve(
-            self._private(damping), np.concatenate([np.swapaxes(self.zx, 1, 2), self.gx[..., None]], -1)
-        )
-        reduced = self.zx @ solved
-        return self.zz - reduced[..., :-1].sum(0), self.gz - reduced[..., -1].sum(0)
-
-    def step(self, z: np.ndarray, low: np.ndarray, high: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
-        """Step of z within the box (projected active set) and the decrease of the cost that the model predicts."""
-        hessian, gradient = self._schur(damping)
-        damped = hessian + damping * np.diag(
-            np.maximum(np.diag(self.zz), 1e-12 * np.max(np.diag(self.zz), initial=1.0))
-        )
-        room_low, room_high = (low - z) / self.scale, (high - z) / self.scale
-        step, fixed = np.zeros_like(z), np.zeros(len(z), bool)
-        for _ in range(len(z) + 1):
-            free = ~fixed
-            step = np.where(fixed, np.clip(step, room_low, room_high), 0.0)
-            if free.any():
-                rhs = -(gradient[free] + damped[np.ix_(free, fixed)] @ step[fixed])
-                step[free] = np.linalg.lstsq(damped[np.ix_(free, free)], rhs, rcond=None)[0]
-            out = free & ((step < room_low) | (step > room_high))
-            if not out.any():
-                break
-            step = np.clip(step, room_low, room_high)
-            fixed |= out
-        predicted = -float(gradient @ step + 0.5 * step @ hessian @ step)
-        if self.gx.shape[-1]:
-            predicted += 0.5 * float(
-                np.sum(self.gx * np.linalg.solve(self._private(damping), self.gx[..., None])[..., 0])
-            )
-        return step * self.scale, predicted
-
-    def private_step(self, change: np.ndarray, damping: float) -> np.ndarray:
-        """Best private change (B, k) once z moves by `change` (n,)."""
-        if self.xx.shape[-1] == 0:
-            return np.zeros_like(self.gx)
-        pull = self.gx + np.einsum("bnk,n->bk", self.zx, change / self.scale)
-        return -np.linalg.solve(self._private(damping), pull[..., None])[..., 0]
-
-    def small(self, step: np.ndarray, tolerance: float) -> bool:
-        """Whether a step (n,) is below `tolerance` standard deviations, in every coordinate or of what the data see of it.
-
-        Where a prior alone decides, a coordinate has no data to be measured against, and the valley that leads to the prior may
-        be long and bent: there half a standard deviation of the prior, root mean square, is near enough.
-        """
-        hessian, scaled = self.information(), step / self.scale
-        by_prior = float(scaled @ self.prior @ scaled)
-        by_data = float(step @ hessian @ step) - by_prior
-        if by_data <= tolerance**2 and by_prior <= _PRIOR_STEP**2 * np.count_nonzero(np.diag(self.prior)):
-            return True
-        inverse = np.linalg.pinv(hessian * np.outer(self.scale, self.scale), rcond=1e-14, hermitian=True)
-        scores = self.scores() * self.scale
-        scores = scores - scores.mean(0)
-        deviation = np.sqrt(((scores @ inverse) ** 2).sum(0))
-        return bool(np.all(np.abs(step / self.scale) <= tolerance * deviation))
-
-    def active(self, z: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Coordinates that a bound holds, to a millionth of their scale; one that no residual sees is held by nothing."""
-        near, hessian = 1e-6 * self.scale, self._schur(0.0)[0]
-        return ((z <= low + near) | (z >= high - near)) & (np.diag(hessian) > _NO_CURVATURE)
-
-    def stationary(self, z: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
-        """Whether the full Gauss-Newton step would lower the cost by less than a millionth of it."""
-        _, predicted = self.step(z, low, high, 1e-9)
-        return predicted <= 1e-4 * max(abs(self.cost), 1.0)
-
-    def information(self) -> np.ndarray:
-        """Schur complement (n, n) in the units of z."""
-        hessian, _ = self._schur(0.0)
-        return hessian / np.outer(self.scale, self.scale)
-
-    def scores(self) -> np.ndarray:
-        """Gradient of each block (B, n) in the units of z, private unknowns eliminated."""
-        if self.xx.shape[-1] == 0:
-            return self.gb / self.scale
-        pull = np.linalg.solve(self._private(0.0), self.gx[..., None])
-        return (self.gb - (self.zx @ pull)[..., 0]) / self.scale
-
-    def block_information(self) -> np.ndarray:
-        """Each block's share (B, n, n) of the Schur complement in the units of z, prior left out."""
-        blocks = self.zz_blocks
-        if self.xx.shape[-1]:
-            blocks = blocks - self.zx @ np.linalg.solve(self._private(0.0), np.swapaxes(self.zx, 1, 2))
-        return blocks / np.outer(self.scale, self.scale)

@@ -34,6 +34,7 @@ class Checkpoint:
     """The run file of one identification.
 
     state: None for a new run; for a resumed one (z, start states, noise scales, stage, damping) of the last iteration.
+    past: the records of that stage before it, which the search's end depends on.
     outcome: None, or (converged, message) of a resumed run whose search had ended but whose result was not written.
     before: what a resumed run had cost.
     Raises DsoError when a run to resume was begun with another study, model or log, or has finished.
@@ -47,6 +48,7 @@ class Checkpoint:
         self._history: list[tuple[Any, ...]] = []
         self._last: dict[str, Any] = {}
         self.state: tuple[np.ndarray, np.ndarray, np.ndarray, int, float] | None = None
+        self.past: tuple[Record, ...] = ()
         self.outcome: tuple[bool, str] | None = None
         self.before = Spent()
         if resume:
@@ -69,6 +71,7 @@ class Checkpoint:
             self._history = list(zip(*(history[name] for name in _COLUMNS), strict=True))[:-1]
             z, x, sigma = (np.asarray(state[name], float) for name in ("z", "start", "sigma"))
             stage, damping = int(state["stage"]), float(state["damping"])
+            self.past = tuple(Record(int(h[1]), float(h[2]), float(h[3]), h[4]) for h in self._history if h[0] == stage)
             self.before = Spent(float(state["seconds"]), int(state["steps"]), int(state["evaluations"]))
             if tree["status"] != "running":
                 self.outcome = bool(tree["converged"]), str(tree["message"])

@@ -270,7 +270,15 @@ def _search(
         observe = functools.partial(tell, stage, problem, done)
         try:
             solution = gauss_newton.solve(
-                problem, z, x, low=vector.low, high=vector.high, scale=vector.scale, settings=settings, observe=observe
+                problem,
+                z,
+                x,
+                low=vector.low,
+                high=vector.high,
+                scale=vector.scale,
+                settings=settings,
+                observe=observe,
+                past=checkpoint.past if stage == first else (),
             )
         except gauss_newton.StartError:
             raise DsoError(

@@ -224,7 +224,7 @@ def test_a_search_stops_where_only_the_prior_is_left_to_please():
     for tolerance in (0.1, 1e-6):
         solution = gauss_newton.solve(
             problem, np.array([-3.0, -1.8]), noise, low=np.full(2, -10.0), high=np.full(2, 10.0), scale=np.ones(2),
-            settings=gauss_newton.Settings(step_tolerance=tolerance, cost_tolerance=1e-15, iterations=5000),
+            settings=gauss_newton.Settings(step_tolerance=tolerance, cost_tolerance=1e-15, decrease=0.0, iterations=5000),
         )  # fmt: skip
         assert solution.converged
         found.append(solution)
@@ -232,3 +232,47 @@ def test_a_search_stops_where_only_the_prior_is_left_to_please():
     assert coarse.evaluations < 0.5 * fine.evaluations
     seen = [s.z[0] + s.z[1] ** 2 for s in found]
     assert abs(seen[0] - seen[1]) < 0.1 * 1e-4 / np.sqrt(6)  # a tenth of what the data know
+
+
+def test_a_block_that_overshoots_does_not_hold_back_the_others():
+    class Bent(Exponentials):
+        """One block's private unknown enters so bent that its full step lands far beyond; the others are straight."""
+
+        def bend(self, x):
+            return np.concatenate([np.arctan(x[:1] - 2.0) + 2.0, x[1:]])
+
+        def residual(self, z, x):
+            return super().residual(z, self.bend(x))
+
+        def linearize(self, z, x):
+            residual, jz, jx = super().linearize(z, self.bend(x))
+            slope = np.concatenate([1 / (1 + (x[:1] - 2.0) ** 2), np.ones_like(x[1:])])
+            return residual, jz, jx * slope[..., None]
+
+    problem = Bent()
+    problem.a[0] = 1.9
+    problem.y = problem.model(problem.truth, problem.a)
+    start = np.concatenate([[[-1.0]], np.ones_like(problem.a[1:])])
+    bounds = {"low": np.full(2, -10.0), "high": np.full(2, 10.0), "scale": np.ones(2)}
+    found = gauss_newton.solve(problem, np.array([0.4, 0.6]), start, **bounds)
+    assert found.converged
+    np.testing.assert_allclose(found.z, problem.truth, atol=1e-3)
+    assert len(found.history) < 15
+
+
+def test_a_search_ends_when_nothing_noticeable_happens_any_more():
+    class Crawl(Exponentials):
+        """A scatter of a ten thousandth of a nat on top, as finite differences or contacts leave it."""
+
+        def log_scale(self):
+            self.calls = getattr(self, "calls", 0) + 1
+            return -2e-3 * self.calls
+
+    problem = Crawl(blocks=20)
+    bounds = {"low": np.full(2, -10.0), "high": np.full(2, 10.0), "scale": np.ones(2)}
+    found = gauss_newton.solve(problem, np.array([0.4, 0.6]), np.ones_like(problem.a), **bounds)
+    assert found.converged
+    settings = gauss_newton.Settings(decrease=0.0, step_tolerance=0.0)
+    endless = gauss_newton.solve(problem, found.z, found.x, **bounds, settings=settings)
+    assert not endless.converged
+    np.testing.assert_allclose(endless.z, found.z, atol=0.1 * np.min(uncertainty(found, np.ones(2)).std))

@@ -1,0 +1,140 @@
+"""The normal equations of least squares with private unknowns, at one point."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dso_robotics.core.covariance import spread
+
+if TYPE_CHECKING:
+    from dso_robotics.core.gauss_newton import Problem
+
+# Curvature, in coordinates divided by their scale, below which a coordinate has no say in the cost.
+_NO_CURVATURE = 1e-6
+# Curvature added to every coordinate divided by its size: what the data know to a size is delayed by a hundredth.
+_RIDGE = 1e-2
+# How far, in its standard deviations, a search may stop from where a prior alone would put the coordinates.
+_PRIOR_STEP = 0.5
+
+
+def block_cost(residual: np.ndarray) -> np.ndarray:
+    """Half the sum of squares of each block (B,); NaN where it cannot be evaluated."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return 0.5 * np.sum(residual**2, axis=1)
+
+
+class Normal:
+    """Normal equations at one point, in coordinates divided by `scale`, private unknowns eliminated on demand."""
+
+    def __init__(self, problem: "Problem", z: np.ndarray, x: np.ndarray, scale: np.ndarray):
+        r, jz, jx = problem.linearize(z, x)
+        prior, prior_jacobian = problem.prior(z)
+        jz, prior_jacobian = jz * scale, prior_jacobian * scale
+        self.scale = scale
+        self.block_cost = block_cost(r)
+        self.cost = float(0.5 * np.sum(r**2) + 0.5 * np.sum(prior**2)) + problem.log_scale()
+        self.zz_blocks = np.swapaxes(jz, 1, 2) @ jz
+        self.prior = prior_jacobian.T @ prior_jacobian
+        self.zz = self.zz_blocks.sum(0) + self.prior
+        self.zx = np.swapaxes(jz, 1, 2) @ jx
+        self.xx = np.swapaxes(jx, 1, 2) @ jx
+        self.gb = (np.swapaxes(jz, 1, 2) @ r[..., None])[..., 0]
+        self.prior_gradient = prior_jacobian.T @ prior
+        self.gz = self.gb.sum(0) + self.prior_gradient
+        self.gx = (np.swapaxes(jx, 1, 2) @ r[..., None])[..., 0]
+
+    def _private(self, damping: float) -> np.ndarray:
+        """Damped private blocks (B, k, k); a tiny ridge keeps directions that no residual sees where they are."""
+        diagonal = np.einsum("bii->bi", self.xx)
+        ridge = damping * diagonal + 1e-12 * np.max(diagonal, initial=1e-30) + 1e-30
+        return self.xx + ridge[..., None] * np.eye(self.xx.shape[-1])
+
+    def _schur(self, damping: float) -> tuple[np.ndarray, np.ndarray]:
+        if self.xx.shape[-1] == 0:
+            return self.zz, self.gz
+        solved = np.linalg.solve(
+            self._private(damping), np.concatenate([np.swapaxes(self.zx, 1, 2), self.gx[..., None]], -1)
+        )
+        reduced = self.zx @ solved
+        return self.zz - reduced[..., :-1].sum(0), self.gz - reduced[..., -1].sum(0)
+
+    def step(self, z: np.ndarray, low: np.ndarray, high: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
+        """Step of z within the box (projected active set) and the decrease of the cost that the model predicts."""
+        hessian, gradient = self._schur(damping)
+        # A number known to no better than its own size moves slowly: rounding must not send it anywhere.
+        ridge = _RIDGE / np.maximum(1.0, np.abs(z) / self.scale) ** 2
+        damped = hessian + np.diag(damping * np.diag(self.zz) + ridge)
+        room_low, room_high = (low - z) / self.scale, (high - z) / self.scale
+        step, fixed = np.zeros_like(z), np.zeros(len(z), bool)
+        for _ in range(len(z) + 1):
+            free = ~fixed
+            step = np.where(fixed, np.clip(step, room_low, room_high), 0.0)
+            if free.any():
+                rhs = -(gradient[free] + damped[np.ix_(free, fixed)] @ step[fixed])
+                step[free] = np.linalg.solve(damped[np.ix_(free, free)], rhs)
+            out = free & ((step < room_low) | (step > room_high))
+            if not out.any():
+                break
+            step = np.clip(step, room_low, room_high)
+            fixed |= out
+        predicted = -float(gradient @ step + 0.5 * step @ hessian @ step)
+        if self.gx.shape[-1]:
+            predicted += 0.5 * float(
+                np.sum(self.gx * np.linalg.solve(self._private(damping), self.gx[..., None])[..., 0])
+            )
+        return step * self.scale, predicted
+
+    def private_step(self, change: np.ndarray, damping: float) -> np.ndarray:
+        """Best private change (B, k) once z moves by `change` (n,)."""
+        if self.xx.shape[-1] == 0:
+            return np.zeros_like(self.gx)
+        pull = self.gx + np.einsum("bnk,n->bk", self.zx, change / self.scale)
+        return -np.linalg.solve(self._private(damping), pull[..., None])[..., 0]
+
+    def deviation(self, z: np.ndarray) -> np.ndarray:
+        """Standard deviation (n,) of each coordinate about z, as windows disagree on it."""
+        size = np.maximum(self.scale, np.abs(z))
+        unit = np.outer(size, size)
+        scores, shares = self.scores(), self.block_information()
+        arguments = self.information() * unit, (scores - scores.mean(0)) * size, shares * unit
+        prior = self.prior * np.outer(size / self.scale, size / self.scale)
+        covariance = spread(*arguments, prior)
+        if not np.isfinite(covariance).all():
+            covariance = spread(*arguments, prior, method="likelihood")
+        return size * np.sqrt(np.diag(covariance))
+
+    def near(self, step: np.ndarray, tolerance: float) -> bool:
+        """Whether a step (n,) is below `tolerance` standard deviations of what the data see of it, all coordinates together.
+
+        Where a prior alone decides, a coordinate has no data to be measured against, and the valley that leads to the prior may
+        be long and bent: there half a standard deviation of the prior, root mean square, is near enough.
+        """
+        scaled = step / self.scale
+        by_prior = float(scaled @ self.prior @ scaled)
+        by_data = float(step @ self.information() @ step) - by_prior
+        few = _PRIOR_STEP**2 * np.count_nonzero(np.diag(self.prior))
+        return by_data <= tolerance**2 and by_prior <= few
+
+    def active(self, z: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """Coordinates that a bound holds, to a millionth of their scale; one that no residual sees is held by nothing."""
+        near, hessian = 1e-6 * self.scale, self._schur(0.0)[0]
+        return ((z <= low + near) | (z >= high - near)) & (np.diag(hessian) > _NO_CURVATURE)
+
+    def information(self) -> np.ndarray:
+        """Schur complement (n, n) in the units of z."""
+        hessian, _ = self._schur(0.0)
+        return hessian / np.outer(self.scale, self.scale)
+
+    def scores(self) -> np.ndarray:
+        """Gradient of each block (B, n) in the units of z, private unknowns eliminated."""
+        if self.xx.shape[-1] == 0:
+            return self.gb / self.scale
+        pull = np.linalg.solve(self._private(0.0), self.gx[..., None])
+        return (self.gb - (self.zx @ pull)[..., 0]) / self.scale
+
+    def block_information(self) -> np.ndarray:
+        """Each block's share (B, n, n) of the Schur complement in the units of z, prior left out."""
+        blocks = self.zz_blocks
+        if self.xx.shape[-1]:
+            blocks = blocks - self.zx @ np.linalg.solve(self._private(0.0), np.swapaxes(self.zx, 1, 2))
+        return blocks / np.outer(self.scale, self.scale)
