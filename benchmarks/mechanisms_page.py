@@ -50,7 +50,8 @@ The rule was fixed for each recording before any of its held-out errors were loo
   their energy controller assumed is close; ours is closer. Mass and length are the test bench's: the motion shows only the
   ratio of torque to inertia, and `actuator/tau/gain` is what makes the two agree.
 - **Free arms** ([examples/free_swing.py](../examples/free_swing.py)): viscous friction, which is all that the authors fitted,
-  is zero in the answer. Dry friction and drag with the square of the speed (air) replace it, for one arm and for two.
+  is zero in the answer. Dry friction and drag with the square of the speed (air) replace it, for one arm and for two. On the
+  last piece of the two arms (`val4`) both are equally wrong: the recorded velocity it starts from contradicts its angles.
 - **Servo** ([examples/servo.py](../examples/servo.py)):
   {servo}
 """
