@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,13 +80,16 @@ def run(args: argparse.Namespace) -> int:
     write_report = None
     if not args.no_report:  # the figures' library takes as long to import as a small search
         from dso_robotics.report.identify import write_report
-    from rich.console import Console
+    shown: Any = nullcontext()
+    if sys.stderr.isatty():
+        from rich.console import Console
 
-    with Console(stderr=True).status("reading") as status:
+        shown = Console(stderr=True).status("reading")
+    with shown as status:
 
         def tell(news: Progress) -> None:
             line = f"{news.stage}: iteration {news.iteration}, cost {news.cost:,.1f}, {news.seconds:.1f} s"
-            if sys.stderr.isatty():
+            if status is not None:
                 status.update(line)
             else:
                 print(line, file=sys.stderr)

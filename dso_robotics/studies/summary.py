@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from scipy.special import log_ndtr, ndtri_exp
 
 from dso_robotics.core.covariance import BLOCKS_PER_COORDINATE, Uncertainty, describe
 from dso_robotics.core.gauss_newton import Solution
@@ -80,6 +79,8 @@ def _plain_interval(
 
 def _beyond_bound(centre: float, deviation: float) -> float:
     """How far from a bound at 0 a normal variable of `centre` below 0 is in 95% of the cases in which it is above 0."""
+    from scipy.special import log_ndtr, ndtri_exp  # a quarter of the start-up time, and most searches end at no bound
+
     x = max(centre / deviation, -35.0) if deviation > 0 else 0.0
     # In logarithms: the probability of being above the bound is 1e-268 at the end of the range.
     return float(deviation * (x - ndtri_exp(np.log(0.05) + log_ndtr(x))))
