@@ -65,7 +65,7 @@ def worker(
         return [sys.executable, str(HERE / "identify_dso.py"), str(data), str(out), first, last, json.dumps(settings)]
     flags = [f"--free={path}" for path in settings["free"]]
     for key, value in settings["study"].items():
-        flags.append(f"--{key.replace('_', '-')}={value}")
+        flags.append(f"--{key.replace('_', '-')}" + ("" if value is True else f"={value}"))
     run = [
         sys.executable,
         "-m",
@@ -92,13 +92,13 @@ def measure(command: list[str], log: pathlib.Path) -> dict:
     return {"wall": seconds, "peak": usage.ru_maxrss / 1024}
 
 
-def timed(name: str, work: pathlib.Path, peer: str) -> dict[str, dict]:
+def timed(name: str, chosen: dict[str, dict], work: pathlib.Path, peer: str) -> dict[str, dict]:
     """Whole processes on the first draw: {tool: wall, wall with report, peak memory of both}."""
     data, found = work / name, {}
     for report in (False, True):
         runs: dict[str, list[dict]] = {}
         for turn in range(3):
-            for tool, settings in tools(name).items():
+            for tool, settings in chosen.items():
                 if (report and tool == "no tool") or (turn and runs[tool][0]["wall"] > LONG) or "," in tool:
                     continue
                 if report and tool != "dso" and found[tool]["wall"] > VERY_LONG:
@@ -113,11 +113,11 @@ def timed(name: str, work: pathlib.Path, peer: str) -> dict[str, dict]:
     return found
 
 
-def drawn(name: str, work: pathlib.Path, peer: str, limit: int | None) -> dict[str, dict]:
+def drawn(name: str, chosen: dict[str, dict], work: pathlib.Path, peer: str, limit: int | None) -> dict[str, dict]:
     """All noise draws of every tool: errors, coverage, hold-out."""
     data, found = work / name, {}
     count = json.loads((data / "problem.json").read_text())["draws"]
-    for tool, settings in tools(name).items():
+    for tool, settings in chosen.items():
         out = data / "draws" / tool.replace(" ", "_")
         timed_out = data / "time" / tool.replace(" ", "_")
         if count == 1 and timed_out.exists():
@@ -160,36 +160,41 @@ def main() -> None:
     parser.add_argument(
         "--work", default=ROOT / ".cache" / "identify", type=pathlib.Path, help="folder for logs and results"
     )
+    parser.add_argument("--tool", nargs="+", help="only these, such as dso or 'no tool'")
     parser.add_argument("--draws", type=int, help="at most so many noise draws")
     args = parser.parse_args()
     peer = environment(args.peer_python) if {"time", "draws"} & set(args.phase) else ""
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"problems": {}}
-    results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     for name in args.only:
         if "record" in args.phase:
             if name == problems.REAL:
                 problems.write_real(args.work / name)
             else:
                 problems.write(next(p for p in problems.PROBLEMS if p.name == name), args.work / name)
-        here = results["problems"].setdefault(name, {})
+        chosen = {tool: how for tool, how in tools(name).items() if args.tool is None or tool in args.tool}
+        measured: list[dict] = []
         if "time" in args.phase:
-            merge(here, timed(name, args.work, peer))
+            measured.append(timed(name, chosen, args.work, peer))
         if "draws" in args.phase:
-            merge(here, drawn(name, args.work, peer, args.draws))
-        for tool in [tool for tool in here if tool not in tools(name)]:
-            del here[tool]
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            measured.append(drawn(name, chosen, args.work, peer, args.draws))
+        here = keep(name, measured)
         print(name, *(f"  {tool}: {score.line(row)}" for tool, row in here.items()), sep="\n", flush=True)
     if "page" in args.phase:
         import identify_page
 
-        identify_page.write(results, ROOT)
+        identify_page.write(json.loads(RESULTS.read_text()), ROOT)
 
 
-def merge(into: dict, new: dict[str, dict]) -> None:
-    """Add measurements by tool."""
-    for tool, row in new.items():
-        into.setdefault(tool, {}).update(row)
+def keep(name: str, measured: list[dict[str, dict]]) -> dict[str, dict]:
+    """Add measurements to results/identify.json; returns all there is of the problem."""
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"problems": {}}
+    results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    here = results["problems"].setdefault(name, {})
+    for rows in measured:
+        for tool, row in rows.items():
+            here.setdefault(tool, {}).update(row)
+    results["problems"][name] = {tool: here[tool] for tool in tools(name) if tool in here}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    return results["problems"][name]
 
 
 if __name__ == "__main__":

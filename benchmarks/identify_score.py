@@ -12,6 +12,8 @@ from mujoco import rollout
 from dso_robotics.data.log import read_log
 from dso_robotics.data.match import sensor_channels
 
+_MECHANICS = ("body_mass", "body_ipos", "body_inertia", "body_iquat", "dof_damping", "dof_frictionloss", "dof_armature")
+_MECHANICS += ("jnt_stiffness", "actuator_gear", "geom_friction")
 _WINDOW = 250  # steps of 2 ms of the real arm's score, half of them shared with the next window
 
 
@@ -50,8 +52,17 @@ def torque_errors(truth: mujoco.MjModel, fitted: mujoco.MjModel) -> np.ndarray:
     return np.sqrt((off**2).mean(0) / (needed**2).mean(0))
 
 
+def dynamics(model: mujoco.MjModel, fitted: mujoco.MjModel) -> mujoco.MjModel:
+    """`model`, sensors and all, with the mechanics of `fitted`: a model that carries sensor delays would show them."""
+    for name in _MECHANICS:
+        getattr(model, name)[:] = getattr(fitted, name)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
+
+
 def free_running(problem: problems.Problem, fitted: mujoco.MjModel) -> float:
     """Error of a run nobody fitted, simulated from its true start: mean over channels of RMSE over spread, in percent."""
+    fitted = dynamics(problems.truth_model(problem), fitted)
     qpos, qvel, ctrl, clean = problems.hold_out(problem)
     seen = np.array([channel.startswith(problem.scored) for channel in sensor_channels(fitted)])
     off = problems.simulate(fitted, qpos, qvel, ctrl) - clean
