@@ -24,6 +24,7 @@ class Uncertainty:
     correlation: (n, n) in [-1, 1].
     method: "jackknife" when the estimate's changes without each block were used (right also when residuals are correlated
       in time or the model is not exact), "likelihood" when only the noise scales were.
+    data: (n, n) as covariance, with what only the prior settles left open.
     unseen: (m, n) directions, in coordinates divided by their size, that span what the data alone know worse than `vague`.
     blocks: how many there were; fewer than BLOCKS_PER_COORDINATE for each free coordinate leave only the likelihood.
     """
@@ -32,6 +33,7 @@ class Uncertainty:
     centre: np.ndarray
     correlation: np.ndarray
     method: str
+    data: np.ndarray
     unseen: np.ndarray
     blocks: int
 
@@ -85,8 +87,9 @@ def uncertainty(solution: "Solution", scale: np.ndarray, *, vague: float = 1.0) 
         correlation = scaled / np.outer(deviation, deviation)
     correlation = np.where(np.isfinite(correlation), np.clip(correlation, -1, 1), 0.0)
     np.fill_diagonal(correlation, 1.0)
-    unseen = _unseen(scaled[inner], (hessian - prior)[inner], free, n, vague)
-    return Uncertainty(scaled * unit, centre, correlation, method, unseen, blocks)
+    data = scaled + _open_ended(hessian - prior, vague)
+    unseen = _unseen(scaled[inner] + _open_ended((hessian - prior)[inner], vague), free, n, vague)
+    return Uncertainty(scaled * unit, centre, correlation, method, data * unit, unseen, blocks)
 
 
 def spread(
@@ -120,12 +123,16 @@ def spread(
     return moves.T @ moves + part @ prior @ part + floor
 
 
-def _unseen(covariance: np.ndarray, data: np.ndarray, free: np.ndarray, n: int, vague: float) -> np.ndarray:
-    """Directions (m, n) vague in `covariance`, or in what the Hessian of the data alone leaves open."""
+def _open_ended(data: np.ndarray, vague: float) -> np.ndarray:
+    """Inverse (n, n) of a Hessian of the data alone in the directions that it leaves open."""
     values, vectors = np.linalg.eigh((data + data.T) / 2)
-    blind = vectors[:, values <= vague**-2]
-    open_ended = (blind / np.maximum(values[values <= vague**-2], 1 / NOWHERE)) @ blind.T
-    values, vectors = np.linalg.eigh(covariance + open_ended)
+    blind = values <= vague**-2
+    return (vectors[:, blind] / np.maximum(values[blind], 1 / NOWHERE)) @ vectors[:, blind].T
+
+
+def _unseen(covariance: np.ndarray, free: np.ndarray, n: int, vague: float) -> np.ndarray:
+    """Directions (m, n) that `covariance` of the free coordinates leaves vague."""
+    values, vectors = np.linalg.eigh(covariance)
     chosen = vectors[:, np.sqrt(np.maximum(values, 0.0)) > vague].T[::-1]
     directions = np.zeros((len(chosen), n))
     directions[:, free] = _sparse(chosen)

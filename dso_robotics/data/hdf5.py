@@ -165,6 +165,8 @@ def _texts(dataset: h5py.Dataset, key: str, where: str, *, required: bool) -> tu
             raise DsoError(f"{where}: has no attribute {key!r}; give the {count} name(s) of its channels.")
         return ("",) * count
     shape = dataset.attrs.get_id(key).shape
+    if shape is None:
+        raise DsoError(f"{where}: the attribute {key!r} is empty; give the {count} name(s) or unit(s) of its channels.")
     if shape not in ((count,), ()) or (shape == () and count != 1):
         found = shape[0] if len(shape) == 1 else 1
         raise DsoError(

@@ -103,6 +103,11 @@ def _tie(parts: list[Parameter], declaration: Declaration) -> Parameter:
             f"{declaration.path}: only plain numbers of the same unit can be tied; these have "
             f"{', '.join(sorted({p.units[0] for p in parts}))}."
         )
+    if parts[0].units[0] == "1" and len({tuple(slot.field for slot in p.slots) for p in parts}) > 1:
+        raise DsoError(
+            f"{declaration.path}: these are pure numbers of different things, such as a ratio and a coefficient of "
+            "friction; tie only numbers of one kind."
+        )
     slots = tuple(slot for p in parts for slot in p.slots)
     path = "+".join(p.path for p in parts)
     return dataclasses.replace(parts[0], path=path, labels=(path,), slots=slots)

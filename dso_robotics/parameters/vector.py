@@ -280,6 +280,8 @@ def pack(declarations: Iterable[Declaration], robot: Robot, rollouts: Sequence[s
         for place in _places(p):
             for other in owners.setdefault(place, []):
                 if "" in (p.rollout, other.rollout) or p.rollout == other.rollout:
+                    if p.path == other.path:
+                        raise DsoError(f"{p.path}: frees the same number twice; keep one of the two declarations.")
                     raise DsoError(
                         f"{p.path}: frees the same number of the model as {other.path}; keep one of the two declarations."
                     )

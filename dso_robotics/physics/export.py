@@ -175,7 +175,7 @@ def _set_inertials(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str,
 def _absolute_folders(root: ET.Element, spec: mujoco.MjSpec) -> None:
     """Meshes and textures are found from wherever the new file is saved."""
     compiler = root.find("compiler")
-    if compiler is not None and root.find("asset") is not None:
+    if compiler is not None and any(e.get("file") for asset in root.iter("asset") for e in asset.iter()):
         for folder in ("meshdir", "texturedir"):
             if getattr(spec, folder):
                 compiler.set(folder, getattr(spec, folder))

@@ -132,7 +132,7 @@ def _explain(path: pathlib.Path, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if "XML parse error" in reason or "Schema violation" in reason or "root element" in reason.lower():
         cure = "Mend the XML at the line named, or give an MJCF or URDF file."
-    elif "open file" in reason or "resource" in reason:
+    elif "open file" in reason or "opening file" in reason or "resource" in reason:
         cure = f"File names in the model are looked up from {path.parent.resolve()} and its meshdir or texturedir."
     else:
         cure = "MuJoCo's own compiler refuses the model; `python -m mujoco.viewer --mjcf FILE` shows the same."

@@ -23,6 +23,8 @@ from dso_robotics.report.trace import PART_NAMES, Trace, TraceSheet, read_traces
 # Correlations from here on are listed; the study warns of the worst of them.
 _STRONG = 0.9
 _MOST_PAIRS = 10
+# Rows of axes over all runs together: each takes matplotlib some 40 ms.
+_MOST_ROWS = 96
 _FIGURES = "figures"
 _OURS = ("trace-*.png", "residuals-*.png")
 
@@ -86,15 +88,19 @@ class _Page:
         }
         self.residuals = {p: draw_residuals(mine, self.units, self.whiteness[p]) for p, mine in self.parts.items()}
         sheet = TraceSheet(self.units)
-        self.traces: dict[str, list[tuple[Trace, Picture]]] = {
-            part: [(trace, sheet.draw(trace, i)) for i, trace in enumerate(mine)] for part, mine in self.parts.items()
-        }
+        most = max(3, _MOST_ROWS // max(1, len(self.units) * len(self.parts)))
+        self.traces: dict[str, list[tuple[Trace, Picture | None]]] = {}
+        for part, mine in self.parts.items():
+            shown = _chosen(mine, most)
+            self.traces[part] = [(t, sheet.draw(t, i) if i in shown else None) for i, t in enumerate(mine)]
+        undrawn = [t for mine in self.traces.values() for t, picture in mine if picture is None]
+        self.left_out = len(undrawn)
 
     @property
     def pictures(self) -> list[Picture]:
         """Every figure of the page."""
         drawn = [picture for picture in self.figures.values() if picture]
-        return [*drawn, *self.residuals.values(), *(picture for mine in self.traces.values() for _, picture in mine)]
+        return [*drawn, *self.residuals.values(), *(p for mine in self.traces.values() for _, p in mine if p)]
 
     @property
     def model(self) -> str:
@@ -185,6 +191,16 @@ class _Page:
         for path in sorted((self._study["model"], *self._study["logs"]), key=len, reverse=True):
             text = text.replace(path, _file(path))
         return text
+
+
+def _chosen(traces: Sequence[Trace], most: int) -> set[int]:
+    """Indices of the traces to draw: all of a few, else some from the best over the median to the worst."""
+    if len(traces) <= most:
+        return set(range(len(traces)))
+    errors = np.array([t.rmse for t in traces])
+    spread = np.nanmean(np.where(np.isfinite(errors), errors, np.nan), 0)
+    order = np.argsort(np.nansum(errors / np.where(spread > 0, spread, np.inf), 1))
+    return {int(order[i]) for i in np.round(np.linspace(0, len(order) - 1, most)).astype(int)}
 
 
 def _file(path: str) -> str:

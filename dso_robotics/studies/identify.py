@@ -158,7 +158,9 @@ def _identify(
     left_open = summaries.unseen(vector, table, spread)
     found = summaries.warnings(vector, solution, spread, evaluations, left_open)
     table |= estimated(asked, vector, problem, solution, spread, begun)
-    warnings = [*channels.warnings, *problems(log), *windows.doubts(), *found]
+    # Channels without a unit are named one by one, with the unit they are taken to be in.
+    suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
+    warnings = [*channels.warnings, *suspicious, *windows.doubts(), *found]
     summary = {
         "command": "identify",
         "version": __version__,

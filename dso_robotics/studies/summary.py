@@ -47,7 +47,7 @@ def parameters(vector: ParameterVector, solution: Solution, spread: Uncertainty)
                 p, z, spread.centre[here], np.sqrt(np.diag(covariance)), prior[here], active
             )
         else:
-            low, high, determined = _drawn_interval(p, z, covariance, prior[here])
+            low, high, determined = _drawn_interval(p, z, covariance, prior[here], spread.data[here, here])
             active = np.full(len(p.labels), bool(active.any()))
         for i, label in enumerate(p.labels):
             table[label] = {
@@ -86,8 +86,11 @@ def _beyond_bound(centre: float, deviation: float) -> float:
     return float(deviation * (x - ndtri_exp(np.log(0.05) + log_ndtr(x))))
 
 
-def _drawn_interval(p: Parameter, z: np.ndarray, covariance: np.ndarray, prior: np.ndarray) -> Interval:
-    """As `_plain_interval`, for numbers that are no coordinates themselves."""
+def _drawn_interval(
+    p: Parameter, z: np.ndarray, covariance: np.ndarray, prior: np.ndarray, data: np.ndarray
+) -> Interval:
+    """As `_plain_interval`, for numbers that are no coordinates themselves: determined when the data alone know them better
+    than the prior alone."""
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     normal = np.random.default_rng(0).normal(size=(_DRAWS // 2, len(z)))
     change = np.concatenate([normal, -normal]) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
@@ -95,7 +98,10 @@ def _drawn_interval(p: Parameter, z: np.ndarray, covariance: np.ndarray, prior: 
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     h = 1e-6 * p.scale
     jacobian = np.stack([(p.report(z + d) - p.report(z - d)) / (2 * d.sum()) for d in np.diag(h)], -1)
-    known = np.einsum("ik,kl,il->i", jacobian, covariance, jacobian)
+    # Ten priors wide is as good as open; infinitely wide would count against numbers that it hardly touches.
+    spreads, axes = np.linalg.eigh((data + data.T) / 2)
+    reached = (jacobian @ axes) ** 2
+    known = reached @ np.clip(spreads, 0.0, 100 * prior.max() ** 2)
     guessed = np.einsum("ik,k,ik->i", jacobian, prior**2, jacobian)
     return np.minimum(low, value), np.maximum(high, value), np.sqrt(known) < _NEWS * np.sqrt(guessed)
 
@@ -125,8 +131,8 @@ def unseen(vector: ParameterVector, table: dict[str, Any], spread: Uncertainty) 
         left = [label[len(p.path) + 1 : -1] for label in p.labels if not table[label]["determined"]]
         if p.factor is not None and left:
             found[f"{', '.join(left)} of {p.path}"] = (
-                "their intervals are those of the weak prior, a factor e about the model's body. Free body/*/mass or "
-                "body/*/ipos alone, or record motions about other axes."
+                "at most combinations of them. Their values and intervals rest on the weak prior, a factor e about the "
+                "model's body. Free body/*/mass or body/*/ipos alone, or record motions about other axes."
             )
     return found
 

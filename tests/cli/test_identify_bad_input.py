@@ -225,6 +225,29 @@ def test_time_steps_that_cannot_be_simulated(files, capfd, timestep):
     expect(capfd, files, ["odd.xml" if timestep != "1e-7" else "pendulum.h5", "timestep"], model="odd.xml")
 
 
+def test_a_missing_mesh_is_looked_for_where_it_is_said(files, capfd):
+    mesh = '<compiler meshdir="parts"/><asset><mesh name="m" file="arm.stl"/></asset><worldbody>'
+    (files / "mesh.xml").write_text((files / "pendulum.xml").read_text().replace("<worldbody>", mesh))
+    expect(capfd, files, ["mesh.xml", "arm.stl", str(files), "meshdir"], model="mesh.xml")
+
+
+def test_numbers_of_different_things_are_not_tied_and_none_is_freed_twice(files, capfd):
+    text = (files / "pendulum.xml").read_text()
+    text = text.replace("<inertial", '<geom name="bob" size="0.01"/><inertial')
+    (files / "geom.xml").write_text(text)
+    options = ("--free=actuator/motor/gear+geom/bob/friction[0]",)
+    expect(
+        capfd, files, ["actuator/motor/gear+geom/bob/friction", "different things"], model="geom.xml", options=options
+    )
+    expect(capfd, files, ["joint/hinge/damping: frees the same number twice"], options=(FREE, FREE))
+
+
+def test_empty_names_of_channels(files, capfd):
+    with h5py.File(files / "pendulum.h5", "r+") as file:
+        file["rollouts/run1/sensordata"].attrs["names"] = h5py.Empty("f")
+    expect(capfd, files, ["pendulum.h5", "run1", "'names' is empty"])
+
+
 def test_names_cannot_command_the_terminal(files, capfd):
     with h5py.File(files / "pendulum.h5", "r+") as file:
         for name in file["rollouts"]:

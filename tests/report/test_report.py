@@ -303,3 +303,23 @@ def test_numbers_in_words():
     assert [percent(v) for v in (7.96, 56.4, 3871.0, 0.0, 1e300)] == ["8.0%", "56%", "3900%", "0%", "–"]
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(list("abcdefg")) == "a, b, c, d and 3 more"
+
+
+def test_of_many_runs_only_some_are_drawn_and_the_page_says_so(tmp_path):
+    rng = np.random.default_rng(1)
+    runs = {f"run{i}": trace(rng) for i in range(60)}
+    for i, run in enumerate(runs.values()):
+        run["predicted"] += 0.01 * i
+    content = tree(traces={})
+    summary = json.loads(content["summary"])
+    summary["windows"]["rollouts"] = {"train": list(runs)}
+    write_run(
+        tmp_path / "run.h5", content | {"summary": json.dumps(summary), "traces": {"train": runs}}, STUDY, "<mujoco/>"
+    )
+    text = write_report(tmp_path).read_text("utf-8")
+    drawn = sorted(p.name for p in (tmp_path / "figures").glob("trace-*.png"))
+    assert len(drawn) == 48
+    assert drawn[0].endswith("run0.png")
+    assert drawn[-1].endswith("run59.png")
+    assert "12 runs between the best and the worst" in text
+    assert text.count("Not drawn.") == 12

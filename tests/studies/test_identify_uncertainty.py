@@ -50,6 +50,9 @@ def test_a_planar_motion_leaves_most_of_a_body_open_and_every_interval_possible(
     assert table["com_y"]["high95"] - table["com_y"]["low95"] == pytest.approx(2 * 1.96 * np.sqrt(0.0005), rel=0.1)
     assert not table["com_y"]["determined"]
     assert not table["Ixy"]["determined"]
+    # A pendulum shows mass times distance and one moment about its hinge, never the mass alone.
+    assert not table["mass"]["determined"]
+    assert table["com_x"]["determined"]
     assert any(
         "do not determine" in w and "com_y" in w and "of body/pole/inertia" in w for w in found.summary["warnings"]
     )
