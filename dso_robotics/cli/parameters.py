@@ -17,7 +17,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    from dso_robotics.parameters.path import every
+    from dso_robotics.parameters.path import escape, every
     from dso_robotics.physics.model import load
 
     robot = load(args.model)
@@ -27,7 +27,9 @@ def run(args: argparse.Namespace) -> int:
         rows.append((target.path, f"{target.nominal(robot):.6g}", unit, target.family.text))
     for i, name in enumerate(robot.names("body")):
         if name and robot.mj.body_mass[i] > 0:
-            rows.append((f"body/{name}/inertia", "10 numbers", "", "mass, centre of mass and full inertia together"))
+            rows.append(
+                (f"body/{escape(name)}/inertia", "10 numbers", "", "mass, centre of mass and full inertia together")
+            )
     if not rows:
         print(
             f"{args.model}: nothing can be freed; only named joints, bodies, geoms, actuators and sensors have paths."

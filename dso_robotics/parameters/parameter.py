@@ -8,7 +8,7 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.families import PSEUDO_INERTIA, Slot
-from dso_robotics.parameters.path import Declaration, Target, recordings, resolve
+from dso_robotics.parameters.path import Declaration, Target, recordings, resolve, tied
 from dso_robotics.physics import inertia
 from dso_robotics.physics.model import Robot
 
@@ -80,12 +80,14 @@ def declare(declaration: Declaration, robot: Robot, rollouts: Sequence[str] = ()
     """
     names, path = recordings(declaration.path, rollouts)
     shared = dataclasses.replace(declaration, path=path)
-    tied = [t for part in path.split("+") for t in resolve(part.strip(), robot)]
-    if "+" in path:
-        found = (_tie([_number(t, shared, robot, alone=False) for t in tied], shared),)
+    parts = tied(path)
+    targets = [t for part in parts for t in resolve(part, robot)]
+    if len(parts) > 1:
+        found = (_tie([_number(t, shared, robot, alone=False) for t in targets], shared),)
     else:
         found = tuple(
-            _full_inertia(t, shared, robot) if t.family is PSEUDO_INERTIA else _number(t, shared, robot) for t in tied
+            _full_inertia(t, shared, robot) if t.family is PSEUDO_INERTIA else _number(t, shared, robot)
+            for t in targets
         )
     return tuple(_of_recording(p, name) for name in names for p in found) if names else found
 

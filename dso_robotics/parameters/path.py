@@ -1,7 +1,9 @@
-"""Parameter paths: KIND/NAME/FIELD[INDEX], as MJCF names things, with `*` and `?` in NAME."""
+"""Parameter paths: KIND/NAME/FIELD[INDEX], as MJCF names things, with `*` and `?` in NAME.
+
+A name that itself holds one of `*`, `?`, `=`, `@`, `+` or a backslash is written with a backslash before it.
+"""
 
 import dataclasses
-import fnmatch
 import math
 import re
 from collections.abc import Sequence
@@ -53,7 +55,8 @@ def parse(text: str) -> Declaration:
     Raises:
       DsoError: the text does not have that form, or a number in it is not one.
     """
-    match = re.match(rf"^(?P<path>[^=@]+)(=(?P<init>{_NUMBER}))?(@(?P<low>{_NUMBER})?:(?P<high>{_NUMBER})?)?$", text)
+    numbered = rf"(=(?P<init>{_NUMBER}))?(@(?P<low>{_NUMBER})?:(?P<high>{_NUMBER})?)?$"
+    match = re.match(r"^(?P<path>(?:\\.|[^=@\\])+)" + numbered, text)
     if match is None:
         raise DsoError(
             f"--free {text}: cannot read this. Write PATH[=INIT][@LOW:HIGH], for example joint/elbow/damping=0.1@0:2."
@@ -70,6 +73,23 @@ def parse(text: str) -> Declaration:
     return Declaration(match["path"].strip(), numbers["init"], numbers["low"], numbers["high"])
 
 
+def escape(name: str) -> str:
+    """`name` as a path spells it: what would mean something else has a backslash before it."""
+    return re.sub(r"([\\*?=@+])", r"\\\1", name)
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether `pattern`, with `*` for any text, `?` for any character and escapes, is `name`; brackets mean themselves."""
+    wild = {"*": ".*", "?": "."}
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    return re.fullmatch("".join(wild.get(p) or re.escape(p[-1]) for p in parts), name, re.DOTALL) is not None
+
+
+def tied(path: str) -> list[str]:
+    """The paths that `+` ties."""
+    return [part.strip() for part in re.split(r"(?<!\\)\+", path)]
+
+
 def recordings(path: str, rollouts: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """The recordings that `log/NAME/PATH` names and PATH; no recordings and `path` itself when it is shared by all.
 
@@ -79,7 +99,7 @@ def recordings(path: str, rollouts: Sequence[str]) -> tuple[tuple[str, ...], str
     match = _LOG.match(path)
     if match is None:
         return (), path
-    found = tuple(name for name in rollouts if fnmatch.fnmatchcase(name, match["name"]))
+    found = tuple(name for name in rollouts if matches(name, match["name"]))
     if not found:
         hint = f"the recordings to fit are {nearest(match['name'], rollouts, 8)}" if rollouts else "there is no log"
         raise DsoError(f"{path}: no recording is called '{match['name']}'; {hint}.")
@@ -108,8 +128,8 @@ def resolve(path: str, robot: Robot) -> tuple[Target, ...]:
     if family is None:
         raise DsoError(_unknown_field(path, kind, field))
     index = None if match["index"] is None else int(match["index"])
-    wildcard = "*" in name or "?" in name
-    found = [i for i, n in enumerate(robot.names(kind)) if n and fnmatch.fnmatchcase(n, name)]
+    wildcard = re.search(r"(?<!\\)[*?]", name) is not None
+    found = [i for i, n in enumerate(robot.names(kind)) if n and matches(n, name)]
     if not found:
         known = [n for n in robot.names(kind) if n]
         hint = f"the {kind} names are {nearest(name, known, 8)}" if known else f"the model has no named {kind}"
@@ -141,7 +161,8 @@ def every(robot: Robot) -> tuple[Target, ...]:
 
 def _spell(family: Family, robot: Robot, index: int, component: int) -> str:
     several = family.components(robot.mj, index) > 1 or family.field == "gear"
-    return f"{family.kind}/{robot.names(family.kind)[index]}/{family.field}{f'[{component}]' if several else ''}"
+    name = escape(robot.names(family.kind)[index])
+    return f"{family.kind}/{name}/{family.field}{f'[{component}]' if several else ''}"
 
 
 def _unknown_field(path: str, kind: str, field: str) -> str:

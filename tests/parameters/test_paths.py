@@ -5,6 +5,7 @@ import pytest
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.families import FAMILIES
+from dso_robotics.parameters.parameter import declare
 from dso_robotics.parameters.path import every, parse, resolve
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.model import load
@@ -90,3 +91,21 @@ def test_a_tie_writes_one_number_to_every_place(arm):
     vector = pack([parse("joint/shoulder/damping+joint/elbow/damping=0.3")], arm)
     assert vector.size == 1
     np.testing.assert_array_equal(vector.fields(np.array([0.7]))["dof_damping"], [0.7, 0.7])
+
+
+def test_every_listed_path_can_be_freed_whatever_the_names(tmp_path):
+    names = ("a[0]", "b=1", "c@2", "d+e", "f*", "g?", "h\\i", "[j]k", "l m")
+    bodies = "".join(
+        f'<body name="{n}" pos="{i} 0 0"><joint name="{n}" damping="{i + 1}"/><geom name="{n}" size="0.1"/></body>'
+        for i, n in enumerate(names)
+    )
+    (tmp_path / "odd.xml").write_text(f"<mujoco><worldbody>{bodies}</worldbody></mujoco>")
+    robot = load(tmp_path / "odd.xml")
+    for target in every(robot):
+        (found,) = resolve(parse(f"{target.path}=0.5@0:9").path, robot)
+        assert found == target
+    assert [t.nominal(robot) for t in resolve("joint/f*/damping", robot)] == [5.0]
+    assert len(resolve("joint/?*/damping", robot)) == len(names)
+    both = declare(parse(r"joint/d\+e/damping+joint/b\=1/damping=3"), robot)
+    assert [len(p.slots) for p in both] == [2]
+    assert both[0].initial[0] == 3.0
