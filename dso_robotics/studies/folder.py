@@ -99,14 +99,15 @@ def write_text(path: Path, text: str) -> None:
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Write summary.json, the last file of a run; numbers that are not finite become null, which JSON has and NaN is not."""
-    write_text(folder / SUMMARY, json.dumps(_finite(summary), indent=1) + "\n")
+    write_text(folder / SUMMARY, json.dumps(finite(summary), indent=1) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """`value` with null for every number that is not finite."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

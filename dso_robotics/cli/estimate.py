@@ -1,0 +1,69 @@
+"""`dso estimate`: a state estimator learned from logs."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from dso_robotics.errors import DsoError
+
+if TYPE_CHECKING:
+    from dso_robotics.studies.estimate import Progress
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `dso estimate STUDY.toml --out DIR`."""
+    parser = subparsers.add_parser(
+        "estimate",
+        help="learn a state estimator from recorded logs",
+        description=(
+            "Learn a state estimator: MuJoCo predicts, a corrector moves the prediction by what the sensors read beyond it. "
+            "Corrector, sensor biases and scales, noise and physics are chosen together, such that each measurement is "
+            "predicted as well as can be from those before it; no ground truth is needed. DIR receives summary.json, "
+            "report.html, model.xml and run.h5; `dso_robotics.robot.estimator.Estimator.load(DIR)` runs it."
+        ),
+        epilog=(
+            'STUDY.toml: model = "arm.xml", logs = ["arm.h5"], hold_out = "03", corrector = "gain" (or "linear", "mlp", '
+            '"recurrent"), free = ["joint/*/damping"], window = 1.0. docs/estimators.md explains every key.'
+        ),
+    )
+    parser.add_argument("study", metavar="STUDY.toml", help="model, logs and what to learn")
+    parser.add_argument("--out", metavar="DIR", help="folder for the result")
+    parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
+    parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Learn and print what it is worth."""
+    from dso_robotics.cli import plain
+    from dso_robotics.cli.jax_setup import prepare_jax
+    from dso_robotics.cli.mujoco_setup import silence_mujoco
+    from dso_robotics.studies.estimate import estimate
+    from dso_robotics.studies.estimate_study import read_estimate_study
+
+    if not args.out:
+        raise DsoError("no folder was given for the result; name one with --out DIR.")
+    study = read_estimate_study(args.study)
+    prepare_jax()
+    silence_mujoco()
+    if not args.no_report:
+        from dso_robotics.report.estimate import write_report
+    else:
+        write_report = None
+
+    def tell(news: "Progress") -> None:
+        print(f"{news.stage}: iteration {news.iteration}, cost {news.cost:,.1f}, {news.seconds:.1f} s", file=sys.stderr)
+
+    summary = estimate(study, args.out, force=args.force, report=write_report, progress=tell)
+    for part, fit in summary["fit"].items():
+        for name, entry in fit.items():
+            print(
+                plain(
+                    f"{part:9} {name:24} one step ahead: rms {entry['rmse']:.4g} {entry['unit']}, "
+                    f"{entry['covered_percent']:.1f}% within 1.96 predicted standard deviations"
+                )
+            )
+    for text in summary["warnings"]:
+        print(plain(f"warning: {text}"))
+    print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
+    return 0

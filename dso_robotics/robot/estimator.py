@@ -1,0 +1,276 @@
+"""The estimator at run time: C MuJoCo and NumPy, nothing compiled, no JAX.
+
+>>> estimator = Estimator.load("result")                      # doctest: +SKIP
+>>> estimator.reset(qpos=[0.0])                               # doctest: +SKIP
+>>> state = estimator.update(ctrl, measurement, dt=0.002)     # doctest: +SKIP
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dso_robotics.data.match import actuator_names
+from dso_robotics.data.run_file import read_run
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.model import load, nearest
+from dso_robotics.robot.corrector import Corrector, make_corrector
+from dso_robotics.robot.estimator_space import Space
+from dso_robotics.robot.estimator_vector import Scales
+
+# A time step may be this fraction of the model's beside a whole number of them.
+_OFF_STEP = 0.01
+# MuJoCo takes larger numbers for a simulation that blew up, and larger controls for none.
+_LARGEST = 1e10
+_JOINTPOS, _JOINTVEL = int(mujoco.mjtSensor.mjSENS_JOINTPOS), int(mujoco.mjtSensor.mjSENS_JOINTVEL)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """The state after an update.
+
+    qpos [m, rad, unit quaternions], qvel [m/s, rad/s], act: the estimate; predicted: (ny,) readings expected before the
+    measurement; innovation: (ny,) measurement minus that, NaN where missing; std: (ny,) how far innovations are off, one
+    standard deviation, as learned; covariance: (2*nv, 2*nv) of the state's error in the tangent space, None unless the
+    training log held the state.
+    """
+
+    qpos: np.ndarray
+    qvel: np.ndarray
+    act: np.ndarray
+    predicted: np.ndarray
+    innovation: np.ndarray
+    std: np.ndarray
+    covariance: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What training leaves: all that `Estimator` needs besides the model.
+
+    scale, bias: (ny,) of the sensors; sigma: (ny,) noise scales; spread: (ny, nf) their change with the state, zero for none;
+    addresses: (ny,) in `sensordata`; interval: [s] between updates, `substeps` time steps.
+    """
+
+    corrector: Corrector
+    weights: np.ndarray
+    scales: Scales
+    scale: np.ndarray
+    bias: np.ndarray
+    sigma: np.ndarray
+    spread: np.ndarray
+    covariance: np.ndarray | None
+    names: tuple[str, ...]
+    addresses: np.ndarray
+    interval: float
+    substeps: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Arrays, numbers and texts by name, as the run file stores them."""
+        c = self.corrector
+        found: dict[str, Any] = {
+            "corrector": c.kind,
+            "sizes": np.array([c.k, c.ny, c.nf, c.units]),
+            "scales": self.scales.as_dict(),
+            "names": list(self.names),
+        }
+        for name in ("weights", "scale", "bias", "sigma", "spread", "addresses", "interval", "substeps"):
+            found[name] = getattr(self, name)
+        return found | ({} if self.covariance is None else {"covariance": self.covariance})
+
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> "Learned":
+        """The inverse of `as_dict`."""
+        k, ny, nf, units = (int(n) for n in stored["sizes"])
+        corrector = make_corrector(str(stored["corrector"]), k, ny, nf, units=max(units, 1))
+        arrays = {name: np.asarray(stored[name], float) for name in ("weights", "scale", "bias", "sigma", "spread")}
+        if arrays["weights"].shape != (corrector.size,) or arrays["spread"].shape != (ny, nf):
+            raise ValueError("the weights do not fit the corrector")
+        return Learned(
+            corrector=corrector,
+            scales=Scales(**{name: np.asarray(value, float) for name, value in stored["scales"].items()}),
+            covariance=np.asarray(stored["covariance"], float) if "covariance" in stored else None,
+            names=tuple(stored["names"]),
+            addresses=np.asarray(stored["addresses"], int),
+            interval=float(stored["interval"]),
+            substeps=int(stored["substeps"]),
+            **arrays,
+        )
+
+
+class Estimator:
+    """Predicts with MuJoCo and corrects with what was learned; `names` are the channels of a measurement, in order."""
+
+    def __init__(self, model: mujoco.MjModel, learned: Learned):
+        self._model, self._learned = model, learned
+        model.opt.timestep = learned.interval / learned.substeps
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        self._space, self._data = Space(model), mujoco.MjData(model)
+        self._weights = learned.corrector.split(learned.weights)
+        self.names, self.interval = learned.names, learned.interval
+        self.ctrl_names = actuator_names(model)
+        ids = [int(np.flatnonzero(model.sensor_adr <= a)[-1]) for a in learned.addresses]
+        self._ids = ids
+        self._stage = max(int(model.sensor_needstage[i]) for i in ids)
+        self._ready = False
+        self._memory = np.zeros(learned.corrector.memory_size)
+        self._state = np.zeros(self._space.width)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Estimator":
+        """The estimator that `dso estimate --out FOLDER` wrote.
+
+        Raises DsoError when the folder holds none, an unfinished or a damaged one.
+        """
+        folder = Path(folder)
+        tree, _, _ = read_run(folder / "run.h5")
+        if tree.get("status") != "finished" or "estimator" not in tree:
+            raise DsoError(
+                f"{folder}: holds no finished estimator; make one with `dso estimate STUDY.toml --out {folder}`."
+            )
+        try:
+            learned = Learned.from_dict(tree["estimator"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DsoError(
+                f"{folder / 'run.h5'}: the estimator in it is damaged ({error}); run the study again."
+            ) from error
+        model = load(folder / "model.xml").mj
+        space = Space(model)
+        if learned.corrector.k != space.size or (learned.addresses >= model.nsensordata).any():
+            raise DsoError(
+                f"{folder / 'model.xml'}: is not the model this estimator was learned for; run the study again."
+            )
+        return cls(model, learned)
+
+    def reset(
+        self,
+        qpos: Sequence[float] | np.ndarray | None = None,
+        qvel: Sequence[float] | np.ndarray | None = None,
+        act: Sequence[float] | np.ndarray | None = None,
+        *,
+        measurement: Sequence[float] | np.ndarray | Mapping[str, float] | None = None,
+    ) -> Estimate:
+        """Begin at a state: what is not given is the model's qpos0 at rest, or what joint sensors in `measurement` show.
+
+        Raises DsoError for a wrong size or a number that is not finite, before anything changes.
+        """
+        model, parts = self._model, []
+        sizes = (("qpos", qpos, model.nq), ("qvel", qvel, model.nv), ("act", act, model.na))
+        for name, value, size in sizes:
+            default = model.qpos0.copy() if name == "qpos" else np.zeros(size)
+            parts.append(default if value is None else self._vector(name, value, size))
+        if measurement is not None:
+            reading = self._measurement(measurement)
+            for value, sensor, scale, bias in zip(
+                reading, self._ids, self._learned.scale, self._learned.bias, strict=True
+            ):
+                joint, kind = int(model.sensor_objid[sensor]), int(model.sensor_type[sensor])
+                if np.isnan(value):
+                    continue
+                if kind == _JOINTPOS and qpos is None:
+                    parts[0][int(model.jnt_qposadr[joint])] = (value - bias) / scale
+                if kind == _JOINTVEL and qvel is None:
+                    parts[1][int(model.jnt_dofadr[joint])] = (value - bias) / scale
+        mujoco.mj_normalizeQuat(model, parts[0])
+        mujoco.mj_resetData(model, self._data)
+        self._state = np.concatenate(parts)
+        self._memory = np.zeros(self._learned.corrector.memory_size)
+        self._ready = True
+        nothing = np.full(len(self.names), np.nan)
+        return self._estimate(nothing, nothing, np.exp(np.log(self._learned.sigma)))
+
+    def update(
+        self,
+        ctrl: Sequence[float] | np.ndarray | Mapping[str, float],
+        measurement: Sequence[float] | np.ndarray | Mapping[str, float],
+        dt: float | None = None,
+    ) -> Estimate:
+        """The state `dt` [s] later (None: the interval of training), `ctrl` held meanwhile, `measurement` at the end.
+
+        A NaN, or a name left out of a mapping, is a missing measurement. Raises DsoError before the state changes: for a wrong
+        size or name, a control that is not finite, an infinite measurement, a dt that is no whole number of time steps; and
+        when the prediction blows up, with the state left as it was.
+        """
+        if not self._ready:
+            raise DsoError("the estimator has no state yet; call reset() first.")
+        model, data, learned, space = self._model, self._data, self._learned, self._space
+        u = self._vector("ctrl", self._named(ctrl, self.ctrl_names, "ctrl"), model.nu)
+        y = self._measurement(measurement)
+        steps = learned.substeps if dt is None else self._steps(dt)
+        nq, nv = space.nq, space.nv
+        data.qpos[:], data.qvel[:] = self._state[:nq], self._state[nq : nq + nv]
+        if space.na:
+            data.act[:] = self._state[nq + nv :]
+        data.ctrl[:] = u
+        mujoco.mj_step(model, data, steps)
+        if self._stage <= 2:
+            mujoco.mj_step1(model, data)
+        else:
+            mujoco.mj_forward(model, data)
+        forecast = np.concatenate([data.qpos, data.qvel, data.act])
+        predicted = data.sensordata[learned.addresses] * learned.scale + learned.bias
+        if not ((np.abs(forecast) < _LARGEST).all() and np.isfinite(predicted).all()):
+            mujoco.mj_resetData(model, data)
+            raise DsoError(
+                "the prediction blew up, so this update was not made and the state is as before; check ctrl and dt, or reset()."
+            )
+        missing = np.isnan(y)
+        innovation = np.where(missing, 0.0, (y - predicted) / learned.scales.innovation)
+        features = space.features(forecast, learned.scales.centre, learned.scales.state)
+        change, self._memory = learned.corrector(self._weights, self._memory, innovation, 1.0 - missing, features)
+        self._state = space.move(forecast, change * learned.scales.change)
+        return self._estimate(predicted, y - predicted, learned.sigma * np.exp(learned.spread @ features))
+
+    def _estimate(self, predicted: np.ndarray, innovation: np.ndarray, std: np.ndarray) -> Estimate:
+        nq, nv = self._space.nq, self._space.nv
+        state = self._state
+        return Estimate(
+            state[:nq].copy(),
+            state[nq : nq + nv].copy(),
+            state[nq + nv :].copy(),
+            predicted,
+            innovation,
+            std,
+            self._learned.covariance,
+        )
+
+    def _steps(self, dt: float) -> int:
+        ratio = float(dt) / self._model.opt.timestep
+        if not (np.isfinite(ratio) and ratio > 0 and round(ratio) >= 1) or abs(ratio - round(ratio)) > _OFF_STEP:
+            raise DsoError(
+                f"dt = {dt!r} s is no whole number of the model's time steps of {self._model.opt.timestep:g} s; the estimator "
+                f"was learned with {self.interval:g} s."
+            )
+        return round(ratio)
+
+    def _measurement(self, measurement: Any) -> np.ndarray:
+        y = np.asarray(self._named(measurement, self.names, "measurement"), float)
+        if y.shape != (len(self.names),):
+            raise DsoError(
+                f"measurement has shape {y.shape}, but there are {len(self.names)} channels: {', '.join(self.names)}; give one "
+                "number each, NaN where nothing was measured."
+            )
+        if np.isinf(y).any():
+            name = self.names[int(np.flatnonzero(np.isinf(y))[0])]
+            raise DsoError(f"measurement of {name!r} is infinite; give NaN where nothing was measured.")
+        return y
+
+    def _named(self, values: Any, names: tuple[str, ...], what: str) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        for name in values:
+            if name not in names:
+                raise DsoError(f"{what}: there is no channel {name!r}; it has {nearest(str(name), names, len(names))}.")
+        return [values.get(name, np.nan) for name in names]
+
+    def _vector(self, name: str, value: Any, size: int) -> np.ndarray:
+        given = np.array(value, float)
+        if given.shape != (size,):
+            raise DsoError(f"{name} has shape {given.shape}, but the model's is ({size},); give {size} numbers.")
+        good = np.abs(given) < _LARGEST
+        if not good.all():
+            raise DsoError(f"{name} holds {given[~good][0]}; give finite numbers below {_LARGEST:g}.")
+        return given

@@ -1,0 +1,140 @@
+"""The estimator chain (99) on the C engine, many windows and many parameter values at once, with derivatives.
+
+x[t+1] = c(f(x[t], u[t]), y[t+1]): MuJoCo predicts over one interval, the corrector moves the prediction in its tangent space.
+Derivatives are forward differences, one simulation each: with the few numbers of a small corrector nothing is cheaper, and
+nothing is compiled.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from mujoco import batch
+
+from dso_robotics.physics.inertia import principal_fields
+from dso_robotics.robot.estimator_space import Space
+from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
+from dso_robotics.robot.filter_data import Passages
+
+_STEP = 1e-6
+# Simulations in one piece: memory does not grow with the number of parameters.
+_PIECE = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Filtered:
+    """What a filter did: predicted readings (..., T-1, ny) before each correction, and states (..., T-1, nx) after it."""
+
+    predicted: np.ndarray
+    states: np.ndarray
+
+
+def needed_stage(model: mujoco.MjModel, sensors: np.ndarray) -> int:
+    """The forward stage at which all of `sensors` are known."""
+    return int(max(model.sensor_needstage[i] for i in sensors))
+
+
+class CFilter:
+    """Runs the chain for `passages`; `visible` (T,) is False at samples the corrector must do without (prediction ahead)."""
+
+    name = "mujoco"
+
+    def __init__(
+        self,
+        vector: EstimatorVector,
+        scales: Scales,
+        passages: Passages,
+        *,
+        visible: np.ndarray | None = None,
+        threads: int = 0,
+    ):
+        self.vector, self.scales, self.passages = vector, scales, passages
+        self.steps = 0
+        self.space = Space(vector.physics.mj)
+        self._model = copy.copy(vector.physics.mj)
+        self._model.opt.timestep = passages.interval / passages.substeps
+        # A simulation that blows up is to say so by NaN, not to begin again.
+        self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        self._threads = threads
+        self._stage = needed_stage(self._model, passages.channels.sensor_ids)
+        length = passages.measured.shape[1]
+        self._visible = np.ones(length, bool) if visible is None else visible
+        self._batches: dict[int, batch.Batch] = {}
+
+    def run(self, z: np.ndarray, start: np.ndarray) -> Filtered:
+        """The chain at z (n,) from starts (B, nx)."""
+        out = self._pieces(z[None], start)
+        return Filtered(out.predicted[0], out.states[0])
+
+    def linearize(self, z: np.ndarray, start: np.ndarray) -> tuple[Filtered, np.ndarray, np.ndarray]:
+        """The chain at z with the derivatives of predictions (B, T-1, ny, n) and states (B, T-1, nx, n) by z."""
+        h = _STEP * self.vector.scale
+        h = np.where(z + h > self.vector.high, -h, h)
+        points = np.tile(z, (1 + len(z), 1))
+        points[1:] += np.diag(h)
+        out = self._pieces(points, start)
+        by_z = [np.moveaxis((a[1:] - a[0]) / h[:, None, None, None], 0, -1) for a in (out.predicted, out.states)]
+        return Filtered(out.predicted[0], out.states[0]), by_z[0], by_z[1]
+
+    def _pieces(self, points: np.ndarray, start: np.ndarray) -> Filtered:
+        each = max(1, _PIECE // len(start))
+        parts = [self._simulate(points[i : i + each], start) for i in range(0, len(points), each)]
+        return Filtered(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("predicted", "states")))
+
+    def _simulate(self, points: np.ndarray, start: np.ndarray) -> Filtered:
+        vector, scales, space, given = self.vector, self.scales, self.space, self.passages
+        (p, b), updates, ny = (len(points), len(start)), given.measured.shape[1] - 1, given.measured.shape[2]
+        weights, gain, physics = vector.split(points[:, None])
+        engine = self._prepare(physics[:, 0], p, b)
+        bias = vector.physics.sensor_bias(physics)[..., given.channels.sensor_addresses]
+        nq, nv = space.nq, space.nv
+        qpos, qvel, ctrl = engine.bind("qpos"), engine.bind("qvel"), engine.bind("ctrl")
+        act = engine.bind("act") if space.na else None
+        sensors = engine.bind("sensordata")
+        state = np.broadcast_to(start, (p, b, space.width))
+        memory = np.zeros((p, b, vector.corrector.memory_size))
+        predicted, states = np.empty((p, b, updates, ny)), np.empty((p, b, updates, space.width))
+        measured, seen = np.nan_to_num(given.measured), np.isfinite(given.measured) & self._visible[:, None]
+        for t in range(updates):
+            flat = state.reshape(p * b, -1)
+            qpos[:], qvel[:] = flat[:, :nq], flat[:, nq : nq + nv]
+            if act is not None:
+                act[:] = flat[:, nq + nv :]
+            ctrl.reshape(p, b, -1)[:] = given.ctrl[:, t]
+            engine.step(nstep=given.substeps, stage=self._stage)
+            parts = [qpos, qvel] + ([act] if act is not None else [])
+            forecast = np.concatenate([a.reshape(p, b, -1) for a in parts], -1)
+            reading = sensors[:, given.channels.sensor_addresses].reshape(p, b, ny) * gain + bias
+            predicted[:, :, t] = reading
+            here = seen[:, t + 1]
+            innovation = np.where(here, (measured[:, t + 1] - reading) / scales.innovation, 0.0)
+            features = space.features(forecast, scales.centre, scales.state)
+            change, memory = vector.corrector(
+                weights, memory, innovation, np.broadcast_to(here.astype(float), (p, b, ny)), features
+            )
+            state = space.move(forecast, change * scales.change)
+            states[:, :, t] = state
+        self.steps += p * b * updates * given.substeps
+        return Filtered(predicted, states)
+
+    def _prepare(self, physics: np.ndarray, p: int, b: int) -> batch.Batch:
+        """An engine whose P*B simulations have the models of `physics` (P, m), each b times."""
+        count = p * b
+        if count not in self._batches:
+            if len(self._batches) > 3:
+                self._batches.clear()
+            self._batches[count] = batch.Batch(self._model, count, self._threads)
+        engine = self._batches[count]
+        derived = False
+        fields = self.vector.physics.fields(physics) if physics.shape[1] else {}
+        for name, value in principal_fields(self._model, fields).items():
+            engine.expand(name)[:] = np.repeat(value, b, axis=0)
+            derived |= name in mujoco.MjModel._setconst_inputs
+        if derived:
+            engine.set_const()
+            # See `physics.batch`: a finite difference must not switch between MuJoCo's shortcuts for equal frames.
+            for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
+                engine.expand(name)[:] = 0
+        engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
+        return engine

@@ -1,0 +1,249 @@
+"""Logs as estimators see them: one common interval between updates, NaN where nothing was measured, windows of one length."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import mujoco
+import numpy as np
+
+from dso_robotics.data.log import Log
+from dso_robotics.data.match import Channels, actuator_names, sensor_channels
+from dso_robotics.data.rollout import Rollout, listed
+from dso_robotics.data.windows import Windows
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.unit import actuator_unit, same_unit, sensor_unit
+from dso_robotics.robot import start
+
+# A sample may lie this fraction of an interval beside the grid; the interval this fraction of a time step beside a multiple.
+_OFF_GRID, _OFF_STEP = 0.1, 0.01
+_FEWEST = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Passages:
+    """B passages of T samples, `interval` [s] apart; the filter starts at the first sample and is updated T-1 times.
+
+    ctrl: (B, T, nu) held from each sample to the next; measured: (B, T, ny), NaN where missing and behind a passage's end;
+    start: (B, nq+nv+na) at the first sample; truth: (B, T, nq+nv), NaN where the log has none.
+    rollout: (B,) index into `rollouts`; first: (B,) index of the first sample on its rollout's grid.
+    """
+
+    rollouts: tuple[Rollout, ...]
+    channels: Channels
+    interval: float
+    substeps: int
+    ctrl: np.ndarray
+    measured: np.ndarray
+    start: np.ndarray
+    truth: np.ndarray
+    rollout: np.ndarray
+    first: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def select_channels(log: Log, model: mujoco.MjModel, sensors: Sequence[str] | None) -> Channels:
+    """Channels of the sensors named (all of the model's when None), by name; others in the log are left alone.
+
+    Raises DsoError for a sensor that the model or the log does not have, actuators that are not in the log, and units that
+    differ.
+    """
+    every = sensor_channels(model)
+    names = list(every) if sensors is None else []
+    for sensor in sensors or ():
+        mine = [name for name in every if sensor in (name, name.split("[")[0])]
+        if not mine:
+            raise DsoError(
+                f"sensor {sensor!r} is not in the model, which has {listed(tuple(every))}; name one of these."
+            )
+        names += [name for name in mine if name not in names]
+    if not names:
+        raise DsoError("the model has no sensors, so there is nothing to correct the prediction with; add a <sensor>.")
+    actuators = actuator_names(model)
+    for rollout in log.rollouts:
+        where = f"{log.label}, rollout {rollout.name!r}"
+        for word, wanted, found in (
+            ("sensor", names, rollout.sensor_names),
+            ("actuator", actuators, rollout.ctrl_names),
+        ):
+            missing = [name for name in wanted if name not in found]
+            if missing:
+                choose = " or choose others with `sensors = [...]`" if word == "sensor" else ""
+                raise DsoError(
+                    f"{where}: {word} {listed(tuple(missing))} of the model is not in the log, which has {listed(found)}; "
+                    f"rename one side, record it,{choose or ' or remove it from the model'}."
+                )
+        stated = dict(zip(rollout.sensor_names, rollout.sensor_units, strict=True))
+        stated |= dict(zip(rollout.ctrl_names, rollout.ctrl_units, strict=True))
+        expected = {name: sensor_unit(model, every[name][0]) for name in names}
+        expected |= {name: actuator_unit(model, i) for i, name in enumerate(actuators)}
+        for name, unit in expected.items():
+            if stated[name] and unit and not same_unit(stated[name], unit):
+                raise DsoError(
+                    f"{where}: channel {name!r} is in {stated[name]} but the model's is in {unit}; convert it with "
+                    f"`dso convert {log.label} --out new.h5 --scale {name}=FACTOR:{unit}`."
+                )
+    ids = [every[name][0] for name in names]
+    return Channels(
+        ctrl_columns=np.arange(len(actuators)),
+        ctrl_names=actuators,
+        ctrl_units=tuple(actuator_unit(model, i) for i in range(len(actuators))),
+        sensor_addresses=np.array([every[name][1] for name in names], dtype=np.intp),
+        sensor_ids=np.array(ids, dtype=np.intp),
+        sensor_names=tuple(names),
+        sensor_units=tuple(sensor_unit(model, i) for i in ids),
+        warnings=(),
+    )
+
+
+def common_interval(rollouts: Sequence[Rollout], timestep: float, source: str) -> tuple[float, int]:
+    """The shortest usual time between samples [s] and how many time steps it is.
+
+    Raises DsoError when it is no whole number of them, or when another rollout's samples are no whole number of it apart.
+    """
+    interval = min(float(np.median(np.diff(r.time))) for r in rollouts)
+    ratio = interval / timestep
+    if abs(ratio - round(ratio)) > _OFF_STEP * max(round(ratio), 1) or round(ratio) < 1:
+        raise DsoError(
+            f"{source}: its samples are {interval:.6g} s apart, which is no whole number of the model's time steps of "
+            f"{timestep:g} s; write timestep = {interval / max(1, math.ceil(ratio)):.6g} in the study."
+        )
+    return interval, round(ratio)
+
+
+def on_grid(rollout: Rollout, channels: Channels, interval: float, source: str) -> Rollout:
+    """`rollout` with the selected channels, its samples `interval` apart and NaN between those it has.
+
+    Raises DsoError for samples that fall between grid points, and when nothing was measured at the first.
+    """
+    gaps = np.diff(rollout.time) / interval
+    steps = np.rint(gaps)
+    off = np.flatnonzero((np.abs(gaps - steps) > _OFF_GRID) | (steps < 1))
+    if len(off):
+        i = int(off[0])
+        raise DsoError(
+            f"{source}, rollout {rollout.name!r}: samples {i} and {i + 1} are {np.diff(rollout.time)[i]:.6g} s apart, which is "
+            f"no whole number of the interval of {interval:.6g} s between updates; resample it (`dso convert`), or leave it "
+            "out of the study."
+        )
+    place = np.concatenate([[0], np.cumsum(steps.astype(int))])
+    count = int(place[-1]) + 1
+    columns = [rollout.sensor_names.index(name) for name in channels.sensor_names]
+    assert rollout.sensordata is not None
+    measured = np.full((count, len(columns)), np.nan)
+    measured[place] = rollout.sensordata[:, columns]
+    if not np.isfinite(measured[0]).any():
+        seen = np.flatnonzero(np.isfinite(measured).any(1))
+        begin = f"the first {seen[0]} samples" if len(seen) else "all of it"
+        raise DsoError(
+            f"{source}, rollout {rollout.name!r}: nothing was measured at its start, so there is no state to start from; cut "
+            f"{begin} off."
+        )
+    held = np.searchsorted(place, np.arange(count), side="right") - 1
+    more = {}
+    if channels.ctrl_names:
+        assert rollout.ctrl is not None
+        wanted = [rollout.ctrl_names.index(name) for name in channels.ctrl_names]
+        more = {"ctrl": rollout.ctrl[held][:, wanted], "ctrl_names": channels.ctrl_names}
+    for name in ("qpos", "qvel"):
+        if getattr(rollout, name) is not None:
+            # Held between samples here; `_truth` takes the recorded ones only.
+            more[name] = getattr(rollout, name)[held]
+    keep = np.isfinite(measured).any(0)
+    if not keep.all():
+        bare = channels.sensor_names[int(np.flatnonzero(~keep)[0])]
+        raise DsoError(
+            f"{source}, rollout {rollout.name!r}: channel {bare!r} was never measured; leave it out of `sensors`."
+        )
+    return Rollout(
+        name=rollout.name,
+        time=rollout.time[0] + interval * np.arange(count),
+        sensordata=measured,
+        sensor_names=channels.sensor_names,
+        sensor_units=channels.sensor_units,
+        **more,
+    )
+
+
+def passages(
+    rollouts: Sequence[Rollout],
+    channels: Channels,
+    model: mujoco.MjModel,
+    *,
+    interval: float,
+    substeps: int,
+    seconds: float | None,
+    source: str = "log",
+) -> Passages:
+    """Windows of `seconds` that follow each other, or one passage a rollout when None; starts guessed from the log.
+
+    Raises DsoError when every rollout is shorter than a window, and for what `on_grid` refuses.
+    """
+    gridded = tuple(on_grid(r, channels, interval, source) for r in rollouts)
+    lengths = [len(r.time) for r in gridded]
+    width = max(lengths) if seconds is None else round(seconds / interval) + 1
+    if width < _FEWEST:
+        what = f"its longest rollout holds {width}" if seconds is None else f"a window of {seconds:g} s holds {width}"
+        raise DsoError(
+            f"{source}: {what} samples, {interval:.4g} s apart, and at least {_FEWEST} are needed; write window = "
+            f"{_FEWEST * interval:.3g} or more, or record longer."
+        )
+    pieces = []
+    for i, length in enumerate(lengths):
+        begins = [0] if seconds is None else list(range(0, length - width + 1, width - 1))
+        pieces += [(i, b) for b in begins]
+    if not pieces:
+        raise DsoError(
+            f"{source}: the longest rollout lasts {interval * (max(lengths) - 1):.4g} s, which is shorter than a window of "
+            f"{seconds:g} s; write a shorter `window`."
+        )
+    shape = (len(pieces), width)
+    ctrl, measured = np.zeros((*shape, model.nu)), np.full((*shape, len(channels.sensor_names)), np.nan)
+    truth = np.full((*shape, model.nq + model.nv), np.nan)
+    for w, (i, begin) in enumerate(pieces):
+        rollout = gridded[i]
+        n = min(width, lengths[i] - begin)
+        assert rollout.sensordata is not None
+        measured[w, :n] = rollout.sensordata[begin : begin + n]
+        if rollout.ctrl is not None:
+            ctrl[w, :n] = rollout.ctrl[begin : begin + n]
+        truth[w, :n] = _truth(rollouts[i], rollout, model)[begin : begin + n]
+    rows = np.array([i for i, _ in pieces])
+    first = np.array([b for _, b in pieces])
+    whole = Windows(
+        rollouts=gridded,
+        channels=replace(channels, ctrl_columns=np.arange(len(channels.ctrl_names))),
+        timestep=interval / substeps,
+        ctrl=ctrl,
+        step=np.zeros(shape, int),
+        share=np.zeros(shape),
+        measured=measured,
+        sample=first[:, None] + np.arange(width),
+        rollout=rows,
+        time=np.array([gridded[i].time[b] for i, b in pieces]),
+    )
+    return Passages(
+        rollouts=gridded,
+        channels=channels,
+        interval=interval,
+        substeps=substeps,
+        ctrl=ctrl,
+        measured=measured,
+        start=start.guess(whole, model),
+        truth=truth,
+        rollout=rows,
+        first=first,
+    )
+
+
+def _truth(recorded: Rollout, gridded: Rollout, model: mujoco.MjModel) -> np.ndarray:
+    """Recorded qpos and qvel (T, nq+nv) at the grid points that have a sample; NaN without."""
+    found = np.full((len(gridded.time), model.nq + model.nv), np.nan)
+    if recorded.qpos is None or recorded.qvel is None:
+        return found
+    interval = gridded.time[1] - gridded.time[0]
+    place = np.concatenate([[0], np.cumsum(np.rint(np.diff(recorded.time) / interval).astype(int))])
+    found[place] = np.concatenate([recorded.qpos, recorded.qvel], axis=1)
+    return found

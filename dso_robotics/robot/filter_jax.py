@@ -1,0 +1,222 @@
+"""The estimator chain (99) as a JAX function: for dynamics written by the user and, through MJX, for MuJoCo models.
+
+theta = [corrector weights, model parameters, log noise scales, optional spread of the noise with the state, optional log
+scales of the state's error]: one vector, differentiated through the whole window in reverse mode. Loaded only when asked
+for: importing JAX takes seconds. Functions are unbatched; the caller sets float64.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dso_robotics.core.descent import Result, Stopping, descend
+from dso_robotics.core.method import FirstOrder
+from dso_robotics.core.sampler import ExactSampler
+from dso_robotics.errors import DsoError
+from dso_robotics.robot.corrector import Corrector
+from dso_robotics.robot.estimator_vector import Scales
+
+
+class System(eqx.Module):
+    """What is estimated. `prepare` turns parameters (m,) into whatever the other functions share over a window."""
+
+    def prepare(self, parameters: Float[Array, " m"]) -> Any:
+        """The model at `parameters`."""
+        return parameters
+
+    @abc.abstractmethod
+    def advance(self, model: Any, state: Float[Array, " nx"], ctrl: Float[Array, " nu"]) -> Float[Array, " nx"]:
+        """f(x, u): the state one interval later."""
+
+    @abc.abstractmethod
+    def read(self, model: Any, state: Float[Array, " nx"], ctrl: Float[Array, " nu"]) -> Float[Array, " ny"]:
+        """h(x): what the sensors read."""
+
+    def move(self, state: Float[Array, " nx"], change: Float[Array, " k"]) -> Float[Array, " nx"]:
+        """`state` moved in its tangent space."""
+        return state + change
+
+    def difference(self, start: Float[Array, " nx"], end: Float[Array, " nx"]) -> Float[Array, " k"]:
+        """The change that moves `start` to `end`."""
+        return end - start
+
+    def features(self, state: Float[Array, " nx"], centre: Array, scale: Array) -> Float[Array, " nf"]:
+        """Bounded numbers that tell states apart."""
+        return jnp.tanh((state - centre) / scale)
+
+
+class OwnSystem(System):
+    """A user's dynamics `step(x, u, theta)` and sensors `sensors(x, theta)` on plain vectors; as many features as numbers."""
+
+    step: Callable[[Array, Array, Array], Array]
+    sensors: Callable[[Array, Array], Array]
+
+    def advance(self, model: Array, state: Array, ctrl: Array) -> Array:
+        """See `System`."""
+        return self.step(state, ctrl, model)
+
+    def read(self, model: Array, state: Array, ctrl: Array) -> Array:
+        """See `System`."""
+        return self.sensors(state, model)
+
+
+class Passage(NamedTuple):
+    """One window: start (nx,), ctrl (T, nu) held from each sample, measured (T, ny) with NaN where missing.
+
+    visible: (T,) False where the corrector must do without; counted: (T,) False in the warm-up; truth: (T, nt) or NaN.
+    """
+
+    start: Any
+    ctrl: Any
+    measured: Any
+    visible: Any
+    counted: Any
+    truth: Any
+
+
+class Run(NamedTuple):
+    """Predicted readings (T-1, ny), their log noise scales, the innovations, states after correction (T-1, nx)."""
+
+    predicted: Float[Array, "U ny"]
+    log_scale: Float[Array, "U ny"]
+    states: Float[Array, "U nx"]
+
+
+class JaxFilter(eqx.Module):
+    """The chain for `system` with `corrector`; `parameters` counts the model's free numbers, `truths` the state errors scored.
+
+    covariance: the noise scale of each channel depends on the state's features; robust: degrees of freedom of Student's t.
+    """
+
+    system: System
+    corrector: Corrector = eqx.field(static=True)
+    scales: Scales = eqx.field(static=True)
+    parameters: int = eqx.field(static=True, default=0)
+    truths: int = eqx.field(static=True, default=0)
+    covariance: bool = eqx.field(static=True, default=False)
+    robust: float | None = eqx.field(static=True, default=None)
+    supervised: float = eqx.field(static=True, default=0.0)
+
+    @property
+    def size(self) -> int:
+        """Length of theta."""
+        c = self.corrector
+        spread = c.ny * c.nf if self.covariance else 0
+        return c.size + self.parameters + c.ny + spread + self.truths
+
+    def initial(self, gain: np.ndarray, parameters: np.ndarray, *, seed: int = 0) -> np.ndarray:
+        """Start theta: constant whitened gain (k, ny), noise as large as the innovation scales."""
+        rest = np.zeros(self.size - self.corrector.size - self.parameters)
+        rest[: self.corrector.ny] = np.log(self.scales.innovation)
+        return np.concatenate([self.corrector.initial(gain, seed), parameters, rest])
+
+    def split(self, theta: Float[Array, " n"]) -> tuple[dict[str, Array], Array, Array, Array, Array]:
+        """Weights, model parameters (m,), log noise (ny,), spread (ny, nf), log truth scales."""
+        c, at = self.corrector, self.corrector.size
+        weights = c.split(theta[:at])
+        parameters = theta[at : at + self.parameters]
+        at += self.parameters
+        noise = theta[at : at + c.ny]
+        at += c.ny
+        spread = jnp.zeros((c.ny, c.nf))
+        if self.covariance:
+            spread = theta[at : at + c.ny * c.nf].reshape(c.ny, c.nf)
+            at += c.ny * c.nf
+        return weights, parameters, noise, spread, theta[at:]
+
+    def run(self, theta: Float[Array, " n"], passage: Passage) -> Run:
+        """Filter one window."""
+        weights, parameters, noise, spread, _ = self.split(theta)
+        model, scales = self.system.prepare(parameters), self.scales
+
+        def update(carry: tuple[Array, Array], given: tuple[Array, ...]) -> tuple[tuple[Array, Array], tuple]:
+            state, memory = carry
+            ctrl, measured, visible = given
+            forecast = self.system.advance(model, state, ctrl)
+            reading = self.system.read(model, forecast, ctrl)
+            here = jnp.isfinite(measured) & visible
+            innovation = jnp.where(here, (jnp.nan_to_num(measured) - reading) / scales.innovation, 0.0)
+            features = self.system.features(forecast, jnp.asarray(scales.centre), jnp.asarray(scales.state))
+            change, memory = self.corrector(weights, memory, innovation, here.astype(reading.dtype), features)
+            state = self.system.move(forecast, change * scales.change)
+            return (state, memory), (reading, noise + spread @ features, state)
+
+        memory = jnp.zeros(self.corrector.memory_size, passage.start.dtype)
+        inputs = (passage.ctrl[:-1], passage.measured[1:], passage.visible[1:])
+        _, out = jax.lax.scan(update, (passage.start, memory), inputs)
+        return Run(*out)
+
+    def cost(self, theta: Float[Array, " n"], passage: Passage) -> Float[Array, ""]:
+        """Negative log-likelihood of one window's measurements and, when supervised, of its states."""
+        run = self.run(theta, passage)
+        seen = jnp.isfinite(passage.measured[1:]) & passage.counted[1:, None]
+        error = jnp.where(seen, (run.predicted - jnp.nan_to_num(passage.measured[1:])) * jnp.exp(-run.log_scale), 0.0)
+        v = self.robust
+        half = 0.5 * error**2 if v is None else 0.5 * (v + 1) * jnp.log1p(error**2 / v)
+        total = jnp.sum(half + jnp.where(seen, run.log_scale, 0.0))
+        if self.supervised > 0 and self.truths:
+            log_truth = self.split(theta)[-1]
+            known = jnp.isfinite(passage.truth[1:]).all(-1) & passage.counted[1:]
+            truth = jnp.where(known[:, None], passage.truth[1:], run.states[:, : passage.truth.shape[1]])
+            full = run.states.at[:, : truth.shape[1]].set(truth)
+            off = jax.vmap(self.system.difference)(full, run.states)[:, : self.truths] * jnp.exp(-log_truth)
+            each = 0.5 * jnp.sum(off**2, axis=1) + jnp.sum(log_truth)
+            total = total + self.supervised * jnp.sum(jnp.where(known, each, 0.0))
+        return total
+
+    def mean_cost(self, theta: Float[Array, " n"], passages: Passage) -> Float[Array, ""]:
+        """Cost a measured sample over a batch of windows (leading axis)."""
+        costs = jax.vmap(self.cost, in_axes=(None, 0))(theta, passages)
+        seen = jnp.isfinite(passages.measured[:, 1:]) & passages.counted[:, 1:, None]
+        return jnp.sum(costs) / jnp.sum(seen)
+
+
+def train(
+    chain: JaxFilter,
+    theta: np.ndarray,
+    passages: Passage,
+    *,
+    iterations: int,
+    learning_rate: float = 1e-2,
+    seed: int = 0,
+    weight_decay: float = 0.0,
+    observe: Callable[[int, float], None] = lambda iteration, cost: None,
+) -> Result:
+    """Adam with a cosine schedule on the mean cost of all windows at once, by the descent loop.
+
+    Raises DsoError when the cost is not finite at the start.
+    """
+    import optax
+
+    schedule = optax.cosine_decay_schedule(learning_rate, iterations, 0.01)
+    method = FirstOrder(
+        optimiser=optax.chain(optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=weight_decay))
+    )
+    data = jax.tree.map(jnp.asarray, passages)
+
+    class _Cost(eqx.Module):
+        chain: JaxFilter
+        data: Passage
+
+        def __call__(self, theta: Array) -> Array:
+            return self.chain.mean_cost(theta, self.data)
+
+    found = descend(
+        jax.random.key(seed),
+        ExactSampler(_Cost(chain, data)),
+        jnp.asarray(theta),
+        method,
+        stopping=Stopping(iterations=iterations, tolerance=1e-7, noise_floor=False),
+        callback=lambda state, record: bool(observe(record.iteration, record.value)),
+    )
+    if found.status.value == "diverged" and not found.history:
+        raise DsoError(
+            f"the estimator's cost is not finite at the start: {found.message} Give a shorter window or better start values."
+        )
+    return found

@@ -1,0 +1,117 @@
+"""A MuJoCo model as a differentiable system of the estimator chain, through MJX."""
+
+import copy
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+
+from dso_robotics.physics import inertia
+from dso_robotics.physics import step as physics
+from dso_robotics.physics.backend import mjx
+from dso_robotics.physics.constants import set_constants
+from dso_robotics.physics.device import put_model
+from dso_robotics.robot.estimator_space import Space
+from dso_robotics.robot.estimator_vector import EstimatorVector
+from dso_robotics.robot.filter_data import Passages
+from dso_robotics.robot.filter_jax import Passage, System
+
+
+class MjxSystem(System):
+    """The model of `vector`; its parameters are [sensor scales, physics and biases], the tail of the vector's z.
+
+    unconstrained: physics come as theta of `ParameterVector.constrain`, in which any gradient method keeps the bounds.
+    """
+
+    model: mjx.Model
+    vector: EstimatorVector = eqx.field(static=True)
+    space: Space = eqx.field(static=True)
+    addresses: tuple[int, ...] = eqx.field(static=True)
+    substeps: int = eqx.field(static=True)
+    unconstrained: bool = eqx.field(static=True)
+
+    def __init__(self, vector: EstimatorVector, passages: Passages, *, unconstrained: bool = False):
+        mj = copy.copy(vector.physics.mj)
+        mj.opt.timestep = passages.interval / passages.substeps
+        freed = {i for p in vector.physics.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
+        self.model = put_model(mj, friction_dofs=sorted(freed))
+        self.vector, self.space = vector, Space(mj)
+        self.addresses = tuple(int(a) for a in passages.channels.sensor_addresses)
+        self.substeps, self.unconstrained = passages.substeps, unconstrained
+
+    def prepare(self, parameters: Float[Array, " m"]) -> tuple[Any, ...]:
+        """Model, products of inertia, sensor scales and biases."""
+        skipped = jnp.zeros(len(self.vector.weights), parameters.dtype)
+        _, scale, z = self.vector.split(jnp.concatenate([skipped, parameters]))
+        mine = self.vector.physics
+        if self.unconstrained:
+            z = mine.constrain(z)
+        fields, products, model = mine.fields(z), None, self.model
+        full = fields.pop("body_inertia_full", None)
+        if full is not None:
+            axes = inertia.rotation(mine.mj.body_iquat)
+            local = jnp.swapaxes(axes, -1, -2) @ full @ axes
+            given = np.isfinite(mine.fields(mine.initial)["body_inertia_full"][:, 0, 0])
+            diagonal = jnp.stack([local[:, i, i] for i in range(3)], -1)
+            fields["body_inertia"] = jnp.where(given[:, None], diagonal, mine.mj.body_inertia)
+            offdiagonal = jnp.stack([local[:, 0, 1], local[:, 0, 2], local[:, 1, 2]], -1)
+            products = jnp.where(given[:, None], offdiagonal, 0.0)
+        if fields:
+            model = model.replace(**fields)
+        if any(name in mujoco.MjModel._setconst_inputs for name in fields):
+            model = set_constants(model, products=products)
+        where = jnp.asarray(self.addresses)
+        return model, products, scale, mine.sensor_bias(z)[where]
+
+    def advance(self, model: tuple[Any, ...], state: Array, ctrl: Array) -> Array:
+        """`substeps` time steps of MuJoCo."""
+        mj, products, _, _ = model
+        begin = self._state(mj, state)
+        if self.substeps == 1:
+            end = physics.advance(mj, begin, ctrl, products=products)
+        else:
+            end, _ = jax.lax.scan(
+                lambda s, _: (physics.advance(mj, s, ctrl, products=products), None), begin, None, length=self.substeps
+            )
+        return jnp.concatenate([end.qpos, end.qvel, end.act])
+
+    def read(self, model: tuple[Any, ...], state: Array, ctrl: Array) -> Array:
+        """The selected channels under `ctrl`."""
+        mj, products, scale, bias = model
+        readings = physics.measure(mj, self._state(mj, state), ctrl, products=products)
+        return readings[jnp.asarray(self.addresses)] * scale + bias
+
+    def move(self, state: Array, change: Array) -> Array:
+        """See `Space.move`."""
+        return self.space.move(state, change)
+
+    def difference(self, start: Array, end: Array) -> Array:
+        """See `Space.difference`."""
+        return self.space.difference(start, end)
+
+    def features(self, state: Array, centre: Array, scale: Array) -> Array:
+        """See `Space.features`."""
+        return self.space.features(state, centre, scale)
+
+    def _state(self, model: mjx.Model, state: Array) -> physics.State:
+        nq, nv = self.space.nq, self.space.nv
+        return physics.make_state(model, state[:nq], state[nq : nq + nv], state[nq + nv :])
+
+
+def jax_passages(passages: Passages, *, warm_up: int = 0, visible: np.ndarray | None = None) -> Passage:
+    """All windows of `passages` as one batch for `JaxFilter`."""
+    count, length = passages.measured.shape[:2]
+    seen = np.ones(length, bool) if visible is None else visible
+    counted = np.arange(length) > warm_up
+    return Passage(
+        start=jnp.asarray(passages.start),
+        ctrl=jnp.asarray(passages.ctrl),
+        measured=jnp.asarray(passages.measured),
+        visible=jnp.broadcast_to(jnp.asarray(seen), (count, length)),
+        counted=jnp.broadcast_to(jnp.asarray(counted), (count, length)),
+        truth=jnp.asarray(passages.truth),
+    )

@@ -1,0 +1,359 @@
+"""Learn a state estimator: model + logs + corrector -> chain (99) and its likelihood -> Gauss-Newton or Adam -> result."""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dso_robotics import __version__
+from dso_robotics.core import gauss_newton
+from dso_robotics.costs.estimation import WindowedEstimation
+from dso_robotics.data.log import merge_logs, problems, read_log
+from dso_robotics.data.run_file import write_run
+from dso_robotics.data.split import hold_out
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.vector import ParameterVector, pack
+from dso_robotics.physics.export import to_mjcf
+from dso_robotics.physics.model import Robot, load
+from dso_robotics.robot import estimator_start, filter_data
+from dso_robotics.robot.estimator import Learned
+from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
+from dso_robotics.robot.filter import CFilter
+from dso_robotics.robot.filter_data import Passages
+from dso_robotics.studies import estimate_score as score
+from dso_robotics.studies import folder as folders
+from dso_robotics.studies.estimate_study import EstimateStudy
+
+# Above this many numbers one reverse pass through MJX costs less than a finite difference for each.
+_MANY = 500
+# In each period the corrector sees this many samples for each that it must do without.
+_VISIBLE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """One line of news for whoever waits: stage, iteration, cost, seconds since the start."""
+
+    stage: str
+    iteration: int
+    cost: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """Where the search ended: z, noise scales (A, ny), and its story."""
+
+    z: np.ndarray
+    sigma: np.ndarray
+    converged: bool
+    message: str
+    evaluations: int
+    cost: dict[str, float]
+    history: dict[str, np.ndarray]
+    compile_seconds: float = 0.0
+
+
+def estimate(
+    study: EstimateStudy,
+    out: str | Path,
+    *,
+    force: bool = False,
+    report: Callable[[Path], object] | None = None,
+    progress: Callable[[Progress], None] = lambda news: None,
+) -> dict[str, Any]:
+    """Run `study`; write model.xml, run.h5, what `report` makes of that folder, and summary.json to `out`; return the summary.
+
+    Raises DsoError for anything wrong with the model, the logs or the study, before any file is written; and for a filter that
+    diverges at the start.
+    """
+    with folders.claim(out, resume=False, force=force) as folder:
+        return _estimate(study, folder, report, progress)
+
+
+def _estimate(
+    study: EstimateStudy,
+    folder: Path,
+    report: Callable[[Path], object] | None,
+    progress: Callable[[Progress], None],
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    robot = load(study.model)
+    physics = pack(study.free, robot) if study.free else ParameterVector((), robot.mj)
+    log = merge_logs([read_log(path) for path in study.logs])
+    channels = filter_data.select_channels(log, robot.mj, study.sensors)
+    split = hold_out(log, study.hold_out)
+    timestep = study.timestep or float(robot.mj.opt.timestep)
+    interval, substeps = filter_data.common_interval(log.rollouts, timestep, log.label)
+    cut = {"interval": interval, "substeps": substeps, "source": log.label}
+    given = filter_data.passages(split.train, channels, robot.mj, seconds=study.window, **cut)
+    parts = {"train": split.train, "hold_out": split.hold_out}
+    whole = {
+        name: filter_data.passages(part, channels, robot.mj, seconds=None, **cut)
+        for name, part in parts.items()
+        if part
+    }
+    scaled = _scaled(study, channels.sensor_names)
+    vector, scales = estimator_start.begin(study.corrector, study.units, given, physics, scaled=scaled, seed=study.seed)
+    to_mjcf(robot, physics.fields(physics.initial))  # what cannot be written back is better known before the search
+    warm_up = round(study.warm_up * (given.measured.shape[1] - 1))
+    lead, visible = pattern(given.measured.shape[1], study.ahead)
+
+    def tell(stage: str, iteration: int, cost: float) -> None:
+        progress(Progress(stage, iteration, cost, time.perf_counter() - began))
+
+    chain = CFilter(vector, scales, given, visible=visible)
+    problem = WindowedEstimation(chain, warm_up=warm_up, lead=lead, robust=study.robust, supervised=study.supervised)
+    engine, reason = _engine(study, vector)
+    search = _gauss_newton if engine == "mujoco" else _adam
+    found = search(study, vector, scales, given, problem, warm_up, visible, robot, tell)
+    tell("evaluating", len(found.history["cost"]), sum(found.cost.values()))
+    fits = {
+        name: score.judge(vector, scales, part, found.z, round(study.warm_up * study.window / interval))
+        for name, part in whole.items()
+    }
+    spread = np.zeros((len(channels.sensor_names), vector.corrector.nf))
+    sigma = found.sigma[0]
+    if study.covariance:
+        sigma, spread = score.learn_spread(fits["train"], sigma, study.robust)
+    _, scale, z = vector.split(found.z)
+    learned = Learned(
+        corrector=vector.corrector,
+        weights=found.z[: len(vector.weights)],
+        scales=scales,
+        scale=scale,
+        bias=physics.sensor_bias(z)[channels.sensor_addresses] if physics.size else np.zeros(len(scale)),
+        sigma=sigma,
+        spread=spread,
+        covariance=fits["train"].covariance,
+        names=channels.sensor_names,
+        addresses=channels.sensor_addresses,
+        interval=interval,
+        substeps=substeps,
+    )
+    fit = {"train": {}, "hold_out": {}} | {n: score.table(channels, f, sigma, spread) for n, f in fits.items()}
+    summary: dict[str, Any] = {
+        "command": "estimate",
+        "version": __version__,
+        "engine": engine,
+        "engine_reason": reason,
+        "seed": study.seed,
+        "seconds": {"total": 0.0, "compile": found.compile_seconds},
+        "converged": found.converged,
+        "message": found.message,
+        "evaluations": found.evaluations,
+        "corrector": {"kind": study.corrector, "numbers": vector.corrector.size},
+        "parameters": _parameters(vector, found.z),
+        "noise": {
+            n: {"value": float(s), "unit": u}
+            for n, s, u in zip(channels.sensor_names, found.sigma[0], channels.sensor_units, strict=True)
+        },
+        "noise_ahead": {
+            n: [float(s) for s in row] for n, row in zip(channels.sensor_names, found.sigma.T, strict=True)
+        },
+        "cost": {"total": sum(found.cost.values()), "terms": found.cost},
+        "fit": fit,
+        "state": {name: score.state_table(f) for name, f in fits.items()},
+        "interval": interval,
+        "windows": {
+            "seconds": study.window,
+            "train": len(given),
+            "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
+        },
+        "warnings": [*problems(log), *_warnings(found, fits, fit, vector)],
+    }
+    summary["seconds"]["total"] = time.perf_counter() - began
+    folders.clear(folder)
+    tree = {
+        "status": "finished",
+        "summary": json.dumps(folders.finite(summary)),
+        "theta": vector.blocks(found.z) | {"noise": found.sigma},
+        "estimator": learned.as_dict(),
+        "history": found.history,
+        "traces": {name: score.traces(f, whole[name]) for name, f in fits.items()},
+    }
+    write_run(folder / folders.RUN, tree, study.as_dict(), robot.spec.to_xml() if robot.spec else "")
+    folders.write_text(folder / folders.MODEL, to_mjcf(robot, physics.fields(z)))
+    if report:
+        tell("report", len(found.history["cost"]), sum(found.cost.values()))
+        report(folder)
+    summary["seconds"]["total"] = time.perf_counter() - began
+    folders.write_summary(folder, summary)
+    return summary
+
+
+def pattern(length: int, ahead: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples (T,) the corrector sees, and how many it missed before each update (T-1,): 0 when one step ahead.
+
+    With `ahead` a, of every `_VISIBLE`*a + a - 1 samples the last a - 1 are hidden: those, and the first seen after them, are
+    predicted two to a samples ahead.
+    """
+    visible = np.ones(length, bool)
+    if ahead > 1:
+        period = (_VISIBLE + 1) * ahead - 1
+        visible = np.arange(length) % period < _VISIBLE * ahead
+    lead = np.zeros(length - 1, int)
+    for t in range(1, length - 1):
+        lead[t] = 0 if visible[t] else lead[t - 1] + 1
+    return lead, visible
+
+
+def _scaled(study: EstimateStudy, names: tuple[str, ...]) -> tuple[int, ...]:
+    found: list[int] = []
+    for name in study.scale:
+        mine = [i for i, channel in enumerate(names) if name in (channel, channel.split("[")[0])]
+        if not mine:
+            raise DsoError(f"scale: {name!r} is not among the channels used: {', '.join(names)}.")
+        found += mine
+    return tuple(dict.fromkeys(found))
+
+
+def _engine(study: EstimateStudy, vector: EstimatorVector) -> tuple[str, str]:
+    if study.engine == "mjx" or (study.engine == "auto" and vector.size > _MANY):
+        why = "asked for" if study.engine == "mjx" else f"{vector.size} numbers, more than {_MANY}"
+        return "mjx", f"{why}: Adam on reverse-mode derivatives through MJX"
+    why = "asked for" if study.engine == "mujoco" else f"{vector.size} numbers, at most {_MANY}"
+    return "mujoco", f"{why}: Gauss-Newton on finite differences of C MuJoCo, nothing to compile"
+
+
+def _gauss_newton(
+    study: EstimateStudy,
+    vector: EstimatorVector,
+    scales: Scales,
+    given: Passages,
+    problem: WindowedEstimation,
+    warm_up: int,
+    visible: np.ndarray,
+    robot: Robot,
+    tell: Callable[[str, int, float], None],
+) -> _Found:
+    settings = gauss_newton.Settings(iterations=study.iterations, cost_tolerance=1e-5, step_tolerance=0.1)
+    try:
+        found = gauss_newton.solve(
+            problem,
+            vector.initial,
+            given.start,
+            low=vector.low,
+            high=vector.high,
+            scale=vector.scale,
+            settings=settings,
+            observe=lambda record, x: tell("Gauss-Newton", record.iteration, record.cost),
+        )
+    except gauss_newton.StartError:
+        raise DsoError(
+            f"{robot.source}: the filter diverges at the start values; give start values nearer to the robot's (free = "
+            '["PATH=INIT"]), a shorter window or a smaller timestep.'
+        ) from None
+    history = {
+        "iteration": np.array([r.iteration for r in found.history]),
+        "cost": np.array([r.cost for r in found.history]),
+        "z": np.array([r.z for r in found.history]),
+    }
+    terms = problem.terms(found.z, given.start)
+    return _Found(found.z, problem.sigma, found.converged, found.message, found.evaluations, terms, history)
+
+
+def _adam(
+    study: EstimateStudy,
+    vector: EstimatorVector,
+    scales: Scales,
+    given: Passages,
+    problem: WindowedEstimation,
+    warm_up: int,
+    visible: np.ndarray,
+    robot: Robot,
+    tell: Callable[[str, int, float], None],
+) -> _Found:
+    """Physics moves in coordinates divided by its sizes and is kept within its bounds by what `constrain` does."""
+    import jax.numpy as jnp
+
+    from dso_robotics.robot.filter_jax import JaxFilter, train
+    from dso_robotics.robot.filter_mjx import MjxSystem, jax_passages
+
+    if study.ahead > 1:
+        raise DsoError('ahead: prediction further ahead needs engine = "mujoco"; write that, or ahead = 1.')
+    w, ns = len(vector.weights), len(vector.scaled)
+    truths = 2 * robot.mj.nv if study.supervised > 0 and np.isfinite(given.truth).any() else 0
+    system = MjxSystem(vector, given, unconstrained=True)
+    chain = JaxFilter(
+        system,
+        vector.corrector,
+        scales,
+        parameters=vector.size - w,
+        truths=truths,
+        robust=study.robust,
+        supervised=study.supervised,
+    )
+    physics = vector.physics
+    begin = np.concatenate(
+        (vector.weights, np.ones(ns), physics.unconstrain(physics.initial), np.log(scales.innovation), np.zeros(truths))
+    )
+    clock, costs = time.perf_counter(), []
+    first: list[float] = []
+
+    def observe(iteration: int, cost: float) -> None:
+        if not first:
+            first.append(time.perf_counter() - clock)
+        costs.append(cost)
+        if iteration % 10 == 0:
+            tell("Adam", iteration, cost)
+
+    result = train(
+        chain,
+        begin,
+        jax_passages(given, warm_up=warm_up, visible=visible),
+        iterations=study.iterations,
+        learning_rate=study.learning_rate,
+        seed=study.seed,
+        observe=observe,
+    )
+    theta = np.asarray(result.theta)
+    z = theta[: vector.size].copy()
+    z[w + ns :] = np.asarray(physics.constrain(jnp.asarray(z[w + ns :])))
+    problem.reweight(z, given.start)
+    terms = problem.terms(z, given.start)
+    history = {"iteration": np.arange(len(costs)), "cost": np.array(costs), "z": z[None]}
+    settled = len(costs) > 10 and abs(costs[-1] - costs[-6]) < 1e-3
+    return _Found(z, problem.sigma, settled, result.message, len(costs), terms, history, first[0] if first else 0.0)
+
+
+def _parameters(vector: EstimatorVector, z: np.ndarray) -> dict[str, Any]:
+    """Physics, sensor biases and scales, as in contract 1; corrector weights are in run.h5."""
+    _, scale, physical = vector.split(z)
+    table: dict[str, Any] = {}
+    for c in vector.scaled:
+        table[f"sensor/{vector.channel_names[c]}/scale"] = {"value": float(scale[c]), "initial": 1.0, "unit": "1"}
+    if vector.physics.size:
+        begin = vector.physics.report(vector.physics.initial)
+        for label, (value, unit) in vector.physics.report(physical).items():
+            table[label] = {"value": float(value), "initial": float(begin[label][0]), "unit": unit}
+    return table
+
+
+def _warnings(found: _Found, fits: dict[str, score.Fit], fit: dict[str, Any], vector: EstimatorVector) -> list[str]:
+    texts = []
+    if not found.converged:
+        texts.append(
+            f"The search did not converge: {found.message}. More `iterations` may still improve the estimator."
+        )
+    if "hold_out" not in fits:
+        texts.append(
+            "No run was held out, so nothing here tells how the estimator does on motions it was not trained on."
+        )
+    for part, f in fits.items():
+        if f.diverged:
+            texts.append(f"The filter diverged in {f.diverged} {part} run(s), whose errors are left out.")
+    for name, entry in fit["hold_out"].items():
+        if math.isfinite(entry["covered_percent"]) and not 90 <= entry["covered_percent"] <= 99:
+            texts.append(
+                f"{name}: {entry['covered_percent']:.1f}% of the held-out innovations lie within 1.96 predicted standard "
+                "deviations, where 95% should; do not trust its uncertainty."
+            )
+    if any(p.sensor >= 0 for p in vector.physics.parameters) or vector.scaled:
+        texts.append("MJCF has no place for sensor biases and scales, so they are in run.h5 and not in model.xml.")
+    return texts

@@ -1,0 +1,123 @@
+"""What an estimator is worth: innovations over whole runs, whether its uncertainty covers them, and errors of the state."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+from dso_robotics.data.match import Channels
+from dso_robotics.robot.estimator_space import Space
+from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
+from dso_robotics.robot.filter import CFilter
+from dso_robotics.robot.filter_data import Passages
+
+_Z95 = 1.959963984540054
+# A spread that changes the scale by more than e to this between features' ends is not believed.
+_PRIOR = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A filter run over whole rollouts.
+
+    innovation: (B, U, ny) measurement minus prediction, NaN where missing or in the warm-up; predicted: (B, U, ny); features:
+    (B, U, nf) of the prediction; state_error: (B, U, 2 nv) estimate minus truth, NaN where unknown; covariance: of those.
+    """
+
+    innovation: np.ndarray
+    predicted: np.ndarray
+    features: np.ndarray
+    state_error: np.ndarray
+    covariance: np.ndarray | None
+    diverged: int
+
+
+def judge(vector: EstimatorVector, scales: Scales, given: Passages, z: np.ndarray, warm_up: int) -> Fit:
+    """Filter every rollout of `given` from its start to its end."""
+    run = CFilter(vector, scales, given).run(z, given.start)
+    space = Space(vector.physics.mj)
+    counted = (np.arange(run.predicted.shape[1]) >= min(warm_up, run.predicted.shape[1] // 2))[None, :, None]
+    good = np.asarray(np.isfinite(run.predicted).all((1, 2)))
+    innovation = np.where(counted & good[:, None, None], given.measured[:, 1:] - run.predicted, np.nan)
+    before = np.concatenate([given.start[:, None], run.states[:, :-1]], axis=1)
+    # Features of the state before the update: those of the prediction differ by one interval only.
+    features = space.features(np.nan_to_num(before), scales.centre, scales.state)
+    truth = given.truth[:, 1:]
+    known = np.isfinite(truth).all(-1, keepdims=True) & counted & good[:, None, None]
+    full = np.concatenate(
+        [np.where(known, truth, run.states[..., : truth.shape[-1]]), run.states[..., truth.shape[-1] :]], -1
+    )
+    off = np.where(known, space.difference(full, run.states)[..., : 2 * space.nv], np.nan)
+    covariance = None
+    if known.any():
+        rows = off[np.isfinite(off).all(-1)]
+        covariance = rows.T @ rows / max(len(rows), 1)
+    return Fit(innovation, run.predicted, features, off, covariance, int((~good).sum()))
+
+
+def learn_spread(fit: Fit, sigma: np.ndarray, robust: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Noise scale (ny,) and its change with the features (ny, nf): log scale = log sigma + spread @ features, by likelihood."""
+    ny, nf = fit.innovation.shape[-1], fit.features.shape[-1]
+    scale, spread = sigma.copy(), np.zeros((ny, nf))
+    for c in range(ny):
+        rows = np.isfinite(fit.innovation[..., c])
+        if rows.sum() < 10 * (nf + 1):
+            continue
+        error, inputs = fit.innovation[..., c][rows], fit.features[rows]
+        inputs = np.column_stack([np.ones(len(inputs)), inputs])
+
+        def cost(w: np.ndarray, error: np.ndarray = error, inputs: np.ndarray = inputs, c: int = c) -> Any:
+            log_scale = np.log(sigma[c]) + inputs @ w
+            square = (error * np.exp(-log_scale)) ** 2
+            half = 0.5 * square if robust is None else 0.5 * (robust + 1) * np.log1p(square / robust)
+            slope = square if robust is None else (robust + 1) * square / (robust + square)
+            prior = w[1:] / _PRIOR**2
+            gradient = (inputs * (1 - slope)[:, None]).sum(0) + np.concatenate([[0.0], prior])
+            return float(np.sum(half + log_scale) + 0.5 * np.sum(w[1:] ** 2) / _PRIOR**2), gradient
+
+        found = minimize(cost, np.zeros(nf + 1), jac=True, method="L-BFGS-B", bounds=[(-6, 6)] * (nf + 1))
+        scale[c], spread[c] = sigma[c] * np.exp(found.x[0]), found.x[1:]
+    return scale, spread
+
+
+def table(channels: Channels, fit: Fit, sigma: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
+    """By channel: error of the prediction one sample ahead, and the share that the predicted scale covers."""
+    std = sigma * np.exp(fit.features @ spread.T)
+    found = {}
+    for c, name in enumerate(channels.sensor_names):
+        seen = np.isfinite(fit.innovation[..., c])
+        error, scale = fit.innovation[..., c][seen], std[..., c][seen]
+        rmse = float(np.sqrt(np.mean(error**2))) if seen.any() else float("nan")
+        found[name] = {
+            "rmse": rmse,
+            "unit": channels.sensor_units[c],
+            "covered_percent": float(100 * np.mean(np.abs(error) <= _Z95 * scale)) if seen.any() else float("nan"),
+            "normalised_square": float(np.mean((error / scale) ** 2)) if seen.any() else float("nan"),
+        }
+    return found
+
+
+def state_table(fit: Fit) -> dict[str, Any] | None:
+    """Root mean square of the state's error in its tangent space, where the log holds the state; None where it does not."""
+    known = np.isfinite(fit.state_error).all(-1)
+    if not known.any():
+        return None
+    return {
+        "rmse": [float(e) for e in np.sqrt(np.mean(fit.state_error[known] ** 2, axis=0))],
+        "samples": int(known.sum()),
+    }
+
+
+def traces(fit: Fit, given: Passages) -> dict[str, Any]:
+    """What figures need, by rollout."""
+    found = {}
+    for b, i in enumerate(given.rollout):
+        rollout = given.rollouts[int(i)]
+        n = min(len(rollout.time) - 1, fit.predicted.shape[1])
+        found[rollout.name] = {
+            "time": rollout.time[1 : n + 1],
+            "measured": given.measured[b, 1 : n + 1],
+            "predicted": fit.predicted[b, :n],
+        }
+    return found

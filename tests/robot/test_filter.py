@@ -1,0 +1,93 @@
+"""The estimator chain: gradients against finite differences of C, the runtime against the batch, missing measurements."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dso_robotics.costs.estimation import WindowedEstimation
+from dso_robotics.robot.corrector import CORRECTORS
+from dso_robotics.robot.filter import CFilter
+from tests.robot.estimator_problem import anywhere, problem
+
+
+def numeric(function, z, step):
+    columns = []
+    for j, h in enumerate(step):
+        e = np.zeros(len(z))
+        e[j] = h
+        columns.append((function(z + e) - function(z - e)) / (2 * h))
+    return np.stack(columns, -1)
+
+
+@pytest.mark.parametrize("kind", ["recurrent"])
+def test_the_gradient_through_mjx_is_that_of_c(kind):
+    from dso_robotics.robot.filter_jax import JaxFilter
+    from dso_robotics.robot.filter_mjx import MjxSystem, jax_passages
+
+    vector, scales, given = problem(kind, seconds=0.1, units=2)
+    given.measured[0, 4:7, 0] = np.nan
+    given.measured[1, 3] = np.nan
+    z = anywhere(vector)
+    chain = CFilter(vector, scales, given, threads=1)
+    cost = WindowedEstimation(chain, warm_up=2)
+    cost.sigma = np.array([[0.003, 0.03]])
+
+    def by_c(z):
+        return 0.5 * np.sum(cost.residual(z.copy(), given.start) ** 2) + cost.log_scale()
+
+    made = JaxFilter(MjxSystem(vector, given), vector.corrector, scales, parameters=vector.size - len(vector.weights))
+    batch = jax_passages(given, warm_up=2)
+
+    def by_mjx(z):
+        theta = jnp.concatenate([z, jnp.log(jnp.asarray(cost.sigma[0]))])
+        return jnp.sum(jax.vmap(made.cost, in_axes=(None, 0))(theta, batch))
+
+    value, gradient = jax.jit(jax.value_and_grad(by_mjx))(jnp.asarray(z))
+    np.testing.assert_allclose(value, by_c(z), rtol=1e-9)
+    expected = numeric(by_c, z, 1e-5 * vector.scale)
+    np.testing.assert_allclose(gradient, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
+    # The damping's share is really there: physics, corrector and sensors are one vector.
+    assert abs(expected[-1]) > 1.0
+
+
+@pytest.mark.parametrize("kind", list(CORRECTORS))
+def test_the_least_squares_derivative_is_that_of_the_cost(kind):
+    vector, scales, given = problem(kind, seconds=0.2, units=2)
+    z = anywhere(vector)
+    cost = WindowedEstimation(CFilter(vector, scales, given, threads=1), warm_up=3, robust=4.0)
+    residual, jacobian, _ = cost.linearize(z, given.start)
+    expected = numeric(lambda z: cost.residual(z.copy(), given.start), z, 1e-5 * vector.scale)
+    np.testing.assert_allclose(residual, cost.residual(z, given.start), atol=1e-12)
+    np.testing.assert_allclose(jacobian, expected, atol=2e-4 * np.abs(expected).max())
+    assert (np.abs(expected).max((0, 1)) > 0).mean() > 0.4
+
+
+def test_without_measurements_the_state_is_the_prediction_and_the_memory_stays():
+    vector, scales, given = problem("recurrent", seconds=0.2)
+    z = anywhere(vector)
+    hidden = np.ones(given.measured.shape[1], bool)
+    hidden[5:9] = False
+    full = CFilter(vector, scales, given, threads=1).run(z, given.start)
+    some = CFilter(vector, scales, given, visible=hidden, threads=1).run(z, given.start)
+    np.testing.assert_allclose(some.states[:, :4], full.states[:, :4])
+    # jointpos and jointvel are the state itself, so the readings predicted are the states wherever nothing corrects.
+    np.testing.assert_allclose(some.states[:, 4:8], some.predicted[:, 4:8], atol=1e-12)
+    assert np.abs(full.states[:, 4:8] - full.predicted[:, 4:8]).max() > 1e-5
+
+
+def test_students_t_does_not_follow_outliers():
+    vector, scales, given = problem("gain", seconds=0.5)
+    clean = WindowedEstimation(CFilter(vector, scales, given, threads=1), warm_up=3)
+    clean.reweight(vector.initial, given.start)
+    given.measured[0, 20, :] += 50.0
+    wild = {}
+    for robust in (None, 4.0):
+        cost = WindowedEstimation(CFilter(vector, scales, given, threads=1), warm_up=3, robust=robust)
+        hidden = np.ones(given.measured.shape[1], bool)
+        hidden[20] = False
+        cost.chain._visible = hidden
+        cost.reweight(vector.initial, given.start)
+        wild[robust] = cost.sigma[0]
+    assert (wild[None] > 20 * clean.sigma[0]).all()
+    assert (wild[4.0] < 2 * clean.sigma[0]).all()
