@@ -99,9 +99,12 @@ def timed(name: str, chosen: dict[str, dict], work: pathlib.Path, peer: str) -> 
         runs: dict[str, list[dict]] = {}
         for turn in range(3):
             for tool, settings in chosen.items():
-                if (report and tool == "no tool") or (turn and runs[tool][0]["wall"] > LONG) or "," in tool:
-                    continue
-                if report and tool != "dso" and found[tool]["wall"] > VERY_LONG:
+                slow = turn and (tool not in runs or runs[tool][0]["wall"] > LONG)
+                if (
+                    slow
+                    or "," in tool
+                    or (report and tool != "dso" and (tool == "no tool" or found[tool]["wall"] > VERY_LONG))
+                ):
                     continue
                 out = data / "time" / tool.replace(" ", "_")
                 command = worker(tool, settings, data, out, peer, draws=(0, 1), report=report)

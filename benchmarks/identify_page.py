@@ -104,7 +104,13 @@ def percent(value: float | None, digits: int = 3) -> str:
     """A share of one in percent."""
     if value is None:
         return ""
-    return "< 1e-9" if value < 1e-11 else f"{100 * value:.{digits}f}%" if digits == 1 else f"{100 * value:.{digits}g}%"
+    return (
+        "< 1e-9%"
+        if value < 1e-11 and digits != 1
+        else f"{100 * value:.{digits}f}%"
+        if digits == 1
+        else f"{100 * value:.{digits}g}%"
+    )
 
 
 def ahead(row: dict) -> str:
