@@ -37,3 +37,18 @@ class Tangent:
         dq = np.zeros(model.nv)
         mujoco.mj_differentiatePos(model, dq, 1.0, start[: model.nq].copy(), end[: model.nq].copy())
         return np.concatenate([dq, end[model.nq :] - start[model.nq :]])
+
+    def differences(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """The changes (..., 2*nv+na) that move `start` (..., nq+nv+na) to `end`, which broadcasts against it."""
+        model = self._model
+        rest = end[..., model.nq :] - start[..., model.nq :]
+        if self._euclidean:
+            return np.concatenate([end[..., : model.nq] - start[..., : model.nq], rest], -1)
+        shape = np.broadcast_shapes(start.shape[:-1], end.shape[:-1])
+        first, last = (np.broadcast_to(v[..., : model.nq], (*shape, model.nq)) for v in (start, end))
+        change = np.zeros((*shape, model.nv))
+        for index in np.ndindex(shape):
+            mujoco.mj_differentiatePos(
+                model, change[index], 1.0, np.ascontiguousarray(first[index]), np.ascontiguousarray(last[index])
+            )
+        return np.concatenate([change, np.broadcast_to(rest, (*shape, rest.shape[-1]))], -1)

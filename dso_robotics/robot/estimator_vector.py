@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.robot.corrector import Corrector
 
@@ -110,11 +111,15 @@ class EstimatorVector:
         std = []
         for block, shape in self.corrector.shapes().items():
             std.append(np.full(int(np.prod(shape)), _GAIN_PRIOR if block == "gain" else _WEIGHT_PRIOR))
-        mean, deviation, which = self.physics.prior
+        known, which = self.physics.prior
+        if known.log.any():
+            raise DsoError(
+                "an estimator's physical parameters take normal priors only; write prior in place of log_prior."
+            )
         w = len(self.weights)
         return (
-            np.concatenate([self.weights, mean]),
-            np.concatenate([*std, deviation]),
+            np.concatenate([self.weights, known.mean]),
+            np.concatenate([*std, known.std]),
             np.concatenate([np.arange(w), w + len(self.scaled) + which]),
         )
 

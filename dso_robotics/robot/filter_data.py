@@ -217,6 +217,7 @@ def passages(
         channels=replace(channels, ctrl_columns=np.arange(len(channels.ctrl_names))),
         timestep=interval / substeps,
         ctrl=ctrl,
+        past=ctrl[:, :0],
         step=np.zeros(shape, int),
         share=np.zeros(shape),
         measured=measured,

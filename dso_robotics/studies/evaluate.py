@@ -5,7 +5,7 @@ state as it was measured, so nothing of the window itself has been fitted; its f
 not count. Where the sensors do not show the whole state, the start states are estimated from the window and the result says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,11 +84,18 @@ def scoring_windows(
 
 
 def evaluate(
-    vector: ParameterVector, z: np.ndarray, windows: Windows, *, sigma: np.ndarray, robust: bool = False
+    vector: ParameterVector,
+    z: np.ndarray,
+    windows: Windows,
+    *,
+    sigma: np.ndarray,
+    robust: bool = False,
+    predict: Callable[[Windows, np.ndarray], np.ndarray] | None = None,
 ) -> Evaluation:
     """Score the model at z (n,) on `scoring_windows`; `sigma` (C,) weighs channels where start states must be estimated.
 
-    With `robust`, a window does not start at a sample that stands out from its neighbours.
+    With `robust`, a window does not start at a sample that stands out from its neighbours. `predict` maps windows and start
+    states to readings (B, S, C) where something else than the model alone is to be scored.
     """
     known, kept = start.measured(windows, vector.mj), start.seen(windows, vector.mj)
     # A state interpolated across a gap is no measurement; where there is nothing else, all starts are estimated.
@@ -100,9 +107,9 @@ def evaluate(
     x = start.guess(windows, vector.mj, vector.signals(z), robust=robust)
     if not known:
         x = _estimate_starts(vector, z, windows, prediction, x, sigma)
-    y = prediction.predict(z, x)
+    y = prediction.predict(z, x) if predict is None else predict(windows, x)
     lost = np.isnan(y).any((1, 2))
-    y[lost] = prediction.predict(z, x)[lost, :1]
+    y[lost] = y[lost, :1]
     first = np.zeros(windows.measured.shape[:2], bool)
     first[:, 0] = known
     error = np.where(first[..., None], np.nan, y - windows.measured)

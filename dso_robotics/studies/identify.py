@@ -33,6 +33,8 @@ from dso_robotics.studies.checkpoint import Checkpoint, Spent
 from dso_robotics.studies.estimated import split_free
 from dso_robotics.studies.estimated import table as estimated
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
+from dso_robotics.studies.network import chosen_joints, learn
+from dso_robotics.studies.network_settings import NetworkSettings
 from dso_robotics.studies.residual import own_residual
 from dso_robotics.studies.study import IdentifyStudy
 
@@ -135,6 +137,11 @@ def _identify(
         for name, part in parts.items()
         if part
     }
+    network = NetworkSettings.read(study.network) if study.network else None
+    if network:
+        chosen_joints(robot, network.joints)
+        if vector.local:
+            raise DsoError("a network is the same for all recordings; leave out log/NAME/PATH, or [network].")
     to_mjcf(robot, vector.written(vector.initial))  # what cannot be written back is better known before the search
     options = {
         "likelihood": Student() if study.robust else Normal(),
@@ -153,6 +160,22 @@ def _identify(
     evaluations = {
         name: evaluate(vector, solution.z, part, sigma=sigma, robust=study.robust) for name, part in scored.items()
     }
+    learned = None
+    if network:
+        learned = learn(
+            network,
+            robot,
+            windows,
+            problem,
+            solution,
+            scored,
+            evaluations,
+            robust=study.robust,
+            seed=study.seed,
+            progress=lambda iteration, cost: progress(
+                Progress("network, on recordings watched", iteration, cost, time.perf_counter() - began)
+            ),
+        )
     table = summaries.parameters(vector, solution, spread)
     begun = WindowedIdentification(vector, windows, prediction, **options).pooled_sigma(), x
     left_open = summaries.unseen(vector, table, spread)
@@ -189,6 +212,9 @@ def _identify(
         "uncertainty": {"method": spread.method, "windows": spread.blocks, "unseen": list(left_open)},
         "warnings": warnings,
     }
+    if learned:
+        summary["network"] = learned[0]
+        warnings.append(learned[0]["text"])
     result = Identified(study, robot, vector, channels, solution, spread, sigma, evaluations, summary)
     folders.write_text(folder / folders.MODEL, to_mjcf(robot, vector.written(solution.z)))
     summary["seconds"]["total"] = checkpoint.before.seconds + time.perf_counter() - began
@@ -198,6 +224,7 @@ def _identify(
             "theta": vector.split(solution.z),
             "covariance": spread.covariance,
             "correlation": spread.correlation,
+            **({"network": learned[1]} if learned else {}),
             "traces": {part: {t.rollout: t.as_dict() for t in e.traces} for part, e in evaluations.items()},
         }
     )

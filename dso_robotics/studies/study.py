@@ -10,6 +10,7 @@ from typing import Any
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration, parse
 from dso_robotics.physics.model import nearest
+from dso_robotics.studies.network_settings import NetworkSettings
 
 ENGINES = ("auto", "mujoco", "mjx")
 _TYPES = {
@@ -24,6 +25,7 @@ _TYPES = {
     "robust": bool,
     "noise": dict,
     "residual": str,
+    "network": dict,
 }
 # Beyond this a number is a slip, and squares of it overflow.
 _HUGE = 1e100
@@ -37,7 +39,8 @@ class IdentifyStudy:
     window: length [s] of the pieces that are fitted open loop; score_window: that of the pieces whose prediction errors are
     reported (None: the same). robust: errors are taken to have heavy tails, so outliers lose their pull. noise: noise scales
     that are known, by channel, in the channel's unit; the others are estimated. residual: FILE.py:FUNCTION, see
-    `studies.residual`. seed: recorded with the result; the search itself draws no random numbers.
+    `studies.residual`. network: keys of `NetworkSettings`, to learn what the parameters leave over.
+    seed: recorded with the result; the search itself draws no random numbers.
     """
 
     model: str
@@ -51,6 +54,7 @@ class IdentifyStudy:
     robust: bool = False
     noise: Mapping[str, float] = dataclasses.field(default_factory=dict)
     residual: str | None = None
+    network: Mapping[str, Any] | None = None
 
     def __post_init__(self):
         if not self.logs:
@@ -76,6 +80,9 @@ class IdentifyStudy:
                 raise DsoError(
                     f"noise of '{channel}' is {sigma!r}; give a positive standard deviation in the channel's unit."
                 )
+
+        if self.network is not None:
+            NetworkSettings.read(self.network)
 
     def as_dict(self) -> dict[str, Any]:
         """The study as JSON-ready values, as stored in the run file."""
@@ -209,5 +216,6 @@ def _example(key: str) -> str:
         "seed": "seed = 0",
         "robust": "robust = true",
         "noise": "noise = { elbow_pos = 0.001 }",
+        "network": 'network = { joints = ["*"] }',
         "residual": 'residual = "scale.py:total_mass"',
     }[key]

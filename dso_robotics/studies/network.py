@@ -1,0 +1,226 @@
+"""What physical parameters leave unexplained, learned as a torque of the joints: thousands of weights, by reverse mode."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dso_robotics.core.gauss_newton import Solution
+from dso_robotics.costs.identification import WindowedIdentification
+from dso_robotics.costs.likelihood import Likelihood
+from dso_robotics.data.windows import Windows
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.path import matches
+from dso_robotics.physics.export import to_mjcf
+from dso_robotics.physics.model import Robot, load, without_delays
+from dso_robotics.robot import start
+from dso_robotics.robot.joint_network import JointNetwork, joint_network
+from dso_robotics.studies import summary as summaries
+from dso_robotics.studies.evaluate import Evaluation, evaluate
+from dso_robotics.studies.network_settings import NetworkSettings
+
+_RATE = 1e-2
+# One in so many recordings (of few: windows) is not trained on but watched.
+_WATCHED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedNetwork:
+    """The weights at which the watched windows were predicted best.
+
+    history: (K, 2) mean cost a sample of the trained and of the watched windows, every tenth step; chosen: its row.
+    watched: names of the recordings that were only watched.
+    """
+
+    network: JointNetwork
+    model: mujoco.MjModel
+    weights: np.ndarray
+    history: np.ndarray
+    chosen: int
+    watched: tuple[str, ...]
+
+    def predict(self, windows: Windows, begin: np.ndarray, signals: dict[str, np.ndarray]) -> np.ndarray:
+        """Readings (B, S, C) of `windows` from start states (B, nq+nv+na)."""
+        from dso_robotics.robot.prediction_network import NetworkPrediction
+
+        return NetworkPrediction(self.model, self.network, windows, signals).predict(self.weights, begin)
+
+
+def train_network(
+    robot: Robot,
+    windows: Windows,
+    begin: np.ndarray,
+    sigma: np.ndarray,
+    signals: dict[str, np.ndarray],
+    likelihood: Likelihood,
+    settings: NetworkSettings,
+    *,
+    seed: int = 0,
+    progress: Callable[[int, float], None] = lambda iteration, cost: None,
+) -> TrainedNetwork:
+    """Train on `windows` from start states `begin` (B, nq+nv+na) with noise scales `sigma` (R, C).
+
+    Some recordings are only watched: the weights that predict these best are returned, those of no torque among them.
+
+    Raises:
+      DsoError: no joint has such a name, or one is neither hinge nor slide.
+    """
+    import jax.numpy as jnp
+    import optax
+
+    from dso_robotics.robot.prediction_network import NetworkPrediction, with_motors
+
+    joints = chosen_joints(robot, settings.joints)
+    plain = without_delays(robot)
+    assert plain.spec is not None
+    model = with_motors(plain.spec, tuple(robot.names("joint")[j] for j in joints))
+    speeds = begin[:, robot.mj.nq : robot.mj.nq + robot.mj.nv]
+    network = joint_network(
+        model, joints, qvel=speeds, ctrl=windows.ctrl, hidden=settings.hidden, inputs=settings.inputs
+    )
+    prediction = NetworkPrediction(model, network, windows, signals)
+    rng = np.random.default_rng(seed)
+    scale = sigma[windows.rollout][:, None]
+    measured, seen = np.nan_to_num(windows.measured), np.isfinite(windows.measured)
+
+    def slope_of(rows: np.ndarray) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+        def slope(y: np.ndarray) -> tuple[float, np.ndarray]:
+            r = np.where(seen[rows], (y - measured[rows]) / scale[rows], 0.0)
+            count = seen[rows].sum()
+            white = likelihood.whiten(r)
+            by = np.where(seen[rows], white * likelihood.slope(r) / scale[rows], 0.0)
+            return float(0.5 * np.sum(white**2) / count), by / count
+
+        return slope
+
+    watched, trained = _watched(windows)
+    weights = network.start(rng)
+    schedule = optax.cosine_decay_schedule(_RATE, settings.iterations)
+    adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    memory = adam.init(jnp.asarray(weights))
+    best, history, running = (np.inf, weights, 0), [], []
+    for i in range(settings.iterations + 1):
+        if i % 10 == 0:
+            part = windows.only(_mask(watched, len(windows)))
+            path = prediction.simulate(weights, begin[watched], part)
+            error = slope_of(watched)(prediction.read(path, part))[0]
+            history.append((np.mean(running[-10:]) if running else np.nan, error))
+            progress(i, error)
+            if error < best[0]:
+                best = error, weights, len(history) - 1
+        if i == settings.iterations:
+            break
+        rows = np.sort(rng.choice(trained, min(settings.batch, len(trained)), replace=False))
+        part = windows.only(_mask(rows, len(windows)))
+        cost, gradient = prediction.gradient(weights, begin[rows], part, slope_of(rows))
+        running.append(cost)
+        update, memory = adam.update(jnp.asarray(gradient), memory, jnp.asarray(weights))
+        weights = weights + np.asarray(update)
+    names = tuple(windows.rollouts[i].name for i in np.unique(windows.rollout[watched]))
+    return TrainedNetwork(network, model, best[1], np.array(history), best[2], names)
+
+
+def _watched(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """Windows to watch and windows to train on: whole recordings apart where there are several, else every fifth window."""
+    recordings = len(windows.rollouts)
+    if recordings >= 3:
+        watched = windows.rollout >= recordings - max(recordings // _WATCHED, 1)
+    else:
+        watched = np.arange(len(windows)) % _WATCHED == _WATCHED - 1
+    return np.flatnonzero(watched), np.flatnonzero(~watched)
+
+
+def _mask(rows: np.ndarray, count: int) -> np.ndarray:
+    mask = np.zeros(count, bool)
+    mask[rows] = True
+    return mask
+
+
+def chosen_joints(robot: Robot, patterns: tuple[str, ...]) -> tuple[int, ...]:
+    """Ids of the hinges and slides that `patterns` name. Raises DsoError for a name that no joint has, or another joint."""
+    names, found = robot.names("joint"), []
+    for pattern in patterns:
+        matching = [i for i, n in enumerate(names) if n and matches(n, pattern)]
+        if not matching:
+            raise DsoError(
+                f"{robot.source}: network joints: no joint is called '{pattern}'; they are {', '.join(names)}."
+            )
+        found += matching
+    for i in found:
+        if int(robot.mj.jnt_type[i]) <= int(mujoco.mjtJoint.mjJNT_BALL):
+            raise DsoError(
+                f"{robot.source}: joint '{names[i]}' is neither hinge nor slide, so no network can act on it."
+            )
+    return tuple(dict.fromkeys(found))
+
+
+def learn(
+    settings: NetworkSettings,
+    robot: Robot,
+    windows: Windows,
+    problem: WindowedIdentification,
+    solution: Solution,
+    scored: dict[str, Windows],
+    evaluations: dict[str, Evaluation],
+    *,
+    robust: bool,
+    seed: int,
+    progress: Callable[[int, float], None],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Train a network on what the solution leaves over: its part of the summary and of the run file.
+
+    `scored` and `evaluations` are the windows and the scores, by part, of the parameters alone.
+    """
+    vector, signals = problem.vector, problem.vector.signals(solution.z)
+    fitted = load(mujoco.MjSpec.from_string(to_mjcf(robot, vector.written(solution.z))))
+
+    # Start states estimated with the parameters alone hide part of what the network is to learn.
+    shown = start.measured(windows, fitted.mj)
+    x = start.guess(windows, fitted.mj, signals, robust=robust) if shown else solution.x
+    found = train_network(
+        fitted,
+        windows,
+        x,
+        problem.sigma,
+        signals,
+        problem.likelihood,
+        settings,
+        seed=seed,
+        progress=progress,
+    )
+    scores = {
+        name: evaluate(
+            vector,
+            solution.z,
+            part,
+            sigma=problem.pooled_sigma(),
+            robust=robust,
+            predict=lambda windows, x: found.predict(windows, x, signals),
+        )
+        for name, part in scored.items()
+    }
+    joints = [robot.names("joint")[j] for j in found.network.joints]
+    part = "hold_out" if "hold_out" in scores else "train"
+    change = 100 * (float(np.mean(scores[part].rmse / evaluations[part].rmse)) - 1)
+    where = "held-out" if part == "hold_out" else "fitted"
+    outcome = (
+        f"changes the error on {where} recordings by {change:+.1f}% (mean over channels)"
+        if found.chosen
+        else "does not predict the recordings watched better than the parameters alone, so it is left at zero torque"
+    )
+    text = (
+        f"A network of {found.network.size:,} weights on the torque of {', '.join(joints)} {outcome}. model.xml cannot hold a "
+        "network; run.h5 does."
+    )
+    summary = {
+        "weights": found.network.size,
+        "joints": joints,
+        "inputs": list(settings.inputs),
+        "watched": list(found.watched),
+        "iterations": 10 * found.chosen,
+        "fit": {name: summaries.fit(problem.windows.channels, e) for name, e in scores.items()},
+        "text": text,
+    }
+    return summary, {"weights": found.weights, "history": found.history}
