@@ -32,7 +32,7 @@ def sensor_jacobian(model: mujoco.MjModel, addresses: np.ndarray, state: np.ndar
 
 
 def begin(
-    kind: str, units: int, passages: Passages, physics: ParameterVector, *, scaled: tuple[int, ...] = (), seed: int = 0
+    kind: str, units: int, passages: Passages, physics: ParameterVector, *, seed: int = 0
 ) -> tuple[EstimatorVector, Scales]:
     """The vector with its start values, and the scales that whiten it.
 
@@ -56,7 +56,7 @@ def begin(
     gain = _SHARE * inverse * tangent[:, None] / spread
     scales = Scales(spread, tangent, centre, state)
     corrector = make_corrector("gain", space.size, ny, space.features_size)
-    vector = _vector(corrector, passages, physics, scaled, gain / tangent[:, None] * spread, seed)
+    vector = _vector(corrector, passages, physics, gain / tangent[:, None] * spread, seed)
     run = CFilter(vector, scales, passages).run(vector.initial, passages.start)
     error = np.where(
         np.isfinite(passages.measured[:, 1:]), run.predicted - np.nan_to_num(passages.measured[:, 1:]), np.nan
@@ -69,18 +69,19 @@ def begin(
     change = np.maximum(change, floor)
     scales = Scales(innovation, change, centre, state)
     corrector = make_corrector(kind, space.size, ny, space.features_size, units=units)
-    return _vector(corrector, passages, physics, scaled, gain / change[:, None] * innovation, seed), scales
+    return _vector(corrector, passages, physics, gain / change[:, None] * innovation, seed), scales
 
 
 def _vector(
     corrector: Corrector,
     passages: Passages,
     physics: ParameterVector,
-    scaled: tuple[int, ...],
     gain: np.ndarray,
     seed: int,
 ) -> EstimatorVector:
-    return EstimatorVector(corrector, passages.channels.sensor_names, scaled, physics, corrector.initial(gain, seed))
+    channels = passages.channels
+    weights = corrector.initial(gain, seed)
+    return EstimatorVector(corrector, channels.sensor_names, channels.sensor_addresses, physics, weights)
 
 
 def _few(states: np.ndarray) -> np.ndarray:

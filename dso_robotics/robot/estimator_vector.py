@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.robot.corrector import Corrector
 
@@ -40,90 +39,69 @@ class Scales:
 
 @dataclass(frozen=True, eq=False)
 class EstimatorVector:
-    """z = [corrector weights, sensor scales, physics and sensor biases], n numbers.
-
-    scaled: which channels (of ny) have a free scale; weights: start weights of the corrector; physics: blocks named by PATH.
-    """
+    """z = [corrector weights, physics and sensors], n numbers; weights: start weights; physics: blocks named by PATH."""
 
     corrector: Corrector
     channel_names: tuple[str, ...]
-    scaled: tuple[int, ...]
+    addresses: np.ndarray
     physics: ParameterVector
     weights: np.ndarray
 
     @property
     def size(self) -> int:
         """n."""
-        return len(self.weights) + len(self.scaled) + self.physics.size
+        return len(self.weights) + self.physics.size
 
     @property
     def initial(self) -> np.ndarray:
-        """Start values (n,): sensor scales begin at one."""
-        return np.concatenate([self.weights, np.ones(len(self.scaled)), self.physics.initial])
+        """Start values (n,)."""
+        return np.concatenate([self.weights, self.physics.initial])
 
     @property
     def low(self) -> np.ndarray:
         """Lower bounds (n,)."""
-        free = np.full(len(self.weights), -np.inf)
-        return np.concatenate([free, np.full(len(self.scaled), 0.1), self.physics.low])
+        return np.concatenate([np.full(len(self.weights), -np.inf), self.physics.low])
 
     @property
     def high(self) -> np.ndarray:
         """Upper bounds (n,)."""
-        free = np.full(len(self.weights), np.inf)
-        return np.concatenate([free, np.full(len(self.scaled), 10.0), self.physics.high])
+        return np.concatenate([np.full(len(self.weights), np.inf), self.physics.high])
 
     @property
     def scale(self) -> np.ndarray:
         """Typical sizes (n,)."""
-        whitened = np.full(len(self.weights), _WEIGHT_SCALE)
-        return np.concatenate([whitened, np.full(len(self.scaled), 0.1), self.physics.scale])
+        return np.concatenate([np.full(len(self.weights), _WEIGHT_SCALE), self.physics.scale])
 
-    @property
-    def coordinate_names(self) -> tuple[str, ...]:
-        """One name a coordinate."""
-        names = []
-        for block, shape in self.corrector.shapes().items():
-            names += [f"corrector/{block}[{','.join(map(str, index))}]" for index in np.ndindex(shape)]
-        names += [f"sensor/{self.channel_names[c]}/scale" for c in self.scaled]
-        return (*names, *self.physics.coordinate_names)
+    def split(self, z: Array) -> tuple[dict[str, Array], Array]:
+        """Corrector weights by block, and the physical coordinates, of z (..., n)."""
+        w = len(self.weights)
+        return self.corrector.split(z[..., :w]), z[..., w:]
 
-    def split(self, z: Array) -> tuple[dict[str, Array], Array, Array]:
-        """Corrector weights by block, sensor scales (..., ny), and the physical coordinates, of z (..., n)."""
-        xp, w = z.__array_namespace__(), len(self.weights)
-        weights = self.corrector.split(z[..., :w])
-        columns = np.zeros((len(self.scaled), len(self.channel_names)))
-        columns[np.arange(len(self.scaled)), list(self.scaled)] = 1.0
-        free = z[..., w : w + len(self.scaled)]
-        scale = 1.0 + xp.matmul(free - 1.0, xp.asarray(columns))
-        return weights, scale, z[..., w + len(self.scaled) :]
+    def sensors(self, physical: Array) -> tuple[Array, Array]:
+        """Scale and bias (..., ny) of the channels at physical coordinates (..., m): they report scale * reading + bias."""
+        xp = physical.__array_namespace__()
+        shape = (*physical.shape[:-1], len(self.addresses))
+        signals = self.physics.signals(physical) if self.physics.size else {}
+        found = []
+        for name, default in (("sensor_scale", xp.ones(shape)), ("sensor_bias", xp.zeros(shape))):
+            found.append(signals[name][..., self.addresses] if name in signals else default)
+        return found[0], found[1]
 
     def blocks(self, z: np.ndarray) -> dict[str, np.ndarray]:
         """Every block of z by name, for the run file."""
-        weights, scale, physics = self.split(z)
-        blocks = {f"corrector/{name}": value for name, value in weights.items()}
-        blocks |= {f"sensor/{self.channel_names[c]}/scale": scale[c] for c in self.scaled}
-        return blocks | self.physics.split(physics)
+        weights, physical = self.split(z)
+        return {f"corrector/{name}": value for name, value in weights.items()} | self.physics.split(physical)
 
-    @property
-    def prior(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean (m,), standard deviation (m,) and coordinate (m,): weak ones on weights about their start, and physics'."""
+    def prior(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whitened prior residuals (m,) and their derivative (m, n): weak ones on weights about their start, and physics'."""
         std = []
         for block, shape in self.corrector.shapes().items():
             std.append(np.full(int(np.prod(shape)), _GAIN_PRIOR if block == "gain" else _WEIGHT_PRIOR))
-        known, which = self.physics.prior
-        if known.log.any():
-            raise DsoError(
-                "an estimator's physical parameters take normal priors only; write prior in place of log_prior."
-            )
-        w = len(self.weights)
-        return (
-            np.concatenate([self.weights, known.mean]),
-            np.concatenate([*std, known.std]),
-            np.concatenate([np.arange(w), w + len(self.scaled) + which]),
-        )
-
-    def prior_residual(self, z: Array) -> Array:
-        """(z - mean)/std of every coordinate with a prior, (m,)."""
-        mean, std, which = self.prior
-        return (z[which] - z.__array_namespace__().asarray(mean)) / std
+        deviation, w = np.concatenate(std), len(self.weights)
+        own = (z[:w] - self.weights) / deviation
+        if not self.physics.size:
+            return own, np.diag(1 / deviation)
+        residual, slope = self.physics.prior_residual(z[w:]), self.physics.prior_slope(z[w:])
+        jacobian = np.zeros((w + len(residual), len(z)))
+        jacobian[:w, :w], jacobian[w:, w:] = np.diag(1 / deviation), slope
+        return np.concatenate([own, residual]), jacobian

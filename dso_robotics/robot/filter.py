@@ -85,9 +85,9 @@ class CFilter:
     def _simulate(self, points: np.ndarray, start: np.ndarray) -> Filtered:
         vector, scales, space, given = self.vector, self.scales, self.space, self.passages
         (p, b), updates, ny = (len(points), len(start)), given.measured.shape[1] - 1, given.measured.shape[2]
-        weights, gain, physics = vector.split(points[:, None])
+        weights, physics = vector.split(points[:, None])
         engine = self._prepare(physics[:, 0], p, b)
-        bias = vector.physics.sensor_bias(physics)[..., given.channels.sensor_addresses]
+        gain, bias = vector.sensors(physics)
         nq, nv = space.nq, space.nv
         qpos, qvel, ctrl = engine.bind("qpos"), engine.bind("qvel"), engine.bind("ctrl")
         act = engine.bind("act") if space.na else None

@@ -217,7 +217,7 @@ def passages(
         channels=replace(channels, ctrl_columns=np.arange(len(channels.ctrl_names))),
         timestep=interval / substeps,
         ctrl=ctrl,
-        past=ctrl[:, :0],
+        past=np.zeros((len(pieces), 0, model.nu)),
         step=np.zeros(shape, int),
         share=np.zeros(shape),
         measured=measured,

@@ -22,7 +22,7 @@ from dso_robotics.robot.filter_jax import Passage, System
 
 
 class MjxSystem(System):
-    """The model of `vector`; its parameters are [sensor scales, physics and biases], the tail of the vector's z.
+    """The model of `vector`; its parameters are physics and sensors, the tail of the vector's z.
 
     unconstrained: physics come as theta of `ParameterVector.constrain`, in which any gradient method keeps the bounds.
     """
@@ -30,7 +30,6 @@ class MjxSystem(System):
     model: mjx.Model
     vector: EstimatorVector = eqx.field(static=True)
     space: Space = eqx.field(static=True)
-    addresses: tuple[int, ...] = eqx.field(static=True)
     substeps: int = eqx.field(static=True)
     unconstrained: bool = eqx.field(static=True)
 
@@ -40,17 +39,16 @@ class MjxSystem(System):
         freed = {i for p in vector.physics.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
         self.model = put_model(mj, friction_dofs=sorted(freed))
         self.vector, self.space = vector, Space(mj)
-        self.addresses = tuple(int(a) for a in passages.channels.sensor_addresses)
         self.substeps, self.unconstrained = passages.substeps, unconstrained
 
     def prepare(self, parameters: Float[Array, " m"]) -> tuple[Any, ...]:
         """Model, products of inertia, sensor scales and biases."""
         skipped = jnp.zeros(len(self.vector.weights), parameters.dtype)
-        _, scale, z = self.vector.split(jnp.concatenate([skipped, parameters]))
+        _, z = self.vector.split(jnp.concatenate([skipped, parameters]))
         mine = self.vector.physics
         if self.unconstrained:
             z = mine.constrain(z)
-        fields, products, model = mine.fields(z), None, self.model
+        fields, products, model = mine.fields(z) if mine.size else {}, None, self.model
         full = fields.pop("body_inertia_full", None)
         if full is not None:
             axes = inertia.rotation(mine.mj.body_iquat)
@@ -64,8 +62,7 @@ class MjxSystem(System):
             model = model.replace(**fields)
         if any(name in mujoco.MjModel._setconst_inputs for name in fields):
             model = set_constants(model, products=products)
-        where = jnp.asarray(self.addresses)
-        return model, products, scale, mine.sensor_bias(z)[where]
+        return model, products, *self.vector.sensors(z)
 
     def advance(self, model: tuple[Any, ...], state: Array, ctrl: Array) -> Array:
         """`substeps` time steps of MuJoCo."""
@@ -83,7 +80,7 @@ class MjxSystem(System):
         """The selected channels under `ctrl`."""
         mj, products, scale, bias = model
         readings = physics.measure(mj, self._state(mj, state), ctrl, products=products)
-        return readings[jnp.asarray(self.addresses)] * scale + bias
+        return readings[self.vector.addresses] * scale + bias
 
     def move(self, state: Array, change: Array) -> Array:
         """See `Space.move`."""

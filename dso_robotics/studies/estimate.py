@@ -84,7 +84,7 @@ def _estimate(
 ) -> dict[str, Any]:
     began = time.perf_counter()
     robot = load(study.model)
-    physics = pack(study.free, robot) if study.free else ParameterVector((), robot.mj)
+    physics = _physics(study, robot)
     log = merge_logs([read_log(path) for path in study.logs])
     channels = filter_data.select_channels(log, robot.mj, study.sensors)
     split = hold_out(log, study.hold_out)
@@ -98,8 +98,7 @@ def _estimate(
         for name, part in parts.items()
         if part
     }
-    scaled = _scaled(study, channels.sensor_names)
-    vector, scales = estimator_start.begin(study.corrector, study.units, given, physics, scaled=scaled, seed=study.seed)
+    vector, scales = estimator_start.begin(study.corrector, study.units, given, physics, seed=study.seed)
     to_mjcf(robot, physics.fields(physics.initial))  # what cannot be written back is better known before the search
     warm_up = round(study.warm_up * (given.measured.shape[1] - 1))
     lead, visible = pattern(given.measured.shape[1], study.ahead)
@@ -121,13 +120,14 @@ def _estimate(
     sigma = found.sigma[0]
     if study.covariance:
         sigma, spread = score.learn_spread(fits["train"], sigma, study.robust)
-    _, scale, z = vector.split(found.z)
+    _, z = vector.split(found.z)
+    scale, bias = vector.sensors(z)
     learned = Learned(
         corrector=vector.corrector,
         weights=found.z[: len(vector.weights)],
         scales=scales,
         scale=scale,
-        bias=physics.sensor_bias(z)[channels.sensor_addresses] if physics.size else np.zeros(len(scale)),
+        bias=bias,
         sigma=sigma,
         spread=spread,
         covariance=fits["train"].covariance,
@@ -203,14 +203,16 @@ def pattern(length: int, ahead: int) -> tuple[np.ndarray, np.ndarray]:
     return lead, visible
 
 
-def _scaled(study: EstimateStudy, names: tuple[str, ...]) -> tuple[int, ...]:
-    found: list[int] = []
-    for name in study.scale:
-        mine = [i for i, channel in enumerate(names) if name in (channel, channel.split("[")[0])]
-        if not mine:
-            raise DsoError(f"scale: {name!r} is not among the channels used: {', '.join(names)}.")
-        found += mine
-    return tuple(dict.fromkeys(found))
+def _physics(study: EstimateStudy, robot: Robot) -> ParameterVector:
+    """The blocks of theta that are named by PATH; delays, which this chain does not have, are refused."""
+    physics = pack(study.free, robot) if study.free else ParameterVector((), robot.mj)
+    late = [p.path for p in physics.parameters if any(slot.field.endswith("_delay") for slot in p.slots)]
+    if late or np.any(robot.mj.sensor_delay) or np.any(robot.mj.actuator_delay):
+        raise DsoError(
+            f"{robot.source}: {late[0] if late else 'a delay in the model'}: an estimator knows no delays; shift the log by "
+            "the delay that `dso identify` finds, and leave it out of the model and of `free`."
+        )
+    return physics
 
 
 def _engine(study: EstimateStudy, vector: EstimatorVector) -> tuple[str, str]:
@@ -277,7 +279,7 @@ def _adam(
 
     if study.ahead > 1:
         raise DsoError('ahead: prediction further ahead needs engine = "mujoco"; write that, or ahead = 1.')
-    w, ns = len(vector.weights), len(vector.scaled)
+    w = len(vector.weights)
     truths = 2 * robot.mj.nv if study.supervised > 0 and np.isfinite(given.truth).any() else 0
     system = MjxSystem(vector, given, unconstrained=True)
     chain = JaxFilter(
@@ -291,7 +293,7 @@ def _adam(
     )
     physics = vector.physics
     begin = np.concatenate(
-        (vector.weights, np.ones(ns), physics.unconstrain(physics.initial), np.log(scales.innovation), np.zeros(truths))
+        (vector.weights, physics.unconstrain(physics.initial), np.log(scales.innovation), np.zeros(truths))
     )
     clock, costs = time.perf_counter(), []
     first: list[float] = []
@@ -314,7 +316,7 @@ def _adam(
     )
     theta = np.asarray(result.theta)
     z = theta[: vector.size].copy()
-    z[w + ns :] = np.asarray(physics.constrain(jnp.asarray(z[w + ns :])))
+    z[w:] = np.asarray(physics.constrain(jnp.asarray(z[w:])))
     problem.reweight(z, given.start)
     terms = problem.terms(z, given.start)
     history = {"iteration": np.arange(len(costs)), "cost": np.array(costs), "z": z[None]}
@@ -324,10 +326,8 @@ def _adam(
 
 def _parameters(vector: EstimatorVector, z: np.ndarray) -> dict[str, Any]:
     """Physics, sensor biases and scales, as in contract 1; corrector weights are in run.h5."""
-    _, scale, physical = vector.split(z)
+    _, physical = vector.split(z)
     table: dict[str, Any] = {}
-    for c in vector.scaled:
-        table[f"sensor/{vector.channel_names[c]}/scale"] = {"value": float(scale[c]), "initial": 1.0, "unit": "1"}
     if vector.physics.size:
         begin = vector.physics.report(vector.physics.initial)
         for label, (value, unit) in vector.physics.report(physical).items():
@@ -354,6 +354,6 @@ def _warnings(found: _Found, fits: dict[str, score.Fit], fit: dict[str, Any], ve
                 f"{name}: {entry['covered_percent']:.1f}% of the held-out innovations lie within 1.96 predicted standard "
                 "deviations, where 95% should; do not trust its uncertainty."
             )
-    if any(p.sensor >= 0 for p in vector.physics.parameters) or vector.scaled:
+    if any(p.path.startswith("sensor/") for p in vector.physics.parameters):
         texts.append("MJCF has no place for sensor biases and scales, so they are in run.h5 and not in model.xml.")
     return texts

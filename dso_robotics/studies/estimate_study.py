@@ -19,7 +19,6 @@ _EXAMPLES = {
     "corrector": 'corrector = "gain"',
     "units": "units = 8",
     "free": 'free = ["joint/*/damping", "sensor/imu/bias"]',
-    "scale": 'scale = ["shoulder_pos"]',
     "window": "window = 1.0",
     "warm_up": "warm_up = 0.2",
     "ahead": "ahead = 5",
@@ -39,11 +38,11 @@ ENGINES = ("auto", "mujoco", "mjx")
 class EstimateStudy:
     """One estimator: a model, logs, a corrector, and what is learned beside it.
 
-    sensors: names of sensors or channels (None: all of the model's); free: physics and sensor biases; scale: channels with a
-    free scale; window [s]: length of the pieces of a log that are filtered; warm_up: the share of each that does not count;
-    ahead: how many samples in a row the corrector must predict without seeing them (1: each is seen after it is predicted);
-    robust: degrees of freedom of Student's t (None: normal noise); supervised: weight of the recorded state, where there is
-    one; covariance: the noise may depend on the state; timestep [s]: the model's, changed; iterations: of the search.
+    sensors: names of sensors or channels (None: all of the model's); free: physics and sensors; window [s]: length
+    of the pieces of a log that are filtered; warm_up: the share of each that does not count; ahead: how many samples in a row
+    the corrector must predict without seeing them (1: each is seen after it is predicted); robust: degrees of freedom of
+    Student's t (None: normal noise); supervised: weight of the recorded state, where there is one; covariance: the noise may
+    depend on the state; timestep [s]: the model's, changed; iterations: of the search.
     """
 
     model: str
@@ -53,7 +52,6 @@ class EstimateStudy:
     corrector: str = "gain"
     units: int = 8
     free: tuple[Declaration, ...] = ()
-    scale: tuple[str, ...] = ()
     window: float = 1.0
     warm_up: float = 0.2
     ahead: int = 1
@@ -138,7 +136,7 @@ def _value(key: str, value: Any, path: Path) -> Any:
         parts = value if isinstance(value, list) else [value]
         if parts and all(isinstance(p, str | int | float) and not isinstance(p, bool) for p in parts):
             return ",".join(map(str, parts))
-    elif key in ("logs", "sensors", "free", "scale"):
+    elif key in ("logs", "sensors", "free"):
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return tuple(value)
     elif isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
