@@ -114,8 +114,9 @@ class Settings:
       together: a search need not be more exact than its data. cost_tolerance: relative change of the cost. decrease: [nats]
       of the negative log-likelihood that are nothing; one standard deviation of one number is half a nat. patience: so many
       steps that neither lower the cost by ten times `decrease` nor move anything by `step_tolerance` are enough.
-      noise_tolerance: relative change of the noise scales, which must have settled too. iterations: their limit. damping,
-      damping_limit: first value, limit.
+      noise_tolerance: relative change of the noise scales, which must have settled too. iterations: their limit. final:
+      whether to linearise where the search ends; without it, all but z, x and the message are of one step before.
+      damping, damping_limit: first value, limit.
     """
 
     step_tolerance: float = 0.1
@@ -124,6 +125,7 @@ class Settings:
     patience: int = 4
     noise_tolerance: float = 0.01
     iterations: int = 60
+    final: bool = True
     damping: float = 1e-3
     damping_limit: float = 1e10
 
@@ -185,6 +187,8 @@ def solve(
         if problem.reweight(z, x) <= settings.noise_tolerance:
             message = _verdict(normal, settings, z, full_step, promise, drop, [*past, *history]) or message
             converged = not message.startswith("stopped")
+        if converged and not settings.final:
+            break
         if converged:
             normal = Normal(problem, z, x, scale)
             evaluations += 1

@@ -292,7 +292,7 @@ def _search(
         problem = WindowedIdentification(vector, windows, prediction, sigma=sigma, free_starts=stage == 1, **options)
         settings = gauss_newton.Settings(damping=damping)
         if stage == 0:
-            settings = dataclasses.replace(settings, cost_tolerance=1e-2, noise_tolerance=0.1)
+            settings = dataclasses.replace(settings, cost_tolerance=1e-2, noise_tolerance=0.1, final=False)
         if checkpoint.outcome:
             settings = dataclasses.replace(settings, iterations=0)
 
