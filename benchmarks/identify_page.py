@@ -56,9 +56,50 @@ def tables(results: dict) -> str:
             report = f"{row['wall with report']:.2f}" if "wall with report" in row else ""
             title = TITLES[name] if tool == "dso" else ""
             rows.append(f"| {title} | {shown(tool)} | {row['wall']:.2f} | {report} | {row['peak']:.0f} | {ratio} |")
-    rows += ["", "Where a peer is ahead by more than 5%:", ""]
+    rows += [
+        "",
+        "| aim | measured | |",
+        "| --- | --- | --- |",
+        *aims(found),
+        "",
+        "Where a peer is ahead by more than 5%:",
+        "",
+    ]
     rows += [f"- {line}" for name in names for line in losses(TITLES[name], found[name])] or ["- nowhere"]
     return "\n".join(rows) + "\n"
+
+
+TIME_AIMS = {"spring_mass": 1.0, "armature": 1.0, "inertia20": 0.5, "inertia60": 0.2, problems.REAL: 0.1}
+ERROR_AIMS = ("wrong_start", "delay", "outliers")
+
+
+def aims(found: dict) -> list[str]:
+    """What was aimed at against mujoco.sysid at its recommended settings, and whether it was reached."""
+    rows = []
+    for name, most in TIME_AIMS.items():
+        ours, theirs = (found.get(name, {}).get(tool, {}) for tool in ("dso", PEER))
+        if "wall" not in ours or "wall" not in theirs:
+            continue
+        told = f"{ours['wall'] / theirs['wall']:.2f}"
+        if "wall with report" in theirs:
+            told += f"; {ours['wall with report'] / theirs['wall with report']:.2f} with both reports"
+        rows.append(
+            verdict(f"{TITLES[name]}: at most {most:g} of its time", told, ours["wall"] <= most * theirs["wall"])
+        )
+    for name in ERROR_AIMS:
+        tools = found.get(name, {})
+        if all("error at most" in tools.get(tool, {}) for tool in ("dso", PEER)):
+            share = tools["dso"]["error at most"] / tools[PEER]["error at most"]
+            rows.append(verdict(f"{TITLES[name]}: at most a third of its error", f"{share:.2g}", share <= 1 / 3))
+    held = {name: tools["dso"]["coverage"] for name, tools in found.items() if "coverage" in tools.get("dso", {})}
+    for name, share in held.items():
+        rows.append(verdict(f"{TITLES[name]}: intervals hold in 90 to 98%", f"{share:.1%}", 0.9 <= share <= 0.98))
+    return rows
+
+
+def verdict(aim: str, told: str, reached: bool) -> str:
+    """One row of the table of aims."""
+    return f"| {aim} | {told} | {'reached' if reached else '**missed**'} |"
 
 
 def losses(title: str, tools: dict[str, dict]) -> list[str]:
