@@ -242,6 +242,8 @@ REFUSED = {
         "option",
         "gravity",
     ): "only the ratio of gravity to mass and torque is seen in a log; free body/*/mass or actuator/*/gear",
+    ("log", "initial_state"): "a start state belongs to a recording, so only `dso identify` with a log estimates it",
+    ("sensor", "noise"): "a noise scale belongs to a recording, so only `dso identify` with a log estimates it",
 }
 
 

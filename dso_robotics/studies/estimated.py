@@ -5,7 +5,6 @@ Whoever frees `sensor/NAME/noise` or `log/NAME/initial_state` finds them in the 
 """
 
 import dataclasses
-import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from dso_robotics.core.gauss_newton import Solution
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.match import Channels
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import Declaration
+from dso_robotics.parameters.path import Declaration, escape, matches
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.model import nearest
 from dso_robotics.physics.state import Tangent
@@ -58,8 +57,9 @@ def split_free(
     for declared in free:
         scale, state = _NOISE.match(declared.path), _STATE.match(declared.path)
         if scale:
-            pattern = scale["name"] + (scale["index"] or "").replace("[", "[[]")
-            found = [n for n in channels.sensor_names if _matches(n, pattern)]
+            found = [
+                n for c, n in enumerate(channels.sensor_names) if _meant(channels, c, scale["name"], scale["index"])
+            ]
             if not found:
                 raise DsoError(
                     f"{declared.path}: no channel is called '{scale['name']}'; the channels are "
@@ -71,7 +71,7 @@ def split_free(
             noise |= {n: (low, high) for n in found if n not in known}
             reported += found
         elif state:
-            found = [n for n in rollouts if fnmatch.fnmatchcase(n, state["name"])]
+            found = [n for n in rollouts if matches(n, state["name"])]
             if not found:
                 raise DsoError(
                     f"{declared.path}: no recording is called '{state['name']}'; the recordings to fit are "
@@ -85,8 +85,27 @@ def split_free(
     return tuple(rest), Asked(noise, tuple(dict.fromkeys(reported)), tuple(dict.fromkeys(states)))
 
 
-def _matches(channel: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(channel, pattern) or fnmatch.fnmatchcase(channel.rpartition("[")[0], pattern)
+def _sensor(channels: Channels, c: int) -> tuple[str, str]:
+    """Name of the sensor that channel `c` belongs to and, where it has several components, the index `[k]` of this one."""
+    name = channels.sensor_names[c]
+    if (channels.sensor_ids == channels.sensor_ids[c]).sum() == 1:
+        return name, ""
+    stem, _, index = name.rpartition("[")
+    return stem, f"[{index}"
+
+
+def noise_path(channels: Channels, c: int) -> str:
+    """The path that names the noise scale of channel `c` alone."""
+    sensor, component = _sensor(channels, c)
+    return f"sensor/{escape(sensor)}/noise{component}"
+
+
+def _meant(channels: Channels, c: int, name: str, index: str | None) -> bool:
+    """Whether `sensor/name/noise index` is channel `c`; a sensor's bare name means all its components."""
+    sensor, component = _sensor(channels, c)
+    if index is not None:
+        return matches(sensor, name) and component == index
+    return matches(sensor, name) or matches(channels.sensor_names[c], name)
 
 
 def table(
@@ -104,8 +123,7 @@ def table(
         c = channels.sensor_names.index(name)
         low, high = asked.noise[name]
         factor = 1.0 if low == high else float(np.exp(_Z95 * deviation[c]))
-        stem, bracket, index = name.partition("[")
-        rows[f"sensor/{stem}/noise{bracket}{index}"] = _row(
+        rows[noise_path(channels, c)] = _row(
             sigma[c],
             begun[0][c],
             channels.sensor_units[c],
@@ -124,7 +142,7 @@ def table(
         covariance = slope @ solution.private_covariance(window, spread.covariance) @ slope.T
         half = _Z95 * np.sqrt(np.maximum(np.diag(covariance), 0.0))
         for k in range(model.nq + model.nv + model.na):
-            rows[f"log/{name}/initial_state[{k}]"] = _row(
+            rows[f"log/{escape(name)}/initial_state[{k}]"] = _row(
                 x[k], begun[1][window, k], units[k], x[k] - half[k], x[k] + half[k], False
             )
     return rows

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dso_robotics.cli import main
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.families import FAMILIES
 from dso_robotics.parameters.parameter import declare
@@ -53,7 +54,8 @@ def test_every_listed_path_resolves_to_itself_and_holds_the_models_value(arm):
         ("elbow", ["not a parameter path", "KIND/NAME/FIELD"]),
         ("body/upper/ipos[3]", ["3 number", "below 3"]),
         ("option/timestep", ["cannot be freed", "time step"]),
-        ("log/*/initial_state", ["cannot be freed", "estimated already"]),
+        ("log/*/initial_state", ["cannot be freed", "`dso identify` with a log"]),
+        ("sensor/elbow_pos/noise", ["cannot be freed", "`dso identify` with a log"]),
         ("joint/elbow/damping=2@0:1", ["start value 2", "outside"]),
         ("joint/elbow/damping@3:1", ["3 is not below", "@LOW:HIGH"]),
         ("joint/elbow/damping=nan", ["nan"]),
@@ -109,3 +111,20 @@ def test_every_listed_path_can_be_freed_whatever_the_names(tmp_path):
     both = declare(parse(r"joint/d\+e/damping+joint/b\=1/damping=3"), robot)
     assert [len(p.slots) for p in both] == [2]
     assert both[0].initial[0] == 3.0
+
+
+def test_the_joints_damping_of_a_free_body_has_both_units(tmp_path, capsys):
+    (tmp_path / "box.xml").write_text(
+        '<mujoco><worldbody><body name="box"><joint name="float" type="free" damping="0.1"/><geom size="0.1"/></body>'
+        '<body><joint name="rail" type="slide"/><joint name="ball" type="ball"/><geom size="0.1"/></body>'
+        "</worldbody></mujoco>"
+    )
+    assert main(["parameters", str(tmp_path / "box.xml")]) == 0
+    units = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert " N*s/m and N*m*s/rad " in units["joint/float/damping"]
+    assert " kg and kg*m^2 " in units["joint/float/armature"]
+    assert " N*s/m " in units["joint/rail/damping"]
+    assert " N*m*s/rad " in units["joint/ball/damping"]
+    for name in ("rail", "ball"):
+        assert " and " not in units[f"joint/{name}/damping"]
+    assert "joint/float/stiffness" not in units
