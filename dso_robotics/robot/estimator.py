@@ -102,10 +102,13 @@ class Learned:
 
 
 class Estimator:
-    """Predicts with MuJoCo and corrects with what was learned; `names` are the channels of a measurement, in order."""
+    """Predicts with MuJoCo and corrects with what was learned.
+
+    names: the channels of a measurement, in order; ctrl_names: those of a control; interval: [s] between updates in training.
+    """
 
     def __init__(self, model: mujoco.MjModel, learned: Learned):
-        self._model, self._learned = model, learned
+        self.model, self.learned = model, learned
         model.opt.timestep = learned.interval / learned.substeps
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._space, self._data = Space(model), mujoco.MjData(model)
@@ -157,7 +160,7 @@ class Estimator:
 
         Raises DsoError for a wrong size or a number that is not finite, before anything changes.
         """
-        model, parts = self._model, []
+        model, parts = self.model, []
         sizes = (("qpos", qpos, model.nq), ("qvel", qvel, model.nv), ("act", act, model.na))
         for name, value, size in sizes:
             default = model.qpos0.copy() if name == "qpos" else np.zeros(size)
@@ -165,7 +168,7 @@ class Estimator:
         if measurement is not None:
             reading = self._measurement(measurement)
             for value, sensor, scale, bias in zip(
-                reading, self._ids, self._learned.scale, self._learned.bias, strict=True
+                reading, self._ids, self.learned.scale, self.learned.bias, strict=True
             ):
                 joint, kind = int(model.sensor_objid[sensor]), int(model.sensor_type[sensor])
                 if np.isnan(value):
@@ -177,10 +180,10 @@ class Estimator:
         mujoco.mj_normalizeQuat(model, parts[0])
         mujoco.mj_resetData(model, self._data)
         self._state = np.concatenate(parts)
-        self._memory = np.zeros(self._learned.corrector.memory_size)
+        self._memory = np.zeros(self.learned.corrector.memory_size)
         self._ready = True
         nothing = np.full(len(self.names), np.nan)
-        return self._estimate(nothing, nothing, np.exp(np.log(self._learned.sigma)))
+        return self._estimate(nothing, nothing, self.learned.sigma.copy())
 
     def update(
         self,
@@ -196,7 +199,7 @@ class Estimator:
         """
         if not self._ready:
             raise DsoError("the estimator has no state yet; call reset() first.")
-        model, data, learned, space = self._model, self._data, self._learned, self._space
+        model, data, learned, space = self.model, self._data, self.learned, self._space
         u = self._vector("ctrl", self._named(ctrl, self.ctrl_names, "ctrl"), model.nu)
         y = self._measurement(measurement)
         steps = learned.substeps if dt is None else self._steps(dt)
@@ -234,14 +237,14 @@ class Estimator:
             predicted,
             innovation,
             std,
-            self._learned.covariance,
+            self.learned.covariance,
         )
 
     def _steps(self, dt: float) -> int:
-        ratio = float(dt) / self._model.opt.timestep
+        ratio = float(dt) / self.model.opt.timestep
         if not (np.isfinite(ratio) and ratio > 0 and round(ratio) >= 1) or abs(ratio - round(ratio)) > _OFF_STEP:
             raise DsoError(
-                f"dt = {dt!r} s is no whole number of the model's time steps of {self._model.opt.timestep:g} s; the estimator "
+                f"dt = {dt!r} s is no whole number of the model's time steps of {self.model.opt.timestep:g} s; the estimator "
                 f"was learned with {self.interval:g} s."
             )
         return round(ratio)

@@ -1,6 +1,7 @@
 """A MuJoCo model as a differentiable system of the estimator chain, through MJX."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -10,21 +11,24 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics import inertia
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
 from dso_robotics.physics.constants import set_constants
 from dso_robotics.physics.device import put_model
+from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.estimator_vector import EstimatorVector
 from dso_robotics.robot.filter_data import Passages
-from dso_robotics.robot.filter_jax import Passage, System
+from dso_robotics.robot.filter_jax import JaxFilter, Passage, System
 
 
 class MjxSystem(System):
     """The model of `vector`; its parameters are physics and sensors, the tail of the vector's z.
 
-    unconstrained: physics come as theta of `ParameterVector.constrain`, in which any gradient method keeps the bounds.
+    unconstrained: physics come as theta of `ParameterVector.constrain`, in which any gradient method keeps the bounds;
+    sensors: scale and bias (ny,) of sensors that are not parameters but known.
     """
 
     model: mjx.Model
@@ -32,14 +36,23 @@ class MjxSystem(System):
     space: Space = eqx.field(static=True)
     substeps: int = eqx.field(static=True)
     unconstrained: bool = eqx.field(static=True)
+    sensors: tuple[np.ndarray, np.ndarray] | None
 
-    def __init__(self, vector: EstimatorVector, passages: Passages, *, unconstrained: bool = False):
+    def __init__(
+        self,
+        vector: EstimatorVector,
+        interval: float,
+        substeps: int,
+        *,
+        unconstrained: bool = False,
+        sensors: tuple[np.ndarray, np.ndarray] | None = None,
+    ):
         mj = copy.copy(vector.physics.mj)
-        mj.opt.timestep = passages.interval / passages.substeps
+        mj.opt.timestep = interval / substeps
         freed = {i for p in vector.physics.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
         self.model = put_model(mj, friction_dofs=sorted(freed))
         self.vector, self.space = vector, Space(mj)
-        self.substeps, self.unconstrained = passages.substeps, unconstrained
+        self.substeps, self.unconstrained, self.sensors = substeps, unconstrained, sensors
 
     def prepare(self, parameters: Float[Array, " m"]) -> tuple[Any, ...]:
         """Model, products of inertia, sensor scales and biases."""
@@ -62,7 +75,7 @@ class MjxSystem(System):
             model = model.replace(**fields)
         if any(name in mujoco.MjModel._setconst_inputs for name in fields):
             model = set_constants(model, products=products)
-        return model, products, *self.vector.sensors(z)
+        return model, products, *(self.vector.sensors(z) if self.sensors is None else self.sensors)
 
     def advance(self, model: tuple[Any, ...], state: Array, ctrl: Array) -> Array:
         """`substeps` time steps of MuJoCo."""
@@ -97,6 +110,21 @@ class MjxSystem(System):
     def _state(self, model: mjx.Model, state: Array) -> physics.State:
         nq, nv = self.space.nq, self.space.nv
         return physics.make_state(model, state[:nq], state[nq : nq + nv], state[nq + nv :])
+
+
+def load_batch(folder: str | Path) -> tuple[JaxFilter, Float[Array, " n"]]:
+    """The estimator that `dso estimate --out FOLDER` wrote, as a chain and its theta for JAX.
+
+    `jax.vmap(chain.run, in_axes=(None, 0))(theta, passages)` filters many recordings at once. Raises DsoError as
+    `Estimator.load` does, and when MJX cannot do the model.
+    """
+    runtime = Estimator.load(folder)
+    learned, model = runtime.learned, runtime.model
+    physics = ParameterVector((), model)
+    vector = EstimatorVector(learned.corrector, learned.names, learned.addresses, physics, learned.weights)
+    system = MjxSystem(vector, learned.interval, learned.substeps, sensors=(learned.scale, learned.bias))
+    chain = JaxFilter(system, learned.corrector, learned.scales, covariance=True)
+    return chain, jnp.asarray(np.concatenate([learned.weights, np.log(learned.sigma), learned.spread.ravel()]))
 
 
 def jax_passages(passages: Passages, *, warm_up: int = 0, visible: np.ndarray | None = None) -> Passage:

@@ -281,7 +281,7 @@ def _adam(
         raise DsoError('ahead: prediction further ahead needs engine = "mujoco"; write that, or ahead = 1.')
     w = len(vector.weights)
     truths = 2 * robot.mj.nv if study.supervised > 0 and np.isfinite(given.truth).any() else 0
-    system = MjxSystem(vector, given, unconstrained=True)
+    system = MjxSystem(vector, given.interval, given.substeps, unconstrained=True)
     chain = JaxFilter(
         system,
         vector.corrector,

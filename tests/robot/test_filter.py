@@ -36,7 +36,8 @@ def test_the_gradient_through_mjx_is_that_of_c(kind):
     def by_c(z):
         return 0.5 * np.sum(cost.residual(z.copy(), given.start) ** 2) + cost.log_scale()
 
-    made = JaxFilter(MjxSystem(vector, given), vector.corrector, scales, parameters=vector.size - len(vector.weights))
+    system = MjxSystem(vector, given.interval, given.substeps)
+    made = JaxFilter(system, vector.corrector, scales, parameters=vector.size - len(vector.weights))
     batch = jax_passages(given, warm_up=2)
 
     def by_mjx(z):

@@ -76,6 +76,28 @@ def _bias(result) -> float:
     return json.loads((result / "summary.json").read_text())["parameters"]["sensor/angle/bias"]["value"]
 
 
+def test_the_batch_form_gives_what_the_runtime_gives(result):
+    import jax
+
+    from dso_robotics.robot.filter_jax import Passage
+    from dso_robotics.robot.filter_mjx import load_batch
+
+    rng, shape = np.random.default_rng(0), (2, 12)
+    ctrl, measured = rng.normal(size=(*shape, 1)), 0.3 * rng.normal(size=(*shape, 2))
+    measured[0, 5, 0] = measured[1, 7] = np.nan
+    ones = np.ones(shape, bool)
+    chain, theta = load_batch(result)
+    passages = Passage(np.zeros((2, 2)), ctrl, measured, ones, ones, np.full((*shape, 2), np.nan))
+    run = jax.jit(jax.vmap(chain.run, in_axes=(None, 0)))(theta, passages)
+    for b in range(2):
+        estimator = Estimator.load(result)
+        estimator.reset(qpos=[0.0])
+        for t in range(1, shape[1]):
+            estimate = estimator.update(ctrl[b, t - 1], measured[b, t])
+            np.testing.assert_allclose(run.states[b, t - 1], [*estimate.qpos, *estimate.qvel], atol=1e-7)
+            np.testing.assert_allclose(np.exp(run.log_scale[b, t - 1]), estimate.std, rtol=1e-6)
+
+
 def test_bad_input_at_run_time_changes_nothing(result):
     estimator = Estimator.load(result)
     with pytest.raises(DsoError, match="reset"):
