@@ -50,11 +50,11 @@ def scan_steps(body: Any, carry: Any, inputs: Any, *, length: int, checkpoint: i
     if checkpoint is None or checkpoint >= length:
         return jax.lax.scan(body, carry, inputs, length=length)
     whole = length // checkpoint * checkpoint
-    split = jax.tree.map(lambda leaf: leaf[:whole].reshape((-1, checkpoint, *leaf.shape[1:])), inputs)
+    split = jax.tree.map(lambda leaf: leaf[:whole].reshape((whole // checkpoint, checkpoint, *leaf.shape[1:])), inputs)
     rest = jax.tree.map(lambda leaf: leaf[whole:], inputs)
     segment = jax.checkpoint(lambda state, chunk: jax.lax.scan(body, state, chunk))
     carry, outputs = jax.lax.scan(segment, carry, split)
-    outputs = jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), outputs)
+    outputs = jax.tree.map(lambda leaf: leaf.reshape((whole, *leaf.shape[2:])), outputs)
     if whole == length:
         return carry, outputs
     carry, last = jax.checkpoint(lambda state, chunk: jax.lax.scan(body, state, chunk))(carry, rest)

@@ -78,7 +78,9 @@ def group_gradients(
 
         return jax.grad(mean, has_aux=True)(theta)
 
-    gradients, aux = jax.vmap(one)(*jax.tree.map(lambda leaf: leaf.reshape((groups, -1, *leaf.shape[1:])), batch))
+    gradients, aux = jax.vmap(one)(
+        *jax.tree.map(lambda leaf: leaf.reshape((groups, count // groups, *leaf.shape[1:])), batch)
+    )
     return gradients, jax.tree.map(lambda leaf: leaf.reshape((count, *leaf.shape[2:])), aux)
 
 
