@@ -13,7 +13,7 @@ from dso_robotics.errors import DsoError
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from dso_robotics.cli import check, convert, estimate, fetch, identify, inspect, parameters, simulate
+    from dso_robotics.cli import check, convert, design, estimate, fetch, identify, inspect, parameters, simulate, train
 
     top = argparse.ArgumentParser(
         prog="dso",
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"dso {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (identify, estimate, simulate, inspect, convert, fetch, parameters, check):
+    for module in (identify, train, design, estimate, simulate, inspect, convert, fetch, parameters, check):
         module.add_parser(commands)
     return top
 

@@ -1,0 +1,15 @@
+"""`dso design`: the same study as `dso train`, with a mechanism that is designed together with its policy."""
+
+from typing import Any
+
+from dso_robotics.cli.train import add_study_parser
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `dso design STUDY.toml --out DIR`."""
+    add_study_parser(
+        subparsers,
+        "design",
+        "design a mechanism and its policy together",
+        "Optimise link lengths, radii, gears or springs of a model together with a policy; the study has [design.NAME] tables.",
+    )

@@ -1,0 +1,96 @@
+"""`dso train`: a policy, and whatever of the mechanism the study frees, against any composite of costs."""
+
+import argparse
+import sys
+from typing import Any
+
+from dso_robotics.errors import DsoError
+
+_EPILOG = """\
+example study (TOML):
+  model = "cartpole.xml"
+  [policy]
+  hidden = [32, 32]
+  [start.position]
+  hinge = 3.14159
+  [cost.upright]
+  kind = "square"
+  quantity = "joint/hinge/cosine"
+  target = 1.0
+
+docs/policies.md lists every key, cost and quantity. DIR receives summary.json, report.html, model.xml and run.h5.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `dso train STUDY.toml --out DIR`."""
+    add_study_parser(
+        subparsers, "train", "train a policy by gradients through the simulator", "Train a policy on a MuJoCo model."
+    )
+
+
+def add_study_parser(subparsers: Any, command: str, summary: str, description: str) -> None:
+    """A command that runs a training study."""
+    parser = subparsers.add_parser(
+        command,
+        help=summary,
+        description=f"{description} The study file names the model, the policy, the costs and where episodes start.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", metavar="STUDY.toml", help="the study")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the result")
+    parser.add_argument("--seed", type=int, metavar="N", help="replaces the study's seed")
+    parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
+    parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    parser.set_defaults(run=run, command=command)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and print what came of it; returns 0."""
+    import dataclasses
+
+    from dso_robotics.cli import plain
+    from dso_robotics.cli.jax_setup import prepare_jax
+    from dso_robotics.cli.mujoco_setup import silence_mujoco
+    from dso_robotics.studies.train_study import read_train_study
+
+    study = read_train_study(args.study)
+    if args.seed is not None:
+        if args.seed < 0:
+            raise DsoError(f"--seed {args.seed}: a seed is a whole number from 0.")
+        study = dataclasses.replace(study, seed=args.seed)
+    prepare_jax()
+    silence_mujoco()
+    from dso_robotics.report.train import write_report
+    from dso_robotics.studies.design import design
+    from dso_robotics.studies.train import Progress, train
+
+    def tell(news: Progress) -> None:
+        print(
+            f"iteration {news.iteration}, {news.steps:,} steps: training cost {news.training_cost:.4g} a step, "
+            f"episode on C MuJoCo {news.episode_cost:.5g}, {news.seconds:.0f} s",
+            file=sys.stderr,
+        )
+
+    work = design if args.command == "design" else train
+    found = work(study, args.out, force=args.force, report=None if args.no_report else write_report, progress=tell)
+    print(plain("\n".join(table(found.summary))))
+    print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
+    return 0
+
+
+def table(summary: dict[str, Any]) -> list[str]:
+    """What is printed at the end."""
+    cost, seconds = summary["cost"], summary["seconds"]
+    lines = [
+        summary["message"],
+        f"steps of the environment: {summary['environment_steps']:,}; {seconds['total']:.1f} s, "
+        f"{seconds['compile']:.1f} s of them compiling",
+        f"at a quarter of the time step: {cost['quarter_timestep']:.4g}",
+        "cost by term: " + ", ".join(f"{name} {value:.4g}" for name, value in cost["terms"].items()),
+    ]
+    for name, row in summary["parameters"].items():
+        bound = "  at bound" if row["at_bound"] else ""
+        lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}{bound}")
+    return lines + [f"warning: {text}" for text in summary["warnings"]]

@@ -1,0 +1,68 @@
+"""Cloning: -log-likelihood of recorded actions under the policy; supervised, so it needs no rollout of the chain."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dso_robotics.data.rollout import Rollout
+from dso_robotics.errors import DsoError
+from dso_robotics.robot import noise
+from dso_robotics.robot.chain import RobotChain, RobotState
+
+# A recorded control at the end of its range is taken for one this close to it: squashing reaches the end only at infinity.
+_INSIDE = 1e-3
+
+
+class Cloning(eqx.Module):
+    """-mean log N(u; pi(x, theta), Sigma) over recorded states and actions, both before squashing."""
+
+    states: RobotState
+    actions: Float[Array, "M nu"]
+
+    def __call__(self, chain: RobotChain, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """The mean over all records."""
+
+        def one(state: RobotState, action: Array) -> Array:
+            mean, _ = chain.act(state, theta)
+            return -noise.log_density(action - mean, chain.noise_scale(theta))
+
+        return jnp.mean(jax.vmap(one)(self.states, self.actions))
+
+
+def cloning(rollouts: list[Rollout], chain: RobotChain, *, source: str = "log") -> Cloning:
+    """The cost of the given rollouts, whose qpos, qvel and ctrl must be recorded at the same times.
+
+    Raises:
+      DsoError: states or controls are missing or of another width, or the policy has a memory, which no log holds.
+    """
+    if chain.policy.memory:
+        raise DsoError(
+            f"{source}: a log does not hold what a recurrent policy remembers; clone a policy without memory."
+        )
+    mj, parts = chain.mj, []
+    for rollout in rollouts:
+        arrays: list[Any] = [rollout.qpos, rollout.qvel, rollout.ctrl]
+        widths = (mj.nq, mj.nv, mj.nu)
+        for name, array, width in zip(("qpos", "qvel", "ctrl"), arrays, widths, strict=True):
+            if array is None or np.shape(array) != (len(rollout.time), width) or not np.all(np.isfinite(array)):
+                raise DsoError(
+                    f"{source}, rollout {rollout.name}: cloning needs {name} of width {width} at every time; it is missing or "
+                    "does not fit the model. `dso simulate` writes all three."
+                )
+        parts.append([np.asarray(a) for a in arrays])
+    if not parts:
+        raise DsoError(f"{source}: there is no rollout to clone.")
+    qpos, qvel, ctrl = (np.concatenate(column) for column in zip(*parts, strict=True))
+    states = jax.vmap(lambda q, v: chain.rest(q, v))(jnp.asarray(qpos), jnp.asarray(qvel))
+    return Cloning(states, jnp.asarray(unsquash(chain, ctrl)))
+
+
+def unsquash(chain: RobotChain, ctrl: np.ndarray) -> np.ndarray:
+    """Actions (M, nu) that the chain squashes to `ctrl`."""
+    limited, middle, half = (np.asarray(x) for x in (chain.squash.limited, chain.squash.middle, chain.squash.half))
+    part = np.clip((ctrl - middle) / half, -1 + _INSIDE, 1 - _INSIDE)
+    return np.where(limited, np.arctanh(part), ctrl)

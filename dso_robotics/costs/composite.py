@@ -1,0 +1,47 @@
+"""A weighted sum of step costs that can tell its terms apart."""
+
+import math
+from collections.abc import Mapping
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dso_robotics.costs.task import Term
+from dso_robotics.errors import DsoError
+from dso_robotics.robot.scene import Scene
+
+
+class Composite(eqx.Module):
+    """sum_i weight_i term_i(scene), in order."""
+
+    parts: tuple[Term, ...]
+    names: tuple[str, ...] = eqx.field(static=True)
+    weights: tuple[float, ...] = eqx.field(static=True)
+
+    def terms(self, scene: Scene) -> Float[Array, " k"]:
+        """Every weighted term (k,)."""
+        return jnp.stack([weight * part(scene) for weight, part in zip(self.weights, self.parts, strict=True)])
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The sum."""
+        return jnp.sum(self.terms(scene))
+
+
+def composite(parts: Mapping[str, tuple[float, Term]]) -> Composite:
+    """name -> (weight, term) as one cost.
+
+    Raises:
+      DsoError: there is no term, or a weight is negative or no number: a reward is not a cost.
+    """
+    if not parts:
+        raise DsoError("the study has no cost, so there is nothing to minimise; give at least one [[cost]].")
+    for name, (weight, _) in parts.items():
+        if not math.isfinite(weight):
+            raise DsoError(f"cost {name}: its weight is {weight}; give a finite number.")
+        if weight < 0:
+            raise DsoError(
+                f"cost {name}: its weight is {weight:g}. Costs are minimised, so a negative weight makes a reward of it, which "
+                'has no floor; write what is missing instead, with kind = "lack" or "product" and a positive weight.'
+            )
+    return Composite(tuple(t for _, t in parts.values()), tuple(parts), tuple(w for w, _ in parts.values()))

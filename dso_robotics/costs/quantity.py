@@ -1,0 +1,174 @@
+"""Scalar quantities of a robot that costs are made of, by name: joint/hinge/cosine, site/tip/z, control, ..."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.model import Robot, nearest
+from dso_robotics.robot.scene import Scene
+
+Reader = Callable[[Scene], Float[Array, " k"]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Quantity:
+    """One or several numbers (k,) of a scene, with a name and a unit."""
+
+    name: str
+    unit: str
+    read: Reader
+
+
+def quantity(name: str, robot: Robot) -> Quantity:
+    """The quantity called `name`.
+
+    joint/J/position, velocity, angle (from upright or a range of one turn: -pi..pi), cosine, sine, height; body/B/x, y, z,
+    upright (cosine between its z axis and the vertical), vx, vy, vz; site/S/x, y, z; sensor/S; control, action_change.
+
+    Raises:
+      DsoError: the robot has no such thing.
+    """
+    if name == "control":
+        return Quantity(name, "1", lambda scene: (scene.ctrl - _middle(scene)) / _half(scene))
+    if name == "action_change":
+        return Quantity(name, "1", lambda scene: (scene.ctrl - scene.before) / _half(scene))
+    kind, _, rest = name.partition("/")
+    kinds = {"joint": _joint, "body": _body, "site": _site}
+    if kind == "sensor":
+        columns = _columns(rest, name, robot)
+        return Quantity(name, "", lambda scene: scene.sensors[columns])
+    if kind not in kinds:
+        choices = "joint/J/position, body/B/upright, site/S/x, sensor/S, control, action_change"
+        raise DsoError(f"{name}: there is no such quantity; quantities are like {choices}.")
+    thing, _, field = rest.rpartition("/")
+    return kinds[kind](name, find_id(kind, thing, name, robot), field, robot)
+
+
+def find_id(kind: str, thing: str, path: str, robot: Robot) -> int:
+    """Id of the object `thing` of `kind`, or the error that lists what the robot has."""
+    known = robot.names(kind)
+    if thing not in known or not thing:
+        raise DsoError(
+            f"{path}: {robot.source} has no {kind} called '{thing}'; it has {nearest(thing, known, 8) or 'none'}."
+        )
+    return known.index(thing)
+
+
+def _unknown(path: str, field: str, fields: Any) -> DsoError:
+    return DsoError(f"{path}: there is no quantity '{field}' there; it has {', '.join(fields)}.")
+
+
+def _joint(path: str, joint: int, field: str, robot: Robot) -> Quantity:
+    model = robot.mj
+    hinge, slide = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
+    if int(model.jnt_type[joint]) not in (hinge, slide):
+        raise DsoError(f"{path}: quantities of ball and free joints are those of their body; write body/NAME/{field}.")
+    q, v = int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint])
+    turns = int(model.jnt_type[joint]) == hinge
+    unit = "rad" if turns else "m"
+    low, high = model.jnt_range[joint] if model.jnt_limited[joint] else (-np.inf, np.inf)
+    readers: dict[str, tuple[str, Reader]] = {
+        "position": (unit, lambda s: s.state.qpos[q : q + 1]),
+        "velocity": (unit + "/s", lambda s: s.state.qvel[v : v + 1]),
+    }
+    if turns:
+        readers |= {
+            "cosine": ("1", lambda s: jnp.cos(s.state.qpos[q : q + 1])),
+            "sine": ("1", lambda s: jnp.sin(s.state.qpos[q : q + 1])),
+        }
+    if np.isfinite(low):
+        margin = 0.1 * (high - low)
+        readers["limit"] = (
+            "1",
+            lambda s: (
+                jnp.maximum(jnp.abs(s.state.qpos[q : q + 1] - (low + high) / 2) - (high - low) / 2 + margin, 0.0)
+                / margin
+            ),
+        )
+    pushes = [i for i in range(model.nu) if _drives(model, i, joint)]
+    if pushes:
+        rows = np.array(pushes)
+        readers["power"] = (
+            "W",
+            lambda s: (
+                jnp.sum(
+                    s.model.actuator_gear[rows, 0] * s.model.actuator_gainprm[rows, 0] * s.ctrl[rows], keepdims=True
+                )
+                * s.state.qvel[v]
+            ),
+        )
+    if field not in readers:
+        raise _unknown(path, field, readers)
+    return Quantity(path, *readers[field])
+
+
+def _drives(model: mujoco.MjModel, actuator: int, joint: int) -> bool:
+    """Whether it is a motor on the joint: its force is gain times control."""
+    on_joint = int(model.actuator_trntype[actuator]) == int(mujoco.mjtTrn.mjTRN_JOINT)
+    plain = int(model.actuator_gaintype[actuator]) == int(mujoco.mjtGain.mjGAIN_FIXED)
+    free = int(model.actuator_biastype[actuator]) == int(mujoco.mjtBias.mjBIAS_NONE)
+    return on_joint and plain and free and int(model.actuator_trnid[actuator, 0]) == joint
+
+
+def _body(path: str, body: int, field: str, robot: Robot) -> Quantity:
+    axis = {"x": 0, "y": 1, "z": 2}
+    if field in axis:
+        k = axis[field]
+        return Quantity(path, "m", lambda s: s.kinematics.xipos[body, k : k + 1])
+    if field == "upright":
+        return Quantity(path, "1", lambda s: s.kinematics.xmat[body].reshape(9)[8:9])
+    if field in ("vx", "vy", "vz"):
+        k = axis[field[1]]
+        return Quantity(path, "m/s", lambda s: _velocity(s, body)[k : k + 1])
+    raise _unknown(path, field, (*axis, "upright", "vx", "vy", "vz"))
+
+
+def _velocity(scene: Scene, body: int) -> Float[Array, "3"]:
+    """Velocity of a body's centre of mass [m/s]: its place's derivative along the motion."""
+    import jax
+
+    from dso_robotics.physics import stages
+
+    def place(dt: Array) -> Array:
+        qpos = stages.integrate_position(scene.model, scene.state.qpos, scene.state.qvel, dt)
+        moved = Scene(scene.mj, scene.model, scene.products, _at(scene, qpos), scene.ctrl, scene.before)
+        return moved.kinematics.xipos[body]
+
+    return jax.jvp(place, (jnp.zeros(()),), (jnp.ones(()),))[1]
+
+
+def _at(scene: Scene, qpos: Array) -> Any:
+    import equinox as eqx
+
+    return eqx.tree_at(lambda state: state.qpos, scene.state, qpos)
+
+
+def _site(path: str, site: int, field: str, robot: Robot) -> Quantity:
+    axis = {"x": 0, "y": 1, "z": 2}
+    if field not in axis:
+        raise _unknown(path, field, axis)
+    k = axis[field]
+    return Quantity(path, "m", lambda s: s.kinematics.site_xpos[site, k : k + 1])
+
+
+def _columns(sensor: str, path: str, robot: Robot) -> np.ndarray:
+    i = find_id("sensor", sensor, path, robot)
+    first = int(robot.mj.sensor_adr[i])
+    return np.arange(first, first + int(robot.mj.sensor_dim[i]))
+
+
+def _middle(scene: Scene) -> np.ndarray:
+    limited = np.asarray(scene.mj.actuator_ctrllimited, bool)
+    return np.where(limited, scene.mj.actuator_ctrlrange.mean(1), 0.0)
+
+
+def _half(scene: Scene) -> np.ndarray:
+    limited = np.asarray(scene.mj.actuator_ctrllimited, bool)
+    low, high = scene.mj.actuator_ctrlrange.T
+    return np.where(limited, (high - low) / 2, 1.0)

@@ -1,0 +1,124 @@
+"""Task costs (D-MDP): quantities of the robot made into non-negative numbers, and a product of tolerances."""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dso_robotics.costs.quantity import Quantity
+from dso_robotics.errors import DsoError
+from dso_robotics.robot.scene import Scene
+
+SIGMOIDS = ("gaussian", "linear", "quadratic", "long_tail")
+
+
+class Term(eqx.Module):
+    """A step cost of its own: scene to one number, small when all is well."""
+
+    @abc.abstractmethod
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The cost."""
+
+
+class Square(Term):
+    """Sum of ((q - target) / scale)^2."""
+
+    quantity: Quantity = eqx.field(static=True)
+    target: float = eqx.field(static=True, default=0.0)
+    scale: float = eqx.field(static=True, default=1.0)
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The sum."""
+        return jnp.sum(((self.quantity.read(scene) - self.target) / self.scale) ** 2)
+
+
+class Distance(Term):
+    """Smooth distance sqrt(d^2 + a^2) - a between a point and a target, in units of `scale` [m].
+
+    quantities: the coordinates that count. target: a number for each. smooth: a [m]; quadratic within, linear beyond.
+    """
+
+    quantities: tuple[Quantity, ...] = eqx.field(static=True)
+    target: tuple[float, ...] = eqx.field(static=True)
+    smooth: float = eqx.field(static=True, default=0.05)
+    scale: float = eqx.field(static=True, default=1.0)
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The distance."""
+        gaps = jnp.concatenate([q.read(scene) - t for q, t in zip(self.quantities, self.target, strict=True)])
+        return (jnp.sqrt(jnp.sum(gaps**2) + self.smooth**2) - self.smooth) / self.scale
+
+
+class Lack(Term):
+    """How much a quantity lacks to reach `target`, as a part of it: max(0, target - q) / scale; of what lies above, nothing."""
+
+    quantity: Quantity = eqx.field(static=True)
+    target: float = eqx.field(static=True)
+    scale: float = eqx.field(static=True, default=1.0)
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """What is missing."""
+        return jnp.sum(jnp.maximum(self.target - self.quantity.read(scene), 0.0)) / self.scale
+
+
+class Factor(eqx.Module):
+    """floor + (1 - floor) times the tolerance of a quantity: 1 between low and high, `at_margin` when `margin` outside."""
+
+    quantity: Quantity = eqx.field(static=True)
+    low: float = eqx.field(static=True, default=0.0)
+    high: float = eqx.field(static=True, default=0.0)
+    margin: float = eqx.field(static=True, default=1.0)
+    at_margin: float = eqx.field(static=True, default=0.1)
+    sigmoid: str = eqx.field(static=True, default="gaussian")
+    floor: float = eqx.field(static=True, default=0.0)
+
+    def __check_init__(self) -> None:
+        name = self.quantity.name
+        if self.sigmoid not in SIGMOIDS:
+            raise DsoError(f"{name}: there is no sigmoid '{self.sigmoid}'; choose one of {', '.join(SIGMOIDS)}.")
+        if not self.margin > 0 or self.low > self.high or not 0 <= self.floor < 1:
+            raise DsoError(f"{name}: a tolerance needs low <= high, a positive margin and a floor from 0 to below 1.")
+        least = 0.0 if self.sigmoid in ("linear", "quadratic") else 1e-9
+        if not least <= self.at_margin < 1:
+            raise DsoError(f"{name}: at_margin must lie between 0 and 1 for a {self.sigmoid} tolerance.")
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The smallest tolerance over the quantity's numbers."""
+        numbers = self.quantity.read(scene)
+        away = jnp.maximum(jnp.maximum(self.low - numbers, numbers - self.high), 0.0) / self.margin
+        return self.floor + (1.0 - self.floor) * jnp.min(sigmoid(away, self.at_margin, self.sigmoid))
+
+
+def sigmoid(distance: Array, at_one: float, kind: str) -> Array:
+    """A decay from 1 at distance 0 through `at_one` at distance 1, as dm_control's rewards use it."""
+    if kind == "gaussian":
+        return at_one ** (distance**2)
+    if kind == "long_tail":
+        return 1.0 / (1.0 + (1.0 / at_one - 1.0) * distance**2)
+    fallen = 1.0 - (1.0 - at_one) * (distance if kind == "linear" else distance**2)
+    return jnp.maximum(fallen, 0.0)
+
+
+class Product(Term):
+    """1 less a product of tolerances: the cost of a reward between 0 and 1. A return of R in N steps is a cost of N - R."""
+
+    factors: tuple[Factor, ...]
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """What is missing of the whole reward."""
+        reward = jnp.ones(())
+        for factor in self.factors:
+            reward = reward * factor(scene)
+        return 1.0 - reward
+
+
+class Function(Term):
+    """Any JAX function of a scene that gives one number; `name` for reports."""
+
+    function: Callable[[Scene], Array] = eqx.field(static=True)
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The function's number."""
+        return jnp.reshape(self.function(scene), ())

@@ -1,0 +1,41 @@
+"""What costs and observations may look at: a state of the robot, the control that led to it, and what follows from both."""
+
+import functools
+
+import mujoco
+from jaxtyping import Array, Float
+
+from dso_robotics.physics import stages
+from dso_robotics.physics import step as physics
+from dso_robotics.physics.backend import mjx
+
+
+class Scene:
+    """One unbatched moment. Kinematics and sensors are computed when first asked for, once.
+
+    model, products: as in `physics.step`. state: qpos, qvel, act, time. ctrl: the control that led here (nu,), before: the one
+    before that. mj: the model's names and sizes.
+    """
+
+    def __init__(
+        self,
+        mj: mujoco.MjModel,
+        model: mjx.Model,
+        products: Array | None,
+        state: physics.State,
+        ctrl: Float[Array, " nu"],
+        before: Float[Array, " nu"],
+    ):
+        self.mj, self.model, self.products = mj, model, products
+        self.state, self.ctrl, self.before = state, ctrl, before
+
+    @functools.cached_property
+    def kinematics(self) -> mjx.Data:
+        """Poses of bodies, geoms and sites at the state (xpos, xmat, site_xpos, ...)."""
+        data = mjx.make_data(self.model).replace(qpos=self.state.qpos, qvel=self.state.qvel)
+        return stages.configuration(self.model, data, self.products)
+
+    @functools.cached_property
+    def sensors(self) -> Float[Array, " nsensordata"]:
+        """What every sensor reads at the state under the control that led here."""
+        return physics.measure(self.model, self.state, self.ctrl, products=self.products)

@@ -1,0 +1,29 @@
+"""Design a mechanism and its policy in one vector: a training whose study has design numbers, judged before and after on C."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dso_robotics.errors import DsoError
+from dso_robotics.studies.train import Progress, Trained, train
+from dso_robotics.studies.train_study import TrainStudy
+
+
+def design(
+    study: TrainStudy,
+    out: str | Path,
+    *,
+    force: bool = False,
+    report: Callable[[Trained, Path], object] | None = None,
+    progress: Callable[[Progress], None] = lambda news: None,
+) -> Trained:
+    """`train` for a study with [design.NAME] tables.
+
+    Raises:
+      DsoError: the study designs nothing, or what `train` raises.
+    """
+    if not study.design:
+        raise DsoError(
+            f"{study.source}: the study has no [design.NAME] table, so there is no mechanism to design; add one, such as "
+            '[design.reach] with kind = "length" and of = "forearm", or use `dso train`.'
+        )
+    return train(study, out, command="design", force=force, report=report, progress=progress)

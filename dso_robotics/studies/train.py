@@ -1,0 +1,256 @@
+"""Train a policy, and a mechanism with it: study -> chain and costs -> short windows -> result on C MuJoCo."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from dso_robotics import __version__
+from dso_robotics.data.run_file import write_run
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.export import to_mjcf
+from dso_robotics.robot.observation import Scaling
+from dso_robotics.studies import folder as folders
+from dso_robotics.studies.short_horizon import Learner, ShortHorizon
+from dso_robotics.studies.train_build import Task, build
+from dso_robotics.studies.train_play import Episode, Player
+from dso_robotics.studies.train_study import TrainStudy
+
+# An entry within this part of its range from a bound is reported to lie at it.
+_AT_BOUND = 0.01
+_LOOKS, _EPISODES = 20, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """One line of news: iteration, environment steps so far, mean cost a step in training, cost of an episode on C, seconds."""
+
+    iteration: int
+    steps: int
+    training_cost: float
+    episode_cost: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """What a training found; episodes are on C MuJoCo, `summary` is what summary.json holds."""
+
+    task: Task
+    theta: np.ndarray
+    scaling: Scaling
+    before: Episode
+    episodes: tuple[Episode, ...]
+    history: dict[str, np.ndarray]
+    summary: dict[str, Any]
+
+
+def train(
+    study: TrainStudy,
+    out: str | Path,
+    *,
+    command: str = "train",
+    force: bool = False,
+    report: Callable[[Trained, Path], object] | None = None,
+    progress: Callable[[Progress], None] = lambda news: None,
+) -> Trained:
+    """Run `study` and write model.xml, run.h5, whatever `report` makes, and summary.json to `out`.
+
+    Raises:
+      DsoError: anything wrong with the study, before anything is compiled; or a training in which nothing but blow-ups is left.
+    """
+    began = time.perf_counter()
+    task = build(study)
+    with folders.claim(out, resume=False, force=force) as folder:
+        folders.clear(folder)
+        result = _train(task, folder, command, began, progress)
+        if report is not None:
+            report(result, folder)
+        result.summary["seconds"]["total"] = time.perf_counter() - began
+        folders.write_summary(folder, result.summary)
+    return result
+
+
+def _train(task: Task, folder: Path, command: str, began: float, progress: Callable[[Progress], None]) -> Trained:
+    study, chain, settings = task.study, task.chain, task.windows
+    method = ShortHorizon(chain, settings, explore=task.explore, supervised=task.supervised)
+    player = Player(chain)
+    learner = method.begin(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
+    started = time.perf_counter()
+    step = method.compile(learner)
+    compile_seconds = time.perf_counter() - started
+    before = player.play(
+        np.asarray(learner.theta), learner.scaling, steps=task.steps, model=_model(task, learner.theta)
+    )
+    rows: list[tuple] = []
+    every = max(settings.iterations // _LOOKS, 1)
+    mjcf = task.robot.spec.to_xml() if task.robot.spec is not None else ""
+    saved = time.perf_counter()
+    for i in range(settings.iterations):
+        learner, news = step(learner)
+        if (i + 1) % every and i + 1 < settings.iterations:
+            continue
+        if float(news.blown) == 1.0 or not bool(news.accepted):
+            raise DsoError(
+                f"{study.source}: after {i + 1} iterations every window blows up or has no finite gradient. Shorten the "
+                "windows (horizon), lower the learning rate, or start where the robot is not driven apart."
+            )
+        episode = player.play(
+            np.asarray(learner.theta), learner.scaling, steps=task.steps, model=_model(task, learner.theta)
+        )
+        steps = (i + 1) * settings.environments * settings.horizon
+        now = time.perf_counter()
+        rows.append(
+            (
+                i + 1,
+                steps,
+                float(news.cost),
+                episode.cost,
+                now - began,
+                float(news.gradient_norm),
+                float(news.blown),
+                *np.asarray(news.terms),
+            )
+        )
+        progress(Progress(i + 1, steps, float(news.cost), episode.cost, now - began))
+        if now - saved > 30.0 or i + 1 == settings.iterations:
+            write_run(folder / folders.RUN, _tree(task, learner, rows), _jsonable(study.as_dict()), mjcf)
+            saved = now
+    theta = np.asarray(learner.theta)
+    model = _model(task, theta)
+    played = [player.play(theta, learner.scaling, steps=task.steps, seed=s, model=model) for s in range(_EPISODES)]
+    finer = [
+        player.play(theta, learner.scaling, steps=task.steps, seed=s, model=model, finer=4) for s in range(_EPISODES)
+    ]
+    folders.write_text(folder / folders.MODEL, _mjcf(task, theta))
+    history = _history(task, rows)
+    summary = _summary(task, learner, before, played, finer, command, compile_seconds, history)
+    return Trained(task, theta, learner.scaling, before, tuple(played), history, summary)
+
+
+def _numbers(task: Task, theta: Any) -> np.ndarray:
+    mechanism = task.chain.mechanism
+    assert mechanism is not None
+    return np.asarray(mechanism.constrain(np.asarray(task.chain.layout.split(np.asarray(theta))["mechanism"])))
+
+
+def _mjcf(task: Task, theta: Any) -> str:
+    mechanism = task.chain.mechanism
+    if task.robot.spec is None:
+        raise DsoError(f"{task.study.source}: a compiled MjModel has no MJCF to write; load the XML file.")
+    fields = {} if mechanism is None else mechanism.fields(_numbers(task, theta))
+    return to_mjcf(task.robot, {name: np.asarray(value) for name, value in fields.items()})
+
+
+def _model(task: Task, theta: Any) -> mujoco.MjModel:
+    """The model at theta as C MuJoCo compiles it from the exported MJCF."""
+    if task.chain.mechanism is None:
+        return task.chain.mj
+    return mujoco.MjModel.from_xml_string(_mjcf(task, theta))
+
+
+def _history(task: Task, rows: list[tuple]) -> dict[str, np.ndarray]:
+    table = np.array(rows, float)
+    names = ("iteration", "steps", "training_cost", "episode_cost", "seconds", "gradient_norm", "blown")
+    found = {name: table[:, k] for k, name in enumerate(names)}
+    return found | {f"term {name}": table[:, len(names) + k] for k, name in enumerate(task.price.names)}
+
+
+def _tree(task: Task, learner: Learner, rows: list[tuple]) -> dict[str, Any]:
+    """Theta by block, history and the whole state of the method."""
+    arrays = jax.tree.leaves(eqx_arrays(learner))
+    return {
+        "theta": {
+            name: np.asarray(value) for name, value in task.chain.layout.split(np.asarray(learner.theta)).items()
+        },
+        "scaling": {"mean": np.asarray(learner.scaling.mean), "spread": np.asarray(learner.scaling.spread)},
+        "history": _history(task, rows),
+        "learner": {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(arrays)},
+    }
+
+
+def eqx_arrays(learner: Learner) -> Any:
+    """The learner's arrays, random keys as plain numbers."""
+    arrays = eqx.filter(learner, eqx.is_array)
+    return eqx.tree_at(lambda one: one.key, arrays, jax.random.key_data(learner.key))
+
+
+def _jsonable(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _summary(
+    task: Task,
+    learner: Learner,
+    before: Episode,
+    played: list[Episode],
+    finer: list[Episode],
+    command: str,
+    compile_seconds: float,
+    history: dict[str, np.ndarray],
+) -> dict[str, Any]:
+    settings = task.windows
+    costs, fine = np.array([e.cost for e in played]), np.array([e.cost for e in finer])
+    per = np.mean([e.terms.sum(0) for e in played], axis=0)
+    warnings = []
+    if any(e.ended for e in played + finer):
+        warnings.append("C MuJoCo lost an evaluated episode before its end; do not trust this policy.")
+    gain = before.cost - costs.mean()
+    if gain > 0 and before.cost - fine.mean() < 0.95 * gain:
+        warnings.append(
+            f"At a quarter of the time step only {100 * (before.cost - fine.mean()) / gain:.0f}% of the improvement is left: "
+            "part of it exploits the simulation's step."
+        )
+    return {
+        "command": command,
+        "version": __version__,
+        "engine": "mjx",
+        "engine_reason": "a policy has too many parameters for finite differences; reverse mode through MJX has one price",
+        "seed": task.study.seed,
+        "seconds": {"total": 0.0, "compile": compile_seconds},
+        "converged": bool(costs.mean() < before.cost),
+        "message": f"{settings.iterations} iterations; cost of an episode on C MuJoCo {before.cost:.4g} before, "
+        f"{costs.mean():.4g} after",
+        "evaluations": settings.iterations,
+        "simulated_steps": settings.steps * task.chain.substeps,
+        "environment_steps": settings.steps,
+        "parameters": _parameters(task, learner),
+        "cost": {
+            "total": float(costs.mean()),
+            "before": before.cost,
+            "quarter_timestep": float(fine.mean()),
+            "terms": {name: float(v) for name, v in zip(task.price.names, per, strict=True)},
+        },
+        "episodes": {"steps": task.steps, "cost": costs.tolist(), "return": [float(task.steps - c) for c in costs]},
+        "fit": {"train": {}, "hold_out": {}},
+        "warnings": warnings,
+    }
+
+
+def _parameters(task: Task, learner: Learner) -> dict[str, Any]:
+    mechanism = task.chain.mechanism
+    if mechanism is None:
+        return {}
+    z, span = _numbers(task, learner.theta), mechanism.high - mechanism.low
+    near = np.minimum(z - mechanism.low, mechanism.high - z) < _AT_BOUND * np.where(
+        np.isfinite(span), span, mechanism.scale
+    )
+    return {
+        name: {
+            "value": float(z[i]),
+            "initial": float(mechanism.initial[i]),
+            "unit": mechanism.units[i],
+            "low95": None,
+            "high95": None,
+            "at_bound": bool(near[i]),
+        }
+        for i, name in enumerate(mechanism.names)
+    }

@@ -1,0 +1,113 @@
+"""A trained policy on C MuJoCo: what the robot really does, step by step, without noise."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from dso_robotics.costs.composite import Composite
+from dso_robotics.physics import step as physics
+from dso_robotics.robot.chain import RobotChain, RobotState
+from dso_robotics.robot.observation import Scaling
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Episode:
+    """One episode of T control steps: time (T+1,) [s], qpos (T+1, nq), qvel (T+1, nv), ctrl (T, nu), terms (T, k), weighted.
+
+    ended: whether C MuJoCo lost the simulation before its time; the rows are then shorter.
+    """
+
+    time: np.ndarray
+    qpos: np.ndarray
+    qvel: np.ndarray
+    ctrl: np.ndarray
+    terms: np.ndarray
+    ended: bool
+
+    @property
+    def cost(self) -> float:
+        """Sum of all terms."""
+        return float(self.terms.sum())
+
+
+class Player:
+    """Plays policies of one chain; the decision and the price are compiled once."""
+
+    def __init__(self, chain: RobotChain):
+        self.chain = chain
+
+        def decide(theta: Any, scaling: Scaling, state: RobotState) -> tuple[Any, Any]:
+            return eqx.tree_at(lambda c: c.scaling, chain, scaling).bind(theta).act(state, theta)
+
+        def price(theta: Any, state: RobotState) -> Any:
+            terms: Composite = chain.price  # type: ignore[assignment]
+            return terms.terms(chain.bind(theta).scene(state, theta))
+
+        self._decide: Callable[..., Any] = jax.jit(decide)
+        self._price: Callable[..., Any] = jax.jit(jax.vmap(price, in_axes=(None, 0)))
+        self._start: Callable[..., Any] = jax.jit(lambda key: chain.start(key))
+
+    def play(
+        self,
+        theta: np.ndarray,
+        scaling: Scaling,
+        *,
+        steps: int,
+        seed: int = 0,
+        model: Any = None,
+        finer: int = 1,
+    ) -> Episode:
+        """One episode from a start drawn with `seed`, on `model` (the chain's own), its time step divided by `finer`."""
+        chain = self.chain
+        model = copy.copy(chain.mj if model is None else model)
+        if finer > 1:
+            model.opt.timestep /= finer
+        data = mujoco.MjData(model)
+        state = self._start(jax.random.key(seed))
+        data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
+        low, high = model.actuator_ctrlrange.T
+        limited = np.asarray(chain.squash.limited)
+        vector = jnp.asarray(theta)
+        rows, states, ended = [(0.0, data.qpos.copy(), data.qvel.copy(), None)], [], False
+        action: Any = np.zeros(model.nu)
+        before = action
+        queue, memory = [np.zeros(model.nu)] * chain.delay, state.memory
+        for _ in range(steps):
+            here = self._state(data, action, before, queue, memory)
+            chosen, memory = self._decide(vector, scaling, here)
+            before, action = action, np.asarray(chosen)
+            queue = [*queue, action]
+            played, *queue = queue
+            data.ctrl[:] = np.where(limited, (low + high) / 2 + (high - low) / 2 * np.tanh(played), played)
+            reached = data.time
+            mujoco.mj_step(model, data, nstep=chain.substeps * finer)
+            if data.time <= reached or not np.all(np.isfinite(data.qpos)):
+                ended = True
+                break
+            rows.append((data.time, data.qpos.copy(), data.qvel.copy(), data.ctrl.copy()))
+            states.append(self._state(data, action, before, queue, memory))
+        terms = np.zeros((0, len(chain.price.names)))  # type: ignore[attr-defined]
+        if states:
+            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+            terms = np.asarray(self._price(vector, stacked))
+        time, qpos, qvel, ctrl = zip(*rows, strict=True)
+        played = np.stack(ctrl[1:]) if states else np.zeros((0, model.nu))
+        return Episode(np.array(time), np.stack(qpos), np.stack(qvel), played, terms, ended)
+
+    def _state(self, data: mujoco.MjData, action: Any, before: Any, queue: Any, memory: Any) -> RobotState:
+        body = physics.State(
+            qpos=data.qpos.copy(),
+            qvel=data.qvel.copy(),
+            act=data.act.copy(),
+            warmstart=data.qacc_warmstart.copy(),
+            time=jnp.asarray(data.time),
+        )
+        held: Any = np.stack(queue) if queue else np.zeros((0, len(action)))
+        return RobotState(body, action, before, held, memory)

@@ -1,0 +1,224 @@
+"""The robot chain: values and gradients of every block against C MuJoCo, its noise, its ends, and what it refuses."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import pytest
+
+from dso_robotics.core.chain import covered
+from dso_robotics.costs.composite import composite
+from dso_robotics.costs.quantity import quantity
+from dso_robotics.costs.task import Distance, Square
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.path import parse
+from dso_robotics.parameters.vector import pack
+from dso_robotics.physics.design import Gear, LimbLength, compose
+from dso_robotics.physics.model import load
+from dso_robotics.robot.brain import BrainPolicy
+from dso_robotics.robot.chain import PassiveChain, Spread, robot_chain
+from dso_robotics.robot.mechanism import Mechanism
+from dso_robotics.robot.observation import sensor_observation, state_observation
+from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, TimedPolicy
+from tests.robot.robot_oracle import differences, model_at, network, play
+
+QPOS = np.array([0.1, 2.6])
+STEPS = 6
+
+
+def _price(robot):
+    tip = tuple(quantity(f"site/tip/{axis}", robot) for axis in "xz")
+    return composite(
+        {
+            "tip": (2.0, Distance(tip, (0.3, 1.8), 0.1)),
+            "control": (0.1, Square(quantity("control", robot))),
+            "change": (0.05, Square(quantity("action_change", robot))),
+            "velocity": (0.02, Square(quantity("joint/hinge/velocity", robot), 0.5)),
+        }
+    )
+
+
+def _oracle_price(before: list):
+    def price(model, data, ctrl):
+        tip = data.site("tip").xpos
+        gap = np.array([tip[0] - 0.3, tip[2] - 1.8])
+        change = ctrl - before[-1]
+        before.append(ctrl)
+        own = 2.0 * (np.sqrt(gap @ gap + 0.01) - 0.1) + 0.1 * ctrl @ ctrl + 0.05 * change @ change
+        return own + 0.02 * (data.qvel[1] - 0.5) ** 2
+
+    return price
+
+
+def _see(data):
+    x, angle = data.qpos
+    return np.array([x, np.sin(angle), np.cos(angle), *data.qvel])
+
+
+@pytest.fixture(scope="module")
+def cartpole(models):
+    """Without its rail's ends: a model without constraints compiles in a third of the time."""
+    spec = mujoco.MjSpec.from_file(str(models / "cartpole.xml"))
+    spec.joint("slider").limited = mujoco.mjtLimited.mjLIMITED_FALSE
+    return load(spec)
+
+
+@pytest.fixture(scope="module")
+def chain(cartpole):
+    """Cart-pole with free physics, design, noise and network policy, two steps of delay, two time steps a control step."""
+    vector = pack([parse("joint/slider/damping=0.3@0:2"), parse("joint/hinge/armature=0.02@0:1")], cartpole)
+    design = compose([LimbLength(cartpole, "pole"), Gear(cartpole, "drive", bounds=(5.0, 20.0))], cartpole)
+    observation = state_observation(cartpole)
+    made = robot_chain(
+        Mechanism(cartpole, vector, design),
+        NetworkPolicy(observation.size, 1, (4,)),
+        observation,
+        price=_price(cartpole),
+        seconds=0.02,
+        delay=0.04,
+        noise=0.4,
+        noise_free=True,
+    )
+    return eqx.tree_at(lambda c: c.start, made, Spread(made.rest(jnp.asarray(QPOS), None), jnp.zeros(2), jnp.zeros(2)))
+
+
+def _cost(chain, noise, theta):
+    bound = chain.bind(theta)
+
+    def body(state, xi):
+        state = bound.move(xi, state, theta)
+        return state, bound.cost(state, theta)
+
+    return jnp.sum(jax.lax.scan(body, bound.initial(jax.random.key(0), theta), noise)[1])
+
+
+def test_value_and_gradient_of_every_block_are_those_of_c(chain):
+    noise = np.random.default_rng(1).normal(size=(STEPS, 1))
+    theta = chain.layout.initial + 0.1 * np.random.default_rng(2).normal(size=chain.layout.size)
+
+    def oracle(at):
+        return play(
+            chain,
+            at,
+            noise,
+            QPOS,
+            see=_see,
+            price=_oracle_price([np.zeros(1)]),
+            decide=lambda w, y, m: (network(w, (5, 4, 1), y), m),
+        )
+
+    value, gradient = jax.jit(jax.value_and_grad(lambda t: _cost(chain, jnp.asarray(noise), t)))(jnp.asarray(theta))
+    np.testing.assert_allclose(value, oracle(theta), rtol=1e-9)
+    for block in chain.layout.free:
+        part = chain.layout.where(block.name)
+        entries = np.arange(part.start, part.stop)[:: 5 if block.name == "policy" else 1]
+        wanted = differences(oracle, theta, entries)
+        assert np.abs(wanted).max() > 1e-4
+        np.testing.assert_allclose(np.asarray(gradient)[entries], wanted, rtol=2e-5, atol=1e-7, err_msg=block.name)
+
+
+def test_recurrent_policy_is_that_of_equation_100(cartpole):
+    observation = state_observation(cartpole)
+    for gated in (False, True):
+        policy = BrainPolicy(observation.size, 1, 3, gated)
+        weights = np.random.default_rng(3).normal(size=policy.size)
+        seen, units = np.random.default_rng(4).normal(size=5), np.array([0.1, -0.5, 0.9])
+        w_in, w_rec, b = weights[:15].reshape(3, 5), weights[15:24].reshape(3, 3), weights[24:27]
+        wanted = np.tanh(w_in @ seen + w_rec @ units + b)
+        if gated:
+            v_in, v_rec, d = weights[27:42].reshape(3, 5), weights[42:51].reshape(3, 3), weights[51:54]
+            gate = 1 / (1 + np.exp(-(v_in @ seen + v_rec @ units + d)))
+            wanted = (1 - gate) * units + gate * wanted
+        w_out, w_dir, c = weights[-9:-6], weights[-6:-1], weights[-1]
+        action, following = policy(jnp.asarray(weights), jnp.asarray(seen), jnp.asarray(units), jnp.zeros(()))
+        np.testing.assert_allclose(following, wanted, rtol=1e-12)
+        np.testing.assert_allclose(action[0], w_out @ wanted + w_dir @ seen + c, rtol=1e-12)
+        assert policy.scored().sum() == 9
+
+
+def test_timed_policy_sees_the_time_and_nothing_else_of_it():
+    policy = TimedPolicy(LinearPolicy(2 + 4, 1), seconds=2.0, count=4)
+    assert policy.inputs == 2
+    weights = jnp.zeros(policy.size).at[2].set(1.0)  # the first bump, centred at a quarter of a second
+    actions = [float(policy(weights, jnp.ones(2), jnp.zeros(0), jnp.asarray(t))[0][0]) for t in (0.25, 0.75, 2.0)]
+    np.testing.assert_allclose(actions, np.exp(-0.5 * ((np.array([0.25, 0.75, 2.0]) - 0.25) / 0.5) ** 2), rtol=1e-12)
+
+
+def test_sensors_are_those_of_c(cartpole):
+    observation = sensor_observation(cartpole, ["pole_velocity", "pole_axis"])
+    chain = robot_chain(
+        Mechanism(cartpole), LinearPolicy(observation.size, 1), observation, price=_price(cartpole), noise=0.2
+    )
+    state = chain.rest(jnp.asarray(QPOS), jnp.asarray([0.3, -2.0]))
+    data = mujoco.MjData(cartpole.mj)
+    data.qpos[:], data.qvel[:] = QPOS, [0.3, -2.0]
+    mujoco.mj_forward(cartpole.mj, data)
+    wanted = np.concatenate([data.sensor("pole_velocity").data, data.sensor("pole_axis").data])
+    theta = jnp.asarray(chain.layout.initial)
+    seen = jax.jit(lambda state: chain.observe(state, theta))(state)
+    np.testing.assert_allclose(seen, wanted, atol=1e-12)
+
+
+def test_score_exists_for_policy_and_noise_and_is_refused_for_physics(chain):
+    theta = jnp.asarray(chain.layout.initial)
+    mechanism = chain.layout.where("mechanism")
+    mask = chain.scored(theta)
+    assert not mask[mechanism].any()
+    assert mask.sum() == chain.layout.size - 4
+    with pytest.raises(DsoError, match="joint/hinge/armature"):
+        covered(chain, theta)
+
+
+def test_log_prob_is_that_of_the_action_played(chain):
+    theta = jnp.asarray(chain.layout.initial)
+    state = chain.initial(jax.random.key(0), theta)
+    moved = theta.at[chain.layout.where("noise").start].add(0.3)
+
+    @jax.jit
+    def found(state):
+        following = chain.move(jnp.array([1.5]), state, theta)
+        still = chain.drift(state, theta).action - chain.act(state, theta)[0]
+        return chain.log_prob(following, state, theta), still, chain.divergence(jax.random.key(0), state, theta, moved)
+
+    log_prob, still, divergence = found(state)
+    np.testing.assert_allclose(log_prob, -0.5 * 1.5**2 - np.log(0.4) - 0.5 * np.log(2 * np.pi), rtol=1e-12)
+    np.testing.assert_allclose(still, 0.0, atol=1e-15)
+    # KL between normals of equal mean and scales 1 : e^0.3
+    np.testing.assert_allclose(divergence, 0.5 * (np.exp(-0.6) - 1) + 0.3, rtol=1e-9)
+
+
+def test_passive_chain_is_the_chain_of_a_silent_policy(chain):
+    theta = jnp.asarray(chain.layout.initial)
+    silent = theta.at[chain.layout.where("policy")].set(0.0)
+    passive = PassiveChain(chain, theta)
+    state = chain.initial(jax.random.key(0), theta)
+    xi = jnp.array([0.7])
+    one, two = jax.jit(lambda s: (passive.move(xi, s, jnp.zeros(3)), chain.move(xi, s, silent)))(state)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-14)
+
+
+def test_refusals(cartpole, models):
+    observation = state_observation(cartpole)
+    price = _price(cartpole)
+    with pytest.raises(DsoError, match="observation has 5 entries"):
+        robot_chain(Mechanism(cartpole), LinearPolicy(4, 1), observation, price=price)
+    with pytest.raises(DsoError, match="1 actuators"):
+        robot_chain(Mechanism(cartpole), LinearPolicy(5, 2), observation, price=price)
+    with pytest.raises(DsoError, match="multiple"):
+        robot_chain(Mechanism(cartpole), LinearPolicy(5, 1), observation, price=price, seconds=0.015)
+    with pytest.raises(DsoError, match="'pole_velocity'"):
+        sensor_observation(cartpole, ["pole_velocty"])
+    design = compose([LimbLength(cartpole, "pole")], cartpole)
+    with pytest.raises(DsoError, match="body_mass"):
+        Mechanism(cartpole, pack([parse("body/cart/mass")], cartpole), design)
+
+
+def test_mechanism_coordinates_invert(chain):
+    mechanism = chain.mechanism
+    z = mechanism.initial
+    np.testing.assert_allclose(mechanism.constrain(mechanism.unconstrain(z)), z, rtol=1e-12)
+    far = mechanism.constrain(50.0 * np.ones(mechanism.size))
+    np.testing.assert_allclose(far, mechanism.high, rtol=1e-9)
+    assert model_at(chain, chain.layout.initial).dof_armature[1] == pytest.approx(0.02)

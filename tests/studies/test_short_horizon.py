@@ -1,0 +1,70 @@
+"""Training by short windows against the optimal gain of a linear-quadratic cart."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+from dso_robotics.costs.composite import composite
+from dso_robotics.costs.quantity import quantity
+from dso_robotics.costs.task import Square
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.model import load
+from dso_robotics.robot.chain import Spread, robot_chain
+from dso_robotics.robot.mechanism import Mechanism
+from dso_robotics.robot.observation import state_observation
+from dso_robotics.robot.policy import LinearPolicy
+from dso_robotics.studies.short_horizon import ShortHorizon, Windows
+from tests.studies.train_robots import CART
+
+GAMMA = 0.95
+
+
+def test_finds_the_optimal_gain(tmp_path):
+    (tmp_path / "cart.xml").write_text(CART)
+    robot = load(tmp_path / "cart.xml")
+    observation = state_observation(robot)
+    price = composite(
+        {
+            "place": (1.0, Square(quantity("joint/x/position", robot))),
+            "effort": (0.3, Square(quantity("control", robot))),
+        }
+    )
+    chain = robot_chain(Mechanism(robot), LinearPolicy(2, 1), observation, price=price, noise=0.2)
+    wide = Spread(chain.rest(), jnp.ones(1), jnp.ones(1), uniform=True)
+    chain = eqx.tree_at(lambda c: c.start, chain, wide)
+    settings = Windows(
+        environments=32,
+        horizon=12,
+        iterations=300,
+        gamma=GAMMA,
+        learning_rate=0.05,
+        critic_hidden=16,
+        episode=40,
+        critic_updates=8,
+        restart=0.3,
+    )
+    method = ShortHorizon(chain, settings)
+    learner = method.begin(jax.random.key(0), jnp.asarray(chain.layout.initial))
+    for _ in range(settings.iterations):
+        learner, news = method.step(learner)
+    assert bool(news.accepted)
+
+    dt, gear, damping = 0.05, 2.0, 0.1
+    # v' = v + dt (gear u - damping v), x' = x + dt v': MuJoCo's semi-implicit Euler; the cost sees x' and u.
+    a = np.array([[1.0, dt * (1 - dt * damping)], [0.0, 1 - dt * damping]])
+    b = np.array([[dt * dt * gear], [dt * gear]])
+    q, r = np.diag([1.0, 0.0]), np.array([[0.3]])
+    root = np.sqrt(GAMMA)
+    value = scipy.linalg.solve_discrete_are(root * a, root * b, a.T @ q @ a, r + b.T @ q @ b, s=a.T @ q @ b)
+    gain = np.linalg.solve(r + b.T @ q @ b + GAMMA * b.T @ value @ b, b.T @ q @ a + GAMMA * b.T @ value @ a)
+    found = np.asarray(learner.theta[:2]) / np.asarray(learner.scaling.spread)
+    np.testing.assert_allclose(found, -gain[0], rtol=0.12)
+
+
+def test_refuses_settings_that_cannot_be():
+    for wrong in ({"gamma": 1.0}, {"horizon": 0}, {"environments": 6}, {"learning_rate": -1.0}, {"lam": 2.0}):
+        with pytest.raises(DsoError, match=next(iter(wrong))):
+            Windows(**wrong)
