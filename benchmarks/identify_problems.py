@@ -226,7 +226,7 @@ PROBLEMS = (
             draws=1),
     Problem("sliding", "a sliding body with friction (3)", PUCK,
             ("body/puck/mass=2.2@0.3:10", "geom/box/friction[0]=0.55@0.1:2", "joint/x/damping=0.5@0:5"),
-            multisine((10.0,)), seconds=4.0, window=4.0, noise=(0.002, 0.02), scored="x_"),
+            multisine((10.0,)), seconds=4.0, window=1.0, noise=(0.002, 0.02), scored="x_"),
     Problem("wrong_start", "a log that begins in motion, positions only (10)", five_joints(velocities=False), _ARM_TEN,
             own_arm_controls, noise=_NOISE, start=_MOVING, stated="first sample", window=2.0,
             variants=(("mujoco.sysid", {}), ("mujoco.sysid, start states by a hand-written rollout", {"start_hook": True}))),
