@@ -182,7 +182,7 @@ def draw(found: dict, path: pathlib.Path) -> None:
         axis.grid(axis="x", lw=0.4, alpha=0.6)
     axes[0].set_yticks(range(len(names)), [TITLES[name] for name in names])
     axes[0].invert_yaxis()
-    axes[1].legend(frameon=False, loc="lower right")
+    axes[1].legend(frameon=False, loc="upper right")
     figure.tight_layout()
     figure.savefig(path)
     plt.close(figure)
