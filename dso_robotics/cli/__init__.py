@@ -13,7 +13,19 @@ from dso_robotics.errors import DsoError
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from dso_robotics.cli import check, convert, design, estimate, fetch, identify, inspect, parameters, simulate, train
+    from dso_robotics.cli import (
+        check,
+        convert,
+        design,
+        estimate,
+        fetch,
+        identify,
+        inspect,
+        parameters,
+        simulate,
+        train,
+        view,
+    )
 
     top = argparse.ArgumentParser(
         prog="dso",
@@ -22,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"dso {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (identify, train, design, estimate, simulate, inspect, convert, fetch, parameters, check):
+    for module in (identify, train, design, estimate, simulate, inspect, convert, fetch, parameters, check, view):
         module.add_parser(commands)
     return top
 

@@ -1,6 +1,7 @@
 """`dso identify`: physical parameters from logs."""
 
 import argparse
+import functools
 import sys
 from contextlib import nullcontext
 from dataclasses import fields
@@ -63,6 +64,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    parser.add_argument("--no-video", action="store_true", help="no moving picture in the report")
     parser.set_defaults(run=run)
 
 
@@ -79,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
     silence_mujoco()
     write_report = None
     if not args.no_report:  # the figures' library takes as long to import as a small search
-        from dso_robotics.report.identify import write_report
+        from dso_robotics.report.identify import write_report as draw
+
+        write_report = functools.partial(draw, video=not args.no_video)
     shown: Any = nullcontext()
     if sys.stderr.isatty():
         from rich.console import Console

@@ -17,6 +17,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.report import quantity as q
 from dso_robotics.report.canvas import Picture
 from dso_robotics.report.figures import draw_convergence, draw_correlation, draw_errors, draw_intervals
+from dso_robotics.report.glimpse import Glimpse
 from dso_robotics.report.residual import draw_residuals, whiteness
 from dso_robotics.report.trace import PART_NAMES, Trace, TraceSheet, read_traces
 
@@ -29,8 +30,10 @@ _FIGURES = "figures"
 _OURS = ("trace-*.png", "residuals-*.png")
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, *, video: bool = True) -> Path:
     """Draw the run in `folder`/run.h5 as `folder`/report.html, with each figure also in `folder`/figures; return its path.
+
+    With `video`, and where something can draw robots, the page shows a few seconds of motion.
 
     Raises:
       DsoError: run.h5 is missing, damaged, or of a run that has not finished; or the folder cannot be written to.
@@ -42,7 +45,8 @@ def write_report(folder: Path) -> Path:
             f"{folder / 'run.h5'}: this run has not finished, so there is nothing to report; go on with --resume."
         )
     summary = json.loads(tree["summary"])
-    page = _Page(tree, study, summary, mjcf)
+    with Glimpse(folder, wanted=video) as glimpse:
+        page = _Page(tree, study, summary, mjcf, glimpse)
     pictures = page.pictures
     figures = folder / _FIGURES
     try:
@@ -70,8 +74,11 @@ def write_report(folder: Path) -> Path:
 class _Page:
     """What the template shows: figures drawn, and sentences that need more than a number."""
 
-    def __init__(self, tree: Mapping[str, Any], study: Mapping[str, Any], summary: Mapping[str, Any], mjcf: str):
+    def __init__(
+        self, tree: Mapping[str, Any], study: Mapping[str, Any], summary: Mapping[str, Any], mjcf: str, glimpse: Glimpse
+    ):
         self._summary, self._study, self._mjcf = summary, study, mjcf
+        self.glimpse = glimpse
         self.names = list(tree["names"])
         self.units = {name: noise["unit"] for name, noise in summary["noise"].items()}
         traces = read_traces(tree.get("traces", {}), summary["windows"]["rollouts"])

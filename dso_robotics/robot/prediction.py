@@ -10,7 +10,7 @@ import numpy as np
 
 from dso_robotics.data.windows import Windows
 from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.physics.batch import BatchEngine
+from dso_robotics.physics.batch import BatchEngine, Trajectories
 from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.signals import arriving, reported
 
@@ -90,8 +90,21 @@ class CPrediction:
         by_change = (y[1 + m :] - y[0]) / _STEP
         return y[0], by_z, np.moveaxis(by_change, 0, -1)
 
+    def states(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """States (B, S, nq+nv+na) at the grid step at or before each sample; NaN where the simulation diverged."""
+        out, _ = self._simulate(z[None], start[None])
+        path = np.concatenate([start[:, None], out.state], axis=1)
+        return np.take_along_axis(path, self.windows.step[..., None], axis=1)
+
     def _at_samples(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Readings (P, B, S, C) at P points z (P, n) with starts (P, B, nq+nv+na)."""
+        p, b = start.shape[:2]
+        out, signals = self._simulate(z, start)
+        sensordata = reported(out.sensordata.reshape(p, b, *out.sensordata.shape[1:]), signals)
+        return self.windows.at_samples(sensordata, signals.get("sensor_delay"))
+
+    def _simulate(self, z: np.ndarray, start: np.ndarray) -> tuple[Trajectories, dict[str, np.ndarray]]:
+        """P*B simulations, and the signals' numbers (P, B, ...) they were made with."""
         p, b = start.shape[:2]
         windows = self.windows
         self.steps += p * b * windows.ctrl.shape[1]
@@ -110,8 +123,7 @@ class CPrediction:
             start.reshape(p * b, -1),
             ctrl.reshape(p * b, *ctrl.shape[2:]),
         )
-        sensordata = reported(out.sensordata.reshape(p, b, *out.sensordata.shape[1:]), signals)
-        return windows.at_samples(sensordata, signals.get("sensor_delay"))
+        return out, signals
 
 
 def _groups(vector: ParameterVector) -> list[int]:

@@ -40,22 +40,35 @@ def guess(
         if not len(mine):
             continue
         samples = windows.sample[mine, 0]
-        recorded = np.full((len(rollout.time), states.shape[1]), np.nan)
-        _from_sensors(recorded, rollout, windows, model, signals, robust)
-        for name, values, wanted in (("qpos", rollout.qpos, model.nq), ("qvel", rollout.qvel, model.nv)):
-            if values is not None and values.shape[1] != wanted:
-                raise DsoError(
-                    f"rollout {rollout.name!r}: its {name} has {values.shape[1]} columns and the model's has {wanted}; give "
-                    f"the model the log was recorded from, or remove {name} from the log."
-                )
-        if rollout.qpos is not None:
-            recorded[:, : model.nq] = rollout.qpos
-        if rollout.qvel is not None:
-            recorded[:, model.nq : model.nq + model.nv] = rollout.qvel
+        recorded = recorded_states(rollout, windows, model, signals, robust=robust)
         if not np.isfinite(recorded[samples]).all():
             _simulate_missing(recorded, rollout, windows, model)
         states[mine] = recorded[samples]
     return states
+
+
+def recorded_states(
+    rollout: Rollout,
+    windows: Windows,
+    model: mujoco.MjModel,
+    signals: Mapping[str, np.ndarray] = MappingProxyType({}),
+    *,
+    robust: bool = False,
+) -> np.ndarray:
+    """The states (T, nq+nv+na) that a rollout of `windows` shows, see `guess`; NaN where it shows nothing."""
+    recorded = np.full((len(rollout.time), model.nq + model.nv + model.na), np.nan)
+    _from_sensors(recorded, rollout, windows, model, signals, robust)
+    for name, values, wanted in (("qpos", rollout.qpos, model.nq), ("qvel", rollout.qvel, model.nv)):
+        if values is not None and values.shape[1] != wanted:
+            raise DsoError(
+                f"rollout {rollout.name!r}: its {name} has {values.shape[1]} columns and the model's has {wanted}; give "
+                f"the model the log was recorded from, or remove {name} from the log."
+            )
+    if rollout.qpos is not None:
+        recorded[:, : model.nq] = rollout.qpos
+    if rollout.qvel is not None:
+        recorded[:, model.nq : model.nq + model.nv] = rollout.qvel
+    return recorded
 
 
 def measured(windows: Windows, model: mujoco.MjModel) -> bool:

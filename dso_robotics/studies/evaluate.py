@@ -20,6 +20,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.robot import start
 from dso_robotics.robot.prediction import CPrediction
+from dso_robotics.studies.motion import Motion, motions
 
 _OVERLAP = 0.5
 
@@ -57,6 +58,7 @@ class Evaluation:
     start: str
     left_out: int
     traces: tuple[Trace, ...]
+    motions: tuple[Motion, ...]
 
 
 def scoring_windows(
@@ -110,6 +112,7 @@ def evaluate(
     y = prediction.predict(z, x) if predict is None else predict(windows, x)
     lost = np.isnan(y).any((1, 2))
     y[lost] = y[lost, :1]
+    apart = _apart(windows)
     first = np.zeros(windows.measured.shape[:2], bool)
     first[:, 0] = known
     error = np.where(first[..., None], np.nan, y - windows.measured)
@@ -126,6 +129,7 @@ def evaluate(
             start="measured" if known else "estimated",
             left_out=left_out,
             traces=tuple(_trace(windows, y, i) for i in range(len(windows.rollouts))),
+            motions=motions(vector, z, windows.only(apart), x[apart], robust=robust),
         )
 
 
@@ -152,14 +156,21 @@ def _estimate_starts(
         return x
 
 
+def _apart(windows: Windows) -> np.ndarray:
+    """Every second window (B,) of each rollout, so that they do not overlap."""
+    every = round(1 / _OVERLAP)
+    chosen = [np.flatnonzero(windows.rollout == i)[::every] for i in range(len(windows.rollouts))]
+    return np.isin(np.arange(len(windows)), np.concatenate(chosen))
+
+
 def _trace(windows: Windows, y: np.ndarray, rollout: int) -> Trace:
-    """Every second window, so that predictions do not overlap; a NaN row marks each restart."""
+    """The windows that do not overlap; a NaN row marks each restart."""
     recording = windows.rollouts[rollout]
     measured = np.full((len(recording.time), windows.measured.shape[-1]), np.nan)
     if recording.sensordata is not None:
         measured = np.array(recording.sensordata)
     predicted = np.full_like(measured, np.nan)
-    mine = np.flatnonzero(windows.rollout == rollout)[:: round(1 / _OVERLAP)]
+    mine = np.flatnonzero((windows.rollout == rollout) & _apart(windows))
     for w in mine:
         index = windows.sample[w]
         predicted[index[index >= 0]] = y[w][index >= 0]

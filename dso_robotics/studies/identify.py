@@ -225,6 +225,7 @@ def _identify(
             "covariance": spread.covariance,
             "correlation": spread.correlation,
             **({"network": learned[1]} if learned else {}),
+            "motions": {part: {m.rollout: m.as_dict() for m in e.motions} for part, e in evaluations.items()},
             "traces": {part: {t.rollout: t.as_dict() for t in e.traces} for part, e in evaluations.items()},
         }
     )

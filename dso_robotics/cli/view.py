@@ -1,0 +1,86 @@
+"""`dso view`: a result in motion."""
+
+import argparse
+import re
+
+from dso_robotics.errors import DsoError
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `dso view DIR`."""
+    parser = subparsers.add_parser(
+        "view",
+        help="replay a result: the model as predicted, and as it was measured",
+        description=(
+            "Replay a recording of an identification in MuJoCo's viewer, or write it to a video file: the model with its new "
+            "values as it is predicted open loop, window after window, and a grey ghost of it as it was measured."
+        ),
+        epilog="example: dso view result --video arm.webp. Without --video a window opens.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="folder that `dso identify` wrote")
+    parser.add_argument("--run", dest="recording", metavar="NAME", help="recording to replay (the first held out)")
+    parser.add_argument(
+        "--video",
+        metavar="FILE",
+        help="write FILE instead: .webp, .gif, .apng, or what ffmpeg writes (.mp4, .webm, .mkv, .mov)",
+    )
+    parser.add_argument("--span", metavar="FROM:TO", help="only these seconds of the recording's clock")
+    parser.add_argument(
+        "--speed", type=float, default=1.0, metavar="FACTOR", help="0.25 shows it four times slower (1)"
+    )
+    parser.add_argument("--size", default="640x480", metavar="WIDTHxHEIGHT", help="pixels of the video (640x480)")
+    parser.add_argument("--camera", default="", metavar="NAME", help="a camera of the model (else one from the side)")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Open the viewer or write the video."""
+    from dso_robotics.cli import plain
+    from dso_robotics.cli.mujoco_setup import silence_mujoco
+    from dso_robotics.data.atomic import refuse_existing
+    from dso_robotics.report.film import Film
+    from dso_robotics.report.replay import caption, read_replay
+
+    size, (begin, end) = _size(args.size), _span(args.span)
+    if not 0.001 <= args.speed <= 1000:
+        raise DsoError(f"--speed {args.speed:g}: give a factor between 0.001 and 1000, such as 0.5.")
+    if args.video:
+        refuse_existing(args.video, args.force)
+    silence_mujoco()
+    replay = read_replay(args.folder, args.recording)
+    legend = f"{replay.name}: predicted, and measured as a grey ghost"
+    film = Film(size=size, speed=args.speed, begin=begin, end=end, camera=args.camera, legend=legend)
+    print(plain(caption(replay)), flush=True)
+    if args.video:
+        film.shoot(replay, args.video, tell=True)
+        print(plain(f"video: {args.video}"))
+    else:
+        from dso_robotics.report.viewer import show
+
+        show(replay, film)
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
+    if not match:
+        raise DsoError(f"--size {text}: write WIDTHxHEIGHT in pixels, such as 640x480.")
+    # Video formats want even numbers.
+    width, height = (int(n) // 2 * 2 for n in match.groups())
+    return width, height
+
+
+def _span(text: str | None) -> tuple[float | None, float | None]:
+    if text is None:
+        return None, None
+    match = re.fullmatch(r"(-?\d*\.?\d*):(-?\d*\.?\d*)", text)
+    try:
+        begin, end = (float(part) if part else None for part in match.groups()) if match else (1.0, 0.0)
+    except ValueError:
+        begin, end = 1.0, 0.0
+    if begin is not None and end is not None and not begin < end:
+        raise DsoError(
+            f"--span {text}: write FROM:TO in seconds with FROM below TO, such as 2:5; either may be left out."
+        )
+    return begin, end

@@ -1,0 +1,158 @@
+"""A replay as a video file, drawn off the screen by another process."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dso_robotics.data.atomic import atomic_file
+from dso_robotics.errors import DsoError
+from dso_robotics.report.replay import Replay
+
+PAGES = (".gif", ".webp", ".apng", ".png")
+ENCODED = (".mp4", ".webm", ".mkv", ".mov")
+
+
+@dataclass(frozen=True)
+class Film:
+    """How to film: frames a second of film, width and height [pixels], speed of the film's time against the recording's,
+    first and last second shown, camera of the model (else one from the side), and a line of text below."""
+
+    rate: float = 25.0
+    size: tuple[int, int] = (640, 480)
+    speed: float = 1.0
+    begin: float | None = None
+    end: float | None = None
+    camera: str = ""
+    legend: str = ""
+
+    def shoot(
+        self,
+        replay: Replay,
+        path: str | Path,
+        *,
+        budget: float | None = None,
+        late: Callable[[], bool] | None = None,
+        tell: bool = False,
+    ) -> None:
+        """Write `path`, whose ending names the format. With a `budget` [s] the film ends where drawing had got to by then;
+        drawing is given up as soon as `late` is true.
+
+        Raises:
+          DsoError: the format cannot be written here, nothing here can draw, or it is given up.
+        """
+        path = Path(path)
+        encoder = _encoder(path)
+        index = replay.frames(self.rate / self.speed, self.begin, self.end)
+        settings = {
+            "rate": self.rate,
+            "size": self.size,
+            "camera": _camera(replay.model, self.camera),
+            "legend": self.legend,
+            "ffmpeg": encoder,
+            "budget": budget,
+            "tell": tell,
+        }
+        if not np.isfinite(np.concatenate([replay.predicted[index], replay.measured[index]])).all(1).any():
+            raise DsoError(
+                f"run {replay.name}: there is nothing to show: nothing was measured there, and nothing predicted."
+            )
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, atomic_file(path) as temporary:
+            # The process that draws is told the file's own ending, which a temporary name keeps.
+            settings["path"] = str(temporary)
+            mujoco.mj_saveModel(replay.model, os.path.join(folder, "model.mjb"), None)
+            arrays: dict[str, Any] = {
+                "time": replay.time[index],
+                "predicted": replay.predicted[index],
+                "measured": replay.measured[index],
+            }
+            arrays["settings"] = json.dumps(settings)
+            np.savez(os.path.join(folder, "scene.npz"), **arrays)
+            _draw(folder, late, tell)
+
+
+def _draw(folder: str, late: Callable[[], bool] | None, tell: bool) -> None:
+    """Try one OpenGL after the other, each in a process of its own, until one has drawn."""
+    failures = []
+    for name in _backends():
+        environment = {**os.environ, **({"MUJOCO_GL": name} if name else {})}
+        command = [sys.executable, "-m", "dso_robotics.report.film_frames", folder]
+        # A terminal sees how far it is; else what is said is kept for the message.
+        errors = None if tell and sys.stderr.isatty() else subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+            )
+        except OSError as error:
+            raise DsoError(f"the process that draws cannot be started ({error.strerror or error}).") from error
+        said = _wait(process, late)
+        if process.returncode == 0:
+            return
+        lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+        ended = f"the process ended with {process.returncode}"
+        failures.append(f"{name or 'OpenGL'}: {lines[-1][:200] if lines else ended}")
+    raise DsoError(
+        f"nothing here can draw off the screen ({'; '.join(failures)}). Install an OpenGL that can, on Debian or Ubuntu with "
+        "`apt-get install libegl1 libgl1-mesa-dri` or libosmesa6, and name it with MUJOCO_GL=egl or MUJOCO_GL=osmesa."
+    )
+
+
+def _wait(process: subprocess.Popen[bytes], late: Callable[[], bool] | None) -> bytes:
+    """What the process says until its end; DsoError, and its end, when `late` says so."""
+    try:
+        while True:
+            try:
+                return process.communicate(timeout=0.05 if late else None)[1] or b""
+            except subprocess.TimeoutExpired:
+                if late and late():
+                    raise DsoError("drawing took too long.") from None
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def _backends() -> list[str]:
+    """Values of MUJOCO_GL worth trying; an empty one is MuJoCo's own choice."""
+    if os.environ.get("MUJOCO_GL") or not sys.platform.startswith("linux"):
+        return [""]
+    return ["egl", "osmesa", *(["glfw"] if os.environ.get("DISPLAY") else [])]
+
+
+def _encoder(path: Path) -> str:
+    """The program that writes this format; empty when none is needed."""
+    ending = path.suffix.lower()
+    if ending in PAGES:
+        return ""
+    if ending not in ENCODED:
+        raise DsoError(
+            f"{path}: no video format has this ending; give a name that ends in {', '.join((*ENCODED, *PAGES))}."
+        )
+    found = shutil.which("ffmpeg")
+    if not found and importlib.util.find_spec("imageio_ffmpeg"):
+        import imageio_ffmpeg  # pyright: ignore[reportMissingImports]
+
+        found = imageio_ffmpeg.get_ffmpeg_exe()
+    if not found:
+        raise DsoError(
+            f"{path}: writing {ending} needs the program ffmpeg, which is not here; install it (your system's package, or `pip "
+            "install imageio-ffmpeg`), or give a name that ends in .webp or .gif, which need nothing more."
+        )
+    return found
+
+
+def _camera(model: mujoco.MjModel, name: str) -> str:
+    names = [model.camera(i).name for i in range(model.ncam)]
+    if name and name not in names:
+        raise DsoError(f"--camera {name}: the model has no such camera; it has {', '.join(names) or 'none'}.")
+    return name

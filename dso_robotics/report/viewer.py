@@ -1,0 +1,71 @@
+"""A replay in MuJoCo's interactive viewer, over and over until its window is closed."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dso_robotics.errors import DsoError
+from dso_robotics.report.film import Film
+from dso_robotics.report.replay import Replay
+from dso_robotics.report.scene import Stage
+
+_CURE = "`dso view DIR --video FILE.webp` needs no display"
+
+
+def show(replay: Replay, film: Film, *, launch: Callable[..., Any] | None = None, clock: Any = time) -> None:
+    """Replay in a window, in real time over `film.speed`; `launch` and `clock` stand in for MuJoCo's viewer and for `time`.
+
+    Raises:
+      DsoError: there is no display, or no window can be opened on it.
+    """
+    model = replay.model
+    stage, data = Stage(model), mujoco.MjData(model)
+    index = replay.frames(60.0 / film.speed, film.begin, film.end)
+    poses = np.concatenate([replay.predicted[index], replay.measured[index]])
+    poses = poses[np.isfinite(poses).all(1)]
+    if not len(poses):
+        raise DsoError(
+            f"run {replay.name}: there is nothing to show: nothing was measured there, and nothing predicted."
+        )
+    stage.look(poses[:: max(1, len(poses) // 200)], film.camera)
+    stage.pose(data, poses[0])
+    with _open(model, data, launch or _launcher()) as window:
+        with window.lock():
+            for name in ("type", "fixedcamid", "lookat", "distance", "azimuth", "elevation"):
+                setattr(window.cam, name, getattr(stage.camera, name))
+            window.opt.flags[:] = stage.option.flags
+        began = clock.monotonic()
+        while window.is_running():
+            frame = int((clock.monotonic() - began) * 60.0) % len(index)
+            k = index[frame]
+            with window.lock():
+                if np.isfinite(replay.predicted[k]).all():
+                    stage.pose(data, replay.predicted[k])
+                data.time = replay.time[k]
+                window.user_scn.ngeom = 0
+                stage.ghost(window.user_scn, replay.measured[k])
+            window.sync()
+            clock.sleep(1 / 60)
+
+
+def _launcher() -> Callable[..., Any]:
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise DsoError(f"there is no display to open a window on (DISPLAY is not set); {_CURE}.")
+    try:
+        import mujoco.viewer
+    except Exception as error:  # whatever a windowing library raises where it cannot be loaded
+        raise DsoError(f"MuJoCo's viewer cannot be loaded ({error}); {_CURE}.") from error
+    return mujoco.viewer.launch_passive
+
+
+def _open(model: mujoco.MjModel, data: mujoco.MjData, launch: Callable[..., Any]) -> Any:
+    try:
+        return launch(model, data, show_left_ui=False, show_right_ui=False)
+    except Exception as error:
+        how = "on macOS it runs under `mjpython -m dso_robotics.cli view DIR`; " if sys.platform == "darwin" else ""
+        raise DsoError(f"MuJoCo's viewer cannot open a window ({error}); {how}{_CURE}.") from error
