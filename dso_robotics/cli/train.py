@@ -39,7 +39,12 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("study", metavar="STUDY.toml", help="the study")
-    parser.add_argument("--out", metavar="DIR", required=True, help="folder for the result")
+    parser.add_argument("--out", metavar="DIR", help="folder for the result")
+    parser.add_argument(
+        "--check-gradients",
+        action="store_true",
+        help="compare the study's gradient with C MuJoCo, block by block, and stop",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the study's seed")
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
@@ -60,8 +65,20 @@ def run(args: argparse.Namespace) -> int:
         if args.seed < 0:
             raise DsoError(f"--seed {args.seed}: a seed is a whole number from 0.")
         study = dataclasses.replace(study, seed=args.seed)
+    if not args.out and not args.check_gradients:
+        raise DsoError("no folder was given for the result; name one with --out DIR.")
     prepare_jax()
     silence_mujoco()
+    if args.check_gradients:
+        from dso_robotics.studies.gradient_check import check_gradients
+        from dso_robotics.studies.train_build import build
+
+        for block in check_gradients(build(study)):
+            print(
+                f"{block.block}: derivative {block.exact:.8g}, by differences of C MuJoCo {block.difference:.8g}, "
+                f"relative error {block.error:.1e} (C's own differences agree to {block.kink:.1e})"
+            )
+        return 0
     from dso_robotics.report.train import write_report
     from dso_robotics.studies.design import design
     from dso_robotics.studies.train import Progress, train

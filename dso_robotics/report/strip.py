@@ -12,7 +12,7 @@ _BOX, _PLANE = int(mujoco.mjtGeom.mjGEOM_BOX), int(mujoco.mjtGeom.mjGEOM_PLANE)
 def outline(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> np.ndarray:
     """Corners (k, 3) [m] of a drawing of a geom: a segment, a box's silhouette in its xz plane, or a point."""
     kind, size = int(model.geom_type[geom]), model.geom_size[geom]
-    place, frame = data.geom_xpos[geom], data.geom_xmat[geom].reshape(3, 3)
+    place, frame = data.geom_xpos[geom].copy(), data.geom_xmat[geom].reshape(3, 3)
     if kind in _LONG:
         return place + np.outer([-size[1], size[1]], frame[:, 2])
     if kind == _BOX:
@@ -46,7 +46,7 @@ def strip(
     figure = canvas.blank(4.2)
     for k, (row, frame) in enumerate(zip(rows, shapes, strict=True)):
         axis = figure.add_axes(
-            (0.01 + (k % columns) * 0.98 / columns, 0.5 - (k // columns) * 0.48, 0.98 / columns, 0.43)
+            (0.01 + (k % columns) * 0.98 / columns, 0.48 - (k // columns) * 0.47, 0.98 / columns, 0.42)
         )
         for g, points in frame:
             still = not model.geom_bodyid[g]

@@ -124,18 +124,29 @@ class RobotChain(Chain):
             body, jnp.zeros(nu), jnp.zeros(nu), jnp.zeros((self.delay, nu)), jnp.zeros(self.policy.memory)
         )
 
+    def sound(self, state: RobotState) -> RobotState:
+        """The state, or rest in place of one that blew up: what is computed from it then has finite derivatives."""
+        flag = diverged(state.body)
+        return jax.tree.map(lambda here, rest: jnp.where(flag, rest, here), state, self.rest())
+
     def scene(self, state: RobotState, theta: Theta) -> Scene:
         """What costs and observations see."""
+        state = self.sound(state)
         model, products = self.model(theta)
         return Scene(self.mj, model, products, state.body, self.squash(state.action), self.squash(state.before))
 
     def act(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
         """The policy's action without noise, not yet squashed, and its next memory."""
         seen = self.scaling(self.observation(self.scene(state, theta)))
+        state = self.sound(state)
         return self.policy(self.layout.split(theta)["policy"], seen, state.memory, state.body.time)
 
     def play(self, action: Float[Array, " nu"], memory: Array, state: RobotState, theta: Theta) -> RobotState:
-        """The state one control step later under `action`, or under what was chosen `delay` control steps ago."""
+        """The state one control step later under `action`, or under what was chosen `delay` control steps ago.
+
+        A state that blew up stays as it is, without derivative.
+        """
+        blown, given, state = diverged(state.body), state, self.sound(state)
         queue = jnp.concatenate([state.queue, action[None]])
         ctrl = self.squash(queue[0])
         model, products = self.model(theta)
@@ -147,7 +158,8 @@ class RobotChain(Chain):
             body, _ = once(state.body, None)
         else:
             body, _ = jax.lax.scan(once, state.body, None, length=self.substeps)
-        return RobotState(body, action, state.action, queue[1:], memory)
+        following = RobotState(body, action, state.action, queue[1:], memory)
+        return jax.tree.map(lambda stays, moves: jnp.where(blown, stays, moves), given, following)
 
     def initial(self, key: PRNGKeyArray, theta: Theta) -> RobotState:
         """Sample a start."""

@@ -88,7 +88,7 @@ def _train(task: Task, folder: Path, command: str, began: float, progress: Calla
     step = method.compile(learner)
     compile_seconds = time.perf_counter() - started
     before = player.play(
-        np.asarray(learner.theta), learner.scaling, steps=task.steps, model=_model(task, learner.theta)
+        np.asarray(learner.theta), learner.scaling, steps=task.steps, model=compiled(task, learner.theta)
     )
     rows: list[tuple] = []
     every = max(settings.iterations // _LOOKS, 1)
@@ -104,7 +104,7 @@ def _train(task: Task, folder: Path, command: str, began: float, progress: Calla
                 "windows (horizon), lower the learning rate, or start where the robot is not driven apart."
             )
         episode = player.play(
-            np.asarray(learner.theta), learner.scaling, steps=task.steps, model=_model(task, learner.theta)
+            np.asarray(learner.theta), learner.scaling, steps=task.steps, model=compiled(task, learner.theta)
         )
         steps = (i + 1) * settings.environments * settings.horizon
         now = time.perf_counter()
@@ -125,7 +125,7 @@ def _train(task: Task, folder: Path, command: str, began: float, progress: Calla
             write_run(folder / folders.RUN, _tree(task, learner, rows), _jsonable(study.as_dict()), mjcf)
             saved = now
     theta = np.asarray(learner.theta)
-    model = _model(task, theta)
+    model = compiled(task, theta)
     played = [player.play(theta, learner.scaling, steps=task.steps, seed=s, model=model) for s in range(_EPISODES)]
     finer = [
         player.play(theta, learner.scaling, steps=task.steps, seed=s, model=model, finer=4) for s in range(_EPISODES)
@@ -150,7 +150,7 @@ def _mjcf(task: Task, theta: Any) -> str:
     return to_mjcf(task.robot, {name: np.asarray(value) for name, value in fields.items()})
 
 
-def _model(task: Task, theta: Any) -> mujoco.MjModel:
+def compiled(task: Task, theta: Any) -> mujoco.MjModel:
     """The model at theta as C MuJoCo compiles it from the exported MJCF."""
     if task.chain.mechanism is None:
         return task.chain.mj

@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 
 from dso_robotics.core.chain import covered
+from dso_robotics.core.gradient.pathwise import pathwise_loss
+from dso_robotics.core.objective import Episodic, Problem
+from dso_robotics.core.rollout import Ending
+from dso_robotics.core.value import ZeroValue
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Distance, Square
@@ -22,6 +26,7 @@ from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import sensor_observation, state_observation
 from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, TimedPolicy
 from tests.robot.robot_oracle import differences, model_at, network, play
+from tests.studies.train_robots import CART
 
 QPOS = np.array([0.1, 2.6])
 STEPS = 6
@@ -197,6 +202,29 @@ def test_passive_chain_is_the_chain_of_a_silent_policy(chain):
     one, two = jax.jit(lambda s: (passive.move(xi, s, jnp.zeros(3)), chain.move(xi, s, silent)))(state)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-14)
+
+
+def test_a_blow_up_ends_the_rollout_and_leaves_the_gradient_finite(tmp_path):
+    (tmp_path / "cart.xml").write_text(CART)
+    robot = load(tmp_path / "cart.xml")
+    price = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
+    made = robot_chain(Mechanism(robot), LinearPolicy(2, 1), state_observation(robot), price=price)
+    made = eqx.tree_at(lambda c: c.start, made, Spread(made.rest(jnp.ones(1)), jnp.zeros(1), jnp.zeros(1)))
+    # The push is a thousand times the distance: x grows some fivefold a step, and passes 1e10 before the 20 steps are over.
+    theta = jnp.array([2000.0, 0.0, 0.0])
+    problem = Problem(made, Episodic(0.9, 20), theta=theta)
+
+    @jax.jit
+    def found(at):
+        return jax.grad(
+            lambda t: pathwise_loss(jax.random.key(0), problem, t, horizon=20, value=ZeroValue()), has_aux=True
+        )(at)
+
+    gradient, path = found(theta)
+    assert path.ending == Ending.DIVERGED
+    assert 3 < path.moved.sum() < 20
+    assert np.all(np.isfinite(gradient))
+    assert gradient[0] > 0.0
 
 
 def test_refusals(cartpole, models):

@@ -9,6 +9,7 @@ import pytest
 from dso_robotics import cli
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
+from dso_robotics.studies.gradient_check import check_gradients
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import read_train_study
 from tests.studies.train_robots import write
@@ -50,6 +51,15 @@ def test_design_moves_the_mechanism_within_its_bounds(tmp_path):
     model = mujoco.MjModel.from_xml_path(str(tmp_path / "out" / "model.xml"))
     assert model.actuator_gear[0, 0] == pytest.approx(found["value"], rel=1e-12)
     assert summary["cost"]["total"] < summary["cost"]["before"]
+
+
+def test_check_gradients_agrees_with_c(tmp_path):
+    more = '\nfree = ["joint/x/damping"]\n[design.drive]\nkind = "gear"\nof = "push"\nlow = 1.0\nhigh = 4.0\n'
+    blocks = check_gradients(build(read_train_study(write(tmp_path, more=more))))
+    assert [block.block for block in blocks] == ["policy", "mechanism"]
+    for block in blocks:
+        assert abs(block.exact) > 1e-4
+        assert block.error < 1e-6
 
 
 BAD = {

@@ -1,0 +1,69 @@
+"""A study's own gradient against finite differences of C MuJoCo: one random direction in each block of theta."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dso_robotics.robot.chain import RobotState
+from dso_robotics.studies.train_build import Task
+from dso_robotics.studies.train_play import Player
+
+_MOVE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockCheck:
+    """A block's derivative of the cost of a short episode along a random direction, by MJX and by C; and their difference.
+
+    error: relative to the larger of the two. kink: how far C's own differences at two sizes of the move are apart, likewise:
+    where that is large, a contact or limit switches within the move and there is no derivative to compare with.
+    """
+
+    block: str
+    exact: float
+    difference: float
+    error: float
+    kink: float
+
+
+def check_gradients(task: Task, *, steps: int = 8, seed: int = 0) -> list[BlockCheck]:
+    """Compare the blocks of `task` that an episode without noise depends on, over `steps` control steps from a start."""
+    from dso_robotics.studies.train import compiled
+
+    chain, rng = task.chain, np.random.default_rng(seed)
+    theta = chain.layout.initial + 0.1 * rng.standard_normal(chain.layout.size)
+    names = [block.name for block in chain.layout.free if block.name != "noise"]
+    directions = np.zeros((len(names), chain.layout.size))
+    for row, name in zip(directions, names, strict=True):
+        part = chain.layout.where(name)
+        row[part] = rng.standard_normal(part.stop - part.start)
+        row /= np.linalg.norm(row)
+
+    def cost(at: jax.Array) -> jax.Array:
+        bound = chain.bind(at)
+
+        def body(state: RobotState, _: None) -> tuple[RobotState, jax.Array]:
+            state = bound.drift(state, at)
+            return state, task.price(bound.scene(state, at))
+
+        return jnp.sum(jax.lax.scan(body, chain.start(jax.random.key(seed)), None, length=steps)[1])
+
+    vector = jnp.asarray(theta)
+    exact = jax.jit(jax.vmap(lambda d: jax.jvp(cost, (vector,), (d,))[1]))(jnp.asarray(directions))
+    player = Player(chain)
+
+    def played(at: np.ndarray) -> float:
+        return player.play(at, chain.scaling, steps=steps, seed=seed, model=compiled(task, at)).cost
+
+    found = []
+    for name, direction, slope in zip(names, directions, np.asarray(exact), strict=True):
+        first, second = (
+            (played(theta + size * direction) - played(theta - size * direction)) / (2 * size)
+            for size in (_MOVE, 2 * _MOVE)
+        )
+        best = (4 * first - second) / 3
+        size = max(abs(best), abs(float(slope)), 1e-12)
+        found.append(BlockCheck(name, float(slope), best, abs(best - float(slope)) / size, abs(first - second) / size))
+    return found
