@@ -52,9 +52,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--engine", metavar="auto|mujoco|mjx", help="simulator and derivatives; auto (default) says why"
     )
-    parser.add_argument("--window", type=float, metavar="SECONDS", help="length of the pieces fitted open loop (0.5)")
     parser.add_argument(
-        "--score-window", type=float, metavar="SECONDS", help="length of the pieces scored (as --window)"
+        "--window",
+        type=_seconds,
+        metavar="SECONDS|full|0",
+        help="length of the pieces fitted open loop (0.5); full: each rollout in one piece, free-running; 0: no simulation, "
+        "each sample is compared with its recorded state, to calibrate sensors",
+    )
+    parser.add_argument(
+        "--score-window", type=_seconds, metavar="SECONDS|full", help="length of the pieces scored (as --window)"
     )
     parser.add_argument("--robust", action="store_true", help="errors have heavy tails: outliers lose their pull")
     parser.add_argument("--seed", type=int, metavar="N", help="recorded with the result (0)")
@@ -66,6 +72,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
     parser.add_argument("--no-video", action="store_true", help="no moving picture in the report")
     parser.set_defaults(run=run)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float("inf") if text == "full" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; give one, such as 0.5, or full") from None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -50,6 +50,16 @@ class Windows:
     def __len__(self) -> int:
         return len(self.time)
 
+    @property
+    def longest(self) -> float:
+        """How long the longest of the rollouts lasts [s]."""
+        return max(float(r.time[-1] - r.time[0]) for r in self.rollouts)
+
+    @property
+    def single(self) -> bool:
+        """Whether every sample is a window of its own."""
+        return self.sample.shape[1] == 1
+
     def complete(self) -> "Windows | None":
         """Only the windows that end before their rollout does, so none is cut short; None when there is none."""
         last = np.array([len(self.rollouts[i].time) - 1 for i in self.rollout])
@@ -63,6 +73,8 @@ class Windows:
 
     def doubts(self) -> list[str]:
         """Sentences about windows that hold too little to learn much from; empty when all is well."""
+        if self.single:
+            return []
         found, counts = [], np.isfinite(self.measured).sum(1)
         samples = int(np.median((self.sample >= 0).sum(1)))
         if samples < _FEW:
@@ -122,16 +134,19 @@ def cut(
     `timestep` [s] is the model's; `source` and `option` name the log and the option in messages. Windows know the controls of
     the `past` [s] before them; before the log, the first control is taken to have been held. The first `settle` [s] of a
     window are simulated and not compared, and windows are that much longer: a late sensor shows there what happened before
-    the window. Windows of fewer than three samples, such as those before a gap, are left out. Raises DsoError when the
+    the window. Windows of fewer than three samples, such as those before a gap, are left out. With `seconds` infinite every
+    rollout is one window; with 0 every sample is, and nothing is simulated. Raises DsoError when the
     window is shorter than two steps, when every rollout is shorter than a window, or when windows hold too few samples
     because time is hardly in seconds.
     """
-    if not (np.isfinite(seconds) and seconds >= 2 * timestep):
+    spans = [float(r.time[-1] - r.time[0]) for r in rollouts]
+    if full := np.isinf(seconds):
+        seconds = max(spans, default=0.0)
+    if seconds < 2 * timestep and seconds != 0:
         raise DsoError(
             f"{source}: a window of {seconds:g} s is shorter than two of the model's time steps ({timestep:g} s); "
             f"give a longer one with {option} SECONDS."
         )
-    spans = [float(r.time[-1] - r.time[0]) for r in rollouts]
     if seconds / timestep > _LONGEST:
         raise DsoError(
             f"{source}: a window of {seconds:g} s has more than {_LONGEST:,.0f} time steps of {timestep:g} s, and the longest "
@@ -140,21 +155,26 @@ def cut(
         )
     steps = int(np.ceil((seconds + settle) / timestep - _ROUND)) + 1
     history = int(np.ceil(past / timestep - _ROUND)) + 1 if past else 0
-    pieces = [(i, a, b) for i, r in enumerate(rollouts) for a, b in _bounds(r.time, seconds, overlap, settle)]
+    if full:
+        pieces = [(i, 0, len(r.time)) for i, r in enumerate(rollouts)]
+    elif seconds == 0:
+        pieces = [(i, a, a + 1) for i, r in enumerate(rollouts) for a in range(len(r.time))]
+    else:
+        pieces = [(i, a, b) for i, r in enumerate(rollouts) for a, b in _bounds(r.time, seconds, overlap, settle)]
     if not pieces:
         raise DsoError(
             f"{source}: the longest rollout lasts {max(spans, default=0.0):.4g} s, which is shorter than {_SHORTEST:.0%} of a "
             f"window of {seconds:g} s; give a shorter one with {option} SECONDS."
         )
-    full = [(i, a, b) for i, a, b in pieces if b - a >= _FEWEST]
-    if 2 * len(full) < len(pieces):
+    kept = pieces if seconds == 0 else [(i, a, b) for i, a, b in pieces if b - a >= _FEWEST]
+    if 2 * len(kept) < len(pieces):
         interval = _usual(rollouts)
         raise DsoError(
             f"{source}: a window of {seconds:g} s holds fewer than {_FEWEST} samples, because the samples are {interval:.4g} s "
             f"apart{_suspected(rollouts)}; `dso convert --time COLUMN*FACTOR` makes seconds of another unit, and a log that is "
             f"really so slow needs {option} {10 * interval:.2g} or more."
         )
-    pieces = full
+    pieces = kept
     width = max(b - a for _, a, b in pieces)
     shape = (len(pieces), width)
     step, share, sample = np.zeros(shape, int), np.zeros(shape), np.full(shape, -1)

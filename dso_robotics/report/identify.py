@@ -131,9 +131,11 @@ class _Page:
         shares = [v for e in fit.values() if (v := e["nrmse_percent"]) is not None and np.isfinite(v) and v < 1e6]
         ends = dict.fromkeys(q.percent(end(shares)) for end in (min, max)) if shares else {}
         spread = f" ({' to '.join(ends)} of a channel's spread)" if ends else ""
-        how = (
-            f"the model, predicting open loop for {self._summary['windows']['score_seconds']:g} s at a time, is off by"
+        seconds = self._summary["windows"]["score_seconds"]
+        ahead = (
+            f"predicting open loop for {seconds:g} s at a time" if seconds else "reading the sensors of recorded states"
         )
+        how = f"the model, {ahead}, is off by"
         where = (
             "On {} it was not fitted to" if part == "hold_out" else "No run was held out. On the {} it was fitted to"
         )

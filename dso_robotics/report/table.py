@@ -21,7 +21,8 @@ def identification_table(summary: Mapping[str, Any]) -> str:
         rows.append((name, _number(noise["value"]), *errors, percent, noise["unit"]))
     seconds = summary["windows"]["score_seconds"]
     start = "estimated" if "estimated" in summary["windows"]["start"].values() else "measured"
-    blocks.append(f"prediction error, open loop over {seconds:g} s from the {start} state (mean of window RMSE)")
+    how = f"open loop over {seconds:g} s from the {start} state (mean of window RMSE)"
+    blocks.append(f"prediction error, {how if seconds else 'sample by sample at the recorded states (mean)'}")
     blocks.append(columns(rows, "<>>><<"))
     state = "converged" if summary["converged"] else "NOT converged"
     blocks.append(

@@ -76,13 +76,13 @@ def scoring_windows(
     Raises DsoError, naming `source` and `option`, when there are none, or when the rollouts cannot be put on the grid.
     """
     try:
-        gridded = [resample(r, timestep) for r in rollouts]
+        gridded = [resample(r, timestep) if seconds else r for r in rollouts]
     except DsoError as error:
         raise DsoError(f"{source}: {error}") from error
     windows = cut(
         gridded, channels, timestep=timestep, seconds=seconds, overlap=_OVERLAP, source=source, option=option, **late
     )
-    return windows.complete() or windows
+    return windows if windows.single else windows.complete() or windows
 
 
 def evaluate(
@@ -114,7 +114,7 @@ def evaluate(
     y[lost] = y[lost, :1]
     apart = _apart(windows)
     first = np.zeros(windows.measured.shape[:2], bool)
-    first[:, 0] = known
+    first[:, 0] = known and not windows.single
     error = np.where(first[..., None], np.nan, y - windows.measured)
     with np.errstate(invalid="ignore"):
         per_window = np.sqrt(_mean(error**2, 1))
@@ -158,7 +158,7 @@ def _estimate_starts(
 
 def _apart(windows: Windows) -> np.ndarray:
     """Every second window (B,) of each rollout, so that they do not overlap."""
-    every = round(1 / _OVERLAP)
+    every = 1 if windows.single else round(1 / _OVERLAP)
     chosen = [np.flatnonzero(windows.rollout == i)[::every] for i in range(len(windows.rollouts))]
     return np.isin(np.arange(len(windows)), np.concatenate(chosen))
 
@@ -174,4 +174,6 @@ def _trace(windows: Windows, y: np.ndarray, rollout: int) -> Trace:
     for w in mine:
         index = windows.sample[w]
         predicted[index[index >= 0]] = y[w][index >= 0]
-    return Trace(recording.name, recording.time, measured, predicted, windows.time[mine])
+    return Trace(
+        recording.name, recording.time, measured, predicted, windows.time[mine][: 1 if windows.single else None]
+    )

@@ -27,6 +27,7 @@ from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot import start
 from dso_robotics.robot.prediction import CPrediction, Prediction
+from dso_robotics.studies import calibration
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.checkpoint import Checkpoint, Spent
@@ -140,8 +141,15 @@ def _identify(
     network = NetworkSettings.read(study.network) if study.network else None
     if network:
         chosen_joints(robot, network.joints)
+        if windows.single:
+            raise DsoError(
+                "with --window 0 nothing is simulated, so a network has nothing to learn; leave out [network]."
+            )
         if vector.local:
             raise DsoError("a network is the same for all recordings; leave out log/NAME/PATH, or [network].")
+    if windows.single:
+        windows = calibration.prepared(vector, windows, log.label)
+        scored = {k: calibration.prepared(vector, v, log.label) if v.single else v for k, v in scored.items()}
     to_mjcf(robot, vector.written(vector.initial))  # what cannot be written back is better known before the search
     options = {
         "likelihood": Student() if study.robust else Normal(),
@@ -154,7 +162,7 @@ def _identify(
     checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
     checkpoint.fits(len(windows), width, len(windows.rollouts), len(channels.sensor_names))
     solution, problem = _search(vector, windows, prediction, x, robot, checkpoint, began, progress, options)
-    spread = uncertainty(solution, vector.scale)
+    spread = uncertainty(calibration.in_pieces(solution, windows) if windows.single else solution, vector.scale)
     progress(Progress("evaluating", len(solution.history), solution.cost, time.perf_counter() - began))
     sigma = problem.pooled_sigma()
     evaluations = {
@@ -183,7 +191,8 @@ def _identify(
     table |= estimated(asked, vector, problem, solution, spread, begun)
     # Channels without a unit are named one by one, with the unit they are taken to be in.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
-    warnings = [*channels.warnings, *suspicious, *windows.doubts(), *found]
+    doubts = calibration.doubts(windows, vector.mj) if windows.single else windows.doubts()
+    warnings = [*channels.warnings, *suspicious, *doubts, *found]
     summary = {
         "command": "identify",
         "version": __version__,
@@ -203,8 +212,9 @@ def _identify(
         "cost": {"total": solution.cost, "terms": problem.terms(solution.z, solution.x)},
         "fit": {"train": {}, "hold_out": {}} | {name: summaries.fit(channels, e) for name, e in evaluations.items()},
         "windows": {
-            "seconds": study.window,
-            "score_seconds": score_seconds,
+            "seconds": min(study.window, windows.longest),
+            "score_seconds": min(score_seconds, max(w.longest for w in scored.values())),
+            "full": bool(np.isinf(study.window)),
             "train": len(windows),
             "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
             "start": {k: e.start for k, e in evaluations.items()},
@@ -269,7 +279,7 @@ def _search(
     options: dict[str, Any],
 ) -> tuple[gauss_newton.Solution, WindowedIdentification]:
     """Two stages: start states as measured (robust far from the answer), then start states estimated too."""
-    z, sigma, first, damping = vector.initial, None, 0, gauss_newton.Settings.damping
+    z, sigma, first, damping = vector.initial, None, int(windows.single), gauss_newton.Settings.damping
     earlier = checkpoint.before
     done: int = 0
     if checkpoint.state:
@@ -285,12 +295,14 @@ def _search(
             earlier.evaluations + before + record.evaluations,
         )
         checkpoint.save(stage, record, x, problem.sigma, spent)
-        name = "start states estimated" if stage else "start states as measured"
+        name = "start states estimated" if stage and not windows.single else "start states as measured"
         progress(Progress(name, record.iteration, record.cost, seconds))
 
     solution = problem = None
     for stage in range(first, 2):
-        problem = WindowedIdentification(vector, windows, prediction, sigma=sigma, free_starts=stage == 1, **options)
+        problem = WindowedIdentification(
+            vector, windows, prediction, sigma=sigma, free_starts=stage == 1 and not windows.single, **options
+        )
         settings = gauss_newton.Settings(damping=damping)
         if stage == 0:
             settings = dataclasses.replace(settings, cost_tolerance=1e-2, noise_tolerance=0.1, final=False)

@@ -13,6 +13,8 @@ from dso_robotics.physics.model import nearest
 from dso_robotics.studies.network_settings import NetworkSettings
 
 ENGINES = ("auto", "mujoco", "mjx")
+# The window that is as long as its rollout.
+FULL = "full"
 _TYPES = {
     "model": str,
     "logs": list,
@@ -36,9 +38,10 @@ _FREE_KEYS = ("path", "init", "low", "high", "prior", "log_prior")
 class IdentifyStudy:
     """One identification: a model, its logs, what is free, what is held out.
 
-    window: length [s] of the pieces that are fitted open loop; score_window: that of the pieces whose prediction errors are
-    reported (None: the same). robust: errors are taken to have heavy tails, so outliers lose their pull. noise: noise scales
-    that are known, by channel, in the channel's unit; the others are estimated. residual: FILE.py:FUNCTION, see
+    window: length [s] of the pieces that are fitted open loop; infinity ("full") takes each rollout in one piece, 0 compares
+    every sample with its own recorded state (`studies.calibration`). score_window: that of the pieces whose prediction errors
+    are reported (None: the same). robust: errors are taken to have heavy tails, so outliers lose their pull. noise: noise
+    scales that are known, by channel, in the channel's unit; the others are estimated. residual: FILE.py:FUNCTION, see
     `studies.residual`. network: keys of `NetworkSettings`, to learn what the parameters leave over.
     seed: recorded with the result; the search itself draws no random numbers.
     """
@@ -57,12 +60,18 @@ class IdentifyStudy:
     network: Mapping[str, Any] | None = None
 
     def __post_init__(self):
+        for name in ("window", "score_window"):
+            if getattr(self, name) == FULL:
+                object.__setattr__(self, name, math.inf)
         if not self.logs:
             raise DsoError("no log was given, so there is nothing to identify from; name one or more log files (.h5).")
         if self.engine not in ENGINES:
             raise DsoError(f"--engine {self.engine}: there is no such engine; choose one of {', '.join(ENGINES)}.")
-        if not (math.isfinite(self.window) and self.window > 0):
-            raise DsoError(f"--window {self.window:g}: a window lasts a positive number of seconds, such as 0.5.")
+        if not self.window >= 0:
+            raise DsoError(
+                f"--window {self.window:g}: a window lasts a positive number of seconds, such as 0.5; or {FULL}, the whole of "
+                "each rollout; or 0, each sample by itself."
+            )
         for name in (self.model, *self.logs):
             if not isinstance(name, str) or not name or "\0" in name:
                 raise DsoError(f"{name!r}: no file can have this name; give the path of a model or a log.")
@@ -70,9 +79,9 @@ class IdentifyStudy:
             raise DsoError(f"--seed {self.seed}: a seed is a whole number from 0 to 2^63 - 1.")
         for declared in self.free:
             _check_numbers(declared)
-        if self.score_window is not None and not (math.isfinite(self.score_window) and self.score_window > 0):
+        if self.score_window is not None and not self.score_window > 0:
             raise DsoError(
-                f"--score-window {self.score_window:g}: a window lasts a positive number of seconds, such as 0.5."
+                f"--score-window {self.score_window:g}: a window lasts a positive number of seconds, such as 0.5; or {FULL}."
             )
 
         for channel, sigma in self.noise.items():
@@ -86,7 +95,8 @@ class IdentifyStudy:
 
     def as_dict(self) -> dict[str, Any]:
         """The study as JSON-ready values, as stored in the run file."""
-        return {"command": "identify", **dataclasses.asdict(self)}
+        keys = dataclasses.asdict(self)
+        return {"command": "identify", **{k: FULL if v == math.inf else v for k, v in keys.items()}}
 
 
 def read_study(path: str | Path) -> dict[str, Any]:
@@ -196,6 +206,8 @@ def _value(key: str, value: Any, path: Path) -> Any:
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return value
     elif kind is float:
+        if value == FULL and key.endswith("window"):
+            return math.inf
         if _is_number(value):
             return float(value)
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
@@ -211,7 +223,7 @@ def _example(key: str) -> str:
         "free": 'free = ["joint/*/damping"]',
         "hold_out": 'hold_out = "03,05"',
         "engine": 'engine = "auto"',
-        "window": "window = 0.5",
+        "window": 'window = 0.5, or window = "full"',
         "score_window": "score_window = 0.5",
         "seed": "seed = 0",
         "robust": "robust = true",
