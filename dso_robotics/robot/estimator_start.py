@@ -1,4 +1,6 @@
-"""Where training starts: units of the corrector's numbers from the log, and a gain that follows the sensors a little."""
+"""Where training starts: units of the corrector's numbers from the log, and the gain of a Kalman filter with guessed noise."""
+
+import copy
 
 import mujoco
 import numpy as np
@@ -10,25 +12,54 @@ from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.robot.filter_data import Passages
 
-# The start gain takes over this share of what the sensors say; directions they hardly see are left out.
-_SHARE, _RIDGE = 0.3, 1e-3
+# The start gain is a steady-state Kalman filter's, with process noise of this share of each direction's spread: positions
+# [m, rad] follow from velocities, which forces that the model lacks disturb.
+_POSITION_NOISE, _RATE_NOISE = 1e-5, 1e-2
 _STEP = 1e-6
+# From second differences of white noise (variance 6) and a median to its standard deviation.
+_SECOND_DIFFERENCE = 0.6745 * 6**0.5
 
 
-def sensor_jacobian(model: mujoco.MjModel, addresses: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """Derivative (ny, k) of the readings by the tangent at `state`, by central differences of C MuJoCo."""
+def linear_model(
+    model: mujoco.MjModel, addresses: np.ndarray, state: np.ndarray, ctrl: np.ndarray, substeps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Transition (k, k) over one interval and readings (ny, k) after it, by central differences of C MuJoCo at `state`."""
     space, data = Space(model), mujoco.MjData(model)
     changes = _STEP * np.eye(space.size)
-    rows = []
+    ends, readings = [], []
     for change in (*changes, *-changes):
         moved = space.move(state, change)
+        mujoco.mj_resetData(model, data)
         data.qpos[:], data.qvel[:] = moved[: space.nq], moved[space.nq : space.nq + space.nv]
         if space.na:
             data.act[:] = moved[space.nq + space.nv :]
+        data.ctrl[:] = ctrl
         mujoco.mj_forward(model, data)
-        rows.append(data.sensordata[addresses].copy())
-    up, down = np.split(np.array(rows), 2)
-    return (up - down).T / (2 * _STEP)
+        readings.append(data.sensordata[addresses].copy())
+        mujoco.mj_step(model, data, substeps)
+        ends.append(np.concatenate([data.qpos, data.qvel, data.act]))
+    up, down = np.split(np.array(ends), 2)
+    by_state = np.array([space.difference(b, a) for a, b in zip(up, down, strict=True)]).T / (2 * _STEP)
+    high, low = np.split(np.array(readings), 2)
+    return by_state, (high - low).T / (2 * _STEP)
+
+
+def kalman_gain(
+    transition: np.ndarray, sensors: np.ndarray, process: np.ndarray, noise: np.ndarray, *, updates: int = 300
+) -> np.ndarray:
+    """Gain (k, ny) after so many updates from a covariance of `process`; diagonal variances (k,) and (ny,).
+
+    Iterated rather than solved for: directions that no sensor ever shows need no steady state.
+    """
+    p = np.diag(process)
+    gain = np.zeros(sensors.T.shape)
+    for _ in range(updates):
+        p = transition @ p @ transition.T + np.diag(process)
+        s = sensors @ p @ sensors.T + np.diag(noise)
+        gain = np.linalg.solve(s, sensors @ p).T
+        p = p - gain @ s @ gain.T
+        p = (p + p.T) / 2
+    return gain
 
 
 def begin(
@@ -45,15 +76,8 @@ def begin(
     state = np.std(passages.start, axis=0)
     centre = np.mean(passages.start, axis=0)
     state = np.where(state > 1e-6, state, 1.0)
-    jacobian = np.mean(
-        [sensor_jacobian(model, passages.channels.sensor_addresses, x) for x in _few(passages.start)], axis=0
-    )
     tangent = _tangent_spread(space, passages.start)
-    # In units of spread on both sides: a channel's say does not depend on its unit.
-    scaled_jacobian = np.nan_to_num(jacobian) * tangent / spread[:, None]
-    square = scaled_jacobian.T @ scaled_jacobian
-    inverse = np.linalg.solve(square + _RIDGE * max(np.trace(square), 1e-9) * np.eye(space.size), scaled_jacobian.T)
-    gain = _SHARE * inverse * tangent[:, None] / spread
+    gain = _start_gain(model, passages, tangent)
     scales = Scales(spread, tangent, centre, state)
     corrector = make_corrector("gain", space.size, ny, space.features_size)
     vector = _vector(corrector, passages, physics, gain / tangent[:, None] * spread, seed)
@@ -64,9 +88,8 @@ def begin(
     innovation = np.nanmedian(np.abs(error), axis=(0, 1)) * 1.5
     innovation = np.where(np.isfinite(innovation), innovation, spread)
     innovation = np.clip(innovation, 1e-6 * spread, spread)
-    change = np.max(np.abs(gain) / _SHARE * innovation, axis=1)
-    floor = 1e-2 * tangent * np.median(innovation / spread)
-    change = np.maximum(change, floor)
+    change = np.max(np.abs(gain) * innovation, axis=1)
+    change = np.maximum(change, 1e-4 * tangent)
     scales = Scales(innovation, change, centre, state)
     corrector = make_corrector(kind, space.size, ny, space.features_size, units=units)
     return _vector(corrector, passages, physics, gain / change[:, None] * innovation, seed), scales
@@ -84,8 +107,31 @@ def _vector(
     return EstimatorVector(corrector, channels.sensor_names, channels.sensor_addresses, physics, weights)
 
 
-def _few(states: np.ndarray) -> np.ndarray:
-    return states[:: max(1, len(states) // 5)][:5]
+def _start_gain(model: mujoco.MjModel, passages: Passages, tangent: np.ndarray) -> np.ndarray:
+    """The mean of the Kalman gains at a few start states; sensors' noise is what second differences of readings show."""
+    scaled = copy.copy(model)
+    scaled.opt.timestep = passages.interval / passages.substeps
+    measured = passages.measured
+    spread = np.maximum(np.nanstd(measured, axis=(0, 1)), 1e-9)
+    rough = np.array([_roughness(measured[..., c]) for c in range(measured.shape[-1])])
+    noise = np.clip(rough, 1e-4 * spread, spread) ** 2
+    process = (tangent * np.where(np.arange(len(tangent)) < model.nv, _POSITION_NOISE, _RATE_NOISE)) ** 2
+    gains = []
+    each = max(1, len(passages) // 5)
+    for x, u in zip(passages.start[::each][:5], passages.ctrl[::each, 0][:5], strict=True):
+        parts = linear_model(scaled, passages.channels.sensor_addresses, x, u, passages.substeps)
+        if all(np.isfinite(part).all() for part in parts):
+            gain = kalman_gain(*parts, process, noise)
+            if np.isfinite(gain).all():
+                gains.append(gain)
+    return np.mean(gains, axis=0) if gains else np.zeros((len(tangent), measured.shape[-1]))
+
+
+def _roughness(values: np.ndarray) -> float:
+    """Standard deviation of white noise in readings (B, T) that have gaps, by second differences; 0 where there are too few."""
+    found = [v[np.isfinite(v)] for v in values]
+    second = np.concatenate([np.diff(v, 2) for v in found if len(v) > 2] or [np.zeros(0)])
+    return float(np.median(np.abs(second))) / _SECOND_DIFFERENCE if len(second) else 0.0
 
 
 def _tangent_spread(space: Space, states: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ C = np.array([[1.0, 0.0], [0.3, 1.0]])
 Q, R = np.diag([0.02, 0.05]) ** 2, np.diag([0.1, 0.2]) ** 2
 
 
-def kalman_gain() -> np.ndarray:
+def kalman_gain_of_riccati() -> np.ndarray:
     p = solve_discrete_are(A.T, C.T, Q, R)
     return p @ C.T @ np.linalg.inv(C @ p @ C.T + R)
 
@@ -53,7 +53,7 @@ def test_the_gain_converges_to_the_kalman_gain():
     found = train(made, begin, passage(np.zeros((200, 2)), y), iterations=200, learning_rate=0.1)
     weights, _, noise, _, _ = made.split(found.theta)
     gain = np.asarray(weights["gain"]) * 0.1 / 0.2
-    best = kalman_gain()
+    best = kalman_gain_of_riccati()
     assert np.abs(gain - best).max() < 0.02 * np.abs(best).max()
     assert np.linalg.norm(gain - best) < 0.02 * np.linalg.norm(best)
     # The noise learned is that of the innovations: C P C' + R.
@@ -91,3 +91,9 @@ def test_a_start_that_is_not_finite_is_refused():
     with pytest.raises(DsoError, match="not finite"):
         train(made, made.initial(np.eye(2), np.zeros(0)), data, iterations=2)
     assert Stopping(iterations=2).iterations == 2
+
+
+def test_the_start_gain_is_a_kalman_gain():
+    from dso_robotics.robot.estimator_start import kalman_gain
+
+    np.testing.assert_allclose(kalman_gain(A, C, np.diag(Q), np.diag(R)), kalman_gain_of_riccati(), rtol=1e-6)
