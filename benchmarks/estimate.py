@@ -1,0 +1,344 @@
+"""State estimators against EKF and UKF tuned by maximum likelihood on the same log: model mismatch, a real pendulum, latency.
+
+    DSO_DATA=... python benchmarks/estimate.py --out benchmarks/results/estimate.json
+
+The filters here are written for this comparison (NumPy on C MuJoCo; the EKF's Jacobians from MuJoCo's own finite differences)
+and have diagonal process and measurement noise, found by Nelder-Mead on the innovations' likelihood.
+"""
+
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+
+import mujoco
+import numpy as np
+from scipy.optimize import minimize
+
+from dso_robotics.core import gauss_newton
+from dso_robotics.costs.estimation import WindowedEstimation
+from dso_robotics.data.log import Log
+from dso_robotics.data.registry import fetch
+from dso_robotics.data.rollout import Rollout
+from dso_robotics.parameters.path import parse
+from dso_robotics.parameters.vector import ParameterVector, pack
+from dso_robotics.physics.model import Robot, load
+from dso_robotics.robot import estimator_start, filter_data
+from dso_robotics.robot.estimator import Estimator, Learned
+from dso_robotics.robot.filter import CFilter
+
+MODELS = Path(__file__).parent.parent / "models"
+# What the world has that the estimator's model (mass 0.676, damping 0.05, frictionloss 0.2, no offset) has not.
+WORLDS = {
+    "matched": {},
+    "mass +30%": {"mass": 1.3},
+    "mass -30%": {"mass": 0.7},
+    "wrong friction": {"frictionloss": 0.05, "damping": 0.15},
+    "sensor rotated 0.05 rad": {"offset": 0.05},
+}
+
+
+class Kalman:
+    """EKF or UKF of a model whose joints are all hinges or slides; noise = log deviations [process (2 nv), sensors]."""
+
+    def __init__(self, model: mujoco.MjModel, addresses: np.ndarray, *, unscented: bool = False):
+        self.model, self.data, self.addresses, self.unscented = model, mujoco.MjData(model), addresses, unscented
+        self.n, self.nv = 2 * model.nv, model.nv
+        self._a, self._c = np.zeros((self.n, self.n)), np.zeros((model.nsensordata, self.n))
+
+    def _set(self, x: np.ndarray, u: np.ndarray) -> None:
+        self.data.qpos[:], self.data.qvel[:], self.data.ctrl[:] = x[: self.nv], x[self.nv :], u
+
+    def _step(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
+        self._set(x, u)
+        mujoco.mj_step(self.model, self.data)
+        return np.concatenate([self.data.qpos, self.data.qvel])
+
+    def _read(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
+        self._set(x, u)
+        mujoco.mj_step1(self.model, self.data)
+        return self.data.sensordata[self.addresses].copy()
+
+    def update(self, x, p, u, y, q, r):
+        """State, covariance, innovation and its covariance one sample later."""
+        if self.unscented:
+            return self._unscented(x, p, u, y, q, r)
+        self._set(x, u)
+        mujoco.mjd_transitionFD(self.model, self.data, 1e-6, 0, self._a, None, None, None)
+        x = self._step(x, u)
+        p = self._a @ p @ self._a.T + q
+        self._set(x, u)
+        mujoco.mjd_transitionFD(self.model, self.data, 1e-6, 0, None, None, self._c, None)
+        c = self._c[self.addresses]
+        e, s = y - self._read(x, u), c @ p @ c.T + r
+        return self._correct(x, p, e, s, p @ c.T)
+
+    def _unscented(self, x, p, u, y, q, r):
+        n, spread = self.n, 3.0
+        weights = np.full(2 * n + 1, 1 / (2 * spread))
+        weights[0] = 1 - n / spread
+
+        def points(x, p):
+            root = np.linalg.cholesky(spread * p + 1e-15 * np.eye(n)).T
+            return np.concatenate([x[None], x + root, x - root])
+
+        moved = np.array([self._step(point, u) for point in points(x, p)])
+        x = weights @ moved
+        p = (moved - x).T @ (weights[:, None] * (moved - x)) + q
+        at = points(x, p)
+        read = np.array([self._read(point, u) for point in at])
+        mean = weights @ read
+        s = (read - mean).T @ (weights[:, None] * (read - mean)) + r
+        return self._correct(x, p, y - mean, s, (at - x).T @ (weights[:, None] * (read - mean)))
+
+    @staticmethod
+    def _correct(x, p, e, s, cross):
+        seen = np.isfinite(e)
+        if seen.any():
+            k = np.linalg.solve(s[np.ix_(seen, seen)], cross[:, seen].T).T
+            x, p = x + k @ e[seen], p - k @ s[np.ix_(seen, seen)] @ k.T
+        return x, (p + p.T) / 2, e, s
+
+    def run(self, start, ctrl, measured, noise) -> tuple[float, np.ndarray, np.ndarray]:
+        """Negative log-likelihood, innovations (U, ny) and states (U, n) of one passage."""
+        q, r = np.diag(np.exp(2 * noise[: self.n])), np.diag(np.exp(2 * noise[self.n :]))
+        x, p, cost, errors, states = start.copy(), 1e-2 * np.eye(self.n), 0.0, [], []
+        for u, y in zip(ctrl[:-1], measured[1:], strict=True):
+            x, p, e, s = self.update(x, p, u, y, q, r)
+            seen = np.isfinite(e)
+            part = s[np.ix_(seen, seen)]
+            if seen.any():
+                cost += 0.5 * e[seen] @ np.linalg.solve(part, e[seen]) + 0.5 * np.linalg.slogdet(part)[1]
+            errors.append(e)
+            states.append(x)
+        return cost, np.array(errors), np.array(states)
+
+    def tune(self, given: filter_data.Passages, most: int, begin: np.ndarray | None = None) -> np.ndarray:
+        """Noise of maximum likelihood on every other training window."""
+        if begin is None:
+            sensors = np.log(0.3 * np.nanstd(given.measured, (0, 1)))
+            begin = np.concatenate([np.full(self.nv, -7.0), np.full(self.nv, -3.0), sensors])
+
+        def cost(noise):
+            if np.abs(noise).max() > 20:
+                return 1e12
+            parts = zip(given.start[::2], given.ctrl[::2], given.measured[::2], strict=True)
+            total = sum(self.run(x, u, y, noise)[0] for x, u, y in parts)
+            return total if np.isfinite(total) else 1e12
+
+        simplex = begin + np.concatenate([np.zeros((1, len(begin))), 1.5 * np.eye(len(begin))])
+        return minimize(
+            cost, begin, method="Nelder-Mead", options={"maxfev": most, "initial_simplex": simplex, "fatol": 0.5}
+        ).x
+
+
+def summarise(errors: np.ndarray, states: np.ndarray, given: filter_data.Passages, skip: int) -> dict:
+    """Hold-out numbers after the first `skip` samples, over all passages."""
+    out = {"innovation_rmse": np.sqrt(np.nanmean(errors[:, skip:] ** 2, axis=(0, 1))).tolist()}
+    truth = given.truth[:, 1:]
+    if np.isfinite(truth).any():
+        off = (states[..., : truth.shape[-1]] - truth)[:, skip:]
+        out["state_rmse"] = np.sqrt(np.nanmean(off**2, axis=(0, 1))).tolist()
+    return out
+
+
+def compare(
+    robot: Robot, log: Log, hold: tuple[str, ...], sensors: list[str], free: dict[str, list[str]], window: float
+) -> dict:
+    """Every estimator, trained on the rollouts not in `hold` and judged on those."""
+    channels = filter_data.select_channels(log, robot.mj, sensors)
+    interval, substeps = filter_data.common_interval(log.rollouts, float(robot.mj.opt.timestep), "log")
+    parts = {}
+    for name, seconds in (("train", window), ("hold_out", None)):
+        mine = [r for r in log.rollouts if (r.name in hold) == (name == "hold_out")]
+        parts[name] = filter_data.passages(
+            mine, channels, robot.mj, interval=interval, substeps=substeps, seconds=seconds
+        )
+    train, test = parts["train"], parts["hold_out"]
+    skip, found, noise = round(0.5 / interval), {}, None
+    for name in ("ekf", "ukf"):
+        began, kalman = time.perf_counter(), Kalman(robot.mj, channels.sensor_addresses, unscented=name == "ukf")
+        # The UKF begins at the EKF's noise.
+        noise = kalman.tune(train, 100, None) if name == "ekf" else kalman.tune(train, 30, noise)
+        seconds, runs = time.perf_counter() - began, []
+        for x, u, y in zip(test.start, test.ctrl, test.measured, strict=True):
+            runs.append(kalman.run(x, u, y, noise)[1:])
+        errors, states = (np.stack(part) for part in zip(*runs, strict=True))
+        found[name] = summarise(errors, states, test, skip) | {"train_seconds": seconds}
+    for name, paths in free.items():
+        began, kind = time.perf_counter(), name.split(" ")[0]
+        physics = pack([parse(p) for p in paths], robot) if paths else ParameterVector((), robot.mj)
+        vector, scales = estimator_start.begin(kind, 3, train, physics)
+        problem = WindowedEstimation(CFilter(vector, scales, train), warm_up=round(0.2 * train.measured.shape[1]))
+        solution = gauss_newton.solve(
+            problem,
+            vector.initial,
+            train.start,
+            low=vector.low,
+            high=vector.high,
+            scale=vector.scale,
+            settings=gauss_newton.Settings(iterations=25, cost_tolerance=1e-5),
+        )
+        seconds = time.perf_counter() - began
+        run = CFilter(vector, scales, test).run(solution.z, test.start)
+        found[name] = summarise(test.measured[:, 1:] - run.predicted, run.states, test, skip)
+        found[name] |= {"train_seconds": seconds, "numbers": vector.size}
+    return found
+
+
+def world(robot: Robot, change: dict, *, runs: int = 3, seconds: float = 4.0, noise: float = 0.005) -> Log:
+    """A log of a pendulum other than the model, with only an angle sensor, under random steps of torque."""
+    model = copy.copy(robot.mj)
+    model.body_mass[1] *= change.get("mass", 1.0)
+    model.body_inertia[1] *= change.get("mass", 1.0)
+    model.dof_frictionloss[0] = change.get("frictionloss", model.dof_frictionloss[0])
+    model.dof_damping[0] = change.get("damping", model.dof_damping[0])
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    rng, rollouts = np.random.default_rng(0), []
+    count = round(seconds / model.opt.timestep)
+    for i in range(runs):
+        data, rows = mujoco.MjData(model), []
+        data.qpos[0] = rng.normal()
+        ctrl = np.repeat(2.5 * rng.normal(size=(count // 40 + 1, 1)), 40, axis=0)[:count]
+        for u in ctrl:
+            data.ctrl[:] = u
+            rows.append([data.qpos[0], data.qvel[0]])
+            mujoco.mj_step(model, data)
+        state = np.array(rows)
+        rollouts.append(
+            Rollout(
+                name=f"run{i}",
+                time=model.opt.timestep * np.arange(count),
+                ctrl=ctrl,
+                ctrl_names=("tau",),
+                sensordata=state[:, :1] + change.get("offset", 0.0) + noise * rng.normal(size=(count, 1)),
+                sensor_names=("pos",),
+                qpos=state[:, :1],
+                qvel=state[:, 1:],
+            )
+        )
+    return Log("", "simulated", "CC0", tuple(rollouts))
+
+
+def forget(log: Log) -> Log:
+    """The log without its states in the runs to train on: only the last run keeps them, for the score."""
+    kept = []
+    for r in log.rollouts[:-1]:
+        fields = {k: getattr(r, k) for k in ("name", "time", "ctrl", "ctrl_names", "sensordata", "sensor_names")}
+        kept.append(Rollout(**fields))
+    return Log("", log.source, log.licence, (*kept, log.rollouts[-1]))
+
+
+def without_first(r: Rollout) -> Rollout:
+    """The rollout from its second sample on."""
+    arrays = {k: getattr(r, k)[1:] for k in ("time", "ctrl", "sensordata")}
+    names = {k: getattr(r, k) for k in ("name", "ctrl_names", "ctrl_units", "sensor_names", "sensor_units")}
+    return Rollout(**arrays, **names)
+
+
+def latency(robot: Robot, sensors: list[str] | None, rng) -> dict:
+    """Median time of an update [ms] of each corrector and of the EKF, on one core."""
+    model, out = robot.mj, {}
+    count = 400
+    names = [mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_SENSOR, i) for i in range(model.nsensor)]
+    ctrl_names = tuple(mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_ACTUATOR, i) for i in range(model.nu))
+    rollout = Rollout(
+        name="a",
+        time=model.opt.timestep * np.arange(count),
+        ctrl=0.1 * rng.normal(size=(count, model.nu)),
+        ctrl_names=ctrl_names,
+        sensordata=0.1 * rng.normal(size=(count, len(names))),
+        sensor_names=tuple(names),
+    )
+    log = Log("", "", "", (rollout,))
+    channels = filter_data.select_channels(log, model, sensors)
+    given = filter_data.passages(
+        log.rollouts, channels, model, interval=float(model.opt.timestep), substeps=1, seconds=None
+    )
+    for kind in ("gain", "linear", "mlp", "recurrent"):
+        vector, scales = estimator_start.begin(kind, 8, given, ParameterVector((), model))
+        ny = len(channels.sensor_names)
+        learned = Learned(
+            vector.corrector,
+            vector.weights,
+            scales,
+            np.ones(ny),
+            np.zeros(ny),
+            np.ones(ny),
+            np.zeros((ny, vector.corrector.nf)),
+            None,
+            channels.sensor_names,
+            channels.sensor_addresses,
+            given.interval,
+            1,
+        )
+        estimator, took = Estimator(copy.copy(model), learned), []
+        estimator.reset()
+        for u, y in zip(given.ctrl[0], given.measured[0], strict=True):
+            began = time.perf_counter()
+            estimator.update(u, y, dt=given.interval)
+            took.append(time.perf_counter() - began)
+        out[kind] = 1e3 * float(np.median(took))
+    kalman, took = Kalman(model, channels.sensor_addresses), []
+    x, p = given.start[0], 1e-2 * np.eye(2 * model.nv)
+    for u, y in zip(given.ctrl[0], given.measured[0], strict=True):
+        began = time.perf_counter()
+        x, p, _, _ = kalman.update(x, p, u, y, 1e-4 * np.eye(2 * model.nv), 1e-4 * np.eye(len(y)))
+        took.append(time.perf_counter() - began)
+    out["ekf"] = 1e3 * float(np.median(took))
+    return out
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(description="State estimators against EKF and UKF")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--part", choices=("latency", "mismatch", "pendulum"), action="append")
+    args = parser.parse_args()
+    wanted = args.part or ["latency", "mismatch", "pendulum"]
+    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    mujoco.set_mju_user_warning(lambda text: None)
+
+    def keep(name: str, value: dict) -> None:
+        results[name] = value
+        args.out.write_text(json.dumps(results, indent=1) + "\n")
+        print(name, json.dumps(value, indent=1), flush=True)
+
+    if "latency" in wanted:
+        rng = np.random.default_rng(0)
+        keep(
+            "latency_ms",
+            {name: latency(load(MODELS / f"{name}.xml"), None, rng) for name in ("simple_pendulum", "two_joint_arm")},
+        )
+    free = ["body/rod/mass", "joint/pivot/damping", "joint/pivot/frictionloss", "sensor/pos/bias"]
+    robot = load(MODELS / "simple_pendulum.xml")
+    robot.mj.opt.timestep = 0.005
+    if "mismatch" in wanted:
+        results["mismatch"] = {}
+        for name, change in WORLDS.items():
+            log = forget(world(robot, change))
+            ours = {"gain": [], "linear": [], "gain and model": free}
+            found = compare(robot, log, ("run2",), ["pos"], ours, 1.0)
+            keep("mismatch", results["mismatch"] | {name: found})
+    if "pendulum" in wanted:
+        log = fetch("dfki_simple_pendulum")
+        # The first sample of one run comes 22 ms before the second, which is no whole number of intervals.
+        pair = [without_first(log[name]) for name in ("energy_shaping", "sac")]
+        ours = {
+            "gain": [],
+            "linear": [],
+            "recurrent": [],
+            "gain and model": [
+                "joint/pivot/damping",
+                "joint/pivot/frictionloss",
+                "actuator/tau/gain",
+                "actuator/tau/offset",
+            ],
+        }
+        both = compare(robot, Log("", log.source, log.licence, tuple(pair)), ("sac",), ["pos", "vel"], ours, 1.0)
+        keep("pendulum", both)
+
+
+if __name__ == "__main__":
+    main()
