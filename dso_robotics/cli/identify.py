@@ -63,7 +63,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--score-window", type=_seconds, metavar="SECONDS|full", help="length of the pieces scored (as --window)"
     )
     parser.add_argument("--robust", action="store_true", help="errors have heavy tails: outliers lose their pull")
-    parser.add_argument("--seed", type=int, metavar="N", help="recorded with the result (0)")
+    parser.add_argument(
+        "--starts", type=int, metavar="N", help="try N starts drawn about the given one; the best goes on (1)"
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="of the drawn starts and of a network's first weights (0)"
+    )
     parser.add_argument("--study", metavar="FILE.toml", help="read any of these from a file; flags win")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the interrupted run in DIR; `--resume --out DIR` is enough"
@@ -157,6 +162,7 @@ def _study(args: argparse.Namespace) -> "IdentifyStudy":
         "window": args.window,
         "score_window": args.score_window,
         "seed": args.seed,
+        "starts": args.starts,
         "robust": args.robust or None,
     }
     keys |= {key: value for key, value in given.items() if value is not None}

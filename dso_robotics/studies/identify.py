@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.network import chosen_joints, learn
 from dso_robotics.studies.network_settings import NetworkSettings
 from dso_robotics.studies.residual import own_residual
+from dso_robotics.studies.starts import best_start, draw
 from dso_robotics.studies.study import IdentifyStudy
 
 # Above this many coordinates one reverse pass through MJX costs less than a finite difference for each.
@@ -161,7 +162,15 @@ def _identify(
     width = robot.mj.nq + robot.mj.nv + robot.mj.na
     checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
     checkpoint.fits(len(windows), width, len(windows.rollouts), len(channels.sensor_names))
-    solution, problem = _search(vector, windows, prediction, x, robot, checkpoint, began, progress, options)
+    begin, tale = (vector.initial, None), None
+    if study.starts > 1 and not checkpoint.state:
+        *begin, tale = best_start(
+            lambda: WindowedIdentification(vector, windows, prediction, free_starts=False, **options),
+            draw(vector, study.starts, study.seed),
+            x,
+            lambda i, cost: progress(Progress("starts tried", i + 1, cost, time.perf_counter() - began)),
+        )
+    solution, problem = _search(vector, windows, prediction, begin, x, robot, checkpoint, began, progress, options)
     spread = uncertainty(calibration.in_pieces(solution, windows) if windows.single else solution, vector.scale)
     progress(Progress("evaluating", len(solution.history), solution.cost, time.perf_counter() - began))
     sigma = problem.pooled_sigma()
@@ -222,6 +231,12 @@ def _identify(
         "uncertainty": {"method": spread.method, "windows": spread.blocks, "unseen": list(left_open)},
         "warnings": warnings,
     }
+    if tale:
+        summary["starts"] = tale
+        if tale["chosen"]:
+            warnings.append(
+                f"Of {study.starts} starts, drawn start {tale['chosen']} led lowest; the search went on from there."
+            )
     if learned:
         summary["network"] = learned[0]
         warnings.append(learned[0]["text"])
@@ -271,6 +286,7 @@ def _search(
     vector: ParameterVector,
     windows: Windows,
     prediction: Prediction,
+    begin: Sequence[Any],
     x: np.ndarray,
     robot: Robot,
     checkpoint: Checkpoint,
@@ -278,8 +294,11 @@ def _search(
     progress: Callable[[Progress], None],
     options: dict[str, Any],
 ) -> tuple[gauss_newton.Solution, WindowedIdentification]:
-    """Two stages: start states as measured (robust far from the answer), then start states estimated too."""
-    z, sigma, first, damping = vector.initial, None, int(windows.single), gauss_newton.Settings.damping
+    """Two stages: start states as measured (robust far from the answer), then start states estimated too.
+
+    `begin` are the coordinates and, unless None, noise scales to begin at.
+    """
+    (z, sigma), first, damping = begin, int(windows.single), gauss_newton.Settings.damping
     earlier = checkpoint.before
     done: int = 0
     if checkpoint.state:

@@ -24,6 +24,7 @@ _TYPES = {
     "window": float,
     "score_window": float,
     "seed": int,
+    "starts": int,
     "robust": bool,
     "noise": dict,
     "residual": str,
@@ -43,7 +44,8 @@ class IdentifyStudy:
     are reported (None: the same). robust: errors are taken to have heavy tails, so outliers lose their pull. noise: noise
     scales that are known, by channel, in the channel's unit; the others are estimated. residual: FILE.py:FUNCTION, see
     `studies.residual`. network: keys of `NetworkSettings`, to learn what the parameters leave over.
-    seed: recorded with the result; the search itself draws no random numbers.
+    starts: how many short searches compete before one goes on, the first from the values declared, the others from values
+    drawn with `seed`; nothing else of the search is random.
     """
 
     model: str
@@ -54,6 +56,7 @@ class IdentifyStudy:
     window: float = 0.5
     score_window: float | None = None
     seed: int = 0
+    starts: int = 1
     robust: bool = False
     noise: Mapping[str, float] = dataclasses.field(default_factory=dict)
     residual: str | None = None
@@ -77,6 +80,8 @@ class IdentifyStudy:
                 raise DsoError(f"{name!r}: no file can have this name; give the path of a model or a log.")
         if not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
             raise DsoError(f"--seed {self.seed}: a seed is a whole number from 0 to 2^63 - 1.")
+        if not (isinstance(self.starts, int) and 1 <= self.starts <= 10_000):
+            raise DsoError(f"--starts {self.starts}: give how many starts to try, a whole number from 1 to 10,000.")
         for declared in self.free:
             _check_numbers(declared)
         if self.score_window is not None and not self.score_window > 0:
@@ -226,6 +231,7 @@ def _example(key: str) -> str:
         "window": 'window = 0.5, or window = "full"',
         "score_window": "score_window = 0.5",
         "seed": "seed = 0",
+        "starts": "starts = 10",
         "robust": "robust = true",
         "noise": "noise = { elbow_pos = 0.001 }",
         "network": 'network = { joints = ["*"] }',

@@ -1,0 +1,71 @@
+"""Several starts of one search: where the cost has local optima, the best of many short searches goes on."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dso_robotics.core import gauss_newton
+from dso_robotics.costs.identification import WindowedIdentification
+from dso_robotics.parameters.vector import ParameterVector
+
+# Numbers without two bounds are drawn within this factor of their start (standard deviation, of the logarithm).
+_FACTOR = np.log(3.0)
+# Iterations of each short search.
+_SHORT = 8
+
+
+def draw(vector: ParameterVector, count: int, seed: int) -> np.ndarray:
+    """(count, n) start coordinates, the declared ones first.
+
+    A number between two bounds is drawn uniformly; a positive one log-normally about its start; others normally by their
+    scale; a full inertia within one standard deviation of its prior.
+    """
+    rng = np.random.default_rng(seed)
+    points = np.tile(vector.initial, (count, 1))
+    at = 0
+    for p in vector.parameters:
+        here = slice(at, at + p.size)
+        at += p.size
+        normal = rng.normal(size=(count - 1, p.size))
+        uniform = rng.uniform(size=(count - 1, p.size))
+        if p.factor is not None and p.prior is not None:
+            drawn = p.prior.std * normal
+        elif np.isfinite(p.high - p.low).all():
+            drawn = p.low + uniform * (p.high - p.low)
+        elif (p.low >= 0).all():
+            drawn = np.where(p.initial > 0, p.initial, p.scale) * np.exp(_FACTOR * normal)
+        else:
+            drawn = p.initial + p.scale * normal
+        points[1:, here] = np.clip(drawn, p.low, p.high)
+    return points
+
+
+def best_start(
+    problem: Callable[[], WindowedIdentification],
+    points: np.ndarray,
+    x: np.ndarray,
+    progress: Callable[[int, float], None],
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    """The coordinates (n,) and noise scales at which the lowest of short searches from `points` (K, n) ended, and its tale.
+
+    Start states `x` stay as measured. A start that diverges is skipped; where all do, the first one is returned.
+    """
+    vector = problem().vector
+    best: tuple[float, np.ndarray, np.ndarray | None, int] = (np.inf, points[0], None, 0)
+    costs: list[float | None] = []
+    settings = gauss_newton.Settings(iterations=_SHORT, cost_tolerance=1e-2, noise_tolerance=0.1)
+    for i, z in enumerate(points):
+        trial = problem()
+        try:
+            found = gauss_newton.solve(
+                trial, z, x, low=vector.low, high=vector.high, scale=vector.scale, settings=settings
+            )
+        except (gauss_newton.StartError, np.linalg.LinAlgError):
+            costs.append(None)
+            continue
+        costs.append(float(found.cost))
+        if found.cost < best[0]:
+            best = float(found.cost), found.z, trial.sigma, i
+        progress(i, best[0])
+    return best[1], best[2], {"tried": len(points), "costs": costs, "chosen": best[3]}
