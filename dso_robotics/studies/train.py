@@ -200,6 +200,7 @@ def _summary(
     settings = task.windows
     costs, fine = np.array([e.cost for e in played]), np.array([e.cost for e in finer])
     per = np.mean([e.terms.sum(0) for e in played], axis=0)
+    scaled = eqx.tree_at(lambda chain: chain.scaling, task.chain, learner.scaling)
     warnings = []
     if any(e.ended for e in played + finer):
         warnings.append("C MuJoCo lost an evaluated episode before its end; do not trust this policy.")
@@ -228,6 +229,9 @@ def _summary(
             "before": before.cost,
             "quarter_timestep": float(fine.mean()),
             "terms": {name: float(v) for name, v in zip(task.price.names, per, strict=True)},
+            "supervised": {
+                name: weight * float(cost(scaled, learner.theta)) for name, (weight, cost) in task.supervised.items()
+            },
         },
         "episodes": {"steps": task.steps, "cost": costs.tolist(), "return": [float(task.steps - c) for c in costs]},
         "fit": {"train": {}, "hold_out": {}},

@@ -42,12 +42,14 @@ def test_train_writes_a_result_that_c_confirms(tmp_path, capsys):
 
 def test_design_moves_the_mechanism_within_its_bounds(tmp_path):
     more = '\n[design.drive]\nkind = "gear"\nof = "push"\nlow = 1.0\nhigh = 4.0\n'
+    more += '[cost.likely]\nkind = "prior"\nnumbers = { "actuator/push/gear[0]" = [2.0, 10.0] }\n'
     study = write(tmp_path, iterations=40, more=more)
     assert cli.main(["design", str(study), "--out", str(tmp_path / "out"), "--no-report"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     found = summary["parameters"]["actuator/push/gear[0]"]
     # A stronger gear pushes as hard for less control: the gradient must raise it.
     assert 2.05 < found["value"] < 4.0
+    assert summary["cost"]["supervised"]["likely"] == pytest.approx(0.5 * ((found["value"] - 2.0) / 10.0) ** 2)
     model = mujoco.MjModel.from_xml_path(str(tmp_path / "out" / "model.xml"))
     assert model.actuator_gear[0, 0] == pytest.approx(found["value"], rel=1e-12)
     assert summary["cost"]["total"] < summary["cost"]["before"]

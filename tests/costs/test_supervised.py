@@ -1,0 +1,81 @@
+"""Costs that need no rollout, and tracking, against the same numbers written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dso_robotics.costs.cloning import cloning
+from dso_robotics.costs.composite import composite
+from dso_robotics.costs.prior import prior
+from dso_robotics.costs.quantity import quantity
+from dso_robotics.costs.task import Square
+from dso_robotics.costs.tracking import tracking
+from dso_robotics.data.rollout import Rollout
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.design import Gear, compose
+from dso_robotics.physics.model import load
+from dso_robotics.robot.chain import robot_chain
+from dso_robotics.robot.mechanism import Mechanism
+from dso_robotics.robot.observation import state_observation
+from dso_robotics.robot.policy import LinearPolicy
+from tests.studies.train_robots import CART
+
+TIME = np.array([0.0, 0.1, 0.3])
+STATES = np.array([[0.5, -1.0], [0.2, 0.3], [-0.4, 2.0]])
+CTRL = np.array([[0.7], [-0.2], [1.5]])
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cart") / "cart.xml"
+    path.write_text(CART)
+    robot = load(path)
+    mechanism = Mechanism(robot, None, compose([Gear(robot, "push", bounds=(1.0, 4.0))], robot))
+    price = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
+    return robot_chain(mechanism, LinearPolicy(2, 1), state_observation(robot), price=price, noise=0.5)
+
+
+@pytest.fixture(scope="module")
+def rollout():
+    return Rollout(name="one", time=TIME, ctrl=CTRL, ctrl_names=("push",), qpos=STATES[:, :1], qvel=STATES[:, 1:])
+
+
+def test_cloning_is_the_likelihood_of_the_recorded_actions(chain, rollout):
+    weights = np.array([0.3, -0.6, 0.1])
+    theta = jnp.asarray(chain.layout.initial).at[chain.layout.where("policy")].set(weights)
+    cost = cloning([rollout], chain)
+    errors = CTRL[:, 0] - STATES @ weights[:2] - weights[2]
+    wanted = np.mean(0.5 * (errors / 0.5) ** 2 + np.log(0.5) + 0.5 * np.log(2 * np.pi))
+    np.testing.assert_allclose(cost(chain, theta), wanted, rtol=1e-12)
+    slope = jax.grad(lambda at: cost(chain, at))(theta)[chain.layout.where("policy")]
+    features = np.c_[STATES, np.ones(3)]
+    np.testing.assert_allclose(slope, -(features * errors[:, None]).mean(0) / 0.25, rtol=1e-10)
+
+
+def test_cloning_refuses_a_log_without_states(chain):
+    blind = Rollout(name="two", time=TIME, ctrl=CTRL, ctrl_names=("push",))
+    with pytest.raises(DsoError, match="qpos"):
+        cloning([blind], chain)
+
+
+def test_prior_is_a_normal_one(chain):
+    cost = prior(chain, {"actuator/push/gear[0]": (3.0, 0.5)})
+    np.testing.assert_allclose(
+        cost(chain, jnp.asarray(chain.layout.initial)), 0.5 * ((2.0 - 3.0) / 0.5) ** 2, rtol=1e-9
+    )
+
+
+def test_tracking_follows_the_recording_in_time(chain, rollout):
+    term = tracking(rollout, chain.mechanism.robot, scale=0.1)
+    theta = jnp.asarray(chain.layout.initial)
+    for time, wanted in ((0.2, -0.1), (5.0, -0.4)):
+        state = chain.rest(jnp.array([0.25]))
+        state = type(state)(
+            type(state.body)(state.body.qpos, state.body.qvel, state.body.act, state.body.warmstart, jnp.asarray(time)),
+            state.action,
+            state.before,
+            state.queue,
+            state.memory,
+        )
+        np.testing.assert_allclose(term(chain.scene(state, theta)), ((0.25 - wanted) / 0.1) ** 2, rtol=1e-9)
