@@ -321,7 +321,9 @@ def _adam(
     terms = problem.terms(z, given.start)
     history = {"iteration": np.arange(len(costs)), "cost": np.array(costs), "z": z[None]}
     settled = len(costs) > 10 and abs(costs[-1] - costs[-6]) < 1e-3
-    return _Found(z, problem.sigma, settled, result.message, len(costs), terms, history, first[0] if first else 0.0)
+    return _Found(
+        z, problem.sigma, settled, result.message.rstrip("."), len(costs), terms, history, first[0] if first else 0.0
+    )
 
 
 def _parameters(vector: EstimatorVector, z: np.ndarray) -> dict[str, Any]:
