@@ -67,6 +67,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--starts", type=int, metavar="N", help="try N starts drawn about the given one; the best goes on (1)"
     )
     parser.add_argument(
+        "--warm-start", action="store_true", help="let a regression on inverse dynamics compete as a start"
+    )
+    parser.add_argument(
         "--seed", type=int, metavar="N", help="of the drawn starts and of a network's first weights (0)"
     )
     parser.add_argument("--study", metavar="FILE.toml", help="read any of these from a file; flags win")
@@ -163,6 +166,7 @@ def _study(args: argparse.Namespace) -> "IdentifyStudy":
         "score_window": args.score_window,
         "seed": args.seed,
         "starts": args.starts,
+        "warm_start": args.warm_start or None,
         "robust": args.robust or None,
     }
     keys |= {key: value for key, value in given.items() if value is not None}

@@ -39,6 +39,7 @@ from dso_robotics.studies.network_settings import NetworkSettings
 from dso_robotics.studies.residual import own_residual
 from dso_robotics.studies.starts import best_start, draw
 from dso_robotics.studies.study import IdentifyStudy
+from dso_robotics.studies.warm_start import regress
 
 # Above this many coordinates one reverse pass through MJX costs less than a finite difference for each.
 _MANY = 500
@@ -163,10 +164,13 @@ def _identify(
     checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
     checkpoint.fits(len(windows), width, len(windows.rollouts), len(channels.sensor_names))
     begin, tale = (vector.initial, None), None
-    if study.starts > 1 and not checkpoint.state:
+    if (study.starts > 1 or study.warm_start) and not checkpoint.state:
+        points = draw(vector, study.starts, study.seed)
+        if study.warm_start:
+            points = np.insert(points, 1, regress(vector, windows), axis=0)
         *begin, tale = best_start(
             lambda: WindowedIdentification(vector, windows, prediction, free_starts=False, **options),
-            draw(vector, study.starts, study.seed),
+            points,
             x,
             lambda i, cost: progress(Progress("starts tried", i + 1, cost, time.perf_counter() - began)),
         )
@@ -232,10 +236,14 @@ def _identify(
         "warnings": warnings,
     }
     if tale:
-        summary["starts"] = tale
-        if tale["chosen"]:
+        summary["starts"] = tale | ({"warm_start": 1} if study.warm_start else {})
+        if tale["chosen"] == 1 and study.warm_start:
             warnings.append(
-                f"Of {study.starts} starts, drawn start {tale['chosen']} led lowest; the search went on from there."
+                "The start came from a regression on inverse dynamics, which led lower than the values given."
+            )
+        elif tale["chosen"]:
+            warnings.append(
+                f"Of {tale['tried']} starts, drawn start {tale['chosen']} led lowest; the search went on from there."
             )
     if learned:
         summary["network"] = learned[0]

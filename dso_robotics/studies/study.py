@@ -25,6 +25,7 @@ _TYPES = {
     "score_window": float,
     "seed": int,
     "starts": int,
+    "warm_start": bool,
     "robust": bool,
     "noise": dict,
     "residual": str,
@@ -45,7 +46,7 @@ class IdentifyStudy:
     scales that are known, by channel, in the channel's unit; the others are estimated. residual: FILE.py:FUNCTION, see
     `studies.residual`. network: keys of `NetworkSettings`, to learn what the parameters leave over.
     starts: how many short searches compete before one goes on, the first from the values declared, the others from values
-    drawn with `seed`; nothing else of the search is random.
+    drawn with `seed`; nothing else of the search is random. warm_start: a regression on inverse dynamics competes too.
     """
 
     model: str
@@ -57,6 +58,7 @@ class IdentifyStudy:
     score_window: float | None = None
     seed: int = 0
     starts: int = 1
+    warm_start: bool = False
     robust: bool = False
     noise: Mapping[str, float] = dataclasses.field(default_factory=dict)
     residual: str | None = None
@@ -232,6 +234,7 @@ def _example(key: str) -> str:
         "score_window": "score_window = 0.5",
         "seed": "seed = 0",
         "starts": "starts = 10",
+        "warm_start": "warm_start = true",
         "robust": "robust = true",
         "noise": "noise = { elbow_pos = 0.001 }",
         "network": 'network = { joints = ["*"] }',

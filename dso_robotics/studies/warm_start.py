@@ -1,0 +1,144 @@
+"""Start values by linear regression on inverse dynamics, for logs that show every joint and the controls.
+
+With positions smoothed and differentiated twice, the equation of motion holds at every sample: what inverse dynamics asks for
+less what the actuators give is zero, and nearly linear in masses, friction, stiffness and gears (Atkeson, An and Hollerbach,
+1986). No simulation is needed, so a poor start does no harm; noise in the accelerations does, so this is a start and no answer.
+"""
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from dso_robotics.data.windows import Windows
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.physics.inertia import principal_fields
+from dso_robotics.robot.signals import corrected
+
+# Samples to regress on, spread evenly over all recordings.
+_SAMPLES = 600
+# Positions are smoothed by cubics over this long [s], at least over so many samples.
+_SMOOTH, _FEWEST = 0.05, 9
+# The equation is linear but for products such as mass times centre of mass; and samples are weighed anew.
+_ROUNDS = 8
+# What no sample sees stays within so many of its typical sizes of the start.
+_STAY = 10.0
+
+
+def regress(vector: ParameterVector, windows: Windows) -> np.ndarray:
+    """Coordinates (n,) that explain the recorded accelerations best, within the bounds and with the priors.
+
+    Raises:
+      DsoError: a joint has no position sensor, or the robot has ball or free joints, activations or equality constraints.
+    """
+    from scipy.optimize import lsq_linear
+
+    model = vector.mj
+    if model.nq != model.nv or model.na or model.neq:
+        raise DsoError(
+            "--warm-start: regression on inverse dynamics needs a robot of hinges and slides, without activations and equality "
+            "constraints; leave it out."
+        )
+    moments = _moments(vector, windows)
+    z = vector.initial.copy()
+    friction = np.array(
+        [any("frictionloss" in s.field for s in p.slots) for p in vector.parameters for _ in range(p.size)]
+    )
+    for _ in range(_ROUNDS):
+        # Dry friction is a sign times a number, but for a stretch about standstill that grows with the number: so from zero.
+        sliding = np.where(friction, 0.0, z)
+        free = _unbalanced(vector, sliding, moments)
+        columns = np.empty((free.size, vector.size))
+        for i in range(vector.size):
+            h = 1e-2 if friction[i] else 1e-4
+            ends = sliding[i] + h * np.array([0, 1] if friction[i] else [-1, 1]) * vector.scale[i]
+            if not friction[i]:
+                ends = np.clip(ends, vector.low[i], vector.high[i])
+            low, high = (
+                _unbalanced(vector, np.where(np.arange(vector.size) == i, end, sliding), moments) for end in ends
+            )
+            columns[:, i] = ((high - low) / (ends[1] - ends[0])).ravel()
+        base = free + (columns[:, friction] @ z[friction]).reshape(free.shape)
+        # Where motion turns sharply, smoothing blunts the acceleration: such samples count less (Huber).
+        usual = np.maximum(1.4826 * np.median(np.abs(base), axis=0), 1e-12)
+        weight = (1 / (usual * np.sqrt(np.maximum(np.abs(base) / (1.345 * usual), 1.0)))).ravel()
+        rows = [columns * weight[:, None], vector.prior_slope(z), np.diag(1 / (_STAY * vector.scale))]
+        wanted = [-base.ravel() * weight, -vector.prior_residual(z), (vector.initial - z) / (_STAY * vector.scale)]
+        matrix, target = np.concatenate(rows), np.concatenate(wanted)
+        room = vector.low - z, vector.high - z
+        step = lsq_linear(matrix * vector.scale, target, tuple(r / vector.scale for r in room)).x * vector.scale
+        z = np.clip(z + step, vector.low, vector.high)
+        if np.all(np.abs(step) <= 1e-3 * vector.scale):
+            break
+    return z
+
+
+def _moments(vector: ParameterVector, windows: Windows) -> NDArray[np.float64]:
+    """qpos, qvel, qacc and ctrl side by side, (N, 3*nv + nu), of samples of all recordings."""
+    from scipy.signal import savgol_filter
+
+    model, channels = vector.mj, windows.channels
+    signals, found = vector.signals(vector.initial), []
+    kind = int(mujoco.mjtSensor.mjSENS_JOINTPOS)
+    sensor_of = {
+        int(model.sensor_objid[s]): c for c, s in enumerate(channels.sensor_ids) if int(model.sensor_type[s]) == kind
+    }
+    missing = [j for j in range(model.njnt) if j not in sensor_of]
+    for rollout in windows.rollouts:
+        if rollout.ctrl is None or (missing and rollout.qpos is None):
+            raise DsoError(
+                f"--warm-start: rollout {rollout.name!r} does not show the controls and the position of every joint, which a "
+                "regression on inverse dynamics needs; leave it out."
+            )
+        dt = float(np.median(np.diff(rollout.time)))
+        grid = np.arange(rollout.time[0], rollout.time[-1] + 0.5 * dt, dt)
+        width = max(_FEWEST, 2 * round(0.5 * _SMOOTH / dt) + 1)
+        if len(grid) <= width:
+            continue
+        if rollout.qpos is None:
+            read = corrected(np.asarray(rollout.sensordata), signals, channels.sensor_addresses)
+            joints = [read[:, sensor_of[j]] for j in range(model.njnt)]
+        else:
+            joints = list(rollout.qpos.T)
+        tracks = []
+        for values in joints:
+            seen = np.isfinite(values)
+            if seen.sum() < _FEWEST:
+                break
+            even = np.interp(grid, rollout.time[seen], values[seen])
+            tracks.append([savgol_filter(even, width, 3, deriv=d, delta=dt) for d in range(3)])
+        if len(tracks) < model.njnt:
+            continue
+        held = np.clip(np.searchsorted(rollout.time, grid + 1e-6 * dt, side="right") - 1, 0, None)
+        ctrl = rollout.ctrl[held][:, channels.ctrl_columns]
+        motion = np.concatenate(np.moveaxis(np.array(tracks), 0, 2), axis=1)
+        # Smoothing sees nothing beyond the ends.
+        found.append(np.concatenate([motion, ctrl], axis=1)[width:-width])
+    everything = np.concatenate(found) if found else np.zeros((0, 0))
+    if len(everything) < 10 * vector.size:
+        raise DsoError(
+            "--warm-start: the recordings are too short to differentiate their positions twice; leave it out."
+        )
+    return everything[np.unique(np.linspace(0, len(everything) - 1, _SAMPLES).astype(int))]
+
+
+def _unbalanced(vector: ParameterVector, z: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Force that inverse dynamics asks for less what the actuators give, (N, nv) [N*m, N]."""
+    model = vector.mj.__copy__()
+    plain = principal_fields(vector.mj, {name: value[None] for name, value in vector.fields(z).items()})
+    for name, value in plain.items():
+        getattr(model, name)[:] = value[0]
+    data, nv = mujoco.MjData(model), model.nv
+    mujoco.mj_setConst(model, data)
+    for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
+        getattr(model, name)[:] = 0
+    forces = np.empty((len(moments), nv))
+    for row, moment in zip(forces, moments, strict=True):
+        data.qpos[:], data.qvel[:], data.ctrl[:] = moment[:nv], moment[nv : 2 * nv], moment[3 * nv :]
+        mujoco.mj_fwdPosition(model, data)
+        mujoco.mj_fwdVelocity(model, data)
+        mujoco.mj_fwdActuation(model, data)
+        data.qacc[:] = moment[2 * nv : 3 * nv]
+        mujoco.mj_inverse(model, data)
+        row[:] = data.qfrc_inverse - data.qfrc_actuator
+    return forces
