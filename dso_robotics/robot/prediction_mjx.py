@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dso_robotics.data.windows import Windows
+from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics import inertia, stages
 from dso_robotics.physics import step as physics
@@ -37,6 +38,12 @@ class MjxPrediction:
         self.vector, self.windows = vector, windows
         self.steps, self.compile_seconds = 0, 0.0
         freed = {i for p in vector.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
+        smooth = {i for p in vector.parameters for s in p.slots if s.field == "tendon_frictionloss" for i in s.at}
+        if any(vector.mj.tendon_frictionloss[i] == 0 for i in smooth):
+            raise DsoError(
+                "a tendon whose frictionloss is 0 in the model has no friction on MJX, whatever the value freed; write a small "
+                "frictionloss in the model, or use --engine mujoco."
+            )
         self._model = put_model(vector.mj, friction_dofs=sorted(freed))
         self._expansion = tuple(map(jnp.asarray, vector.expansion([r.name for r in windows.rollouts])))
         self._compiled: dict[str, Callable[..., tuple[Array, ...]]] = {}

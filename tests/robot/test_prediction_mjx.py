@@ -11,6 +11,7 @@ from dso_robotics.data.log import Log
 from dso_robotics.data.match import match_channels
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.data.windows import cut
+from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration, parse
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.model import load
@@ -164,3 +165,11 @@ def test_a_prior_enters_the_cost(tmp_path):
     robot = load(tmp_path / "model.xml")
     vector = pack([Declaration("joint/hinge/damping", prior=(0.1, 0.01))], robot)
     assert vector.prior_residual(np.array([0.12])) == pytest.approx(2.0)
+
+
+def test_friction_of_a_tendon_that_mjx_would_leave_out_is_refused(tmp_path):
+    tendon = '<tendon><fixed name="cable"><joint joint="hinge" coef="1"/></fixed></tendon><actuator>'
+    text = SMOOTH.replace("<actuator>", tendon)
+    vector, windows, *_ = problem(text, ("tendon/cable/frictionloss",), tmp_path, [1.0, -2.0])
+    with pytest.raises(DsoError, match="--engine mujoco"):
+        MjxPrediction(vector, windows)
