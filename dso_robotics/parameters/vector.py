@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters import box
 from dso_robotics.parameters.parameter import Parameter, Prior, declare
 from dso_robotics.parameters.path import Declaration
 from dso_robotics.parameters.signals import SIGNALS, nominal
@@ -22,8 +23,6 @@ from dso_robotics.physics.inertia import COORDINATES, body_from_coordinates, tur
 from dso_robotics.physics.model import Robot, without_delays, without_shortcuts
 
 Array = Any  # a NumPy or a JAX array
-# Start values at a bound begin this fraction of their scale inside it: the transforms reach a bound only at infinity.
-_INSIDE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,29 +237,11 @@ class ParameterVector:
 
     def constrain(self, theta: Array) -> Array:
         """z of unconstrained theta (..., n): softplus above one bound, logistic between two, identity with none."""
-        xp = theta.__array_namespace__()
-        low, high, scale = (np.where(np.isfinite(v), v, 0.0) for v in (self.low, self.high, self.scale))
-        has_low, has_high = np.isfinite(self.low), np.isfinite(self.high)
-        soft = xp.logaddexp(theta, xp.zeros_like(theta))
-        between = low + (high - low) / (1 + xp.exp(-theta))
-        above = low + scale * soft
-        below = high - scale * xp.logaddexp(-theta, xp.zeros_like(theta))
-        one = xp.where(has_low, above, xp.where(has_high, below, scale * theta))
-        return xp.where(has_low & has_high, between, one)
+        return box.constrain(theta, self.low, self.high, self.scale)
 
     def unconstrain(self, z: np.ndarray) -> np.ndarray:
         """theta (n,) of z (n,); a value at its bound is moved inside by a thousandth of its scale."""
-        low, high, scale = self.low, self.high, self.scale
-        span = np.where(np.isfinite(high - low), high - low, scale)
-        inside = _INSIDE * np.minimum(scale, span)
-        z = np.clip(z, low + inside, high - inside)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            between = np.log((z - low) / (high - z))
-            above = _softplus_inverse((z - low) / scale)
-            below = -_softplus_inverse((high - z) / scale)
-        has_low, has_high = np.isfinite(low), np.isfinite(high)
-        one = np.where(has_low, above, np.where(has_high, below, z / scale))
-        return np.where(has_low & has_high, between, one)
+        return box.unconstrain(z, self.low, self.high, self.scale)
 
 
 def pack(declarations: Iterable[Declaration], robot: Robot, rollouts: Sequence[str] = ()) -> ParameterVector:
@@ -314,7 +295,3 @@ def _offsets(parameters: Sequence[Parameter]) -> list[int]:
 def values(vector: ParameterVector, z: np.ndarray) -> Mapping[str, float]:
     """Physical numbers at z (n,) by label."""
     return {label: float(value) for label, (value, _) in vector.report(np.asarray(z, float)).items()}
-
-
-def _softplus_inverse(y: np.ndarray) -> np.ndarray:
-    return y + np.log(-np.expm1(-y))

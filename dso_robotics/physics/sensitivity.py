@@ -43,6 +43,6 @@ def linearize_steps(engine: BatchEngine, state: np.ndarray, ctrl: np.ndarray) ->
     out = engine.simulate({}, starts.reshape(-1, state.shape[-1]), ctrls.reshape(n * (1 + k + nu), 1, nu))
     after = out.state[:, 0].reshape(1 + k + nu, n, -1)
     sensors = out.sensordata[:, 0].reshape(1 + k + nu, n, -1)
-    moved = np.moveaxis(tangent.differences(after[0], after[1:]), 0, -1) / _STEP
+    moved = np.moveaxis(tangent.difference(after[0], after[1:]), 0, -1) / _STEP
     read = np.moveaxis(sensors[1:] - sensors[0], 0, -1) / _STEP
     return StepJacobians(moved[..., :k], moved[..., k:], read[..., :k], read[..., k:])

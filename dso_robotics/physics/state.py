@@ -32,14 +32,7 @@ class Tangent:
         return np.concatenate([moved, np.broadcast_to(rest + drest, (*shape, model.nv + model.na))], -1)
 
     def difference(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """The change (2*nv+na,) that moves `start` to `end`, both (nq+nv+na,)."""
-        model = self._model
-        dq = np.zeros(model.nv)
-        mujoco.mj_differentiatePos(model, dq, 1.0, start[: model.nq].copy(), end[: model.nq].copy())
-        return np.concatenate([dq, end[model.nq :] - start[model.nq :]])
-
-    def differences(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """The changes (..., 2*nv+na) that move `start` (..., nq+nv+na) to `end`, which broadcasts against it."""
+        """The change (..., 2*nv+na) that move `start` (..., nq+nv+na) to `end`, which broadcasts against it."""
         model = self._model
         rest = end[..., model.nq :] - start[..., model.nq :]
         if self._euclidean:

@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters import box
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics import inertia
 from dso_robotics.physics.backend import mjx
@@ -16,8 +17,6 @@ from dso_robotics.physics.design.compose import Design
 from dso_robotics.physics.model import Robot
 
 Array = Any  # a NumPy or a JAX array
-# A start value at its bound begins this fraction of the range inside: the transforms reach a bound only at infinity.
-_INSIDE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,27 +107,11 @@ class Mechanism:
 
     def constrain(self, theta: Array) -> Array:
         """z (size,) of unconstrained coordinates (size,)."""
-        xp = theta.__array_namespace__()
-        low, high, scale = (np.where(np.isfinite(v), v, 0.0) for v in (self.low, self.high, self.scale))
-        has_low, has_high = np.isfinite(self.low), np.isfinite(self.high)
-        between = low + (high - low) * 0.5 * (1.0 + xp.tanh(0.5 * theta))
-        above = low + scale * xp.logaddexp(theta, xp.zeros_like(theta))
-        below = high - scale * xp.logaddexp(-theta, xp.zeros_like(theta))
-        one = xp.where(has_low, above, xp.where(has_high, below, scale * theta))
-        return xp.where(has_low & has_high, between, one)
+        return box.constrain(theta, self.low, self.high, self.scale)
 
     def unconstrain(self, z: np.ndarray) -> np.ndarray:
         """Unconstrained coordinates (size,) of z (size,)."""
-        low, high, scale = self.low, self.high, self.scale
-        has_low, has_high = np.isfinite(low), np.isfinite(high)
-        span = np.where(has_low & has_high, high - low, scale)
-        inside = _INSIDE * np.minimum(scale, span)
-        z = np.clip(z, low + inside, high - inside)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            between = np.log((z - low) / (high - z))
-            above, below = (y + np.log(-np.expm1(-y)) for y in ((z - low) / scale, (high - z) / scale))
-        one = np.where(has_low, above, np.where(has_high, -below, z / scale))
-        return np.where(has_low & has_high, between, one)
+        return box.unconstrain(z, self.low, self.high, self.scale)
 
     def fields(self, z: Array) -> dict[str, Array]:
         """Model fields at z (size,), as `ParameterVector.fields` and `Design` give them."""
