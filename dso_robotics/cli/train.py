@@ -2,9 +2,13 @@
 
 import argparse
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dso_robotics.errors import DsoError
+
+if TYPE_CHECKING:
+    from dso_robotics.studies.train_study import TrainStudy
 
 _EPILOG = """\
 example study (TOML):
@@ -38,7 +42,7 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", metavar="STUDY.toml", help="the study")
+    parser.add_argument("study", nargs="?", metavar="STUDY.toml", help="the study")
     parser.add_argument("--out", metavar="DIR", help="folder for the result")
     parser.add_argument(
         "--check-gradients",
@@ -46,6 +50,9 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
         help="compare the study's gradient with C MuJoCo, block by block, and stop",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the study's seed")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the interrupted run in DIR; `--resume --out DIR` is enough"
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
     parser.set_defaults(run=run, command=command)
@@ -58,15 +65,12 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli import plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
-    from dso_robotics.studies.train_study import read_train_study
 
-    study = read_train_study(args.study)
+    study = _study(args)
     if args.seed is not None:
         if args.seed < 0:
             raise DsoError(f"--seed {args.seed}: a seed is a whole number from 0.")
         study = dataclasses.replace(study, seed=args.seed)
-    if not args.out and not args.check_gradients:
-        raise DsoError("no folder was given for the result; name one with --out DIR.")
     prepare_jax()
     silence_mujoco()
     if args.check_gradients:
@@ -91,10 +95,34 @@ def run(args: argparse.Namespace) -> int:
         )
 
     work = design if args.command == "design" else train
-    found = work(study, args.out, force=args.force, report=None if args.no_report else write_report, progress=tell)
+    draw = None if args.no_report else write_report
+    try:
+        found = work(study, args.out, resume=args.resume, force=args.force, report=draw, progress=tell)
+    except KeyboardInterrupt:
+        saved = (Path(args.out) / "run.h5").exists() and not (Path(args.out) / "summary.json").exists()
+        cure = (
+            f"`dso {args.command} --resume --out {args.out}` goes on" if saved else "nothing of this run was saved yet"
+        )
+        print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
+        return 130
     print(plain("\n".join(table(found.summary))))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0
+
+
+def _study(args: argparse.Namespace) -> "TrainStudy":
+    """The study of the file or, when a run is taken up without one, of its run file."""
+    from dso_robotics.studies.train_study import read_train_study
+
+    if not args.out and not args.check_gradients:
+        raise DsoError("no folder was given for the result; name one with --out DIR.")
+    if args.study:
+        return read_train_study(args.study)
+    if not args.resume:
+        raise DsoError(f"no study was given; write `dso {args.command} STUDY.toml --out DIR`.")
+    from dso_robotics.studies.train_checkpoint import stored_train_study
+
+    return stored_train_study(args.out)
 
 
 def table(summary: dict[str, Any]) -> list[str]:

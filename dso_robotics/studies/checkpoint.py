@@ -128,15 +128,20 @@ class Checkpoint:
 
 def fingerprints(robot: Robot, study: IdentifyStudy) -> dict[str, Any]:
     """Where the inputs lie and what they hold: SHA-256 of the compiled model, meshes included, and of each log file."""
-    compiled = np.empty(mujoco.mj_sizeModel(robot.mj), np.uint8)
-    mujoco.mj_saveModel(robot.mj, None, compiled)
     logs = [Path(log) for log in study.logs]
     return {
         "model": str(Path(study.model).resolve()),
-        "model_sha256": hashlib.sha256(compiled.tobytes()).hexdigest(),
+        "model_sha256": model_sha256(robot.mj),
         "logs": [str(log.resolve()) for log in logs],
         "logs_sha256": [hashlib.sha256(log.read_bytes()).hexdigest() for log in logs],
     }
+
+
+def model_sha256(model: mujoco.MjModel) -> str:
+    """SHA-256 of a compiled model, meshes included."""
+    compiled = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, compiled)
+    return hashlib.sha256(compiled.tobytes()).hexdigest()
 
 
 def _compare(mine: dict[str, Any], stored: dict[str, Any], path: Path) -> None:

@@ -12,6 +12,7 @@ def design(
     study: TrainStudy,
     out: str | Path,
     *,
+    resume: bool = False,
     force: bool = False,
     report: Callable[[Trained, Path], object] | None = None,
     progress: Callable[[Progress], None] = lambda news: None,
@@ -26,4 +27,4 @@ def design(
             f"{study.source}: the study has no [design.NAME] table, so there is no mechanism to design; add one, such as "
             '[design.reach] with kind = "length" and of = "forearm", or use `dso train`.'
         )
-    return train(study, out, command="design", force=force, report=report, progress=progress)
+    return train(study, out, command="design", resume=resume, force=force, report=report, progress=progress)

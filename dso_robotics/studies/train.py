@@ -1,7 +1,6 @@
 """Train a policy, and a mechanism with it: study -> chain and costs -> short windows -> result on C MuJoCo."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +13,13 @@ import mujoco
 import numpy as np
 
 from dso_robotics import __version__
-from dso_robotics.data.run_file import write_run
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.short_horizon import Learner, ShortHorizon
 from dso_robotics.studies.train_build import Task, build
+from dso_robotics.studies.train_checkpoint import TrainCheckpoint
 from dso_robotics.studies.train_play import Episode, Player
 from dso_robotics.studies.train_study import TrainStudy
 
@@ -58,20 +57,25 @@ def train(
     out: str | Path,
     *,
     command: str = "train",
+    resume: bool = False,
     force: bool = False,
     report: Callable[[Trained, Path], object] | None = None,
     progress: Callable[[Progress], None] = lambda news: None,
 ) -> Trained:
     """Run `study` and write model.xml, run.h5, whatever `report` makes, and summary.json to `out`.
 
+    run.h5 is written before the first iteration and several times a minute; with `resume` an interrupted run in `out` goes on
+    from there and ends with the numbers it would have had.
+
     Raises:
       DsoError: anything wrong with the study, before anything is compiled; or a training in which nothing but blow-ups is left.
     """
     began = time.perf_counter()
     task = build(study)
-    with folders.claim(out, resume=False, force=force) as folder:
-        folders.clear(folder)
-        result = _train(task, folder, command, began, progress)
+    with folders.claim(out, resume=resume, force=force) as folder:
+        kept = TrainCheckpoint(folder, task, resume=resume)
+        began -= kept.seconds
+        result = _train(task, folder, kept, command, began, progress)
         if report is not None:
             report(result, folder)
         result.summary["seconds"]["total"] = time.perf_counter() - began
@@ -79,61 +83,57 @@ def train(
     return result
 
 
-def _train(task: Task, folder: Path, command: str, began: float, progress: Callable[[Progress], None]) -> Trained:
+def _train(
+    task: Task,
+    folder: Path,
+    kept: TrainCheckpoint,
+    command: str,
+    began: float,
+    progress: Callable[[Progress], None],
+) -> Trained:
     study, chain, settings = task.study, task.chain, task.windows
     method = ShortHorizon(chain, settings, explore=task.explore, supervised=task.supervised)
     player = Player(chain)
-    learner = method.begin(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
+    first = method.begin(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
+    learner = kept.begin(first)
     started = time.perf_counter()
     step = method.compile(learner)
     compile_seconds = time.perf_counter() - started
-    before = player.play(
-        np.asarray(learner.theta), learner.scaling, steps=task.steps, model=compiled(task, learner.theta)
-    )
-    rows: list[tuple] = []
+
+    def play(learner: Learner, **more: Any) -> Episode:
+        model = compiled(task, learner.theta)
+        return player.play(np.asarray(learner.theta), learner.scaling, steps=task.steps, model=model, **more)
+
+    before = play(first)
     every = max(settings.iterations // _LOOKS, 1)
-    mjcf = task.robot.spec.to_xml() if task.robot.spec is not None else ""
-    saved = time.perf_counter()
-    for i in range(settings.iterations):
+    kept.save(learner)
+    for i in range(int(learner.iteration), settings.iterations):
         learner, news = step(learner)
-        if (i + 1) % every and i + 1 < settings.iterations:
-            continue
-        if float(news.blown) == 1.0 or not bool(news.accepted):
-            raise DsoError(
-                f"{study.source}: after {i + 1} iterations every window blows up or has no finite gradient. Shorten the "
-                "windows (horizon), lower the learning rate, or start where the robot is not driven apart."
-            )
-        episode = player.play(
-            np.asarray(learner.theta), learner.scaling, steps=task.steps, model=compiled(task, learner.theta)
-        )
-        steps = (i + 1) * settings.environments * settings.horizon
-        now = time.perf_counter()
-        rows.append(
-            (
+        jax.block_until_ready(learner.theta)
+        if (i + 1) % every == 0 or i + 1 == settings.iterations:
+            if float(news.blown) == 1.0 or not bool(news.accepted):
+                raise DsoError(
+                    f"{study.source}: after {i + 1} iterations every window blows up or has no finite gradient. Shorten the "
+                    "windows (horizon), lower the learning rate, or start where the robot is not driven apart."
+                )
+            told = Progress(
                 i + 1,
-                steps,
+                (i + 1) * settings.environments * settings.horizon,
                 float(news.cost),
-                episode.cost,
-                now - began,
-                float(news.gradient_norm),
-                float(news.blown),
-                *np.asarray(news.terms),
+                play(learner).cost,
+                time.perf_counter() - began,
             )
-        )
-        progress(Progress(i + 1, steps, float(news.cost), episode.cost, now - began))
-        if now - saved > 30.0 or i + 1 == settings.iterations:
-            write_run(folder / folders.RUN, _tree(task, learner, rows), _jsonable(study.as_dict()), mjcf)
-            saved = now
+            more = (float(news.gradient_norm), float(news.blown), *np.asarray(news.terms).tolist())
+            kept.rows.append((*dataclasses.astuple(told), *more))
+            progress(told)
+        if kept.due() or i + 1 == settings.iterations:
+            kept.save(learner)
+    played = [play(learner, seed=s) for s in range(_EPISODES)]
+    finer = [play(learner, seed=s, finer=4) for s in range(_EPISODES)]
     theta = np.asarray(learner.theta)
-    model = compiled(task, theta)
-    played = [player.play(theta, learner.scaling, steps=task.steps, seed=s, model=model) for s in range(_EPISODES)]
-    finer = [
-        player.play(theta, learner.scaling, steps=task.steps, seed=s, model=model, finer=4) for s in range(_EPISODES)
-    ]
     folders.write_text(folder / folders.MODEL, _mjcf(task, theta))
-    history = _history(task, rows)
-    summary = _summary(task, learner, before, played, finer, command, compile_seconds, history)
-    return Trained(task, theta, learner.scaling, before, tuple(played), history, summary)
+    summary = _summary(task, learner, before, played, finer, command, compile_seconds)
+    return Trained(task, theta, learner.scaling, before, tuple(played), kept.history(), summary)
 
 
 def _numbers(task: Task, theta: Any) -> np.ndarray:
@@ -157,36 +157,6 @@ def compiled(task: Task, theta: Any) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(_mjcf(task, theta))
 
 
-def _history(task: Task, rows: list[tuple]) -> dict[str, np.ndarray]:
-    table = np.array(rows, float)
-    names = ("iteration", "steps", "training_cost", "episode_cost", "seconds", "gradient_norm", "blown")
-    found = {name: table[:, k] for k, name in enumerate(names)}
-    return found | {f"term {name}": table[:, len(names) + k] for k, name in enumerate(task.price.names)}
-
-
-def _tree(task: Task, learner: Learner, rows: list[tuple]) -> dict[str, Any]:
-    """Theta by block, history and the whole state of the method."""
-    arrays = jax.tree.leaves(eqx_arrays(learner))
-    return {
-        "theta": {
-            name: np.asarray(value) for name, value in task.chain.layout.split(np.asarray(learner.theta)).items()
-        },
-        "scaling": {"mean": np.asarray(learner.scaling.mean), "spread": np.asarray(learner.scaling.spread)},
-        "history": _history(task, rows),
-        "learner": {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(arrays)},
-    }
-
-
-def eqx_arrays(learner: Learner) -> Any:
-    """The learner's arrays, random keys as plain numbers."""
-    arrays = eqx.filter(learner, eqx.is_array)
-    return eqx.tree_at(lambda one: one.key, arrays, jax.random.key_data(learner.key))
-
-
-def _jsonable(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
-
-
 def _summary(
     task: Task,
     learner: Learner,
@@ -195,7 +165,6 @@ def _summary(
     finer: list[Episode],
     command: str,
     compile_seconds: float,
-    history: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     settings = task.windows
     costs, fine = np.array([e.cost for e in played]), np.array([e.cost for e in finer])

@@ -1,0 +1,84 @@
+"""A training that was killed and taken up again: the same numbers as one that was not, and refusals where that cannot be."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from dso_robotics import cli
+from dso_robotics.data.run_file import read_run
+from dso_robotics.errors import DsoError
+from dso_robotics.studies import train_checkpoint
+from dso_robotics.studies.train import train
+from dso_robotics.studies.train_study import read_train_study
+from tests.studies.train_robots import write
+
+ITERATIONS, KILLED = 6, 4
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    path = write(folder, ITERATIONS)
+    path.write_text(path.read_text().replace('kind = "linear"', 'kind = "gated"\nunits = 3'))
+
+    def kill(news):
+        if news.iteration == KILLED:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_checkpoint, "_EVERY", 0.0)
+        with pytest.raises(Killed):
+            train(read_train_study(path), folder / "out", progress=kill)
+    return folder
+
+
+def numbers(tree):
+    for name, value in tree.items():
+        if name not in ("seconds", "inputs"):
+            yield from ((f"{name}.{k}", v) for k, v in numbers(value)) if isinstance(value, dict) else [(name, value)]
+
+
+def test_the_folder_alone_ends_as_an_uninterrupted_run_does(begun, tmp_path, monkeypatch):
+    shutil.copytree(begun / "out", tmp_path / "out")
+    assert read_run(tmp_path / "out" / "run.h5")[0]["learner"]["iteration"] == KILLED - 1
+    assert not (tmp_path / "out" / "summary.json").exists()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "--resume", "--out", "out", "--no-report"]) == 0
+    whole = train(read_train_study(begun / "study.toml"), tmp_path / "whole")
+    mine, theirs = (dict(numbers(read_run(tmp_path / name / "run.h5")[0])) for name in ("out", "whole"))
+    assert len(mine) > 40
+    assert list(mine) == list(theirs)
+    for name, value in mine.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    assert len(mine["history.steps"]) == ITERATIONS
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["cost"] == whole.summary["cost"]
+    with pytest.raises(DsoError, match="finished already"):
+        train(read_train_study(begun / "study.toml"), tmp_path / "out", resume=True)
+
+
+def test_another_study_model_or_file_is_refused_before_anything_compiles(begun, tmp_path, monkeypatch):
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr("jax.jit", lambda *a, **k: pytest.fail("compiled"))
+    path, text = tmp_path / "study.toml", (tmp_path / "study.toml").read_text()
+    path.write_text(text.replace("weight = 0.3", "weight = 0.4"))
+    with pytest.raises(DsoError, match=r"the study that was begun, but cost differ"):
+        train(read_train_study(path), tmp_path / "out", resume=True)
+    path.write_text(text)
+    model = (tmp_path / "cart.xml").read_text()
+    (tmp_path / "cart.xml").write_text(model.replace('mass="1"', 'mass="1.5"'))
+    with pytest.raises(DsoError, match="model has changed"):
+        train(read_train_study(path), tmp_path / "out", resume=True)
+
+
+def test_resume_without_a_run_is_refused(tmp_path, capsys):
+    assert cli.main(["train", "--resume", "--out", str(tmp_path)]) == 2
+    assert "no run.h5 to go on from" in capsys.readouterr().err
+    assert cli.main(["train", "--out", str(tmp_path / "out")]) == 2
+    assert "no study was given" in capsys.readouterr().err
