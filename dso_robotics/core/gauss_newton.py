@@ -10,7 +10,7 @@ NumPy only: both engines feed it.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -51,6 +51,15 @@ class Problem(Protocol):
 
     def log_scale(self) -> float:
         """Sum of log noise scales over all measured numbers: what makes the cost a negative log-likelihood."""
+        ...
+
+
+@runtime_checkable
+class Reusing(Problem, Protocol):
+    """A problem whose derivatives cost many times its residual, so that further steps with those at hand pay."""
+
+    def again(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Residuals here with the derivatives of the last `linearize`, weighed as they would be here."""
         ...
 
 
@@ -184,7 +193,12 @@ def solve(
         damping = damping / 8 if gain > 0.75 else damping if gain > 0.25 else damping * 2
         damping = max(damping, 1e-12)
         z, x = new_z, new_x
-        if problem.reweight(z, x) <= settings.noise_tolerance:
+        settling = problem.reweight(z, x)
+        if gain > _FAIR and isinstance(problem, Reusing):
+            z, x, settling, tries = _further(problem, z, x, settling, (low, high, scale), damping, settings)
+            evaluations += tries
+            drop = cost - _cost(problem, problem.residual(z, x), z)
+        if settling <= settings.noise_tolerance:
             message = _verdict(normal, settings, z, full_step, promise, drop, [*past, *history]) or message
             converged = not message.startswith("stopped")
         if converged and not settings.final:
@@ -214,6 +228,39 @@ def solve(
         private=normal.xx,
         shared_private=normal.zx / scale[:, None],
     )
+
+
+# A step is fair that gains this share of what it promised; so many more may follow on the same derivatives.
+_FAIR, _FURTHER = 0.25, 8
+
+
+def _further(
+    problem: Reusing,
+    z: np.ndarray,
+    x: np.ndarray,
+    settling: float,
+    box: tuple[np.ndarray, np.ndarray, np.ndarray],
+    damping: float,
+    settings: Settings,
+) -> tuple[np.ndarray, np.ndarray, float, int]:
+    """Steps (chords) on the derivatives at hand while they are fair: z, x, change of the noise scales, evaluations.
+
+    They let noise scales and parameters settle together, which costs a linearisation a round otherwise.
+    """
+    evaluations, (low, high, scale) = 0, box
+    for _ in range(_FURTHER):
+        normal = Normal(problem, z, x, scale, again=True)
+        step, predicted = normal.step(z, low, high, damping)
+        if not predicted > settings.decrease:
+            break
+        new_z = np.clip(z + step, low, high)
+        new_x, cost, tries = _private_search(problem, normal, z, x, new_z, damping)
+        evaluations += tries
+        if not normal.cost - cost >= _FAIR * predicted:
+            break
+        z, x = new_z, new_x
+        settling = problem.reweight(z, x)
+    return z, x, settling, evaluations
 
 
 def _verdict(
@@ -262,7 +309,8 @@ def _private_search(
         if heavier <= damping:
             continue
         change = np.zeros_like(normal.gx) if np.isinf(heavier) else normal.private_step(new_z - z, heavier)
-        other_x = problem.retract(x, change)
+        # Blocks that are better stay as they are: nothing of them is new to a problem that remembers.
+        other_x = np.where(worse[:, None], problem.retract(x, change), best_x)
         other = block_cost(problem.residual(new_z, other_x))
         tries += 1
         better = worse & (other < np.where(np.isfinite(best), best, np.inf))

@@ -7,7 +7,7 @@ import numpy as np
 from dso_robotics.core.covariance import spread
 
 if TYPE_CHECKING:
-    from dso_robotics.core.gauss_newton import Problem
+    from dso_robotics.core.gauss_newton import Problem, Reusing
 
 # Curvature, in coordinates divided by their scale, below which a coordinate has no say in the cost.
 _NO_CURVATURE = 1e-6
@@ -24,10 +24,15 @@ def block_cost(residual: np.ndarray) -> np.ndarray:
 
 
 class Normal:
-    """Normal equations at one point, in coordinates divided by `scale`, private unknowns eliminated on demand."""
+    """Normal equations at one point, in coordinates divided by `scale`, private unknowns eliminated on demand.
 
-    def __init__(self, problem: "Problem", z: np.ndarray, x: np.ndarray, scale: np.ndarray):
-        r, jz, jx = problem.linearize(z, x)
+    again: with the derivatives of the last linearisation, of a problem that can.
+    """
+
+    def __init__(
+        self, problem: "Problem | Reusing", z: np.ndarray, x: np.ndarray, scale: np.ndarray, *, again: bool = False
+    ):
+        r, jz, jx = problem.again(z, x) if again else problem.linearize(z, x)  # pyright: ignore[reportAttributeAccessIssue]
         prior, prior_jacobian = problem.prior(z)
         jz, prior_jacobian = jz * scale, prior_jacobian * scale
         self.scale = scale

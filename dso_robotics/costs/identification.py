@@ -49,7 +49,9 @@ class WindowedIdentification:
         self.learn_noise, self.free_starts = learn_noise, free_starts
         self.likelihood, self._extra = Normal() if likelihood is None else likelihood, extra
         self._tangent = Tangent(vector.mj)
-        self._latest: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        # Errors at the latest z, by start states (B, nq+nv+na): a window already simulated from there is not again.
+        self._known: tuple[np.ndarray | None, list[tuple[np.ndarray, np.ndarray]]] = (None, [])
+        self._slopes: tuple[np.ndarray, np.ndarray] | None = None
         self._seen = np.isfinite(windows.measured)
         members = windows.rollout[None] == np.arange(len(windows.rollouts))[:, None]
         self._members = members.astype(float)
@@ -64,11 +66,20 @@ class WindowedIdentification:
 
     def error(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Prediction minus measurement (B, S, C) in the channels' units, zero where nothing was measured."""
-        # A step is accepted for its residual and then re-weighted: the same point again, and a simulation saved.
-        if self._latest is None or self._latest[0] is not z or self._latest[1] is not start:
-            error = np.where(self._seen, self.prediction.predict(z, start) - self._measured, 0.0)
-            self._latest = (z, start, error)
-        return self._latest[2]
+        if self._known[0] is not z:
+            self._known = (z, [])
+        known = self._known[1]
+        error, new = np.empty(self._seen.shape), np.ones(len(start), bool)
+        for earlier, found in known:
+            same = new & np.all(earlier == start, axis=1)
+            error[same] = found[same]
+            new &= ~same
+        if new.any():
+            only = np.flatnonzero(new)
+            predicted = self.prediction.predict(z, start[only], only)
+            error[only] = np.where(self._seen[only], predicted - self._measured[only], 0.0)
+            known.append((start, error))
+        return error
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Errors over noise scales, as the likelihood weighs them (B, S*C)."""
@@ -80,12 +91,22 @@ class WindowedIdentification:
 
     def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Residuals with derivatives by z and by the start states' tangents."""
-        y, by_z, by_x = self.prediction.linearize(z, x, by_start=self.free_starts)
-        errors = np.where(self._seen, y - self._measured, 0.0) / self._scales()
+        self._slopes = None  # the old ones are large
+        y, *slopes = self.prediction.linearize(z, x, by_start=self.free_starts)
+        self._slopes = (slopes[0], slopes[1])
+        return self._weighed(np.where(self._seen, y - self._measured, 0.0))
+
+    def again(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same with the derivatives of the last linearisation, noise scales and robust weights as they are here."""
+        return self._weighed(self.error(z, x))
+
+    def _weighed(self, error: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        assert self._slopes is not None
+        errors = error / self._scales()
         weight = (np.where(self._seen, self.likelihood.slope(errors), 0.0) / self._scales())[..., None]
         residual = self.likelihood.whiten(errors)
-        rows = (len(x), residual[0].size)
-        flat = [np.where(weight > 0, d * weight, 0.0).reshape(*rows, d.shape[-1]) for d in (by_z, by_x)]
+        rows = (len(error), residual[0].size)
+        flat = [np.where(weight > 0, d * weight, 0.0).reshape(*rows, d.shape[-1]) for d in self._slopes]
         return residual.reshape(rows), flat[0], flat[1]
 
     def prior(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

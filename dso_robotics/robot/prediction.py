@@ -25,8 +25,8 @@ class Prediction(Protocol):
     # Simulated time steps so far, derivatives included.
     steps: int
 
-    def predict(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """Sensor readings at parameters z (n,) from start states (B, nq+nv+na)."""
+    def predict(self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None) -> np.ndarray:
+        """Sensor readings at parameters z (n,) from start states (B, nq+nv+na); of windows `only` (indices), theirs alone."""
         ...
 
     def linearize(
@@ -60,9 +60,10 @@ class CPrediction:
         self._felt = np.array([[owner in ("", name) for owner in vector.owner] for name in names])
         self._together = _groups(vector)
 
-    def predict(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
+    def predict(self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None) -> np.ndarray:
         """See `Prediction.predict`."""
-        return self._at_samples(z[None], start[None])[0]
+        windows = self.windows if only is None or len(only) == len(self.windows) else self.windows.only(only)
+        return self._at_samples(z[None], start[None], windows)[0]
 
     def linearize(
         self, z: np.ndarray, start: np.ndarray, *, by_start: bool = True
@@ -83,7 +84,7 @@ class CPrediction:
         if k:
             change = np.broadcast_to(_STEP * np.eye(k)[:, None], (k, len(start), k))
             starts[1 + m :] = self.tangent.move(start[None], change)
-        y = self._at_samples(points, starts)
+        y = self._at_samples(points, starts, self.windows)
         by_z = np.moveaxis(y[1 : 1 + m] - y[0], 0, -1)[..., self._together] / h
         if self.vector.local:
             by_z *= self._felt[self.windows.rollout][:, None, None]
@@ -92,21 +93,22 @@ class CPrediction:
 
     def states(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """States (B, S, nq+nv+na) at the grid step at or before each sample; NaN where the simulation diverged."""
-        out, _ = self._simulate(z[None], start[None])
+        out, _ = self._simulate(z[None], start[None], self.windows)
         path = np.concatenate([start[:, None], out.state], axis=1)
         return np.take_along_axis(path, self.windows.step[..., None], axis=1)
 
-    def _at_samples(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """Readings (P, B, S, C) at P points z (P, n) with starts (P, B, nq+nv+na)."""
+    def _at_samples(self, z: np.ndarray, start: np.ndarray, windows: Windows) -> np.ndarray:
+        """Readings (P, B, S, C) of B windows at P points z (P, n) with starts (P, B, nq+nv+na)."""
         p, b = start.shape[:2]
-        out, signals = self._simulate(z, start)
+        out, signals = self._simulate(z, start, windows)
         sensordata = reported(out.sensordata.reshape(p, b, *out.sensordata.shape[1:]), signals)
-        return self.windows.at_samples(sensordata, signals.get("sensor_delay"))
+        return windows.at_samples(sensordata, signals.get("sensor_delay"))
 
-    def _simulate(self, z: np.ndarray, start: np.ndarray) -> tuple[Trajectories, dict[str, np.ndarray]]:
+    def _simulate(
+        self, z: np.ndarray, start: np.ndarray, windows: Windows
+    ) -> tuple[Trajectories, dict[str, np.ndarray]]:
         """P*B simulations, and the signals' numbers (P, B, ...) they were made with."""
         p, b = start.shape[:2]
-        windows = self.windows
         self.steps += p * b * windows.ctrl.shape[1]
         if self.vector.local:
             each = np.einsum("rmn,pn->prm", self._expansion[0], z) + self._expansion[1]

@@ -48,10 +48,13 @@ class MjxPrediction:
         self._expansion = tuple(map(jnp.asarray, vector.expansion([r.name for r in windows.rollouts])))
         self._compiled: dict[str, Callable[..., tuple[Array, ...]]] = {}
 
-    def predict(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """See `Prediction.predict`."""
+    def predict(self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None) -> np.ndarray:
+        """See `Prediction.predict`; all windows are simulated, whichever are asked for: what is compiled has one shape."""
         self.steps += self.windows.ctrl.shape[0] * self.windows.ctrl.shape[1]
-        return np.asarray(self._run("predict", self._window, z, start)[0])
+        chosen = np.arange(len(self.windows)) if only is None else only
+        every = np.tile(start[:1], (len(self.windows), 1))
+        every[chosen] = start
+        return np.asarray(self._run("predict", self._window, z, every)[0])[chosen]
 
     def linearize(
         self, z: np.ndarray, start: np.ndarray, *, by_start: bool = True

@@ -276,3 +276,28 @@ def test_a_search_ends_when_nothing_noticeable_happens_any_more():
     endless = gauss_newton.solve(problem, found.z, found.x, **bounds, settings=settings)
     assert not endless.converged
     np.testing.assert_allclose(endless.z, found.z, atol=0.1 * np.min(uncertainty(found, np.ones(2)).std))
+
+
+class Counted(Exponentials):
+    """Derivatives counted, and kept for `again`."""
+
+    linearized = 0
+
+    def linearize(self, z, x):
+        self.linearized += 1
+        self.kept = super().linearize(z, x)[1:]
+        return self.residual(z, x), *self.kept
+
+
+class Remembering(Counted):
+    def again(self, z, x):
+        return self.residual(z, x), *self.kept
+
+
+def test_steps_on_derivatives_at_hand_save_linearisations_and_reach_the_same_optimum():
+    plain, remembering = Counted(noise=0.1), Remembering(noise=0.1)
+    first, second = (run(p, decrease=1e-9, patience=99) for p in (plain, remembering))
+    np.testing.assert_allclose(second.z, first.z, rtol=1e-6)
+    np.testing.assert_allclose(second.cost, first.cost, rtol=1e-12)
+    np.testing.assert_allclose(second.information, first.information, rtol=1e-5)
+    assert remembering.linearized < plain.linearized
