@@ -7,7 +7,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 LOCK := uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet --upgrade
 
-.PHONY: demo test lint check fast dist lock clean
+.PHONY: demo test lint check fast dist bench-brax lock clean
 
 demo: $(VENV)/run.stamp
 	@$(BIN)/python examples/demo.py
@@ -28,13 +28,22 @@ fast: $(VENV)/dev.stamp
 dist: $(VENV)/dev.stamp
 	rm -rf dist && $(BIN)/python -m build --no-isolation
 
+# Brax needs an older JAX than dso; benchmarks/policy.py starts it in an environment of its own.
+bench-brax: $(VENV)-brax/stamp
+
+$(VENV)-brax/stamp: requirements/brax.txt
+	$(PYTHON) -m venv $(VENV)-brax
+	$(VENV)-brax/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/brax.txt
+	@touch $@
+
 lock:
 	$(LOCK) pyproject.toml -o requirements/run.txt
 	$(LOCK) --constraint requirements/run.txt --extra dev pyproject.toml -o requirements/dev.txt
 	$(LOCK) --constraint requirements/run.txt --extra dev --extra bench pyproject.toml -o requirements/bench.txt
+	$(LOCK) requirements/brax.in -o requirements/brax.txt
 
 clean:
-	rm -rf $(VENV) .cache dist demo-result
+	rm -rf $(VENV) $(VENV)-brax .cache dist demo-result
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

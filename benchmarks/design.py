@@ -1,7 +1,12 @@
-"""The reaching arm, its mechanism designed together with the policy, against the same training with the mechanism as it is.
+"""The reaching arm: mechanism and policy in one vector by dso, against the mechanism as it is, taking turns, and CMA-ES.
 
-Run: python benchmarks/design.py [--seeds 3]. Costs of an episode on C MuJoCo, on the exported model, at its own and at a
-quarter of its time step; numbers go to benchmarks/results/design.json.
+Run: python benchmarks/design.py [--seeds 0 1 2 3 4] [--tool joint fixed turns cma nested]. CMA-ES needs `pip install cma`.
+Costs are of an episode on C MuJoCo, on the exported model, at its own and at a quarter of its time step. Numbers go to
+benchmarks/results/design.json, each seed as it is ready; --redraw draws the figure again from them.
+
+joint: `dso design`. fixed: the same training, mechanism as it is. turns: 20 iterations of the policy, 10 of the mechanism, and
+so on, as many in all. cma: CMA-ES over the weights of a network of 16 units and the design in one vector, on C, for ten times
+the environment steps. nested: CMA-ES over the design, for each candidate the policy trained anew in half the iterations.
 """
 
 import argparse
@@ -13,57 +18,261 @@ import platform
 import tempfile
 import time
 
+import numpy as np
+
 HERE = pathlib.Path(__file__).parent
 STUDY = HERE.parent / "examples" / "studies" / "reaching_arm.toml"
 RESULTS = HERE / "results" / "design.json"
 CACHE = tempfile.TemporaryDirectory()
+TOOLS = ("joint", "fixed", "turns", "cma", "nested")
+POLICY_TURN, DESIGN_TURN = 20, 10
+MORE, GENERATIONS = 10, 3
 
 
-def run(seed: int, joint: bool) -> dict:
-    """One training, with or without the study's design numbers."""
-    from dso_robotics.studies.train import train
+def _study(seed: int, **changes):
     from dso_robotics.studies.train_study import read_train_study
 
-    study = dataclasses.replace(read_train_study(STUDY), seed=seed)
-    if not joint:
-        study = dataclasses.replace(study, design={})
+    return dataclasses.replace(read_train_study(STUDY), seed=seed, **changes)
+
+
+def run_dso(seed: int, tool: str) -> dict:
+    """One training as a user starts it, with or without the study's design numbers."""
+    from dso_robotics.studies.train import train
+
+    study = _study(seed) if tool == "joint" else _study(seed, design={})
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        summary = train(study, pathlib.Path(folder) / "out").summary
+        found = train(study, pathlib.Path(folder) / "out")
+    summary, history = found.summary, found.history
     return {
         "seed": seed,
         "cost": summary["cost"]["total"],
         "quarter_timestep": summary["cost"]["quarter_timestep"],
-        "terms": summary["cost"]["terms"],
+        "before": summary["cost"]["before"],
+        "mjx": _on_mjx(found.task, found.theta, found.scaling),
         "steps": summary["environment_steps"],
         "design": {name: row["value"] for name, row in summary["parameters"].items()},
+        "history": {
+            name: history[key].tolist()
+            for name, key in (("steps", "steps"), ("cost", "episode_cost"), ("seconds", "seconds"))
+        },
         "compile": summary["seconds"]["compile"],
         "total": time.perf_counter() - began,
+        "cores": len(os.sched_getaffinity(0)),
     }
 
 
+def _on_mjx(task, theta, scaling, count: int = 3) -> float:
+    """Mean cost of episodes without noise on MJX, where the training took place; starts as the judge on C draws them."""
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+
+    chain = eqx.tree_at(lambda c: c.scaling, task.chain, scaling)
+    vector = jnp.asarray(theta)
+
+    @jax.jit
+    def episode(key):
+        bound = chain.bind(vector)
+
+        def step(state, _):
+            state = bound.drift(state, vector)
+            return state, bound.cost(state, vector)
+
+        return jnp.sum(jax.lax.scan(step, bound.start(key), None, length=task.steps)[1])
+
+    return float(np.mean([episode(jax.random.key(seed)) for seed in range(count)]))
+
+
+class Training:
+    """The method of `train` with one block of theta at rest; compiled once for all mechanisms."""
+
+    def __init__(self, seed: int, iterations: int, block: str, rate: float = 0.0):
+        import jax
+
+        from dso_robotics.studies.short_horizon import ShortHorizon
+        from dso_robotics.studies.train_build import build
+
+        self.task = build(_study(seed))
+        design_rate = rate or dict(self.task.windows.rates).get("mechanism", self.task.windows.learning_rate)
+        rates = {"policy": (("policy", 0.0), ("mechanism", design_rate)), "mechanism": (("mechanism", 0.0),)}[block]
+        settings = dataclasses.replace(self.task.windows, iterations=iterations, rates=rates)
+        self.method = ShortHorizon(self.task.chain, settings, explore=self.task.explore)
+        self.key, self.settings, self.compiled = jax.random.key(seed), settings, None
+
+    def begin(self, theta):
+        learner = self.method.begin(self.key, np.asarray(theta))
+        self.compiled = self.compiled or self.method.compile(learner)
+        return learner
+
+    def step(self, learner):
+        return self.compiled(learner)[0]
+
+
+def _judge(task, learner, seeds: int = 3, finer: int = 1) -> float:
+    from dso_robotics.studies.train import compiled
+    from dso_robotics.studies.train_play import Player
+
+    player, theta = Player(task.chain), np.asarray(learner.theta)
+    model = compiled(task, theta)
+    played = [
+        player.play(theta, learner.scaling, steps=task.steps, seed=s, model=model, finer=finer) for s in range(seeds)
+    ]
+    return float(np.mean([episode.cost for episode in played]))
+
+
+def _design(task, theta) -> dict[str, float]:
+    mechanism = task.chain.mechanism
+    values = np.asarray(mechanism.constrain(np.asarray(task.chain.layout.split(np.asarray(theta))["mechanism"])))
+    return dict(zip(mechanism.names, map(float, values), strict=True))
+
+
+def run_turns(seed: int, tool: str) -> dict:
+    """Policy and mechanism in turns, as many iterations and environment steps as the joint training."""
+    began = time.perf_counter()
+    iterations = _study(seed).training["iterations"]
+    policy, mechanism = Training(seed, iterations, "mechanism"), Training(seed, iterations, "policy")
+    task = policy.task
+    learner = policy.begin(task.chain.layout.initial)
+    mechanism.begin(task.chain.layout.initial)
+    compile_seconds = time.perf_counter() - began
+    rows = []
+    for i in range(iterations):
+        turn = policy if i % (POLICY_TURN + DESIGN_TURN) < POLICY_TURN else mechanism
+        learner = turn.step(learner)
+        if (i + 1) % (POLICY_TURN + DESIGN_TURN) == 0:
+            steps = (i + 1) * policy.settings.environments * policy.settings.horizon
+            rows.append((steps, _judge(task, learner, 1), time.perf_counter() - began))
+    steps, costs, seconds = (list(column) for column in zip(*rows, strict=True))
+    return {
+        "seed": seed,
+        "cost": _judge(task, learner),
+        "quarter_timestep": _judge(task, learner, finer=4),
+        "steps": policy.settings.steps,
+        "design": _design(task, learner.theta),
+        "history": {"steps": steps, "cost": costs, "seconds": seconds},
+        "compile": compile_seconds,
+        "total": time.perf_counter() - began,
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def run_cma(seed: int, tool: str) -> dict:
+    """CMA-ES over weights and design."""
+    import design_search
+
+    from dso_robotics.studies.train_build import build
+
+    task = build(_study(seed))
+    return design_search.both(task, seed, MORE * task.windows.steps)
+
+
+def run_nested(seed: int, tool: str) -> dict:
+    """CMA-ES over the design alone; every evaluation is a training of the policy, cut to half its iterations."""
+    import design_search
+
+    began = time.perf_counter()
+    training = Training(seed, _study(seed).training["iterations"] // 2, "mechanism")
+    task, settings = training.task, training.settings
+    layout, best, rows = task.chain.layout, None, []
+    where = layout.where("mechanism")
+
+    def train(numbers: np.ndarray) -> float:
+        nonlocal best
+        theta = np.array(layout.initial)
+        theta[where] = numbers
+        learner = training.begin(theta)
+        for _ in range(settings.iterations):
+            learner = training.step(learner)
+        cost = _judge(task, learner)
+        if best is None or cost < best[0]:
+            best = (cost, learner)
+        return cost
+
+    initial = np.asarray(layout.initial)[where]
+    for count, _, cost in design_search.design_only(train, initial, seed, GENERATIONS):
+        rows.append((count * settings.steps, cost, time.perf_counter() - began))
+        print(f"nested seed {seed}: {count} trainings, best cost {cost:.2f}, {rows[-1][2]:.0f} s", flush=True)
+    assert best is not None
+    steps, costs, seconds = (list(column) for column in zip(*rows, strict=True))
+    return {
+        "seed": seed,
+        "cost": best[0],
+        "quarter_timestep": _judge(task, best[1], finer=4),
+        "steps": steps[-1],
+        "trainings": steps[-1] // settings.steps,
+        "design": _design(task, best[1].theta),
+        "history": {"steps": steps, "cost": costs, "seconds": seconds},
+        "total": time.perf_counter() - began,
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def draw(results: dict) -> None:
+    """Curves of all seeds and, beside them, where they end."""
+    from dso_robotics.report import canvas
+
+    figure, axes = canvas.rows(2.9, 1, (1.7, 1.0), share=False)
+    names = [tool for tool in TOOLS if results["runs"].get(tool)]
+    for k, tool in enumerate(names):
+        runs, colour = results["runs"][tool], canvas.PALETTE[k]
+        for i, run in enumerate(runs):
+            past = run["history"]
+            axes[0, 0].plot(past["steps"], past["cost"], color=colour, linewidth=1.1, label=tool if i == 0 else None)
+        costs = [run["cost"] for run in runs]
+        axes[0, 1].plot(
+            np.full(len(costs), k) + np.linspace(-0.15, 0.15, len(costs)), costs, "o", color=colour, markersize=4
+        )
+        axes[0, 1].plot([k - 0.3, k + 0.3], [np.median(costs)] * 2, color=colour, linewidth=1.5)
+    for axis in axes[0]:
+        axis.set_yscale("log")
+    axes[0, 0].set_xscale("log")
+    axes[0, 0].legend(frameon=False, fontsize=canvas.SMALL)
+    axes[0, 1].set_xticks(range(len(names)), names)
+    canvas.title(axes[0, 0], "reaching arm: cost of an episode on C MuJoCo, a line a seed")
+    canvas.title(axes[0, 1], "at the end; bar: median")
+    canvas.label(axes[0, 0], x="environment steps", y="cost", inches=(0.24, 0.5))
+    (HERE / "results" / "design.png").write_bytes(canvas.picture(figure, "design.png", "").png)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--tool", nargs="+", default=["joint", "fixed", "turns", "cma"], choices=TOOLS)
+    parser.add_argument("--redraw", action="store_true")
     args = parser.parse_args()
     from dso_robotics.cli.jax_setup import prepare_jax
 
     prepare_jax()
+    # A cache of this run's own: the first training of a tool compiles cold, as a user's first run does, the others warm.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
+    if not args.redraw:
+        for tool in args.tool:
+            run = {"turns": run_turns, "cma": run_cma, "nested": run_nested}.get(tool, run_dso)
+            for seed in args.seeds:
+                found = run(seed, tool)
+                _keep(tool, found)
+                print(
+                    f"{tool} seed {seed}: cost {found['cost']:.2f}, at a quarter of the time step "
+                    f"{found['quarter_timestep']:.2f}, {found['steps']} steps, {found['total']:.0f} s",
+                    flush=True,
+                )
+    draw(json.loads(RESULTS.read_text()))
+
+
+def _keep(tool: str, found: dict) -> None:
+    """Put one run into the file, in the place of an older one of the same seed."""
     import mujoco
 
-    machine = f"{os.cpu_count()} cores, python {platform.python_version()}, mujoco {mujoco.__version__}"
-    results: dict = {"machine": machine, "fixed": [], "joint": []}
-    for seed in range(args.seeds):
-        for name in ("fixed", "joint"):
-            found = run(seed, name == "joint")
-            results[name].append(found)
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-            print(
-                f"seed {seed}, {name}: cost {found['cost']:.2f}, at a quarter of the time step "
-                f"{found['quarter_timestep']:.2f}, {found['total']:.0f} s ({found['compile']:.0f} s compiling)",
-                flush=True,
-            )
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    runs = results.setdefault("runs", {})
+    runs[tool] = sorted(
+        [r for r in runs.get(tool, []) if r["seed"] != found["seed"]] + [found], key=lambda r: r["seed"]
+    )
+    results["machine"] = (
+        f"two cores of a shared x86 machine, python {platform.python_version()}, mujoco {mujoco.__version__}"
+    )
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

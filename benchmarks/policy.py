@@ -1,7 +1,9 @@
-"""Cart-pole swing-up by dso and by CMA-ES: return over environment steps and wall time, several seeds, judged on C MuJoCo.
+"""Cart-pole swing-up by dso, CMA-ES and Brax: return over environment steps and wall time, several seeds, judged on C MuJoCo.
 
-Run: python benchmarks/policy.py [--seeds 5] [--tool dso cma]. CMA-ES needs `pip install cma`. Numbers go to
-benchmarks/results/policy.json; --redraw draws the figure again from them.
+Run: python benchmarks/policy.py [--seeds 0 1 2 3 4] [--tool dso cma brax-ppo-small ...]. CMA-ES needs `pip install cma`, Brax
+`make bench-brax`. Numbers go to benchmarks/results/policy.json, each seed as it is ready; --redraw draws the figure again.
+
+brax-NAME is a training of policy_brax.py that always starts hanging, brax-NAME-wide one that starts where windows of dso do.
 """
 
 import argparse
@@ -9,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import subprocess
 import tempfile
 import time
 
@@ -19,6 +22,15 @@ STUDY = HERE.parent / "examples" / "studies" / "cartpole_swing_up.toml"
 RESULTS = HERE / "results" / "policy.json"
 CACHE = tempfile.TemporaryDirectory()
 STEPS, BUDGET, GOAL = 1000, 1_000_000, 700.0
+# Environment steps, looks at the return, and seconds after which a run of Brax ends at its next look.
+BRAX = {
+    "ppo-small": (5_400_000, 54, 300),
+    "ppo": (5_400_000, 5, 300),
+    "sac": (1_000_000, 50, 300),
+    "apg": (1_024_000, 10, 300),
+    "apg-fast": (972_800, 19, 300),
+}
+TOOLS = ("dso", "cma", *(f"brax-{name}{starts}" for starts in ("", "-wide") for name in BRAX))
 
 
 def run_dso(seed: int) -> dict:
@@ -46,7 +58,28 @@ def run_dso(seed: int) -> dict:
         "compile": found.summary["seconds"]["compile"],
         "total": time.perf_counter() - began,
         "training_steps": found.summary["environment_steps"],
+        "cores": len(os.sched_getaffinity(0)),
     }
+
+
+def run_brax(tool: str, seed: int) -> dict:
+    """One training by Brax, in its own environment and process; the wall time holds imports, compilation and looks on C."""
+    python = HERE.parent / ".venv-brax" / "bin" / "python"
+    if not python.is_file():
+        raise SystemExit("Brax has an environment of its own; make it with: make bench-brax")
+    name = tool.removeprefix("brax-")
+    wide, name = name.endswith("-wide"), name.removesuffix("-wide")
+    steps, looks, cap = BRAX[name]
+    command = [str(python), str(HERE / "policy_brax.py"), name, f"--seed={seed}", f"--steps={steps}"]
+    command += [f"--looks={looks}", f"--cap={cap}", *(["--wide"] if wide else [])]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"JAX_COMPILATION_CACHE_DIR": CACHE.name}
+    try:
+        # A look may be far away where an update is long; then there is nothing to report but that.
+        done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, text=True, check=True, timeout=2 * cap)
+    except subprocess.TimeoutExpired:
+        nothing = {"steps": [0], "return": [0.0], "seconds": [0.0], "final": [0.0], "compile": 0.0, "training_steps": 0}
+        return nothing | {"total": 2.0 * cap, "ended": "no look at the return within this time"}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 class Episodes:
@@ -107,51 +140,75 @@ def run_cma(seed: int) -> dict:
         "compile": 0.0,
         "total": total,
         "training_steps": episodes.steps,
+        "cores": len(os.sched_getaffinity(0)),
     }
 
 
 def draw(results: dict) -> None:
-    """The figure next to the numbers."""
+    """The figure next to the numbers: every seed a line, over environment steps and over wall time."""
     from dso_robotics.report import canvas
 
-    figure, axes = canvas.rows(2.8, 1)
-    axis = axes[0, 0]
-    for colour, (tool, runs) in zip(canvas.PALETTE, results["runs"].items(), strict=False):
-        for k, run in enumerate(runs):
-            axis.plot(run["steps"], run["return"], color=colour, linewidth=1.2, label=tool if k == 0 else None)
-    axis.axhline(GOAL, color=canvas.GREY, linewidth=0.8)
-    axis.legend(frameon=False, fontsize=canvas.SMALL)
-    canvas.title(axis, "cart-pole swing-up: return of 1000 steps on C MuJoCo, a line a seed")
-    canvas.label(axis, x="environment steps", y="return", inches=(0.24, 0.5))
+    figure, axes = canvas.rows(3.2, 1, (1.0, 1.0), share=False, top=0.95)
+    shown = [tool for tool in TOOLS if results["runs"].get(tool)]
+    styles = [(colour, line) for line in ("-", "--") for colour in canvas.PALETTE]
+    for (colour, line), tool in zip(styles, shown, strict=False):
+        for k, run in enumerate(results["runs"][tool]):
+            for axis, key in zip(axes[0], ("steps", "seconds"), strict=True):
+                name = tool if k == 0 else None
+                axis.plot(run[key], run["return"], color=colour, linestyle=line, linewidth=1.1, label=name)
+    for axis in axes[0]:
+        axis.axhline(GOAL, color=canvas.GREY, linewidth=0.8)
+        axis.set_xscale("log")
+        axis.set_ylim(0, 900)
+    axes[0, 0].set_xlim(1e4, 1e7)
+    axes[0, 1].set_xlim(5, 700)
+    names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*names, frameon=False, fontsize=canvas.SMALL, loc="upper left", ncol=7, bbox_to_anchor=(0.06, 1.0))
+    canvas.title(axes[0, 0], "cart-pole swing-up: return on C MuJoCo, a line a seed")
+    canvas.title(axes[0, 1], "the same over time; some seeds ran on one core")
+    canvas.label(axes[0, 0], x="environment steps", y="return", inches=(0.24, 0.5))
+    canvas.label(axes[0, 1], x="wall time, s, compilation included", inches=(0.24, 0.5))
     (HERE / "results" / "policy.png").write_bytes(canvas.picture(figure, "policy.png", "").png)
 
 
+def reached(run: dict) -> tuple[float, float] | None:
+    """Environment steps and seconds at the first look with the return that is the goal."""
+    rows = zip(run["steps"], run["return"], run["seconds"], strict=True)
+    return next(((steps, seconds) for steps, got, seconds in rows if got >= GOAL), None)
+
+
+def keep(tool: str, seed: int, found: dict) -> None:
+    """Put one run into the file, in the place of an older one of the same seed."""
+    import mujoco
+
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"runs": {}}
+    found["seed"] = seed
+    runs = [run for run in results["runs"].get(tool, []) if run["seed"] != seed]
+    results["runs"][tool] = sorted([*runs, found], key=lambda run: run["seed"])
+    results["machine"] = (
+        f"two cores of a shared x86 machine, python {platform.python_version()}, mujoco {mujoco.__version__}"
+    )
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--tool", nargs="+", default=["dso", "cma"], choices=["dso", "cma"])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--tool", nargs="+", default=["dso", "cma"], choices=TOOLS)
     parser.add_argument("--redraw", action="store_true")
     args = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"runs": {}}
-    if not args.redraw:
-        for tool in args.tool:
-            run = run_dso if tool == "dso" else run_cma
-            results["runs"][tool] = []
-            for seed in range(args.seeds):
-                found = run(seed)
-                results["runs"][tool].append(found)
-                reached = [s for s, r in zip(found["steps"], found["return"], strict=True) if r >= GOAL]
-                print(
-                    f"{tool} seed {seed}: return {min(found['final']):.0f} to {max(found['final']):.0f}, {GOAL:g} reached at "
-                    f"{reached[0] if reached else '-'} of {found['training_steps']} steps, {found['total']:.0f} s "
-                    f"({found['compile']:.0f} s compiling)",
-                    flush=True,
-                )
-        import mujoco
-
-        results["machine"] = f"{os.cpu_count()} cores, python {platform.python_version()}, mujoco {mujoco.__version__}"
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    draw(results)
+    for tool in args.tool if not args.redraw else []:
+        for seed in args.seeds:
+            found = {"dso": run_dso, "cma": run_cma}.get(tool, lambda seed, tool=tool: run_brax(tool, seed))(seed)
+            keep(tool, seed, found)
+            when = reached(found)
+            print(
+                f"{tool} seed {seed}: return {min(found['final']):.0f} to {max(found['final']):.0f} after "
+                f"{found['training_steps']} steps, {found['total']:.0f} s ({found['compile']:.0f} s compiling); {GOAL:g} "
+                + (f"at {when[0]:.0f} steps, {when[1]:.0f} s" if when else "not reached"),
+                flush=True,
+            )
+    draw(json.loads(RESULTS.read_text()))
 
 
 if __name__ == "__main__":
