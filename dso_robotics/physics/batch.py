@@ -26,11 +26,13 @@ class Trajectories:
     sensordata: (N, T, nsensordata), at the start of each step, so row 0 is the start state's.
     state: (N, T, nq+nv+na), qpos [m, rad], qvel, act after each step.
     ended: (N,), True where the simulation diverged; its rows are NaN from there on.
+    touched: (N,), True where anything was in contact at any time.
     """
 
     sensordata: np.ndarray
     state: np.ndarray
     ended: np.ndarray
+    touched: np.ndarray
 
 
 class BatchEngine:
@@ -62,7 +64,8 @@ class BatchEngine:
         if not results:
             model = self.model
             width = model.nq + model.nv + model.na
-            return Trajectories(np.zeros((0, steps, model.nsensordata)), np.zeros((0, steps, width)), np.zeros(0, bool))
+            none = np.zeros(0, bool)
+            return Trajectories(np.zeros((0, steps, model.nsensordata)), np.zeros((0, steps, width)), none, none)
         parts = (np.concatenate([getattr(r, f.name) for r in results]) for f in dataclasses.fields(Trajectories))
         return Trajectories(*parts)
 
@@ -104,7 +107,7 @@ class BatchEngine:
         engine.bind("qvel")[:] = start[:, model.nq : model.nq + model.nv]
         if model.na:
             engine.bind("act")[:] = start[:, model.nq + model.nv :]
-        items = ["sensordata", "qpos", "qvel", mujoco.mjtState.mjSTATE_TIME] + (["act"] if model.na else [])
+        items = ["sensordata", "qpos", "qvel", "ncon", mujoco.mjtState.mjSTATE_TIME] + (["act"] if model.na else [])
         if not model.nsensordata:
             items.remove("sensordata")
         out = engine.rollout(steps, control=np.ascontiguousarray(ctrl) if model.nu else None, record=items)
@@ -119,7 +122,7 @@ class BatchEngine:
         if ended.any():
             state = np.where(going[..., None], state, np.nan)
             sensordata = np.where(going[..., None], sensordata, np.nan)
-        return Trajectories(sensordata, state, ended)
+        return Trajectories(sensordata, state, ended, np.any(out["ncon"].reshape(n, steps), axis=1))
 
     def _batch(self, n: int) -> batch.Batch:
         if n not in self._batches:

@@ -67,7 +67,7 @@ class FrictionEngine(BatchEngine):
         sensordata = np.empty((n, steps, model.nsensordata))
         state = np.empty((n, steps, start.shape[1]))
         names = ("qpos", "qvel", "act") if model.na else ("qpos", "qvel")
-        going = np.empty((n, steps), bool)
+        going, touched = np.empty((n, steps), bool), np.zeros(n, bool)
         for k in range(steps):
             dry, applied = self._law(Moment(qpos, qvel, bias, ctrl[:, k], model, fields))
             if dry is not None:
@@ -78,10 +78,11 @@ class FrictionEngine(BatchEngine):
                 engine.bind("ctrl")[:] = ctrl[:, k]
             sensordata[:, k] = engine.bind("sensordata")
             engine.step(stage=mujoco.mjtStage.mjSTAGE_VEL)
+            touched |= engine.bind("ncon").ravel() > 0
             state[:, k] = np.concatenate([engine.bind(name) for name in names], axis=1)
             # A diverged simulation is reset or stops: its clock is not where it should be.
             going[:, k] = np.abs(engine.bind("time").ravel() / model.opt.timestep - (k + 1)) < 0.5
         going = np.logical_and.accumulate(going & np.isfinite(state).all(-1), axis=1)
         state = np.where(going[..., None], state, np.nan)
         sensordata = np.where(going[..., None], sensordata, np.nan)
-        return Trajectories(sensordata, state, ~going[:, -1])
+        return Trajectories(sensordata, state, ~going[:, -1], touched)

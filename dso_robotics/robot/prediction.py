@@ -14,8 +14,9 @@ from dso_robotics.physics.batch import BatchEngine, Trajectories
 from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.signals import arriving, reported
 
-# Forward differences: relative to the parameter's scale, and absolute for start states [m, rad, m/s, rad/s].
-_STEP = 1e-6
+# Differences: relative to the parameter's scale, and absolute for start states [m, rad, m/s, rad/s]. A body that rests on
+# another sinks in by micrometres, and dry friction has kinks: a longer step leaves the neighbourhood that it is to describe.
+_STEP = 1e-7
 
 
 class Prediction(Protocol):
@@ -63,7 +64,7 @@ class CPrediction:
     def predict(self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None) -> np.ndarray:
         """See `Prediction.predict`."""
         windows = self.windows if only is None or len(only) == len(self.windows) else self.windows.only(only)
-        return self._at_samples(z[None], start[None], windows)[0]
+        return self._at_samples(z[None], start[None], windows)[0][0]
 
     def linearize(
         self, z: np.ndarray, start: np.ndarray, *, by_start: bool = True
@@ -71,10 +72,25 @@ class CPrediction:
         """See `Prediction.linearize`; forward differences, backward where a bound is in the way.
 
         Recordings do not see each other's own values, so these are moved together: one simulation serves them all.
+        Where bodies touch, a contact made or lost one time step later is a jump, which divided by so small a step looks
+        like certainty. Windows with contacts are therefore differenced to both sides, and the smaller slope is taken
+        where the two disagree.
         """
         k = self.tangent.size if by_start else 0
-        h = _STEP * self.vector.scale
-        h = np.where(z + h > self.vector.high, -h, h)
+        y, by_z, by_start_change, touched = self._differences(z, start, self.windows, _STEP, k)
+        if touched.any():
+            only = np.flatnonzero(touched)
+            _, *other, _ = self._differences(z, start[only], self.windows.only(only), -_STEP, k)
+            for slope, there in zip((by_z, by_start_change), other, strict=True):
+                slope[only] = _calmer(slope[only], there)
+        return y, by_z, by_start_change
+
+    def _differences(
+        self, z: np.ndarray, start: np.ndarray, windows: Windows, step: float, k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Readings (B, S, C) of B windows, derivatives by z and k start coordinates, and whether anything touched (B,)."""
+        h = step * self.vector.scale
+        h = np.where((z + h > self.vector.high) | (z + h < self.vector.low), -h, h)
         moves = np.zeros((max(self._together, default=-1) + 1, len(z)))
         moves[self._together, np.arange(len(z))] = h
         m = len(moves)
@@ -82,14 +98,14 @@ class CPrediction:
         points[1 : 1 + m] += moves
         starts = np.tile(start, (1 + m + k, 1, 1))
         if k:
-            change = np.broadcast_to(_STEP * np.eye(k)[:, None], (k, len(start), k))
+            change = np.broadcast_to(step * np.eye(k)[:, None], (k, len(start), k))
             starts[1 + m :] = self.tangent.move(start[None], change)
-        y = self._at_samples(points, starts, self.windows)
+        y, touched = self._at_samples(points, starts, windows)
         by_z = np.moveaxis(y[1 : 1 + m] - y[0], 0, -1)[..., self._together] / h
         if self.vector.local:
-            by_z *= self._felt[self.windows.rollout][:, None, None]
-        by_change = (y[1 + m :] - y[0]) / _STEP
-        return y[0], by_z, np.moveaxis(by_change, 0, -1)
+            by_z *= self._felt[windows.rollout][:, None, None]
+        by_start = (y[1 + m :] - y[0]) / step
+        return y[0], by_z, np.moveaxis(by_start, 0, -1), np.any(touched, axis=0)
 
     def states(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """States (B, S, nq+nv+na) at the grid step at or before each sample; NaN where the simulation diverged."""
@@ -97,12 +113,12 @@ class CPrediction:
         path = np.concatenate([start[:, None], out.state], axis=1)
         return np.take_along_axis(path, self.windows.step[..., None], axis=1)
 
-    def _at_samples(self, z: np.ndarray, start: np.ndarray, windows: Windows) -> np.ndarray:
-        """Readings (P, B, S, C) of B windows at P points z (P, n) with starts (P, B, nq+nv+na)."""
+    def _at_samples(self, z: np.ndarray, start: np.ndarray, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+        """Readings (P, B, S, C) of B windows at P points z (P, n) with starts (P, B, nq+nv+na); whether bodies touched."""
         p, b = start.shape[:2]
         out, signals = self._simulate(z, start, windows)
         sensordata = reported(out.sensordata.reshape(p, b, *out.sensordata.shape[1:]), signals)
-        return windows.at_samples(sensordata, signals.get("sensor_delay"))
+        return windows.at_samples(sensordata, signals.get("sensor_delay")), out.touched.reshape(p, b)
 
     def _simulate(
         self, z: np.ndarray, start: np.ndarray, windows: Windows
@@ -126,6 +142,12 @@ class CPrediction:
             ctrl.reshape(p * b, *ctrl.shape[2:]),
         )
         return out, signals
+
+
+def _calmer(slope: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The mean of two one-sided slopes, or the smaller where they differ by more than that."""
+    smaller = np.where(np.abs(slope) <= np.abs(other), slope, other)
+    return np.where(np.abs(slope - other) > np.abs(smaller), smaller, (slope + other) / 2)
 
 
 def _groups(vector: ParameterVector) -> list[int]:
