@@ -265,6 +265,7 @@ def latency(robot: Robot, sensors: list[str] | None, rng) -> dict:
             scales,
             np.ones(ny),
             np.zeros(ny),
+            np.zeros(ny),
             np.ones(ny),
             np.zeros((ny, vector.corrector.nf)),
             None,

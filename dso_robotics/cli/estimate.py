@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dso_robotics.errors import DsoError
@@ -26,8 +27,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             '"recurrent"), free = ["joint/*/damping"], window = 1.0. docs/estimators.md explains every key.'
         ),
     )
-    parser.add_argument("study", metavar="STUDY.toml", help="model, logs and what to learn")
+    parser.add_argument("study", metavar="STUDY.toml", nargs="?", help="model, logs and what to learn")
     parser.add_argument("--out", metavar="DIR", help="folder for the result")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the interrupted run in DIR; `--resume --out DIR` is enough"
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
     parser.set_defaults(run=run)
@@ -39,11 +43,17 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.studies.estimate import estimate
+    from dso_robotics.studies.estimate_checkpoint import stored_estimate_study
     from dso_robotics.studies.estimate_study import read_estimate_study
 
     if not args.out:
         raise DsoError("no folder was given for the result; name one with --out DIR.")
-    study = read_estimate_study(args.study)
+    if args.study:
+        study = read_estimate_study(args.study)
+    elif args.resume:
+        study = stored_estimate_study(args.out)
+    else:
+        raise DsoError("no study was given; name a STUDY.toml, or go on with an interrupted run by --resume --out DIR.")
     prepare_jax()
     silence_mujoco()
     if not args.no_report:
@@ -54,7 +64,15 @@ def run(args: argparse.Namespace) -> int:
     def tell(news: "Progress") -> None:
         print(f"{news.stage}: iteration {news.iteration}, cost {news.cost:,.1f}, {news.seconds:.1f} s", file=sys.stderr)
 
-    summary = estimate(study, args.out, force=args.force, report=write_report, progress=tell)
+    options = {"resume": args.resume, "force": args.force, "report": write_report, "progress": tell}
+    try:
+        summary = estimate(study, args.out, **options)
+    except KeyboardInterrupt:
+        where = Path(args.out)
+        saved = (where / "run.h5").exists() and not (where / "summary.json").exists()
+        cure = f"`dso estimate --resume --out {where}` goes on" if saved else "nothing of this run was saved yet"
+        print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
+        return 130
     for part, fit in summary["fit"].items():
         for name, entry in fit.items():
             print(

@@ -42,6 +42,7 @@ class WindowedEstimation:
         spread = np.nanstd(given.measured, axis=(0, 1))
         self._floor = np.maximum(_LEAST_NOISE * spread, 1e-12)
         self._latest: tuple[np.ndarray, Filtered] | None = None
+        self._weighed: np.ndarray | None = None
         self.sigma = np.tile(np.maximum(spread, self._floor), (len(self._members), 1))
         full = np.isfinite(given.truth[:, 1:]).all(-1, keepdims=True) & counted
         self._known = full if supervised > 0 and full.any() else None
@@ -118,6 +119,9 @@ class WindowedEstimation:
 
     def reweight(self, z: np.ndarray, x: np.ndarray) -> float:
         """Set each noise scale to its maximum-likelihood value at z."""
+        if self._weighed is z:
+            return 0.0
+        self._weighed = z
         error, before = self.innovations(z, x), self.sigma
         count = np.maximum(np.einsum("at,btc->ac", self._members, self._seen.astype(float)), 1.0)
         sigma = self.sigma
@@ -136,6 +140,11 @@ class WindowedEstimation:
             change = max(change, float(np.max(np.abs(truth / self.truth_sigma - 1))))
             self.truth_sigma = truth
         return change
+
+    def restore(self, z: np.ndarray, x: np.ndarray, sigma: np.ndarray, truth_sigma: np.ndarray) -> None:
+        """Go on at z with noise scales that were found there before: the next `reweight` at this very z leaves them."""
+        self.sigma, self.truth_sigma = sigma, truth_sigma
+        self._weighed = z
 
     def log_scale(self) -> float:
         """Sum of log scales over all counted numbers."""

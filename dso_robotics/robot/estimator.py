@@ -16,10 +16,10 @@ import numpy as np
 from dso_robotics.data.match import actuator_names
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
-from dso_robotics.physics.model import load, nearest
+from dso_robotics.physics.model import load, nearest, without_delays
 from dso_robotics.robot.corrector import Corrector, make_corrector
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.estimator_vector import Scales
+from dso_robotics.robot.estimator_vector import Scales, sensor_ids
 
 # A time step may be this fraction of the model's beside a whole number of them.
 _OFF_STEP = 0.01
@@ -51,8 +51,8 @@ class Estimate:
 class Learned:
     """What training leaves: all that `Estimator` needs besides the model.
 
-    scale, bias: (ny,) of the sensors; sigma: (ny,) noise scales; spread: (ny, nf) their change with the state, zero for none;
-    addresses: (ny,) in `sensordata`; interval: [s] between updates, `substeps` time steps.
+    scale, bias, delay [s]: (ny,) of the sensors; sigma: (ny,) noise scales; spread: (ny, nf) their change with the state, zero
+    for none; addresses: (ny,) in `sensordata`; interval: [s] between updates, `substeps` time steps.
     """
 
     corrector: Corrector
@@ -60,6 +60,7 @@ class Learned:
     scales: Scales
     scale: np.ndarray
     bias: np.ndarray
+    delay: np.ndarray
     sigma: np.ndarray
     spread: np.ndarray
     covariance: np.ndarray | None
@@ -77,7 +78,7 @@ class Learned:
             "scales": self.scales.as_dict(),
             "names": list(self.names),
         }
-        for name in ("weights", "scale", "bias", "sigma", "spread", "addresses", "interval", "substeps"):
+        for name in ("weights", "scale", "bias", "delay", "sigma", "spread", "addresses", "interval", "substeps"):
             found[name] = getattr(self, name)
         return found | ({} if self.covariance is None else {"covariance": self.covariance})
 
@@ -86,7 +87,8 @@ class Learned:
         """The inverse of `as_dict`."""
         k, ny, nf, units = (int(n) for n in stored["sizes"])
         corrector = make_corrector(str(stored["corrector"]), k, ny, nf, units=max(units, 1))
-        arrays = {name: np.asarray(stored[name], float) for name in ("weights", "scale", "bias", "sigma", "spread")}
+        names = ("weights", "scale", "bias", "delay", "sigma", "spread")
+        arrays = {name: np.asarray(stored[name], float) for name in names}
         if arrays["weights"].shape != (corrector.size,) or arrays["spread"].shape != (ny, nf):
             raise ValueError("the weights do not fit the corrector")
         return Learned(
@@ -115,12 +117,14 @@ class Estimator:
         self._weights = learned.corrector.split(learned.weights)
         self.names, self.interval = learned.names, learned.interval
         self.ctrl_names = actuator_names(model)
-        ids = [int(np.flatnonzero(model.sensor_adr <= a)[-1]) for a in learned.addresses]
-        self._ids = ids
+        self._ids = ids = [int(i) for i in sensor_ids(model, learned.addresses)]
+        self._oldest = float(learned.delay.max(initial=0.0))
         self._stage = max(int(model.sensor_needstage[i]) for i in ids)
         self._ready = False
         self._memory = np.zeros(learned.corrector.memory_size)
         self._state = np.zeros(self._space.width)
+        # With late sensors: time [s] since the reset and readings (ny,) of the states estimated so far.
+        self._past: list[tuple[float, np.ndarray]] = []
 
     @classmethod
     def load(cls, folder: str | Path) -> "Estimator":
@@ -140,7 +144,8 @@ class Estimator:
             raise DsoError(
                 f"{folder / 'run.h5'}: the estimator in it is damaged ({error}); run the study again."
             ) from error
-        model = load(folder / "model.xml").mj
+        # Late sensors are the estimator's own: the model must show what they read now.
+        model = without_delays(load(folder / "model.xml")).mj
         space = Space(model)
         if learned.corrector.k != space.size or (learned.addresses >= model.nsensordata).any():
             raise DsoError(
@@ -181,6 +186,10 @@ class Estimator:
         mujoco.mj_resetData(model, self._data)
         self._state = np.concatenate(parts)
         self._memory = np.zeros(self.learned.corrector.memory_size)
+        self._past = []
+        if self._oldest:
+            self._place(self._state)
+            self._past = [(0.0, self._read())]
         self._ready = True
         nothing = np.full(len(self.names), np.nan)
         return self._estimate(nothing, nothing, self.learned.sigma.copy())
@@ -203,18 +212,15 @@ class Estimator:
         u = self._vector("ctrl", self._named(ctrl, self.ctrl_names, "ctrl"), model.nu)
         y = self._measurement(measurement)
         steps = learned.substeps if dt is None else self._steps(dt)
-        nq, nv = space.nq, space.nv
-        data.qpos[:], data.qvel[:] = self._state[:nq], self._state[nq : nq + nv]
-        if space.na:
-            data.act[:] = self._state[nq + nv :]
+        self._place(self._state)
         data.ctrl[:] = u
         mujoco.mj_step(model, data, steps)
-        if self._stage <= 2:
-            mujoco.mj_step1(model, data)
-        else:
-            mujoco.mj_forward(model, data)
+        reading, now = self._read(), 0.0
         forecast = np.concatenate([data.qpos, data.qvel, data.act])
-        predicted = data.sensordata[learned.addresses] * learned.scale + learned.bias
+        if self._oldest:
+            now = self._past[-1][0] + steps * model.opt.timestep
+            reading = self._shown(now, reading)
+        predicted = reading * learned.scale + learned.bias
         if not ((np.abs(forecast) < _LARGEST).all() and np.isfinite(predicted).all()):
             mujoco.mj_resetData(model, data)
             raise DsoError(
@@ -225,7 +231,33 @@ class Estimator:
         features = space.features(forecast, learned.scales.centre, learned.scales.state)
         change, self._memory = learned.corrector(self._weights, self._memory, innovation, 1.0 - missing, features)
         self._state = space.move(forecast, change * learned.scales.change)
+        if self._oldest:
+            self._place(self._state)
+            self._past.append((now, self._read()))
+            while len(self._past) > 2 and self._past[1][0] < now - self._oldest:
+                del self._past[0]
         return self._estimate(predicted, y - predicted, learned.sigma * np.exp(learned.spread @ features))
+
+    def _place(self, state: np.ndarray) -> None:
+        nq, nv, data = self._space.nq, self._space.nv, self._data
+        data.qpos[:], data.qvel[:] = state[:nq], state[nq : nq + nv]
+        if self._space.na:
+            data.act[:] = state[nq + nv :]
+
+    def _read(self) -> np.ndarray:
+        """What the channels' sensors show (ny,) in the state that `_data` holds."""
+        if self._stage <= 2:
+            mujoco.mj_step1(self.model, self._data)
+        else:
+            mujoco.mj_forward(self.model, self._data)
+        return self._data.sensordata[self.learned.addresses]
+
+    def _shown(self, now: float, reading: np.ndarray) -> np.ndarray:
+        """Readings (ny,) of late sensors at `now` [s], when they would read `reading` were they not late."""
+        times = np.array([t for t, _ in self._past] + [now])
+        rows = np.array([row for _, row in self._past] + [reading])
+        delay = self.learned.delay
+        return np.array([np.interp(now - late, times, rows[:, c]) for c, late in enumerate(delay)])
 
     def _estimate(self, predicted: np.ndarray, innovation: np.ndarray, std: np.ndarray) -> Estimate:
         nq, nv = self._space.nq, self._space.nv

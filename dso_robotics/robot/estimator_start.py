@@ -1,6 +1,10 @@
-"""Where training starts: units of the corrector's numbers from the log, and the gain of a Kalman filter with guessed noise."""
+"""Where training starts: units of the corrector's numbers from the log, the best of several Kalman filters' gains and of
+several delays of the sensors that may be late.
+"""
 
 import copy
+import dataclasses
+import itertools
 
 import mujoco
 import numpy as np
@@ -12,9 +16,14 @@ from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.robot.filter_data import Passages
 
-# The start gain is a steady-state Kalman filter's, with process noise of this share of each direction's spread: positions
-# [m, rad] follow from velocities, which forces that the model lacks disturb.
-_POSITION_NOISE, _RATE_NOISE = 1e-5, 1e-2
+# Start gains are steady-state Kalman filters', with process noise of these shares of each direction's spread: positions
+# [m, rad] follow from velocities, which forces that the model lacks disturb. The cost of a gain has several valleys (a late or
+# filtered sensor makes one where it is mistrusted, one where it is led), so the gain that predicts best goes on.
+_POSITION_NOISES, _RATE_NOISES = (1e-5, 1e-4, 1e-3), (1e-3, 1e-2, 1e-1)
+# The share of a window that does not count in that choice: its start state is a guess.
+_WARM_UP = 0.2
+# So many delays between its bounds are tried for each sensor whose delay is free: from a wrong one the search sees no slope.
+_DELAYS = 9
 _STEP = 1e-6
 # From second differences of white noise (variance 6) and a median to its standard deviation.
 _SECOND_DIFFERENCE = 0.6745 * 6**0.5
@@ -67,7 +76,8 @@ def begin(
 ) -> tuple[EstimatorVector, Scales]:
     """The vector with its start values, and the scales that whiten it.
 
-    Innovations are measured once with the start gain, so that one unit of innovation is what the filter will see.
+    The start gain is the one of several Kalman filters' that predicts the passages best, together with the delay of each sensor
+    whose delay is free. Innovations are measured with it, so that one unit of innovation is what the filter will see.
     """
     model = physics.mj
     space = Space(model)
@@ -77,14 +87,21 @@ def begin(
     centre = np.mean(passages.start, axis=0)
     state = np.where(state > 1e-6, state, 1.0)
     tangent = _tangent_spread(space, passages.start)
-    gain = _start_gain(model, passages, tangent)
     scales = Scales(spread, tangent, centre, state)
     corrector = make_corrector("gain", space.size, ny, space.features_size)
-    vector = _vector(corrector, passages, physics, gain / tangent[:, None] * spread, seed)
-    run = CFilter(vector, scales, passages).run(vector.initial, passages.start)
-    error = np.where(
-        np.isfinite(passages.measured[:, 1:]), run.predicted - np.nan_to_num(passages.measured[:, 1:]), np.nan
-    )
+    best, gain, error = np.inf, np.zeros((space.size, ny)), np.full_like(passages.measured[:, 1:], np.nan)
+    chain = CFilter(_vector(corrector, passages, physics, gain, seed), scales, passages)
+    gains, physical = _start_gains(model, passages, tangent), physics.initial
+    for points in _delayed(physics):
+        begun = physical
+        for where, value in points:
+            trial = np.where(where, value, begun)
+            for candidate in gains:
+                z = np.concatenate([corrector.initial(candidate / tangent[:, None] * spread), trial])
+                misses = passages.measured[:, 1:] - chain.run(z, passages.start).predicted
+                cost = _misfit(misses, passages)
+                if cost < best:
+                    best, gain, error, physical = cost, candidate, misses, trial
     innovation = np.nanmedian(np.abs(error), axis=(0, 1)) * 1.5
     innovation = np.where(np.isfinite(innovation), innovation, spread)
     innovation = np.clip(innovation, 1e-6 * spread, spread)
@@ -92,7 +109,8 @@ def begin(
     change = np.maximum(change, 1e-4 * tangent)
     scales = Scales(innovation, change, centre, state)
     corrector = make_corrector(kind, space.size, ny, space.features_size, units=units)
-    return _vector(corrector, passages, physics, gain / change[:, None] * innovation, seed), scales
+    vector = _vector(corrector, passages, physics, gain / change[:, None] * innovation, seed)
+    return dataclasses.replace(vector, physical=physical), scales
 
 
 def _vector(
@@ -107,24 +125,49 @@ def _vector(
     return EstimatorVector(corrector, channels.sensor_names, channels.sensor_addresses, physics, weights)
 
 
-def _start_gain(model: mujoco.MjModel, passages: Passages, tangent: np.ndarray) -> np.ndarray:
-    """The mean of the Kalman gains at a few start states; sensors' noise is what second differences of readings show."""
+def _delayed(physics: ParameterVector) -> list[list[tuple[np.ndarray, float]]]:
+    """Rounds of what to try: coordinates (m,) and the value to set them to. The first round changes nothing."""
+    rounds, at = [[(np.zeros(physics.size, bool), 0.0)]], 0
+    for p in physics.parameters:
+        if any(slot.field == "sensor_delay" for slot in p.slots):
+            where = np.arange(physics.size) == at
+            rounds.append([(where, d) for d in np.linspace(p.low[0], p.high[0], _DELAYS) if d != p.initial[0]])
+        at += p.size
+    return rounds
+
+
+def _misfit(errors: np.ndarray, passages: Passages) -> float:
+    """Negative log-likelihood, up to a constant, of errors (B, U, ny) at each channel's own best noise."""
+    errors = errors[:, round(_WARM_UP * errors.shape[1]) :]
+    seen = np.isfinite(passages.measured[:, -errors.shape[1] :])
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.sum(np.where(seen, errors, 0.0) ** 2, axis=(0, 1))
+    count = np.maximum(seen.sum((0, 1)), 1)
+    return float(np.sum(count * 0.5 * np.log(total / count + 1e-300))) if np.isfinite(total).all() else np.inf
+
+
+def _start_gains(model: mujoco.MjModel, passages: Passages, tangent: np.ndarray) -> list[np.ndarray]:
+    """Means of the Kalman gains at a few start states, one for each pair of process noises.
+
+    The sensors' noise is what second differences of readings show.
+    """
     scaled = copy.copy(model)
     scaled.opt.timestep = passages.interval / passages.substeps
     measured = passages.measured
     spread = np.maximum(np.nanstd(measured, axis=(0, 1)), 1e-9)
     rough = np.array([_roughness(measured[..., c]) for c in range(measured.shape[-1])])
     noise = np.clip(rough, 1e-4 * spread, spread) ** 2
-    process = (tangent * np.where(np.arange(len(tangent)) < model.nv, _POSITION_NOISE, _RATE_NOISE)) ** 2
-    gains = []
     each = max(1, len(passages) // 5)
-    for x, u in zip(passages.start[::each][:5], passages.ctrl[::each, 0][:5], strict=True):
-        parts = linear_model(scaled, passages.channels.sensor_addresses, x, u, passages.substeps)
-        if all(np.isfinite(part).all() for part in parts):
-            gain = kalman_gain(*parts, process, noise)
-            if np.isfinite(gain).all():
-                gains.append(gain)
-    return np.mean(gains, axis=0) if gains else np.zeros((len(tangent), measured.shape[-1]))
+    places = zip(passages.start[::each][:5], passages.ctrl[::each, 0][:5], strict=True)
+    models = [linear_model(scaled, passages.channels.sensor_addresses, x, u, passages.substeps) for x, u in places]
+    models = [parts for parts in models if all(np.isfinite(part).all() for part in parts)]
+    found = []
+    for position, rate in itertools.product(_POSITION_NOISES, _RATE_NOISES):
+        process = (tangent * np.where(np.arange(len(tangent)) < model.nv, position, rate)) ** 2
+        gains = [kalman_gain(*parts, process, noise) for parts in models]
+        gains = [gain for gain in gains if np.isfinite(gain).all()]
+        found.append(np.mean(gains, axis=0) if gains else np.zeros((len(tangent), measured.shape[-1])))
+    return found
 
 
 def _roughness(values: np.ndarray) -> float:

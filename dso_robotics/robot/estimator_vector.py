@@ -8,6 +8,7 @@ route of `robot.filter_jax` appends them as log scales.
 from dataclasses import dataclass
 from typing import Any
 
+import mujoco
 import numpy as np
 
 from dso_robotics.parameters.vector import ParameterVector
@@ -18,6 +19,11 @@ Array = Any
 _WEIGHT_SCALE, _WEIGHT_PRIOR = 0.3, 1.0
 # A gain's prior is wide: a constant gain must reach what the data ask for.
 _GAIN_PRIOR = 10.0
+
+
+def sensor_ids(model: mujoco.MjModel, addresses: np.ndarray) -> np.ndarray:
+    """The sensor of each channel (ny,), whose places in `sensordata` are `addresses`."""
+    return np.searchsorted(model.sensor_adr, addresses, side="right") - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +45,17 @@ class Scales:
 
 @dataclass(frozen=True, eq=False)
 class EstimatorVector:
-    """z = [corrector weights, physics and sensors], n numbers; weights: start weights; physics: blocks named by PATH."""
+    """z = [corrector weights, physics and sensors], n numbers; weights: start weights; physics: blocks named by PATH.
+
+    physical: where the search begins in the physics' coordinates (m,), None for their own initial values.
+    """
 
     corrector: Corrector
     channel_names: tuple[str, ...]
     addresses: np.ndarray
     physics: ParameterVector
     weights: np.ndarray
+    physical: np.ndarray | None = None
 
     @property
     def size(self) -> int:
@@ -55,7 +65,7 @@ class EstimatorVector:
     @property
     def initial(self) -> np.ndarray:
         """Start values (n,)."""
-        return np.concatenate([self.weights, self.physics.initial])
+        return np.concatenate([self.weights, self.physics.initial if self.physical is None else self.physical])
 
     @property
     def low(self) -> np.ndarray:
@@ -86,6 +96,13 @@ class EstimatorVector:
         for name, default in (("sensor_scale", xp.ones(shape)), ("sensor_bias", xp.zeros(shape))):
             found.append(signals[name][..., self.addresses] if name in signals else default)
         return found[0], found[1]
+
+    def late(self, physical: Array) -> Array | None:
+        """Age [s] of what each channel reports (..., ny) at physical coordinates (..., m); None where no sensor is late."""
+        signals = self.physics.signals(physical)
+        if "sensor_delay" not in signals:
+            return None
+        return signals["sensor_delay"][..., sensor_ids(self.physics.mj, self.addresses)]
 
     def blocks(self, z: np.ndarray) -> dict[str, np.ndarray]:
         """Every block of z by name, for the run file."""

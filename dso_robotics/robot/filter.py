@@ -2,7 +2,7 @@
 
 x[t+1] = c(f(x[t], u[t]), y[t+1]): MuJoCo predicts over one interval, the corrector moves the prediction in its tangent space.
 Derivatives are forward differences, one simulation each: with the few numbers of a small corrector nothing is cheaper, and
-nothing is compiled.
+nothing is compiled. A late sensor shows what it read in the estimated states of that time, interpolated between updates.
 """
 
 import copy
@@ -88,6 +88,7 @@ class CFilter:
         weights, physics = vector.split(points[:, None])
         engine = self._prepare(physics[:, 0], p, b)
         gain, bias = vector.sensors(physics)
+        late = vector.late(physics)
         nq, nv = space.nq, space.nv
         qpos, qvel, ctrl = engine.bind("qpos"), engine.bind("qvel"), engine.bind("ctrl")
         act = engine.bind("act") if space.na else None
@@ -95,17 +96,36 @@ class CFilter:
         state = np.broadcast_to(start, (p, b, space.width))
         memory = np.zeros((p, b, vector.corrector.memory_size))
         predicted, states = np.empty((p, b, updates, ny)), np.empty((p, b, updates, space.width))
-        measured, seen = np.nan_to_num(given.measured), np.isfinite(given.measured) & self._visible[:, None]
-        for t in range(updates):
+        addresses = given.channels.sensor_addresses
+
+        def place(state: np.ndarray) -> None:
             flat = state.reshape(p * b, -1)
             qpos[:], qvel[:] = flat[:, :nq], flat[:, nq : nq + nv]
             if act is not None:
                 act[:] = flat[:, nq + nv :]
+
+        def revisit(state: np.ndarray) -> np.ndarray:
+            place(state)
+            engine.forward(stage=self._stage)
+            return sensors[:, addresses].reshape(p, b, ny)
+
+        history = None
+        if late is not None:
+            history = np.empty((p, b, updates + 1, ny))
+            ctrl.reshape(p, b, -1)[:] = given.ctrl[:, 0]
+            history[:, :, 0] = revisit(state)
+        measured, seen = np.nan_to_num(given.measured), np.isfinite(given.measured) & self._visible[:, None]
+        for t in range(updates):
+            place(state)
             ctrl.reshape(p, b, -1)[:] = given.ctrl[:, t]
             engine.step(nstep=given.substeps, stage=self._stage)
             parts = [qpos, qvel] + ([act] if act is not None else [])
             forecast = np.concatenate([a.reshape(p, b, -1) for a in parts], -1)
-            reading = sensors[:, given.channels.sensor_addresses].reshape(p, b, ny) * gain + bias
+            reading = sensors[:, addresses].reshape(p, b, ny)
+            if history is not None and late is not None:
+                history[:, :, t + 1] = reading
+                reading = _shown(history, t + 1, late / given.interval)
+            reading = reading * gain + bias
             predicted[:, :, t] = reading
             here = seen[:, t + 1]
             innovation = np.where(here, (measured[:, t + 1] - reading) / scales.innovation, 0.0)
@@ -115,6 +135,8 @@ class CFilter:
             )
             state = space.move(forecast, change * scales.change)
             states[:, :, t] = state
+            if history is not None:
+                history[:, :, t + 1] = revisit(state)
         self.steps += p * b * updates * given.substeps
         return Filtered(predicted, states)
 
@@ -138,3 +160,12 @@ class CFilter:
                 engine.expand(name)[:] = 0
         engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
         return engine
+
+
+def _shown(history: np.ndarray, now: int, late: np.ndarray) -> np.ndarray:
+    """Readings (P, B, ny) of `late` (P, B or 1, ny) rows before row `now` of `history` (P, B, T, ny), the first before all."""
+    place = np.clip(now - late, 0.0, now)
+    before = np.minimum(np.floor(place).astype(int), now - 1)
+    index = np.broadcast_to(before, (*history.shape[:2], history.shape[-1]))[:, :, None]
+    older, newer = (np.take_along_axis(history, i, 2)[:, :, 0] for i in (index, index + 1))
+    return older + (place - before) * (newer - older)

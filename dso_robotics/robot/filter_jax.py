@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dso_robotics.core.descent import Result, Stopping, descend
+from dso_robotics.core.descent import DescentState, Result, Stopping, descend, start
 from dso_robotics.core.method import FirstOrder
 from dso_robotics.core.sampler import ExactSampler
 from dso_robotics.errors import DsoError
@@ -37,6 +37,15 @@ class System(eqx.Module):
     @abc.abstractmethod
     def read(self, model: Any, state: Float[Array, " nx"], ctrl: Float[Array, " nu"]) -> Float[Array, " ny"]:
         """h(x): what the sensors read."""
+
+    @property
+    def oldest(self) -> int:
+        """How many updates ago a late sensor may have read what it shows; 0 where no sensor is late."""
+        return 0
+
+    def late(self, model: Any) -> Float[Array, " ny"]:
+        """Age of what each channel shows, in updates (not whole ones in general), at most `oldest`."""
+        raise NotImplementedError
 
     def move(self, state: Float[Array, " nx"], change: Float[Array, " k"]) -> Float[Array, " nx"]:
         """`state` moved in its tangent space."""
@@ -70,6 +79,7 @@ class Passage(NamedTuple):
     """One window: start (nx,), ctrl (T, nu) held from each sample, measured (T, ny) with NaN where missing.
 
     visible: (T,) False where the corrector must do without; counted: (T,) False in the warm-up; truth: (T, nt) or NaN.
+    lead: (T,) how many samples before this one the corrector did without in a row; None: it saw every one.
     """
 
     start: Any
@@ -78,6 +88,18 @@ class Passage(NamedTuple):
     visible: Any
     counted: Any
     truth: Any
+    lead: Any = None
+
+
+class Belief(NamedTuple):
+    """What an estimator carries from one update to the next.
+
+    state: (nx,) the estimate; memory: the corrector's; past: (`oldest`, ny) readings of earlier estimates, the newest first.
+    """
+
+    state: Any
+    memory: Any
+    past: Any
 
 
 class Run(NamedTuple):
@@ -91,7 +113,8 @@ class Run(NamedTuple):
 class JaxFilter(eqx.Module):
     """The chain for `system` with `corrector`; `parameters` counts the model's free numbers, `truths` the state errors scored.
 
-    covariance: the noise scale of each channel depends on the state's features; robust: degrees of freedom of Student's t.
+    covariance: the noise scale of each channel depends on the state's features; robust: degrees of freedom of Student's t;
+    ahead: how many noise scales each channel has, one for each `lead`.
     """
 
     system: System
@@ -102,54 +125,73 @@ class JaxFilter(eqx.Module):
     covariance: bool = eqx.field(static=True, default=False)
     robust: float | None = eqx.field(static=True, default=None)
     supervised: float = eqx.field(static=True, default=0.0)
+    ahead: int = eqx.field(static=True, default=1)
 
     @property
     def size(self) -> int:
         """Length of theta."""
         c = self.corrector
         spread = c.ny * c.nf if self.covariance else 0
-        return c.size + self.parameters + c.ny + spread + self.truths
+        return c.size + self.parameters + self.ahead * c.ny + spread + self.truths
 
     def initial(self, gain: np.ndarray, parameters: np.ndarray, *, seed: int = 0) -> np.ndarray:
         """Start theta: constant whitened gain (k, ny), noise as large as the innovation scales."""
         rest = np.zeros(self.size - self.corrector.size - self.parameters)
-        rest[: self.corrector.ny] = np.log(self.scales.innovation)
+        rest[: self.ahead * self.corrector.ny] = np.tile(np.log(self.scales.innovation), self.ahead)
         return np.concatenate([self.corrector.initial(gain, seed), parameters, rest])
 
     def split(self, theta: Float[Array, " n"]) -> tuple[dict[str, Array], Array, Array, Array, Array]:
-        """Weights, model parameters (m,), log noise (ny,), spread (ny, nf), log truth scales."""
+        """Weights, model parameters (m,), log noise (ahead, ny), spread (ny, nf), log truth scales."""
         c, at = self.corrector, self.corrector.size
         weights = c.split(theta[:at])
         parameters = theta[at : at + self.parameters]
         at += self.parameters
-        noise = theta[at : at + c.ny]
-        at += c.ny
+        noise = theta[at : at + self.ahead * c.ny].reshape(self.ahead, c.ny)
+        at += self.ahead * c.ny
         spread = jnp.zeros((c.ny, c.nf))
         if self.covariance:
             spread = theta[at : at + c.ny * c.nf].reshape(c.ny, c.nf)
             at += c.ny * c.nf
         return weights, parameters, noise, spread, theta[at:]
 
+    def begin(self, model: Any, start: Float[Array, " nx"], ctrl: Float[Array, " nu"]) -> Belief:
+        """What the estimator holds when it starts at a state, with late sensors showing what they read there."""
+        past = jnp.zeros((0, self.corrector.ny), start.dtype)
+        if self.system.oldest:
+            past = jnp.tile(self.system.read(model, start, ctrl), (self.system.oldest, 1))
+        return Belief(start, jnp.zeros(self.corrector.memory_size, start.dtype), past)
+
+    def update(
+        self, model: Any, weights: dict[str, Array], belief: Belief, ctrl: Array, measured: Array, visible: Any = True
+    ) -> tuple[Belief, Float[Array, " ny"], Float[Array, " nf"]]:
+        """One update of (99): the belief one interval later, the readings predicted and the features they were made at."""
+        system, scales = self.system, self.scales
+        forecast = system.advance(model, belief.state, ctrl)
+        reading, past = system.read(model, forecast, ctrl), belief.past
+        if system.oldest:
+            reading = _shown(jnp.concatenate([reading[None], past]), system.late(model))
+        here = jnp.isfinite(measured) & visible
+        innovation = jnp.where(here, (jnp.nan_to_num(measured) - reading) / scales.innovation, 0.0)
+        features = system.features(forecast, jnp.asarray(scales.centre), jnp.asarray(scales.state))
+        change, memory = self.corrector(weights, belief.memory, innovation, here.astype(reading.dtype), features)
+        state = system.move(forecast, change * scales.change)
+        if system.oldest:
+            past = jnp.concatenate([system.read(model, state, ctrl)[None], past[:-1]])
+        return Belief(state, memory, past), reading, features
+
     def run(self, theta: Float[Array, " n"], passage: Passage) -> Run:
         """Filter one window."""
         weights, parameters, noise, spread, _ = self.split(theta)
-        model, scales = self.system.prepare(parameters), self.scales
+        model = self.system.prepare(parameters)
 
-        def update(carry: tuple[Array, Array], given: tuple[Array, ...]) -> tuple[tuple[Array, Array], tuple]:
-            state, memory = carry
-            ctrl, measured, visible = given
-            forecast = self.system.advance(model, state, ctrl)
-            reading = self.system.read(model, forecast, ctrl)
-            here = jnp.isfinite(measured) & visible
-            innovation = jnp.where(here, (jnp.nan_to_num(measured) - reading) / scales.innovation, 0.0)
-            features = self.system.features(forecast, jnp.asarray(scales.centre), jnp.asarray(scales.state))
-            change, memory = self.corrector(weights, memory, innovation, here.astype(reading.dtype), features)
-            state = self.system.move(forecast, change * scales.change)
-            return (state, memory), (reading, noise + spread @ features, state)
+        def step(belief: Belief, given: tuple[Array, ...]) -> tuple[Belief, tuple]:
+            ctrl, measured, visible, lead = given
+            belief, reading, features = self.update(model, weights, belief, ctrl, measured, visible)
+            return belief, (reading, noise[lead] + spread @ features, belief.state)
 
-        memory = jnp.zeros(self.corrector.memory_size, passage.start.dtype)
-        inputs = (passage.ctrl[:-1], passage.measured[1:], passage.visible[1:])
-        _, out = jax.lax.scan(update, (passage.start, memory), inputs)
+        lead = jnp.zeros(len(passage.ctrl), int) if passage.lead is None else passage.lead
+        inputs = (passage.ctrl[:-1], passage.measured[1:], passage.visible[1:], lead[1:])
+        _, out = jax.lax.scan(step, self.begin(model, passage.start, passage.ctrl[0]), inputs)
         return Run(*out)
 
     def cost(self, theta: Float[Array, " n"], passage: Passage) -> Float[Array, ""]:
@@ -177,6 +219,13 @@ class JaxFilter(eqx.Module):
         return jnp.sum(costs) / jnp.sum(seen)
 
 
+def _shown(history: Float[Array, "H ny"], late: Float[Array, " ny"]) -> Float[Array, " ny"]:
+    """Readings of `late` rows into `history`, whose first row is the newest, by linear interpolation."""
+    row = jnp.clip(jnp.floor(late).astype(int), 0, len(history) - 2)
+    newer, older = (jnp.take_along_axis(history, (row + i)[None], 0)[0] for i in (0, 1))
+    return newer + (late - row) * (older - newer)
+
+
 def train(
     chain: JaxFilter,
     theta: np.ndarray,
@@ -187,8 +236,12 @@ def train(
     seed: int = 0,
     weight_decay: float = 0.0,
     observe: Callable[[int, float], None] = lambda iteration, cost: None,
+    checkpoint: Callable[[DescentState], None] | None = None,
+    resume: Callable[[DescentState], DescentState] = lambda first: first,
 ) -> Result:
     """Adam with a cosine schedule on the mean cost of all windows at once, by the descent loop.
+
+    `checkpoint` is given every state; `resume` makes of the first state the one to go on from.
 
     Raises DsoError when the cost is not finite at the start.
     """
@@ -207,13 +260,16 @@ def train(
         def __call__(self, theta: Array) -> Array:
             return self.chain.mean_cost(theta, self.data)
 
+    key, sampler = jax.random.key(seed), ExactSampler(_Cost(chain, data))
     found = descend(
-        jax.random.key(seed),
-        ExactSampler(_Cost(chain, data)),
+        key,
+        sampler,
         jnp.asarray(theta),
         method,
         stopping=Stopping(iterations=iterations, tolerance=1e-7, noise_floor=False),
         callback=lambda state, record: bool(observe(record.iteration, record.value)),
+        checkpoint=checkpoint,
+        resume=resume(start(key, sampler, jnp.asarray(theta), method)),
     )
     if found.status.value == "diverged" and not found.history:
         raise DsoError(

@@ -1,6 +1,7 @@
 """A MuJoCo model as a differentiable system of the estimator chain, through MJX."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class MjxSystem(System):
     """The model of `vector`; its parameters are physics and sensors, the tail of the vector's z.
 
     unconstrained: physics come as theta of `ParameterVector.constrain`, in which any gradient method keeps the bounds;
-    sensors: scale and bias (ny,) of sensors that are not parameters but known.
+    sensors: scale, bias and delay [s] (ny,) of sensors that are not parameters but known.
     """
 
     model: mjx.Model
@@ -36,7 +37,9 @@ class MjxSystem(System):
     space: Space = eqx.field(static=True)
     substeps: int = eqx.field(static=True)
     unconstrained: bool = eqx.field(static=True)
-    sensors: tuple[np.ndarray, np.ndarray] | None
+    interval: float = eqx.field(static=True)
+    longest: float = eqx.field(static=True)
+    sensors: tuple[np.ndarray, np.ndarray, np.ndarray] | None
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class MjxSystem(System):
         substeps: int,
         *,
         unconstrained: bool = False,
-        sensors: tuple[np.ndarray, np.ndarray] | None = None,
+        sensors: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     ):
         mj = copy.copy(vector.physics.mj)
         mj.opt.timestep = interval / substeps
@@ -53,9 +56,11 @@ class MjxSystem(System):
         self.model = put_model(mj, friction_dofs=sorted(freed))
         self.vector, self.space = vector, Space(mj)
         self.substeps, self.unconstrained, self.sensors = substeps, unconstrained, sensors
+        self.interval = interval
+        self.longest = vector.physics.longest("sensor_delay") if sensors is None else float(sensors[2].max(initial=0.0))
 
     def prepare(self, parameters: Float[Array, " m"]) -> tuple[Any, ...]:
-        """Model, products of inertia, sensor scales and biases."""
+        """Model, products of inertia, sensor scales, biases and delays."""
         skipped = jnp.zeros(len(self.vector.weights), parameters.dtype)
         _, z = self.vector.split(jnp.concatenate([skipped, parameters]))
         mine = self.vector.physics
@@ -75,11 +80,23 @@ class MjxSystem(System):
             model = model.replace(**fields)
         if any(name in mujoco.MjModel._setconst_inputs for name in fields):
             model = set_constants(model, products=products)
-        return model, products, *(self.vector.sensors(z) if self.sensors is None else self.sensors)
+        if self.sensors is not None:
+            return model, products, *self.sensors
+        late = self.vector.late(z)
+        return model, products, *self.vector.sensors(z), jnp.zeros(len(self.vector.addresses)) if late is None else late
+
+    @property
+    def oldest(self) -> int:
+        """See `System.oldest`."""
+        return math.ceil(self.longest / self.interval - 1e-9)
+
+    def late(self, model: tuple[Any, ...]) -> Array:
+        """See `System.late`."""
+        return model[4] / self.interval
 
     def advance(self, model: tuple[Any, ...], state: Array, ctrl: Array) -> Array:
         """`substeps` time steps of MuJoCo."""
-        mj, products, _, _ = model
+        mj, products = model[:2]
         begin = self._state(mj, state)
         if self.substeps == 1:
             end = physics.advance(mj, begin, ctrl, products=products)
@@ -91,7 +108,7 @@ class MjxSystem(System):
 
     def read(self, model: tuple[Any, ...], state: Array, ctrl: Array) -> Array:
         """The selected channels under `ctrl`."""
-        mj, products, scale, bias = model
+        mj, products, scale, bias, _ = model
         readings = physics.measure(mj, self._state(mj, state), ctrl, products=products)
         return readings[self.vector.addresses] * scale + bias
 
@@ -122,13 +139,15 @@ def load_batch(folder: str | Path) -> tuple[JaxFilter, Float[Array, " n"]]:
     learned, model = runtime.learned, runtime.model
     physics = ParameterVector((), model)
     vector = EstimatorVector(learned.corrector, learned.names, learned.addresses, physics, learned.weights)
-    system = MjxSystem(vector, learned.interval, learned.substeps, sensors=(learned.scale, learned.bias))
+    system = MjxSystem(vector, learned.interval, learned.substeps, sensors=(learned.scale, learned.bias, learned.delay))
     chain = JaxFilter(system, learned.corrector, learned.scales, covariance=True)
     return chain, jnp.asarray(np.concatenate([learned.weights, np.log(learned.sigma), learned.spread.ravel()]))
 
 
-def jax_passages(passages: Passages, *, warm_up: int = 0, visible: np.ndarray | None = None) -> Passage:
-    """All windows of `passages` as one batch for `JaxFilter`."""
+def jax_passages(
+    passages: Passages, *, warm_up: int = 0, visible: np.ndarray | None = None, lead: np.ndarray | None = None
+) -> Passage:
+    """All windows of `passages` as one batch for `JaxFilter`; `visible` (T,) and `lead` (T,) hold for each of them."""
     count, length = passages.measured.shape[:2]
     seen = np.ones(length, bool) if visible is None else visible
     counted = np.arange(length) > warm_up
@@ -139,4 +158,5 @@ def jax_passages(passages: Passages, *, warm_up: int = 0, visible: np.ndarray | 
         visible=jnp.broadcast_to(jnp.asarray(seen), (count, length)),
         counted=jnp.broadcast_to(jnp.asarray(counted), (count, length)),
         truth=jnp.asarray(passages.truth),
+        lead=None if lead is None else jnp.broadcast_to(jnp.asarray(lead), (count, length)),
     )

@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -28,6 +29,20 @@ class Spent:
     seconds: float = 0.0
     steps: int = 0
     evaluations: int = 0
+
+
+class Inputs(Protocol):
+    """A study that reads a model and logs."""
+
+    @property
+    def model(self) -> str:
+        """Its model file."""
+        ...
+
+    @property
+    def logs(self) -> Sequence[str]:
+        """Its log files."""
+        ...
 
 
 class Checkpoint:
@@ -64,7 +79,7 @@ class Checkpoint:
                 f"`dso identify --resume --out {folder}` alone takes the study from the run file."
             )
         try:
-            _compare(self._inputs, tree["inputs"], self.path)
+            compare_inputs(self._inputs, tree["inputs"], self.path)
             if tree["status"] == "finished" and (folder / folders.SUMMARY).exists():
                 raise DsoError(f"{self.path}: this run has finished already; its result is in {folder}.")
             state, history = tree["state"], tree["history"]
@@ -126,7 +141,7 @@ class Checkpoint:
             self._new = False
 
 
-def fingerprints(robot: Robot, study: IdentifyStudy) -> dict[str, Any]:
+def fingerprints(robot: Robot, study: Inputs) -> dict[str, Any]:
     """Where the inputs lie and what they hold: SHA-256 of the compiled model, meshes included, and of each log file."""
     logs = [Path(log) for log in study.logs]
     return {
@@ -144,7 +159,8 @@ def model_sha256(model: mujoco.MjModel) -> str:
     return hashlib.sha256(compiled.tobytes()).hexdigest()
 
 
-def _compare(mine: dict[str, Any], stored: dict[str, Any], path: Path) -> None:
+def compare_inputs(mine: dict[str, Any], stored: dict[str, Any], path: Path) -> None:
+    """Raise DsoError when the model or a log is not the one that the run in `path` was begun with."""
     cure = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
     if mine["model_sha256"] != stored["model_sha256"]:
         raise DsoError(f"{path}: the model {mine['model']} has changed since the run was begun; {cure}.")
@@ -168,12 +184,13 @@ def stored_study(folder: str | Path) -> IdentifyStudy:
     try:
         fields: dict[str, Any] = {key: value for key, value in stored.items() if key != "command"}
         fields |= {"model": tree["inputs"]["model"], "logs": tuple(tree["inputs"]["logs"])}
-        fields["free"] = tuple(_declaration(entry) for entry in stored["free"])
+        fields["free"] = tuple(stored_declaration(entry) for entry in stored["free"])
         return IdentifyStudy(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise DsoError(f"{path}: the run file is damaged ({error}); run the study again without --resume.") from error
 
 
-def _declaration(entry: dict[str, Any]) -> Declaration:
+def stored_declaration(entry: dict[str, Any]) -> Declaration:
+    """A declaration as a run file's study holds it."""
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
     return Declaration(**fields)

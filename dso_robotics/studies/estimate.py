@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 
 from dso_robotics import __version__
-from dso_robotics.core import gauss_newton
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.data.log import merge_logs, problems, read_log
-from dso_robotics.data.run_file import write_run
 from dso_robotics.data.split import hold_out
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters.signals import nominal
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
-from dso_robotics.physics.model import Robot, load
+from dso_robotics.physics.model import Robot, load, without_delays
 from dso_robotics.robot import estimator_start, filter_data
 from dso_robotics.robot.estimator import Learned
-from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
+from dso_robotics.robot.estimator_vector import EstimatorVector
 from dso_robotics.robot.filter import CFilter
-from dso_robotics.robot.filter_data import Passages
 from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies import folder as folders
+from dso_robotics.studies.estimate_checkpoint import EstimateCheckpoint
+from dso_robotics.studies.estimate_search import Found, Search, by_adam, by_gauss_newton
 from dso_robotics.studies.estimate_study import EstimateStudy
 
 # Above this many numbers one reverse pass through MJX costs less than a finite difference for each.
@@ -45,40 +45,29 @@ class Progress:
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class _Found:
-    """Where the search ended: z, noise scales (A, ny), and its story."""
-
-    z: np.ndarray
-    sigma: np.ndarray
-    converged: bool
-    message: str
-    evaluations: int
-    cost: dict[str, float]
-    history: dict[str, np.ndarray]
-    compile_seconds: float = 0.0
-
-
 def estimate(
     study: EstimateStudy,
     out: str | Path,
     *,
+    resume: bool = False,
     force: bool = False,
     report: Callable[[Path], object] | None = None,
     progress: Callable[[Progress], None] = lambda news: None,
 ) -> dict[str, Any]:
     """Run `study`; write model.xml, run.h5, what `report` makes of that folder, and summary.json to `out`; return the summary.
 
+    With `resume`, the search that was begun in `out` goes on, to the same numbers.
     Raises DsoError for anything wrong with the model, the logs or the study, before any file is written; and for a filter that
     diverges at the start.
     """
-    with folders.claim(out, resume=False, force=force) as folder:
-        return _estimate(study, folder, report, progress)
+    with folders.claim(out, resume=resume, force=force) as folder:
+        return _estimate(study, folder, resume, report, progress)
 
 
 def _estimate(
     study: EstimateStudy,
     folder: Path,
+    resume: bool,
     report: Callable[[Path], object] | None,
     progress: Callable[[Progress], None],
 ) -> dict[str, Any]:
@@ -100,6 +89,7 @@ def _estimate(
     }
     vector, scales = estimator_start.begin(study.corrector, study.units, given, physics, seed=study.seed)
     to_mjcf(robot, physics.fields(physics.initial))  # what cannot be written back is better known before the search
+    checkpoint = EstimateCheckpoint(folder, study, robot, resume=resume)
     warm_up = round(study.warm_up * (given.measured.shape[1] - 1))
     lead, visible = pattern(given.measured.shape[1], study.ahead)
 
@@ -109,8 +99,10 @@ def _estimate(
     chain = CFilter(vector, scales, given, visible=visible)
     problem = WindowedEstimation(chain, warm_up=warm_up, lead=lead, robust=study.robust, supervised=study.supervised)
     engine, reason = _engine(study, vector)
-    search = _gauss_newton if engine == "mujoco" else _adam
-    found = search(study, vector, scales, given, problem, warm_up, visible, robot, tell)
+    search = by_gauss_newton if engine == "mujoco" else by_adam
+    found = search(
+        Search(study, vector, scales, given, problem, warm_up, lead, visible, robot.source, checkpoint, tell)
+    )
     tell("evaluating", len(found.history["cost"]), sum(found.cost.values()))
     fits = {
         name: score.judge(vector, scales, part, found.z, round(study.warm_up * study.window / interval))
@@ -122,6 +114,7 @@ def _estimate(
         sigma, spread = score.learn_spread(fits["train"], sigma, study.robust)
     _, z = vector.split(found.z)
     scale, bias = vector.sensors(z)
+    late = vector.late(z)
     learned = Learned(
         corrector=vector.corrector,
         weights=found.z[: len(vector.weights)],
@@ -130,6 +123,7 @@ def _estimate(
         bias=bias,
         sigma=sigma,
         spread=spread,
+        delay=np.zeros(len(scale)) if late is None else late,
         covariance=fits["train"].covariance,
         names=channels.sensor_names,
         addresses=channels.sensor_addresses,
@@ -167,8 +161,7 @@ def _estimate(
         },
         "warnings": [*problems(log), *_warnings(found, fits, fit, vector)],
     }
-    summary["seconds"]["total"] = time.perf_counter() - began
-    folders.clear(folder)
+    summary["seconds"]["total"] = checkpoint.seconds
     tree = {
         "status": "finished",
         "summary": json.dumps(folders.finite(summary)),
@@ -177,12 +170,12 @@ def _estimate(
         "history": found.history,
         "traces": {name: score.traces(f, whole[name]) for name, f in fits.items()},
     }
-    write_run(folder / folders.RUN, tree, study.as_dict(), robot.spec.to_xml() if robot.spec else "")
-    folders.write_text(folder / folders.MODEL, to_mjcf(robot, physics.fields(z)))
+    checkpoint.write(tree)
+    folders.write_text(folder / folders.MODEL, to_mjcf(robot, physics.written(z)))
     if report:
         tell("report", len(found.history["cost"]), sum(found.cost.values()))
         report(folder)
-    summary["seconds"]["total"] = time.perf_counter() - began
+    summary["seconds"]["total"] = checkpoint.seconds
     folders.write_summary(folder, summary)
     return summary
 
@@ -204,13 +197,15 @@ def pattern(length: int, ahead: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _physics(study: EstimateStudy, robot: Robot) -> ParameterVector:
-    """The blocks of theta that are named by PATH; delays, which this chain does not have, are refused."""
-    physics = pack(study.free, robot) if study.free else ParameterVector((), robot.mj)
-    late = [p.path for p in physics.parameters if any(slot.field.endswith("_delay") for slot in p.slots)]
-    if late or np.any(robot.mj.sensor_delay) or np.any(robot.mj.actuator_delay):
+    """The blocks of theta that are named by PATH; late actuators, which this chain does not have, are refused."""
+    delays = {"sensor_delay": nominal(robot.mj, "sensor_delay")}
+    physics = pack(study.free, robot) if study.free else ParameterVector((), without_delays(robot).mj, delays)
+    late = [p.path for p in physics.parameters if any(slot.field == "actuator_delay" for slot in p.slots)]
+    if late or np.any(robot.mj.actuator_delay):
         raise DsoError(
-            f"{robot.source}: {late[0] if late else 'a delay in the model'}: an estimator knows no delays; shift the log by "
-            "the delay that `dso identify` finds, and leave it out of the model and of `free`."
+            f"{robot.source}: {late[0] if late else 'an actuator with a delay'}: an estimator knows late sensors and no late "
+            "actuators; shift the log's controls by the delay that `dso identify` finds, and leave it out of the model and of "
+            "`free`."
         )
     return physics
 
@@ -221,109 +216,6 @@ def _engine(study: EstimateStudy, vector: EstimatorVector) -> tuple[str, str]:
         return "mjx", f"{why}: Adam on reverse-mode derivatives through MJX"
     why = "asked for" if study.engine == "mujoco" else f"{vector.size} numbers, at most {_MANY}"
     return "mujoco", f"{why}: Gauss-Newton on finite differences of C MuJoCo, nothing to compile"
-
-
-def _gauss_newton(
-    study: EstimateStudy,
-    vector: EstimatorVector,
-    scales: Scales,
-    given: Passages,
-    problem: WindowedEstimation,
-    warm_up: int,
-    visible: np.ndarray,
-    robot: Robot,
-    tell: Callable[[str, int, float], None],
-) -> _Found:
-    settings = gauss_newton.Settings(iterations=study.iterations, cost_tolerance=1e-5, step_tolerance=0.1)
-    try:
-        found = gauss_newton.solve(
-            problem,
-            vector.initial,
-            given.start,
-            low=vector.low,
-            high=vector.high,
-            scale=vector.scale,
-            settings=settings,
-            observe=lambda record, x: tell("Gauss-Newton", record.iteration, record.cost),
-        )
-    except gauss_newton.StartError:
-        raise DsoError(
-            f"{robot.source}: the filter diverges at the start values; give start values nearer to the robot's (free = "
-            '["PATH=INIT"]), a shorter window or a smaller timestep.'
-        ) from None
-    history = {
-        "iteration": np.array([r.iteration for r in found.history]),
-        "cost": np.array([r.cost for r in found.history]),
-        "z": np.array([r.z for r in found.history]),
-    }
-    terms = problem.terms(found.z, given.start)
-    return _Found(found.z, problem.sigma, found.converged, found.message, found.evaluations, terms, history)
-
-
-def _adam(
-    study: EstimateStudy,
-    vector: EstimatorVector,
-    scales: Scales,
-    given: Passages,
-    problem: WindowedEstimation,
-    warm_up: int,
-    visible: np.ndarray,
-    robot: Robot,
-    tell: Callable[[str, int, float], None],
-) -> _Found:
-    """Physics moves in coordinates divided by its sizes and is kept within its bounds by what `constrain` does."""
-    import jax.numpy as jnp
-
-    from dso_robotics.robot.filter_jax import JaxFilter, train
-    from dso_robotics.robot.filter_mjx import MjxSystem, jax_passages
-
-    if study.ahead > 1:
-        raise DsoError('ahead: prediction further ahead needs engine = "mujoco"; write that, or ahead = 1.')
-    w = len(vector.weights)
-    truths = 2 * robot.mj.nv if study.supervised > 0 and np.isfinite(given.truth).any() else 0
-    system = MjxSystem(vector, given.interval, given.substeps, unconstrained=True)
-    chain = JaxFilter(
-        system,
-        vector.corrector,
-        scales,
-        parameters=vector.size - w,
-        truths=truths,
-        robust=study.robust,
-        supervised=study.supervised,
-    )
-    physics = vector.physics
-    begin = np.concatenate(
-        (vector.weights, physics.unconstrain(physics.initial), np.log(scales.innovation), np.zeros(truths))
-    )
-    clock, costs = time.perf_counter(), []
-    first: list[float] = []
-
-    def observe(iteration: int, cost: float) -> None:
-        if not first:
-            first.append(time.perf_counter() - clock)
-        costs.append(cost)
-        if iteration % 10 == 0:
-            tell("Adam", iteration, cost)
-
-    result = train(
-        chain,
-        begin,
-        jax_passages(given, warm_up=warm_up, visible=visible),
-        iterations=study.iterations,
-        learning_rate=study.learning_rate,
-        seed=study.seed,
-        observe=observe,
-    )
-    theta = np.asarray(result.theta)
-    z = theta[: vector.size].copy()
-    z[w:] = np.asarray(physics.constrain(jnp.asarray(z[w:])))
-    problem.reweight(z, given.start)
-    terms = problem.terms(z, given.start)
-    history = {"iteration": np.arange(len(costs)), "cost": np.array(costs), "z": z[None]}
-    settled = len(costs) > 10 and abs(costs[-1] - costs[-6]) < 1e-3
-    return _Found(
-        z, problem.sigma, settled, result.message.rstrip("."), len(costs), terms, history, first[0] if first else 0.0
-    )
 
 
 def _parameters(vector: EstimatorVector, z: np.ndarray) -> dict[str, Any]:
@@ -337,7 +229,7 @@ def _parameters(vector: EstimatorVector, z: np.ndarray) -> dict[str, Any]:
     return table
 
 
-def _warnings(found: _Found, fits: dict[str, score.Fit], fit: dict[str, Any], vector: EstimatorVector) -> list[str]:
+def _warnings(found: Found, fits: dict[str, score.Fit], fit: dict[str, Any], vector: EstimatorVector) -> list[str]:
     texts = []
     if not found.converged:
         texts.append(
@@ -356,6 +248,6 @@ def _warnings(found: _Found, fits: dict[str, score.Fit], fit: dict[str, Any], ve
                 f"{name}: {entry['covered_percent']:.1f}% of the held-out innovations lie within 1.96 predicted standard "
                 "deviations, where 95% should; do not trust its uncertainty."
             )
-    if any(p.path.startswith("sensor/") for p in vector.physics.parameters):
+    if any(slot.field in ("sensor_bias", "sensor_scale") for p in vector.physics.parameters for slot in p.slots):
         texts.append("MJCF has no place for sensor biases and scales, so they are in run.h5 and not in model.xml.")
     return texts

@@ -8,6 +8,7 @@ import pytest
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.robot.corrector import CORRECTORS
 from dso_robotics.robot.filter import CFilter
+from dso_robotics.studies.estimate import pattern
 from tests.robot.estimator_problem import anywhere, problem
 
 
@@ -20,36 +21,60 @@ def numeric(function, z, step):
     return np.stack(columns, -1)
 
 
-@pytest.mark.parametrize("kind", ["recurrent"])
-def test_the_gradient_through_mjx_is_that_of_c(kind):
+LATE = ("joint/hinge/damping", "sensor/speed/delay=0.013", "sensor/angle/bias")
+
+
+@pytest.mark.parametrize(
+    ("kind", "free", "ahead"),
+    [("recurrent", ("joint/hinge/damping",), 1), ("gain", LATE, 2)],
+    ids=["plain", "late, ahead"],
+)
+def test_the_gradient_through_mjx_is_that_of_c(kind, free, ahead):
     from dso_robotics.robot.filter_jax import JaxFilter
     from dso_robotics.robot.filter_mjx import MjxSystem, jax_passages
 
-    vector, scales, given = problem(kind, seconds=0.1, units=2)
+    vector, scales, given = problem(kind, seconds=0.14 if ahead > 1 else 0.1, units=2, free=free)
+    lead, visible = pattern(given.measured.shape[1], ahead)
     given.measured[0, 4:7, 0] = np.nan
     given.measured[1, 3] = np.nan
     z = anywhere(vector)
-    chain = CFilter(vector, scales, given, threads=1)
-    cost = WindowedEstimation(chain, warm_up=2)
-    cost.sigma = np.array([[0.003, 0.03]])
+    chain = CFilter(vector, scales, given, threads=1, visible=visible)
+    cost = WindowedEstimation(chain, warm_up=2, lead=lead)
+    cost.sigma = np.array([[0.003, 0.03], [0.005, 0.04]])[:ahead]
 
     def by_c(z):
         return 0.5 * np.sum(cost.residual(z.copy(), given.start) ** 2) + cost.log_scale()
 
     system = MjxSystem(vector, given.interval, given.substeps)
-    made = JaxFilter(system, vector.corrector, scales, parameters=vector.size - len(vector.weights))
-    batch = jax_passages(given, warm_up=2)
+    made = JaxFilter(system, vector.corrector, scales, parameters=vector.size - len(vector.weights), ahead=ahead)
+    batch = jax_passages(given, warm_up=2, visible=visible, lead=np.concatenate([[0], lead]))
 
     def by_mjx(z):
-        theta = jnp.concatenate([z, jnp.log(jnp.asarray(cost.sigma[0]))])
+        theta = jnp.concatenate([z, jnp.log(jnp.asarray(cost.sigma.ravel()))])
         return jnp.sum(jax.vmap(made.cost, in_axes=(None, 0))(theta, batch))
 
     value, gradient = jax.jit(jax.value_and_grad(by_mjx))(jnp.asarray(z))
     np.testing.assert_allclose(value, by_c(z), rtol=1e-9)
     expected = numeric(by_c, z, 1e-5 * vector.scale)
     np.testing.assert_allclose(gradient, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
-    # The damping's share is really there: physics, corrector and sensors are one vector.
-    assert abs(expected[-1]) > 1.0
+    # The physics' and sensors' shares are really there: with the corrector they are one vector.
+    assert (np.abs(expected[len(vector.weights) :]) > 1.0).all()
+
+
+def test_a_late_sensor_shows_what_it_read_then():
+    """With no correction the chain is a simulation, and a late channel its own past, interpolated."""
+    vector, scales, given = problem("gain", seconds=0.3, free=("sensor/speed/delay",))
+    z = vector.initial.copy()
+    z[: len(vector.weights)], z[-1] = 0.0, 0.025
+    late = CFilter(vector, scales, given, threads=1).run(z, given.start)
+    z[-1] = 0.0
+    prompt = CFilter(vector, scales, given, threads=1).run(z, given.start)
+    np.testing.assert_array_equal(late.states, prompt.states)
+    np.testing.assert_array_equal(late.predicted[..., 0], prompt.predicted[..., 0])
+    speed = np.concatenate([given.start[:, None, 1], prompt.states[..., 1]], 1)
+    steps = np.arange(speed.shape[1])
+    for row, shown in zip(speed, late.predicted[..., 1], strict=True):
+        np.testing.assert_allclose(shown, np.interp(steps[1:] - 2.5, steps, row), atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", list(CORRECTORS))

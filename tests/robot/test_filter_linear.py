@@ -1,5 +1,6 @@
 """A linear-Gaussian chain: the gain learned from measurements alone is the steady-state Kalman gain."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_the_gain_converges_to_the_kalman_gain():
     assert np.linalg.norm(gain - best) < 0.02 * np.linalg.norm(best)
     # The noise learned is that of the innovations: C P C' + R.
     p = solve_discrete_are(A.T, C.T, Q, R)
-    np.testing.assert_allclose(np.exp(noise), np.sqrt(np.diag(C @ p @ C.T + R)), rtol=0.01)
+    np.testing.assert_allclose(np.exp(noise[0]), np.sqrt(np.diag(C @ p @ C.T + R)), rtol=0.01)
 
 
 def test_the_covariance_learned_tells_large_errors_from_small():
@@ -73,7 +74,7 @@ def test_the_covariance_learned_tells_large_errors_from_small():
     _, fresh = simulate(np.random.default_rng(2), 1, 4000)
     states, _ = simulate(np.random.default_rng(2), 1, 4000)
     fresh = fresh + np.where(states[..., :1] > 0, 2.0, 0.0) * np.random.default_rng(3).normal(size=fresh.shape)
-    run = made.run(theta, Passage(*(part[0] for part in passage(np.zeros((1, 2)), fresh))))
+    run = made.run(theta, jax.tree.map(lambda part: part[0], passage(np.zeros((1, 2)), fresh)))
     whitened = (np.asarray(run.predicted) - fresh[0, 1:]) / np.exp(run.log_scale)
     covered = (np.abs(whitened[100:]) < 1.96).mean()
     assert 0.9 < covered < 0.99

@@ -194,7 +194,7 @@ def test_bad_logs_are_refused_in_one_line(capsys, pendulum, tmp_path):
     refused(capsys, tmp_path, "shorter than a window", "window = 100.0")
     refused(capsys, tmp_path, "at least 8 are needed", "window = 0.02")
     refused(capsys, tmp_path, "write timestep = 0.00333333", "timestep = 0.004")
-    refused(capsys, tmp_path, "knows no delays", 'free = ["sensor/angle/delay"]')
+    refused(capsys, tmp_path, "no late actuators", 'free = ["actuator/motor/delay"]')
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("keep")
     assert main(["estimate", str(tmp_path / "study.toml"), "--out", str(tmp_path / "out")]) == 2

@@ -1,0 +1,198 @@
+"""The search for an estimator, Gauss-Newton on C MuJoCo or Adam through MJX: an interrupted run takes up either again."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dso_robotics.core import gauss_newton
+from dso_robotics.costs.estimation import WindowedEstimation
+from dso_robotics.errors import DsoError
+from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
+from dso_robotics.robot.filter_data import Passages
+from dso_robotics.studies.estimate_checkpoint import EstimateCheckpoint, take
+from dso_robotics.studies.estimate_study import EstimateStudy
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Where the search ended: z, noise scales (A, ny), and its story."""
+
+    z: np.ndarray
+    sigma: np.ndarray
+    converged: bool
+    message: str
+    evaluations: int
+    cost: dict[str, float]
+    history: dict[str, np.ndarray]
+    compile_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Search:
+    """What is searched, for whom.
+
+    warm_up: updates at a window's start that do not count; lead (T-1,), visible (T,): see `estimate.pattern`; source: names the
+    model in messages; tell: hears of stage, iteration and cost.
+    """
+
+    study: EstimateStudy
+    vector: EstimatorVector
+    scales: Scales
+    given: Passages
+    problem: WindowedEstimation
+    warm_up: int
+    lead: np.ndarray
+    visible: np.ndarray
+    source: str
+    checkpoint: EstimateCheckpoint
+    tell: Callable[[str, int, float], None]
+
+
+def by_gauss_newton(search: Search) -> Found:
+    """Levenberg-Marquardt on finite differences of C MuJoCo."""
+    study, vector, given, problem, checkpoint = (
+        search.study,
+        search.vector,
+        search.given,
+        search.problem,
+        search.checkpoint,
+    )
+    z, past, spent, damping = vector.initial, [], 0, gauss_newton.Settings.damping
+    if checkpoint.state:
+        n = vector.size
+        shapes = {"iteration": (None,), "cost": (None,), "damping": (None,), "z": (None, n), "evaluations": ()}
+        shapes |= {"sigma": problem.sigma.shape, "truth_sigma": problem.truth_sigma.shape}
+        stored = take(checkpoint.state, shapes, checkpoint.path)
+        z, damping, spent = stored["z"][-1], float(stored["damping"][-1]), int(stored["evaluations"])
+        rows = zip(*(stored[name] for name in ("iteration", "cost", "damping", "z")), strict=True)
+        past = [gauss_newton.Record(int(i), float(c), float(d), at) for i, c, d, at in rows][:-1]
+        problem.restore(z, given.start, stored["sigma"], stored["truth_sigma"])
+    records = list(past)
+
+    def observe(record: gauss_newton.Record, x: np.ndarray) -> None:
+        records.append(dataclasses.replace(record, iteration=record.iteration + len(past)))
+        state = {name: np.array([getattr(r, name) for r in records]) for name in ("iteration", "cost", "damping", "z")}
+        state |= {"sigma": problem.sigma, "truth_sigma": problem.truth_sigma}
+        # What it took to get here does not count the evaluations that a resumed search makes again.
+        checkpoint.save(state | {"evaluations": max(spent + record.evaluations - 2 * bool(past), 0)})
+        search.tell("Gauss-Newton", records[-1].iteration, record.cost)
+
+    settings = gauss_newton.Settings(
+        iterations=study.iterations - len(past), cost_tolerance=1e-5, step_tolerance=0.1, damping=damping
+    )
+    try:
+        found = gauss_newton.solve(
+            problem,
+            z,
+            given.start,
+            low=vector.low,
+            high=vector.high,
+            scale=vector.scale,
+            settings=settings,
+            observe=observe,
+            past=past,
+        )
+    except gauss_newton.StartError:
+        raise DsoError(
+            f"{search.source}: the filter diverges at the start values; give start values nearer to the robot's (free = "
+            '["PATH=INIT"]), a shorter window or a smaller timestep.'
+        ) from None
+    history = {name: np.array([getattr(r, name) for r in records]) for name in ("iteration", "cost", "z")}
+    terms = problem.terms(found.z, given.start)
+    message = f"stopped after {study.iterations} iterations" if found.message.startswith("stopped") else found.message
+    evaluations = found.evaluations + (spent - 2 if past else 0)
+    return Found(found.z, problem.sigma, found.converged, message, evaluations, terms, history)
+
+
+def by_adam(search: Search) -> Found:
+    """Adam through MJX. Physics moves in the coordinates of `constrain`, which keeps it within its bounds."""
+    import jax
+    import jax.numpy as jnp
+
+    from dso_robotics.core.descent import DescentState
+    from dso_robotics.robot.filter_jax import JaxFilter, train
+    from dso_robotics.robot.filter_mjx import MjxSystem, jax_passages
+
+    study, vector, given, problem, checkpoint = (
+        search.study,
+        search.vector,
+        search.given,
+        search.problem,
+        search.checkpoint,
+    )
+    scales, lead, w = search.scales, search.lead, len(vector.weights)
+    truths = 2 * vector.physics.mj.nv if study.supervised > 0 and np.isfinite(given.truth).any() else 0
+    system = MjxSystem(vector, given.interval, given.substeps, unconstrained=True)
+    chain = JaxFilter(
+        system,
+        vector.corrector,
+        scales,
+        parameters=vector.size - w,
+        truths=truths,
+        robust=study.robust,
+        supervised=study.supervised,
+        ahead=int(lead.max()) + 1,
+    )
+    physics = vector.physics
+    noise = np.tile(np.log(scales.innovation), chain.ahead)
+    begin = np.concatenate((vector.weights, physics.unconstrain(vector.initial[w:]), noise, np.zeros(truths)))
+    clock, costs = time.perf_counter(), []
+    first: list[float] = []
+
+    def observe(iteration: int, cost: float) -> None:
+        if not first:
+            first.append(time.perf_counter() - clock)
+        costs.append(cost)
+        if iteration % 10 == 0:
+            search.tell("Adam", iteration, cost)
+
+    def leaves(state: DescentState) -> list[Any]:
+        return jax.tree.leaves(state.method)
+
+    def save(state: DescentState) -> None:
+        stored = {f"method{i}": np.asarray(leaf) for i, leaf in enumerate(leaves(state))}
+        stored |= {"theta": np.asarray(state.theta), "iteration": state.iteration, "scale": state.scale}
+        checkpoint.save(stored | {"quiet": state.quiet, "costs": np.array(costs)}, always=False)
+
+    def resume(first: DescentState) -> DescentState:
+        if not checkpoint.state:
+            return first
+        own = leaves(first)
+        shapes = {f"method{i}": np.shape(leaf) for i, leaf in enumerate(own)}
+        shapes |= {"theta": (len(begin),), "iteration": (), "scale": (), "quiet": (), "costs": (None,)}
+        stored = take(checkpoint.state, shapes, checkpoint.path)
+        costs.extend(stored["costs"].tolist())
+        method = [jnp.asarray(stored[f"method{i}"], jnp.asarray(leaf).dtype) for i, leaf in enumerate(own)]
+        return dataclasses.replace(
+            first,
+            theta=jnp.asarray(stored["theta"]),
+            method=jax.tree.unflatten(jax.tree.structure(first.method), method),
+            iteration=int(stored["iteration"]),
+            scale=float(stored["scale"]),
+            quiet=int(stored["quiet"]),
+        )
+
+    result = train(
+        chain,
+        begin,
+        jax_passages(given, warm_up=search.warm_up, visible=search.visible, lead=np.concatenate([[0], lead])),
+        iterations=study.iterations,
+        learning_rate=study.learning_rate,
+        seed=study.seed,
+        observe=observe,
+        checkpoint=save,
+        resume=resume,
+    )
+    theta = np.asarray(result.theta)
+    z = theta[: vector.size].copy()
+    z[w:] = np.asarray(physics.constrain(jnp.asarray(z[w:])))
+    problem.reweight(z, given.start)
+    terms = problem.terms(z, given.start)
+    history = {"iteration": np.arange(len(costs)), "cost": np.array(costs), "z": z[None]}
+    settled = len(costs) > 10 and abs(costs[-1] - costs[-6]) < 1e-3
+    return Found(
+        z, problem.sigma, settled, result.message.rstrip("."), len(costs), terms, history, first[0] if first else 0.0
+    )
