@@ -17,7 +17,8 @@ class Rollout:
     """One uninterrupted recording of a mechanism.
 
     `time` (T,) s, strictly increasing, not necessarily uniform.
-    `ctrl` (T, nu), held from `time[t]` to `time[t + 1]`; `ctrl_names` and `ctrl_units` have nu entries.
+    `ctrl` (T, nu), held from `time[t]` to `time[t + 1]`; `ctrl_names` and `ctrl_units` have nu entries. A
+    channel that is NaN at every sample was not recorded, and is left out.
     `sensordata` (T, ns), NaN where a channel was not measured; `sensor_names` and `sensor_units` have ns entries.
     `qpos` (T, nq) and `qvel` (T, nv) when the state itself was recorded.
     A unit that is not known is the empty string; with no units at all the tuples may be left out.
@@ -55,7 +56,12 @@ class Rollout:
                 values = _array(values, 2, f"{where}, {kind}")
                 _check_length(values, time, f"{where}, {kind}")
                 _check_names(names, units, values.shape[1], f"{where}, {kind}")
-                (_check_ctrl if kind == "ctrl" else _check_sensors)(values, names, time, f"{where}, {kind}")
+                if kind == "ctrl":
+                    values, names, units = _recorded(values, names, units)
+                    _check_finite(values, names, time, f"{where}, {kind}")
+                    values = values if names else None
+                else:
+                    _check_sensors(values, names, time, f"{where}, {kind}")
             object.__setattr__(self, kind, values)
             object.__setattr__(self, f"{prefix}_names", names)
             object.__setattr__(self, f"{prefix}_units", units)
@@ -169,8 +175,16 @@ def _check_finite(values: Array, names: Any, time: Array, where: str) -> None:
         )
 
 
-def _check_ctrl(values: Array, names: tuple[str, ...], time: Array, where: str) -> None:
-    _check_finite(values, names, time, where)
+def _recorded(
+    values: Array, names: tuple[str, ...], units: tuple[str, ...]
+) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
+    """Control channels without those that are NaN throughout."""
+    kept = np.flatnonzero(~np.isnan(values).all(axis=0))
+    if len(kept) == len(names):
+        return values, names, units
+    values = np.ascontiguousarray(values[:, kept])
+    values.flags.writeable = False
+    return values, tuple(names[i] for i in kept), tuple(units[i] for i in kept)
 
 
 def _check_sensors(values: Array, names: tuple[str, ...], time: Array, where: str) -> None:

@@ -25,6 +25,18 @@ _ROUND = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
+class Drive:
+    """What controllers make of the recorded signals, for G numbers of theirs.
+
+    values: (B, P+T, G) the signal that each number multiplies, the P steps before a window first; share: (G, nu) one in the
+    column of the actuator whose control it is part of.
+    """
+
+    values: np.ndarray
+    share: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Windows:
     """B windows of T grid steps with at most S samples of C channels.
 
@@ -33,6 +45,7 @@ class Windows:
     measured: (B, S, C), NaN where nothing was measured and behind a window's last sample.
     sample: (B, S) index of each sample in its rollout, -1 behind the last.
     rollout: (B,) index into `rollouts`; time: (B,) start time in the rollout's clock [s].
+    drive: of the actuators whose control was not recorded but follows from what was.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -46,6 +59,7 @@ class Windows:
     sample: np.ndarray
     rollout: np.ndarray
     time: np.ndarray
+    drive: Drive | None = None
 
     def __len__(self) -> int:
         return len(self.time)
@@ -69,7 +83,8 @@ class Windows:
     def only(self, keep: np.ndarray) -> "Windows":
         """The windows where `keep` (B,) is True."""
         names = ("ctrl", "past", "step", "share", "measured", "sample", "rollout", "time")
-        return replace(self, **{name: getattr(self, name)[keep] for name in names})
+        drive = self.drive and replace(self.drive, values=self.drive.values[keep])
+        return replace(self, **{name: getattr(self, name)[keep] for name in names}, drive=drive)
 
     def doubts(self) -> list[str]:
         """Sentences about windows that hold too little to learn much from; empty when all is well."""

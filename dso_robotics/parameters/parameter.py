@@ -8,6 +8,7 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.families import PSEUDO_INERTIA, Slot
+from dso_robotics.parameters.gains import NO_GAINS, Gains
 from dso_robotics.parameters.path import Declaration, Target, recordings, resolve, tied
 from dso_robotics.physics import inertia
 from dso_robotics.physics.model import Robot
@@ -70,8 +71,10 @@ class Parameter:
         return inertia.numbers(*inertia.body_from_coordinates(coordinates, self.factor))
 
 
-def declare(declaration: Declaration, robot: Robot, rollouts: Sequence[str] = ()) -> tuple[Parameter, ...]:
-    """The blocks that one declaration frees in `robot`; paths joined by `+` are tied to one number.
+def declare(
+    declaration: Declaration, robot: Robot, rollouts: Sequence[str] = (), gains: Gains = NO_GAINS
+) -> tuple[Parameter, ...]:
+    """The blocks that one declaration frees in `robot` or in `gains`; paths joined by `+` are tied to one number.
 
     `log/NAME/PATH` frees PATH once for every one of `rollouts` that NAME matches, each with a value of its own.
 
@@ -81,7 +84,7 @@ def declare(declaration: Declaration, robot: Robot, rollouts: Sequence[str] = ()
     names, path = recordings(declaration.path, rollouts)
     shared = dataclasses.replace(declaration, path=path)
     parts = tied(path)
-    targets = [t for part in parts for t in resolve(part, robot)]
+    targets = [t for part in parts for t in resolve(part, robot, gains)]
     if len(parts) > 1:
         found = (_tie([_number(t, shared, robot, alone=False) for t in targets], shared),)
     else:

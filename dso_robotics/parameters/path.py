@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.families import FAMILIES, PSEUDO_INERTIA, REFUSED, SYNONYMS, Family, unsupported
+from dso_robotics.parameters.families import FAMILIES, PSEUDO_INERTIA, REFUSED, SYNONYMS, Family, Slot, unsupported
+from dso_robotics.parameters.gains import NO_GAINS, Gains
 from dso_robotics.parameters.signals import nominal
 from dso_robotics.physics.model import Robot, nearest
 
@@ -36,15 +37,21 @@ class Declaration:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One number (or, for the full inertia, one body) of one object that a path points to."""
+    """One number (or, for the full inertia, one body) of one object that a path points to.
+
+    value: what it is now, where that is not for the model to say.
+    """
 
     path: str
     family: Family
     object_id: int
     component: int
+    value: float | None = None
 
     def nominal(self, robot: Robot) -> float:
         """The number the model holds now."""
+        if self.value is not None:
+            return self.value
         slots = self.family.places(robot.mj, self.object_id, self.component)
         return slots[0].sign * float(nominal(robot.mj, slots[0].field).ravel()[slots[0].at[0]]) if slots else 0.0
 
@@ -106,14 +113,16 @@ def recordings(path: str, rollouts: Sequence[str]) -> tuple[tuple[str, ...], str
     return found, match["path"]
 
 
-def resolve(path: str, robot: Robot) -> tuple[Target, ...]:
-    """Every number that `path` names in `robot`, in model order.
+def resolve(path: str, robot: Robot, gains: Gains = NO_GAINS) -> tuple[Target, ...]:
+    """Every number that `path` names in `robot`, in model order, or in the `gains` of its controllers.
 
     Raises:
       DsoError: nothing has that path (the nearest valid ones are listed), or it cannot be freed (with the reason).
     """
     match = _PATH.match(path)
     head, _, tail = path.partition("/")
+    if head == "controller":
+        return _of_controllers(path, tail, gains)
     if (head, tail) in REFUSED:
         raise DsoError(f"{path}: this cannot be freed: {REFUSED[head, tail]}.")
     if match is None:
@@ -146,6 +155,28 @@ def resolve(path: str, robot: Robot) -> tuple[Target, ...]:
         for i in usable
         for k in ([index] if index is not None else range(family.components(robot.mj, i)))
     )
+
+
+def _of_controllers(path: str, pattern: str, gains: Gains) -> tuple[Target, ...]:
+    if not len(gains):
+        raise DsoError(
+            f"{path}: no controller is declared, so it has no numbers; write [controller.ACTUATOR] with gains in a study file."
+        )
+    names = gains.names()
+    found = [g for g, name in enumerate(names) if matches(name, pattern)]
+    if not found:
+        raise DsoError(f"{path}: no controller has this number; they have {nearest(pattern, names, 8)}.")
+    family = Family(
+        "controller",
+        "gain",
+        lambda model, g, k: gains.units[g],
+        lambda model, g, k: (Slot("controller_gain", (g,)),),
+        "factor of a signal in a control",
+        low=-math.inf,
+        scale=lambda model, g: float(gains.scales[g]),
+    )
+    spelt = [f"controller/{escape(a)}/{escape(s)}" for a, s in zip(gains.actuators, gains.signals, strict=True)]
+    return tuple(Target(spelt[g], family, g, 0, float(gains.values[g])) for g in found)
 
 
 def every(robot: Robot) -> tuple[Target, ...]:

@@ -19,7 +19,8 @@ NOMINAL: dict[str, Callable[[mujoco.MjModel], np.ndarray]] = {
     "site_turn": lambda model: np.zeros((model.nsite, 3)),
     "body_turn": lambda model: np.zeros((model.nbody, 3)),
 }
-SIGNALS = ("sensor_bias", "sensor_scale", "sensor_delay", "actuator_delay")
+# `controller_gain`, numbers of controllers, belongs to no model: `ParameterVector.gains` holds what they are nominally.
+SIGNALS = ("sensor_bias", "sensor_scale", "sensor_delay", "actuator_delay", "controller_gain")
 
 
 def nominal(model: mujoco.MjModel, field: str) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters import box
+from dso_robotics.parameters.gains import NO_GAINS, Gains
 from dso_robotics.parameters.parameter import Parameter, Prior, declare
 from dso_robotics.parameters.path import Declaration
 from dso_robotics.parameters.signals import SIGNALS, nominal
@@ -30,13 +31,14 @@ class ParameterVector:
     """Blocks `parameters`, in order, of the model `mj`.
 
     `mj` itself delays nothing: `delays` holds what the model declares as sensor_delay (nsensor,) and actuator_delay (nu,) [s].
-    `recordings` are those that may have values of their own.
+    `recordings` are those that may have values of their own; `gains` the numbers of controllers, freed or not.
     """
 
     parameters: tuple[Parameter, ...]
     mj: mujoco.MjModel
     delays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     recordings: tuple[str, ...] = ()
+    gains: Gains = NO_GAINS
 
     @property
     def size(self) -> int:
@@ -98,7 +100,7 @@ class ParameterVector:
         quantities: dict[str, Parameter] = {}
         for p in self.parameters:
             quantities.setdefault(_quantity(p), dataclasses.replace(p, path=_quantity(p), rollout=""))
-        return ParameterVector(tuple(quantities.values()), self.mj, self.delays)
+        return ParameterVector(tuple(quantities.values()), self.mj, self.delays, gains=self.gains)
 
     def expansion(self, rollouts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(R, m, n) matrices and (R, m) offsets that give `shared`'s coordinates in each of `rollouts`.
@@ -161,6 +163,9 @@ class ParameterVector:
         for field, delay in self.delays.items():
             if field not in found and np.any(delay):
                 found[field] = xp.broadcast_to(xp.asarray(delay), (*z.shape[:-1], len(delay)))
+        if len(self.gains) and "controller_gain" not in found:
+            values = xp.asarray(self.gains.values)
+            found["controller_gain"] = xp.broadcast_to(values, (*z.shape[:-1], len(self.gains)))
         return found
 
     def written(self, z: np.ndarray) -> dict[str, np.ndarray]:
@@ -200,6 +205,8 @@ class ParameterVector:
     def _nominal(self, field: str) -> np.ndarray:
         if field == "body_inertia_full":
             return np.full((self.mj.nbody, 3, 3), np.nan)
+        if field == "controller_gain":
+            return self.gains.values
         return self.delays[field] if field in self.delays else nominal(self.mj, field)
 
     def longest(self, field: str) -> float:
@@ -244,13 +251,17 @@ class ParameterVector:
         return box.unconstrain(z, self.low, self.high, self.scale)
 
 
-def pack(declarations: Iterable[Declaration], robot: Robot, rollouts: Sequence[str] = ()) -> ParameterVector:
-    """Declare every path and pack the blocks in the order given; `rollouts` are the recordings `log/NAME/PATH` may name.
+def pack(
+    declarations: Iterable[Declaration], robot: Robot, rollouts: Sequence[str] = (), gains: Gains = NO_GAINS
+) -> ParameterVector:
+    """Declare every path and pack the blocks in the order given.
+
+    `rollouts` are the recordings `log/NAME/PATH` may name, `gains` the numbers that `controller/ACTUATOR/SIGNAL` may name.
 
     Raises:
       DsoError: nothing is freed, a path is unknown or ill-bounded, or two declarations free the same number.
     """
-    parameters = [p for d in declarations for p in declare(d, robot, rollouts)]
+    parameters = [p for d in declarations for p in declare(d, robot, rollouts, gains)]
     if not parameters:
         raise DsoError(
             f"nothing is free, so there is nothing to identify in {robot.source}; name at least one parameter with --free "
@@ -269,9 +280,8 @@ def pack(declarations: Iterable[Declaration], robot: Robot, rollouts: Sequence[s
             owners[place].append(p)
     moved = {place[1] // 3 for p in parameters for place in _places(p) if place[0] in ("body_ipos", "body_inertia")}
     delays = {field: nominal(robot.mj, field) for field in ("sensor_delay", "actuator_delay")}
-    return ParameterVector(
-        tuple(parameters), without_delays(without_shortcuts(robot, sorted(moved))).mj, delays, tuple(rollouts)
-    )
+    model = without_delays(without_shortcuts(robot, sorted(moved))).mj
+    return ParameterVector(tuple(parameters), model, delays, tuple(rollouts), gains)
 
 
 def _places(parameter: Parameter) -> list[tuple[str, int]]:

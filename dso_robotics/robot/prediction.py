@@ -12,7 +12,7 @@ from dso_robotics.data.windows import Windows
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.batch import BatchEngine, Trajectories
 from dso_robotics.physics.state import Tangent
-from dso_robotics.robot.signals import arriving, reported
+from dso_robotics.robot.signals import arriving, commanded, reported
 
 # Differences: relative to the parameter's scale, and absolute for start states [m, rad, m/s, rad/s]. A body that rests on
 # another sinks in by micrometres, and dry friction has kinks: a longer step leaves the neighbourhood that it is to describe.
@@ -133,9 +133,12 @@ class CPrediction:
         else:
             fields = {k: np.repeat(v[:, None], b, axis=1) for k, v in self.vector.fields(z).items()}
             signals = {k: np.repeat(v[:, None], b, axis=1) for k, v in self.vector.signals(z).items()}
-        ctrl = np.broadcast_to(windows.ctrl, (p, *windows.ctrl.shape))
+        ctrl, past, drive = windows.ctrl, windows.past, windows.drive
+        if drive is not None:
+            ctrl, past = commanded(ctrl, past, drive.values, drive.share, signals["controller_gain"])
         if "actuator_delay" in signals:
-            ctrl = arriving(windows.ctrl, windows.past, signals["actuator_delay"], windows.timestep)
+            ctrl = arriving(ctrl, past, signals["actuator_delay"], windows.timestep)
+        ctrl = np.broadcast_to(ctrl, (p, *windows.ctrl.shape))
         out = self._engine.simulate(
             {k: v.reshape(p * b, *v.shape[2:]) for k, v in fields.items()},
             start.reshape(p * b, -1),

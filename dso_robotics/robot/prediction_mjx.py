@@ -20,7 +20,7 @@ from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
 from dso_robotics.physics.constants import set_constants
 from dso_robotics.physics.device import put_model
-from dso_robotics.robot.signals import arriving, reported
+from dso_robotics.robot.signals import arriving, commanded, reported
 
 # Windows differentiated at once: memory grows with it, and a CPU gains nothing from more.
 _AT_ONCE = 16
@@ -97,7 +97,9 @@ class MjxPrediction:
 
     def _inputs(self) -> tuple[Array, ...]:
         w = self.windows
-        return tuple(map(jnp.asarray, (w.ctrl, w.past, w.step, w.share, w.rollout)))
+        steps = w.past.shape[1] + w.ctrl.shape[1]
+        drive = np.zeros((len(w), steps, 0)) if w.drive is None else w.drive.values
+        return tuple(map(jnp.asarray, (w.ctrl, w.past, drive, w.step, w.share, w.rollout)))
 
     def _window(
         self,
@@ -106,6 +108,7 @@ class MjxPrediction:
         start: Array,
         ctrl: Array,
         past: Array,
+        drive: Array,
         step: Array,
         share: Array,
         rollout: Array,
@@ -115,6 +118,8 @@ class MjxPrediction:
             z = self._expansion[0][rollout] @ z + self._expansion[1][rollout]
         model, products = self._model_at(z)
         signals = self.vector.shared.signals(z)
+        if self.windows.drive is not None:
+            ctrl, past = commanded(ctrl, past, drive, jnp.asarray(self.windows.drive.share), signals["controller_gain"])
         if "actuator_delay" in signals:
             ctrl = arriving(ctrl, past, signals["actuator_delay"], self.windows.timestep)
         nq, nv = model.nq, model.nv

@@ -19,7 +19,7 @@ from dso_robotics.physics.batch import BatchEngine
 from dso_robotics.physics.sensitivity import linearize_steps
 from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.joint_network import JointNetwork
-from dso_robotics.robot.signals import arriving, reported
+from dso_robotics.robot.signals import arriving, commanded, reported
 
 
 def with_motors(spec: mujoco.MjSpec, joints: tuple[str, ...]) -> mujoco.MjModel:
@@ -59,10 +59,12 @@ class NetworkPrediction:
 
     def simulate(self, weights: np.ndarray, start: np.ndarray, windows: Windows) -> Path:
         """The trajectories of `windows`, one batch call a step."""
-        ctrl = windows.ctrl
+        ctrl, past, drive = windows.ctrl, windows.past, windows.drive
+        if drive is not None:
+            ctrl, past = commanded(ctrl, past, drive.values, drive.share, self.signals["controller_gain"])
         if "actuator_delay" in self.signals:
             delay = np.tile(self.signals["actuator_delay"], (len(windows), 1))
-            ctrl = arriving(windows.ctrl, windows.past, delay, windows.timestep)
+            ctrl = arriving(ctrl, past, delay, windows.timestep)
         model, (b, t) = self.model, ctrl.shape[:2]
         self.steps += b * t
         engine = batch.Batch(model, b, 0, persistent=True)

@@ -8,6 +8,18 @@ import numpy as np
 Array = Any  # a NumPy or a JAX array
 
 
+def commanded(ctrl: Array, past: Array, drive: Array, share: Array, gains: Array) -> tuple[Array, Array]:
+    """`ctrl` (..., T, nu) and `past` (..., P, nu) with the controls of controllers in the place of what was recorded.
+
+    `drive` (..., P+T, G) are the signals that `gains` (..., G) multiply, `share` (G, nu) says in whose control. The physics
+    clamps controls to their range, these like any others.
+    """
+    xp = gains.__array_namespace__()
+    made = drive @ (gains[..., :, None] * share)
+    before, mine = past.shape[-2], share.any(0)
+    return xp.where(mine, made[..., before:, :], ctrl), xp.where(mine, made[..., :before, :], past)
+
+
 def arriving(ctrl: Array, past: Array, delay: Array, timestep: float) -> Array:
     """The controls (..., T, nu) that act when `ctrl` (..., T, nu) was commanded after `past` (..., P, nu).
 

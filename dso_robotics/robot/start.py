@@ -6,6 +6,7 @@ from types import MappingProxyType
 import mujoco
 import numpy as np
 
+from dso_robotics.data.match import Channels
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
@@ -40,7 +41,7 @@ def guess(
         if not len(mine):
             continue
         samples = windows.sample[mine, 0]
-        recorded = recorded_states(rollout, windows, model, signals, robust=robust)
+        recorded = recorded_states(rollout, windows.channels, model, signals, robust=robust)
         if not np.isfinite(recorded[samples]).all():
             _simulate_missing(recorded, rollout, windows, model)
         states[mine] = recorded[samples]
@@ -49,15 +50,15 @@ def guess(
 
 def recorded_states(
     rollout: Rollout,
-    windows: Windows,
+    channels: Channels,
     model: mujoco.MjModel,
     signals: Mapping[str, np.ndarray] = MappingProxyType({}),
     *,
     robust: bool = False,
 ) -> np.ndarray:
-    """The states (T, nq+nv+na) that a rollout of `windows` shows, see `guess`; NaN where it shows nothing."""
+    """The states (T, nq+nv+na) that a rollout with `channels` shows, see `guess`; NaN where it shows nothing."""
     recorded = np.full((len(rollout.time), model.nq + model.nv + model.na), np.nan)
-    _from_sensors(recorded, rollout, windows, model, signals, robust)
+    _from_sensors(recorded, rollout, channels, model, signals, robust)
     for name, values, wanted in (("qpos", rollout.qpos, model.nq), ("qvel", rollout.qvel, model.nv)):
         if values is not None and values.shape[1] != wanted:
             raise DsoError(
@@ -101,12 +102,12 @@ def seen(windows: Windows, model: mujoco.MjModel) -> np.ndarray:
 def _from_sensors(
     recorded: np.ndarray,
     rollout: Rollout,
-    windows: Windows,
+    channels: Channels,
     model: mujoco.MjModel,
     signals: Mapping[str, np.ndarray],
     robust: bool,
 ) -> None:
-    channels, time = windows.channels, rollout.time
+    time = rollout.time
     if rollout.sensordata is None:
         return
     slopes = {}

@@ -22,15 +22,18 @@ from dso_robotics.data.match import Channels, match_channels
 from dso_robotics.data.split import hold_out
 from dso_robotics.data.windows import Windows, cut
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters.gains import NO_GAINS
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot import start
+from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import calibration
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.checkpoint import Checkpoint, Spent
+from dso_robotics.studies.controller_settings import read_controllers
 from dso_robotics.studies.estimated import split_free
 from dso_robotics.studies.estimated import table as estimated
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
@@ -112,11 +115,12 @@ def _identify(
             f"{robot.source}: the model has no sensors, so nothing of it can be compared with a log; add a <sensor> for each "
             f"channel.{urdf if robot.source.lower().endswith('.urdf') else ''}"
         )
+    log, drives = controlled(log, read_controllers(study.controller), robot.mj)
     channels = match_channels(log, robot.mj)
     split = hold_out(log, study.hold_out)
     names = [r.name for r in split.train]
     free, asked = split_free(study.free, study.noise, channels, names, log.label)
-    vector = pack(free, robot, names)
+    vector = pack(free, robot, names, drives.gains if drives else NO_GAINS)
     late: Any = {"past": vector.longest("actuator_delay"), "settle": vector.longest("sensor_delay")}
     windows = cut(split.train, channels, timestep=timestep, seconds=study.window, source=log.label, **late)
     parts = {"train": split.train, "hold_out": split.hold_out}
@@ -140,6 +144,8 @@ def _identify(
         for name, part in parts.items()
         if part
     }
+    if drives:
+        windows, scored = drives.attach(windows), {name: drives.attach(w) for name, w in scored.items()}
     network = NetworkSettings.read(study.network) if study.network else None
     if network:
         chosen_joints(robot, network.joints)
@@ -167,7 +173,7 @@ def _identify(
     if (study.starts > 1 or study.warm_start) and not checkpoint.state:
         points = draw(vector, study.starts, study.seed)
         if study.warm_start:
-            points = np.insert(points, 1, regress(vector, windows), axis=0)
+            points = np.insert(points, 1, regress(vector, windows, drives), axis=0)
         *begin, tale = best_start(
             lambda: WindowedIdentification(vector, windows, prediction, free_starts=False, **options),
             points,
@@ -205,7 +211,7 @@ def _identify(
     # Channels without a unit are named one by one, with the unit they are taken to be in.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
     doubts = calibration.doubts(windows, vector.mj) if windows.single else windows.doubts()
-    warnings = [*channels.warnings, *suspicious, *doubts, *found]
+    warnings = [*channels.warnings, *suspicious, *doubts, *(drives.doubts if drives else ()), *found]
     summary = {
         "command": "identify",
         "version": __version__,
@@ -245,6 +251,10 @@ def _identify(
             warnings.append(
                 f"Of {tale['tried']} starts, drawn start {tale['chosen']} led lowest; the search went on from there."
             )
+    if drives:
+        summary["controller"] = summaries.controllers(vector, solution.z)
+        stood = ", ".join(dict.fromkeys(drives.gains.actuators))
+        warnings.append(f"model.xml holds no controller: that of {stood} is in summary.json, with all its gains.")
     if learned:
         summary["network"] = learned[0]
         warnings.append(learned[0]["text"])

@@ -40,7 +40,7 @@ def motions(
     states = CPrediction(vector, windows).states(z, x)
     found = []
     for i, rollout in enumerate(windows.rollouts):
-        recorded = start.recorded_states(rollout, windows, vector.mj, vector.signals(z), robust=robust)
+        recorded = start.recorded_states(rollout, windows.channels, vector.mj, vector.signals(z), robust=robust)
         predicted = np.full((len(rollout.time), nq), np.nan)
         mine = np.flatnonzero(windows.rollout == i)
         for w in mine:

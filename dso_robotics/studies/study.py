@@ -10,6 +10,7 @@ from typing import Any
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration, parse
 from dso_robotics.physics.model import nearest
+from dso_robotics.studies.controller_settings import read_controllers
 from dso_robotics.studies.network_settings import NetworkSettings
 
 ENGINES = ("auto", "mujoco", "mjx")
@@ -30,6 +31,7 @@ _TYPES = {
     "noise": dict,
     "residual": str,
     "network": dict,
+    "controller": dict,
 }
 # Beyond this a number is a slip, and squares of it overflow.
 _HUGE = 1e100
@@ -45,6 +47,7 @@ class IdentifyStudy:
     are reported (None: the same). robust: errors are taken to have heavy tails, so outliers lose their pull. noise: noise
     scales that are known, by channel, in the channel's unit; the others are estimated. residual: FILE.py:FUNCTION, see
     `studies.residual`. network: keys of `NetworkSettings`, to learn what the parameters leave over.
+    controller: keys of `robot.controller.Controller` by actuator, for controls that were not recorded.
     starts: how many short searches compete before one goes on, the first from the values declared, the others from values
     drawn with `seed`; nothing else of the search is random. warm_start: a regression on inverse dynamics competes too.
     """
@@ -63,6 +66,7 @@ class IdentifyStudy:
     noise: Mapping[str, float] = dataclasses.field(default_factory=dict)
     residual: str | None = None
     network: Mapping[str, Any] | None = None
+    controller: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for name in ("window", "score_window"):
@@ -99,6 +103,7 @@ class IdentifyStudy:
 
         if self.network is not None:
             NetworkSettings.read(self.network)
+        read_controllers(self.controller)
 
     def as_dict(self) -> dict[str, Any]:
         """The study as JSON-ready values, as stored in the run file."""
@@ -237,6 +242,7 @@ def _example(key: str) -> str:
         "warm_start": "warm_start = true",
         "robust": "robust = true",
         "noise": "noise = { elbow_pos = 0.001 }",
+        "controller": "[controller.elbow_motor] with gains = { elbow_pos = -5.0 }",
         "network": 'network = { joints = ["*"] }',
         "residual": 'residual = "scale.py:total_mass"',
     }[key]

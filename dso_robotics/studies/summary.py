@@ -150,6 +150,15 @@ def fit(channels: Channels, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def controllers(vector: ParameterVector, z: np.ndarray) -> dict[str, dict[str, float]]:
+    """Every number of every controller at z (n,), freed or not, by actuator and signal."""
+    found: dict[str, dict[str, float]] = {}
+    values, gains = vector.signals(z)["controller_gain"], vector.gains
+    for actuator, signal, value in zip(gains.actuators, gains.signals, values, strict=True):
+        found.setdefault(actuator, {})[signal] = float(value)
+    return found
+
+
 def _is_none(name: str, value: float) -> bool:
     """Whether a number is at the zero below which physics has nothing, as for friction."""
     kind, _, rest = name.partition("+")[0].partition("/")

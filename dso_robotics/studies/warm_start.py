@@ -13,7 +13,8 @@ from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.inertia import principal_fields
-from dso_robotics.robot.signals import corrected
+from dso_robotics.robot.controller import Drives
+from dso_robotics.robot.signals import commanded, corrected
 
 # Samples to regress on, spread evenly over all recordings.
 _SAMPLES = 600
@@ -25,8 +26,10 @@ _ROUNDS = 8
 _STAY = 10.0
 
 
-def regress(vector: ParameterVector, windows: Windows) -> np.ndarray:
+def regress(vector: ParameterVector, windows: Windows, drives: Drives | None = None) -> np.ndarray:
     """Coordinates (n,) that explain the recorded accelerations best, within the bounds and with the priors.
+
+    `drives` are the signals of controllers, whose gains the equation is linear in.
 
     Raises:
       DsoError: a joint has no position sensor, or the robot has ball or free joints, activations or equality constraints.
@@ -39,7 +42,8 @@ def regress(vector: ParameterVector, windows: Windows) -> np.ndarray:
             "--warm-start: regression on inverse dynamics needs a robot of hinges and slides, without activations and equality "
             "constraints; leave it out."
         )
-    moments = _moments(vector, windows)
+    moments = _moments(vector, windows, drives)
+    share = np.zeros((0, model.nu)) if drives is None else drives.share
     z = vector.initial.copy()
     friction = np.array(
         [any("frictionloss" in s.field for s in p.slots) for p in vector.parameters for _ in range(p.size)]
@@ -47,7 +51,7 @@ def regress(vector: ParameterVector, windows: Windows) -> np.ndarray:
     for _ in range(_ROUNDS):
         # Dry friction is a sign times a number, but for a stretch about standstill that grows with the number: so from zero.
         sliding = np.where(friction, 0.0, z)
-        free = _unbalanced(vector, sliding, moments)
+        free = _unbalanced(vector, sliding, moments, share)
         columns = np.empty((free.size, vector.size))
         for i in range(vector.size):
             h = 1e-2 if friction[i] else 1e-4
@@ -55,7 +59,7 @@ def regress(vector: ParameterVector, windows: Windows) -> np.ndarray:
             if not friction[i]:
                 ends = np.clip(ends, vector.low[i], vector.high[i])
             low, high = (
-                _unbalanced(vector, np.where(np.arange(vector.size) == i, end, sliding), moments) for end in ends
+                _unbalanced(vector, np.where(np.arange(vector.size) == i, end, sliding), moments, share) for end in ends
             )
             columns[:, i] = ((high - low) / (ends[1] - ends[0])).ravel()
         base = free + (columns[:, friction] @ z[friction]).reshape(free.shape)
@@ -73,8 +77,8 @@ def regress(vector: ParameterVector, windows: Windows) -> np.ndarray:
     return z
 
 
-def _moments(vector: ParameterVector, windows: Windows) -> NDArray[np.float64]:
-    """qpos, qvel, qacc and ctrl side by side, (N, 3*nv + nu), of samples of all recordings."""
+def _moments(vector: ParameterVector, windows: Windows, drives: Drives | None) -> NDArray[np.float64]:
+    """qpos, qvel, qacc, ctrl and the signals of controllers side by side, (N, 3*nv + nu + G), of samples of all recordings."""
     from scipy.signal import savgol_filter
 
     model, channels = vector.mj, windows.channels
@@ -112,8 +116,9 @@ def _moments(vector: ParameterVector, windows: Windows) -> NDArray[np.float64]:
         held = np.clip(np.searchsorted(rollout.time, grid + 1e-6 * dt, side="right") - 1, 0, None)
         ctrl = rollout.ctrl[held][:, channels.ctrl_columns]
         motion = np.concatenate(np.moveaxis(np.array(tracks), 0, 2), axis=1)
+        drive = np.zeros((len(grid), 0)) if drives is None else drives.at(rollout.name, grid)
         # Smoothing sees nothing beyond the ends.
-        found.append(np.concatenate([motion, ctrl], axis=1)[width:-width])
+        found.append(np.concatenate([motion, ctrl, drive], axis=1)[width:-width])
     everything = np.concatenate(found) if found else np.zeros((0, 0))
     if len(everything) < 10 * vector.size:
         raise DsoError(
@@ -122,8 +127,8 @@ def _moments(vector: ParameterVector, windows: Windows) -> NDArray[np.float64]:
     return everything[np.unique(np.linspace(0, len(everything) - 1, _SAMPLES).astype(int))]
 
 
-def _unbalanced(vector: ParameterVector, z: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    """Force that inverse dynamics asks for less what the actuators give, (N, nv) [N*m, N]."""
+def _unbalanced(vector: ParameterVector, z: np.ndarray, moments: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Force that inverse dynamics asks for less what the actuators give, (N, nv) [N*m, N]; `share` as in `Drive`."""
     model = vector.mj.__copy__()
     plain = principal_fields(vector.mj, {name: value[None] for name, value in vector.fields(z).items()})
     for name, value in plain.items():
@@ -133,12 +138,15 @@ def _unbalanced(vector: ParameterVector, z: np.ndarray, moments: np.ndarray) -> 
     for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
         getattr(model, name)[:] = 0
     forces = np.empty((len(moments), nv))
-    for row, moment in zip(forces, moments, strict=True):
-        data.qpos[:], data.qvel[:], data.ctrl[:] = moment[:nv], moment[nv : 2 * nv], moment[3 * nv :]
+    motion, ctrl, drive = np.split(moments, [3 * nv, 3 * nv + model.nu], axis=1)
+    if len(share):
+        ctrl, _ = commanded(ctrl, ctrl[:0], drive, share, vector.signals(z)["controller_gain"])
+    for row, moment, control in zip(forces, motion, ctrl, strict=True):
+        data.qpos[:], data.qvel[:], data.ctrl[:] = moment[:nv], moment[nv : 2 * nv], control
         mujoco.mj_fwdPosition(model, data)
         mujoco.mj_fwdVelocity(model, data)
         mujoco.mj_fwdActuation(model, data)
-        data.qacc[:] = moment[2 * nv : 3 * nv]
+        data.qacc[:] = moment[2 * nv :]
         mujoco.mj_inverse(model, data)
         row[:] = data.qfrc_inverse - data.qfrc_actuator
     return forces
