@@ -64,6 +64,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--robust", action="store_true", help="errors have heavy tails: outliers lose their pull")
     parser.add_argument(
+        "--continuity",
+        type=_jump,
+        metavar="SCALE|learned",
+        help="tie each window's end to the start of the next, up to a jump of SCALE standard deviations of what a window alone "
+        "tells about its start, or of a size that is estimated (off)",
+    )
+    parser.add_argument(
         "--starts", type=int, metavar="N", help="try N starts drawn about the given one; the best goes on (1)"
     )
     parser.add_argument(
@@ -87,6 +94,13 @@ def _seconds(text: str) -> float:
         return float("inf") if text == "full" else float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; give one, such as 0.5, or full") from None
+
+
+def _jump(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -168,6 +182,7 @@ def _study(args: argparse.Namespace) -> "IdentifyStudy":
         "starts": args.starts,
         "warm_start": args.warm_start or None,
         "robust": args.robust or None,
+        "continuity": args.continuity,
     }
     keys |= {key: value for key, value in given.items() if value is not None}
     if "model" not in keys:

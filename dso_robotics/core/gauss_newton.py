@@ -2,7 +2,8 @@
 
 Identification estimates a handful of physical parameters z together with the start state of every window. The residual
 of a window depends on z and on its own start alone, so the normal equations are an arrow: the starts are eliminated block
-by block (Schur complement) and a step costs one small dense system, however many windows there are. SciPy's
+by block (Schur complement) and a step costs one small dense system, however many windows there are. Where windows are
+tied to the next one, their part is block-tridiagonal instead of block-diagonal, and as cheap. SciPy's
 `least_squares` would see hundreds of unknowns and one dense Jacobian; this is the piece it has no form for.
 
 NumPy only: both engines feed it.
@@ -33,8 +34,11 @@ class Problem(Protocol):
         """Whitened residuals (B, m)."""
         ...
 
-    def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Residuals (B, m) with derivatives by z (B, m, n) and by x (B, m, k)."""
+    def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Residuals (B, m) with derivatives by z (B, m, n) and by x (B, m, k).
+
+        Where a block's residuals depend on the next block's x too, a fourth array is the derivative (B, m, k) by that.
+        """
         ...
 
     def prior(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +62,7 @@ class Problem(Protocol):
 class Reusing(Problem, Protocol):
     """A problem whose derivatives cost many times its residual, so that further steps with those at hand pay."""
 
-    def again(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def again(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
         """Residuals here with the derivatives of the last `linearize`, weighed as they would be here."""
         ...
 
@@ -87,7 +91,7 @@ class Solution:
       prior_gradient: (n,) the prior's.
     active: (n,) True where a bound holds the coordinate.
     evaluations: residual evaluations, one for each linearisation included.
-    private: (B, k, k) Gauss-Newton Hessian of the private unknowns; shared_private: (B, n, k) that between z and them.
+    private: (B, k, k) covariance of each block's private unknowns given z; response: (B, k, n) minus their derivative by z.
     """
 
     z: np.ndarray
@@ -104,15 +108,14 @@ class Solution:
     history: tuple[Record, ...]
     evaluations: int
     private: np.ndarray
-    shared_private: np.ndarray
+    response: np.ndarray
 
     def private_covariance(self, block: int, covariance: np.ndarray) -> np.ndarray:
         """Covariance (k, k) of one block's private change, given that of z (n, n): its own noise, and what z leaves open."""
         if not self.private.size:
             return np.zeros(self.private.shape[1:])
-        own = np.linalg.pinv(self.private[block], hermitian=True)
-        pull = own @ self.shared_private[block].T
-        return own + pull @ covariance @ pull.T
+        pull = self.response[block]
+        return self.private[block] + pull @ covariance @ pull.T
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,8 +228,8 @@ def solve(
         active=normal.active(z, low, high),
         history=tuple(history),
         evaluations=evaluations,
-        private=normal.xx,
-        shared_private=normal.zx / scale[:, None],
+        private=normal.private_covariance(),
+        response=normal.response / scale,
     )
 
 
@@ -297,12 +300,15 @@ def _private_search(
 ) -> tuple[np.ndarray, float, int]:
     """Private unknowns for a trial `new_z`, each block's chosen for itself; the cost there and the evaluations it took.
 
-    Given z the blocks know nothing of one another, so one that overshoots need not hold back all the others.
+    Given z the blocks know nothing of one another, so one that overshoots need not hold back all the others. Where they are
+    tied they do: then a block that overshoots and its neighbours are damped more, and all steps are sought again.
     """
     best_x = problem.retract(x, normal.private_step(new_z - z, damping))
     best = block_cost(problem.residual(new_z, best_x))
     tries = 1
-    for heavier in _HEAVIER if normal.gx.shape[-1] else ():
+    if normal.tied:
+        best_x, best, tries = _tied_search(problem, normal, z, x, new_z, damping, best_x, best)
+    for heavier in _HEAVIER if normal.gx.shape[-1] and not normal.tied else ():
         worse = ~(best <= normal.block_cost)
         if not worse.any():
             break
@@ -318,6 +324,32 @@ def _private_search(
         best = np.where(better, other, best)
     prior, _ = problem.prior(new_z)
     return best_x, float(best.sum() + 0.5 * np.sum(prior**2)) + problem.log_scale(), tries
+
+
+def _tied_search(
+    problem: Problem,
+    normal: Normal,
+    z: np.ndarray,
+    x: np.ndarray,
+    new_z: np.ndarray,
+    damping: float,
+    best_x: np.ndarray,
+    best: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The lowest of the first try and a few with the blocks that got worse, and their neighbours, damped more."""
+    tries, latest, each = 1, best, np.full(len(x), damping)
+    for heavier in (*_HEAVIER[:-1], 1e6):
+        worse = ~(latest <= normal.block_cost)
+        if not worse.any():
+            break
+        worse[1:] |= worse[:-1].copy()
+        each = np.where(worse, np.maximum(each, heavier), each)
+        other_x = problem.retract(x, normal.private_step(new_z - z, each))
+        latest = block_cost(problem.residual(new_z, other_x))
+        tries += 1
+        if not best.sum() <= latest.sum():
+            best_x, best = other_x, latest
+    return best_x, best, tries
 
 
 def _cost(problem: Problem, residual: np.ndarray, z: np.ndarray) -> float:

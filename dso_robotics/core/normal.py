@@ -1,10 +1,15 @@
-"""The normal equations of least squares with private unknowns, at one point."""
+"""The normal equations of least squares with private unknowns, at one point.
 
+The residuals of block b depend on the shared z, on its own private x_b and, where blocks are tied, on x_{b+1}.
+"""
+
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dso_robotics.core.covariance import spread
+from dso_robotics.core.tridiagonal import Tridiagonal
 
 if TYPE_CHECKING:
     from dso_robotics.core.gauss_newton import Problem, Reusing
@@ -32,7 +37,8 @@ class Normal:
     def __init__(
         self, problem: "Problem | Reusing", z: np.ndarray, x: np.ndarray, scale: np.ndarray, *, again: bool = False
     ):
-        r, jz, jx = problem.again(z, x) if again else problem.linearize(z, x)  # pyright: ignore[reportAttributeAccessIssue]
+        linearize = problem.again if again else problem.linearize  # pyright: ignore[reportAttributeAccessIssue]
+        r, jz, jx, *ahead = linearize(z, x)
         prior, prior_jacobian = problem.prior(z)
         jz, prior_jacobian = jz * scale, prior_jacobian * scale
         self.scale = scale
@@ -41,25 +47,42 @@ class Normal:
         self.zz_blocks = np.swapaxes(jz, 1, 2) @ jz
         self.prior = prior_jacobian.T @ prior_jacobian
         self.zz = self.zz_blocks.sum(0) + self.prior
-        self.zx = np.swapaxes(jz, 1, 2) @ jx
-        self.xx = np.swapaxes(jx, 1, 2) @ jx
         self.gb = (np.swapaxes(jz, 1, 2) @ r[..., None])[..., 0]
         self.prior_gradient = prior_jacobian.T @ prior
         self.gz = self.gb.sum(0) + self.prior_gradient
-        self.gx = (np.swapaxes(jx, 1, 2) @ r[..., None])[..., 0]
+        # A block's residuals by its own private unknowns and, in `_next`, by those of the block that follows.
+        self._own = _Half(r, jz, jx)
+        self._next = _Half(r, jz, ahead[0]) if ahead and jx.shape[-1] else None
+        self.zx, self.xx, self.gx = self._own.zx, self._own.xx, self._own.gx
+        self._above = None
+        if self._next is not None:
+            self.zx, self.xx, self.gx = (
+                a + np.concatenate([np.zeros_like(b[:1]), b[:-1]])
+                for a, b in zip(self._own.parts, self._next.parts, strict=True)
+            )
+            self._above = np.swapaxes(jx, 1, 2) @ ahead[0]
 
-    def _private(self, damping: float) -> np.ndarray:
-        """Damped private blocks (B, k, k); a tiny ridge keeps directions that no residual sees where they are."""
+    @property
+    def tied(self) -> bool:
+        """Whether blocks know of the next one's private unknowns."""
+        return self._above is not None
+
+    def _solve_private(self, damping: float | np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Damped private Hessian's inverse times `right` (B, k, m)."""
+        if self._above is None:
+            return np.linalg.solve(self._private(damping), right)
+        return Tridiagonal(self._private(damping), self._above).solve(right)
+
+    def _private(self, damping: float | np.ndarray) -> np.ndarray:
+        """Private blocks (B, k, k), damped together or each (B,); a tiny ridge keeps directions that no residual sees."""
         diagonal = np.einsum("bii->bi", self.xx)
-        ridge = damping * diagonal + 1e-12 * np.max(diagonal, initial=1e-30) + 1e-30
+        ridge = np.asarray(damping)[..., None] * diagonal + 1e-12 * np.max(diagonal, initial=1e-30) + 1e-30
         return self.xx + ridge[..., None] * np.eye(self.xx.shape[-1])
 
     def _schur(self, damping: float) -> tuple[np.ndarray, np.ndarray]:
         if self.xx.shape[-1] == 0:
             return self.zz, self.gz
-        solved = np.linalg.solve(
-            self._private(damping), np.concatenate([np.swapaxes(self.zx, 1, 2), self.gx[..., None]], -1)
-        )
+        solved = self._solve_private(damping, np.concatenate([np.swapaxes(self.zx, 1, 2), self.gx[..., None]], -1))
         reduced = self.zx @ solved
         return self.zz - reduced[..., :-1].sum(0), self.gz - reduced[..., -1].sum(0)
 
@@ -84,17 +107,26 @@ class Normal:
             fixed |= out
         predicted = -float(gradient @ step + 0.5 * step @ hessian @ step)
         if self.gx.shape[-1]:
-            predicted += 0.5 * float(
-                np.sum(self.gx * np.linalg.solve(self._private(damping), self.gx[..., None])[..., 0])
-            )
+            predicted += 0.5 * float(np.sum(self.gx * self._solve_private(damping, self.gx[..., None])[..., 0]))
         return step * self.scale, predicted
 
-    def private_step(self, change: np.ndarray, damping: float) -> np.ndarray:
-        """Best private change (B, k) once z moves by `change` (n,)."""
+    def private_step(self, change: np.ndarray, damping: float | np.ndarray) -> np.ndarray:
+        """Best private change (B, k) once z moves by `change` (n,); `damping` of all blocks, or of each (B,)."""
         if self.xx.shape[-1] == 0:
             return np.zeros_like(self.gx)
         pull = self.gx + np.einsum("bnk,n->bk", self.zx, change / self.scale)
-        return -np.linalg.solve(self._private(damping), pull[..., None])[..., 0]
+        return -self._solve_private(damping, pull[..., None])[..., 0]
+
+    @functools.cached_property
+    def response(self) -> np.ndarray:
+        """How the private unknowns follow z, less their sign, (B, k, n) in coordinates divided by `scale`."""
+        return self._solve_private(0.0, np.swapaxes(self.zx, 1, 2))
+
+    def private_covariance(self) -> np.ndarray:
+        """Covariance (B, k, k) of each block's private unknowns given z."""
+        if self._above is None:
+            return np.linalg.pinv(self.xx, hermitian=True) if self.xx.size else self.xx
+        return Tridiagonal(self._private(0.0), self._above).inverse()[0]
 
     def deviation(self, z: np.ndarray) -> np.ndarray:
         """Standard deviation (n,) of each coordinate about z, as windows disagree on it."""
@@ -134,12 +166,41 @@ class Normal:
         """Gradient of each block (B, n) in the units of z, private unknowns eliminated."""
         if self.xx.shape[-1] == 0:
             return self.gb / self.scale
-        pull = np.linalg.solve(self._private(0.0), self.gx[..., None])
-        return (self.gb - (self.zx @ pull)[..., 0]) / self.scale
+        pull = np.einsum("bkn,bk->bn", self.response, self._own.gx)
+        if self._next is not None:
+            pull += np.einsum("bkn,bk->bn", _following(self.response), self._next.gx)
+        return (self.gb - pull) / self.scale
 
     def block_information(self) -> np.ndarray:
         """Each block's share (B, n, n) of the Schur complement in the units of z, prior left out."""
         blocks = self.zz_blocks
-        if self.xx.shape[-1]:
-            blocks = blocks - self.zx @ np.linalg.solve(self._private(0.0), np.swapaxes(self.zx, 1, 2))
+        if self._next is not None:
+            # (J_z - J_x W_b - J_next W_{b+1}) squared: what each block's residuals still see of z once all x follow it.
+            assert self._above is not None
+            here, there = self.response, _following(self.response)
+            seen = self._own.zx @ here + self._next.zx @ there
+            cross = np.swapaxes(here, 1, 2) @ self._above @ there
+            square = np.swapaxes(here, 1, 2) @ self._own.xx @ here + np.swapaxes(there, 1, 2) @ self._next.xx @ there
+            blocks = blocks - seen - np.swapaxes(seen, 1, 2) + cross + np.swapaxes(cross, 1, 2) + square
+        elif self.xx.shape[-1]:
+            blocks = blocks - self.zx @ self.response
         return blocks / np.outer(self.scale, self.scale)
+
+
+class _Half:
+    """Products of residuals' derivatives with those by one set of private unknowns: zx (B, n, k), xx (B, k, k), gx (B, k)."""
+
+    def __init__(self, r: np.ndarray, jz: np.ndarray, jx: np.ndarray):
+        across = np.swapaxes(jx, 1, 2)
+        self.zx = np.swapaxes(jz, 1, 2) @ jx
+        self.xx = across @ jx
+        self.gx = (across @ r[..., None])[..., 0]
+
+    @property
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.zx, self.xx, self.gx
+
+
+def _following(blocks: np.ndarray) -> np.ndarray:
+    """Each block's successor (B, ...); zeros behind the last."""
+    return np.concatenate([blocks[1:], np.zeros_like(blocks[:1])])

@@ -5,14 +5,17 @@ table in Section 7 of the mathematics). The noise scale of each channel in each 
 it is the root mean square of those residuals, so re-weighting and Gauss-Newton steps alternate. A recording that the model
 explains worse than the others (a warmer gearbox, a loose cable) is thereby trusted less.
 
+With a `Continuity` windows that follow one another are tied: their jumps are residuals too, with a scale of their own.
+
 With a heavy-tailed `Likelihood` in place of the normal one, samples far off (outliers) lose their pull.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
+from dso_robotics.costs.continuity import Continuity
 from dso_robotics.costs.likelihood import Likelihood, Normal
 from dso_robotics.data.windows import Windows
 from dso_robotics.parameters.vector import ParameterVector
@@ -29,7 +32,8 @@ class WindowedIdentification:
 
     `sigma` (R, C) holds the current noise scales of each recording's channels, in the channels' units; with `learn_noise`
     False they stay. `noise` maps channels to bounds (low, high) of their scale. With `free_starts` False the start states
-    stay as they are given. `extra` maps z to further whitened residuals (m,), such as a weighing of the whole robot.
+    stay as they are given, and `continuity` has no say. `extra` maps z to further whitened residuals (m,), such as a weighing
+    of the whole robot.
     """
 
     def __init__(
@@ -44,14 +48,21 @@ class WindowedIdentification:
         likelihood: Likelihood | None = None,
         noise: Mapping[str, tuple[float, float]] = MappingProxyType({}),
         extra: Callable[[np.ndarray], np.ndarray] | None = None,
+        continuity: Continuity | None = None,
     ):
         self.vector, self.windows, self.prediction = vector, windows, prediction
         self.learn_noise, self.free_starts = learn_noise, free_starts
         self.likelihood, self._extra = Normal() if likelihood is None else likelihood, extra
         self._tangent = Tangent(vector.mj)
-        # Errors at the latest z, by start states (B, nq+nv+na): a window already simulated from there is not again.
-        self._known: tuple[np.ndarray | None, list[tuple[np.ndarray, np.ndarray]]] = (None, [])
-        self._slopes: tuple[np.ndarray, np.ndarray] | None = None
+        # Errors at the latest z and, where windows are tied, the states where they end, by start states (B, nq+nv+na): a
+        # window already simulated from there is not again.
+        self._known: tuple[np.ndarray | None, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = (None, [])
+        self._slopes: tuple[np.ndarray, ...] | None = None
+        self.continuity = continuity if free_starts else None
+        # Derivatives at the start, which set the scale of jumps, kept for the search that asks for them next.
+        self._ready: tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]] | None = None
+        # The windows' own Hessians of their start states and the ends' slopes by these, at the latest linearisation.
+        self._curved: tuple[np.ndarray, np.ndarray] | None = None
         self._seen = np.isfinite(windows.measured)
         members = windows.rollout[None] == np.arange(len(windows.rollouts))[:, None]
         self._members = members.astype(float)
@@ -66,48 +77,92 @@ class WindowedIdentification:
 
     def error(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Prediction minus measurement (B, S, C) in the channels' units, zero where nothing was measured."""
+        return self._at(z, start)[0]
+
+    def _at(self, z: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`error` and, where windows are tied, the states (B, nq+nv+na) where they end."""
         if self._known[0] is not z:
             self._known = (z, [])
         known = self._known[1]
-        error, new = np.empty(self._seen.shape), np.ones(len(start), bool)
-        for earlier, found in known:
+        error, end, new = np.empty(self._seen.shape), np.empty(start.shape), np.ones(len(start), bool)
+        for earlier, found, ended in known:
             same = new & np.all(earlier == start, axis=1)
-            error[same] = found[same]
+            error[same], end[same] = found[same], ended[same]
             new &= ~same
         if new.any():
             only = np.flatnonzero(new)
-            predicted = self.prediction.predict(z, start[only], only)
+            if self.continuity:
+                predicted, end[only] = self.prediction.predict_ends(z, start[only], only)
+            else:
+                predicted = self.prediction.predict(z, start[only], only)
             error[only] = np.where(self._seen[only], predicted - self._measured[only], 0.0)
-            known.append((start, error))
-        return error
+            known.append((start, error, end))
+        return error, end
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Errors over noise scales, as the likelihood weighs them (B, S*C)."""
-        return self.likelihood.whiten(self.error(z, x) / self._scales()).reshape(len(x), -1)
+        """Errors over noise scales, as the likelihood weighs them (B, S*C); behind them jumps over theirs (B, k)."""
+        readings = self.likelihood.whiten(self.error(z, x) / self._scales()).reshape(len(x), -1)
+        if self.continuity is None:
+            return readings
+        self._begin(z, x)
+        return np.concatenate([readings, self.continuity.residual(self._at(z, x)[1], x)], axis=1)
+
+    def _begin(self, z: np.ndarray, x: np.ndarray) -> None:
+        """Set the scale of jumps, which is relative to what windows tell, where the search begins."""
+        assert self.continuity is not None
+        if self.continuity.scale is None:
+            found = self.prediction.linearize_ends(z, x)
+            self._ready = z, x, found
+            self._linear(x, found[0], found[1:])
+
+    def _derivatives(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        if self.continuity is None:
+            return self.prediction.linearize(z, x, by_start=self.free_starts)
+        ready, self._ready = self._ready, None
+        if ready and ready[0] is z and ready[1] is x:
+            return ready[2]
+        return self.prediction.linearize_ends(z, x)
 
     def _scales(self) -> np.ndarray:
         """Noise scale of every window's channels (B, 1, C)."""
         return self.sigma[self.windows.rollout][:, None]
 
-    def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Residuals with derivatives by z and by the start states' tangents."""
+    def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Residuals with derivatives by z and by the start states' tangents, and where windows are tied by the next one's."""
         self._slopes = None  # the old ones are large
-        y, *slopes = self.prediction.linearize(z, x, by_start=self.free_starts)
-        self._slopes = (slopes[0], slopes[1])
-        return self._weighed(np.where(self._seen, y - self._measured, 0.0))
+        y, *slopes = self._derivatives(z, x)
+        return self._linear(x, y, slopes)
 
-    def again(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def again(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
         """The same with the derivatives of the last linearisation, noise scales and robust weights as they are here."""
-        return self._weighed(self.error(z, x))
+        error, end = self._at(z, x)
+        return self._weighed(error, end, x)
 
-    def _weighed(self, error: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _linear(self, x: np.ndarray, y: np.ndarray, slopes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The residuals' derivatives from those of readings y, and of ends where these are behind them."""
+        by_z, by_x, *ends = slopes
+        end, *more = ends or [x]
+        self._slopes = (by_z, by_x, *more)
+        return self._weighed(np.where(self._seen, y - self._measured, 0.0), end, x)
+
+    def _weighed(self, error: np.ndarray, end: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
         assert self._slopes is not None
         errors = error / self._scales()
         weight = (np.where(self._seen, self.likelihood.slope(errors), 0.0) / self._scales())[..., None]
         residual = self.likelihood.whiten(errors)
         rows = (len(error), residual[0].size)
-        flat = [np.where(weight > 0, d * weight, 0.0).reshape(*rows, d.shape[-1]) for d in self._slopes]
-        return residual.reshape(rows), flat[0], flat[1]
+        flat = [np.where(weight > 0, d * weight, 0.0).reshape(*rows, d.shape[-1]) for d in self._slopes[:2]]
+        residual = residual.reshape(rows)
+        if self.continuity is None:
+            return residual, flat[0], flat[1]
+        end_by_z, end_by_x = self._slopes[2:]
+        own = np.swapaxes(flat[1], 1, 2) @ flat[1]
+        self.continuity.begin(own, x)
+        self._curved = own, end_by_x
+        jumps, by_z, by_own, by_next = self.continuity.linearize(end, x, end_by_z, end_by_x)
+        ahead = np.concatenate([np.zeros_like(flat[1]), by_next], axis=1)
+        flat = [np.concatenate(pair, axis=1) for pair in zip(flat, (by_z, by_own), strict=True)]
+        return np.concatenate([residual, jumps], axis=1), flat[0], flat[1], ahead
 
     def prior(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whitened residuals of the prior and of `extra`, and their derivative."""
@@ -127,15 +182,20 @@ class WindowedIdentification:
         """Set each noise scale that is not known to its most likely value."""
         if not self.learn_noise:
             return 0.0
+        jumped = 0.0
+        if self.continuity:
+            self._begin(z, x)
+            jumped = self.continuity.reweight(self._curved, self._at(z, x)[1], x)
         squares = np.where(self._seen, self.error(z, x) ** 2, np.nan)
         sigma = np.clip(self.likelihood.scale(squares, self._members, self.sigma), self._least, self._most)
         change = float(np.max(np.abs(sigma / self.sigma - 1)))
         self.sigma = sigma
-        return change
+        return max(change, jumped)
 
     def log_scale(self) -> float:
-        """Sum of log sigma over all measured numbers."""
-        return float(np.sum(self._count * np.log(self.sigma)))
+        """Sum of log sigma over all measured numbers, and over all jumps."""
+        jumps = self.continuity.log_scale() if self.continuity and self.continuity.scale is not None else 0.0
+        return float(np.sum(self._count * np.log(self.sigma))) + jumps
 
     def pooled_sigma(self) -> np.ndarray:
         """Noise scale (C,) of each channel over all recordings together."""
@@ -151,7 +211,12 @@ class WindowedIdentification:
         return np.sqrt((len(x) - 1) / len(x) * np.sum((logs - logs.mean(0)) ** 2, axis=0))
 
     def terms(self, z: np.ndarray, x: np.ndarray) -> dict[str, float]:
-        """The cost by block: identification (with its log noise scales) and prior."""
-        fit = 0.5 * float(np.sum(self.residual(z, x) ** 2)) + self.log_scale()
-        terms = {"identification": fit, "prior": 0.5 * float(np.sum(self.vector.prior_residual(z) ** 2))}
+        """The cost by block: identification and continuity (with their log scales), and prior."""
+        whole = 0.5 * float(np.sum(self.residual(z, x) ** 2)) + self.log_scale()
+        jumps = {}
+        if self.continuity:
+            squares = self.continuity.residual(self._at(z, x)[1], x) ** 2
+            jumps["continuity"] = 0.5 * float(np.sum(squares)) + self.continuity.log_scale()
+        fit = whole - sum(jumps.values())
+        terms = {"identification": fit, "prior": 0.5 * float(np.sum(self.vector.prior_residual(z) ** 2))} | jumps
         return terms if self._extra is None else terms | {"extra": 0.5 * float(np.sum(self._extra(z) ** 2))}

@@ -5,6 +5,7 @@ times: a prediction is interpolated to them, a measurement is never moved, so lo
 slower than the model.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,8 @@ from dso_robotics.errors import DsoError
 _SHORTEST = 0.25
 # A window of fewer samples says nothing beyond its own start; with fewer than _FEW it says little.
 _FEWEST, _FEW = 3, 10
+# Windows meet when the next one begins within so many sample intervals after one has ended.
+_MEETING = 3.0
 # Time steps in a window: beyond, memory runs out before a search would end.
 _LONGEST = 1e5
 # Recorded times are trusted to this fraction of a time step when they are placed on the grid.
@@ -73,6 +76,16 @@ class Windows:
     def single(self) -> bool:
         """Whether every sample is a window of its own."""
         return self.sample.shape[1] == 1
+
+    @property
+    def handover(self) -> np.ndarray:
+        """Where on its grid each window (B,) meets the start of the next one of its rollout [steps]; NaN where none follows."""
+        place = np.full(len(self), np.nan)
+        follows = self.rollout[1:] == self.rollout[:-1]
+        place[:-1][follows] = np.diff(self.time)[follows] / self.timestep
+        near = np.round(place)
+        place = np.where(np.abs(place - near) < _ROUND, near, place)
+        return np.where((place >= 1) & (place <= self.ctrl.shape[1]), place, np.nan)
 
     def complete(self) -> "Windows | None":
         """Only the windows that end before their rollout does, so none is cut short; None when there is none."""
@@ -141,6 +154,7 @@ def cut(
     overlap: float = 0.0,
     past: float = 0.0,
     settle: float = 0.0,
+    meet: bool = False,
     source: str = "log",
     option: str = "--window",
 ) -> Windows:
@@ -149,10 +163,10 @@ def cut(
     `timestep` [s] is the model's; `source` and `option` name the log and the option in messages. Windows know the controls of
     the `past` [s] before them; before the log, the first control is taken to have been held. The first `settle` [s] of a
     window are simulated and not compared, and windows are that much longer: a late sensor shows there what happened before
-    the window. Windows of fewer than three samples, such as those before a gap, are left out. With `seconds` infinite every
-    rollout is one window; with 0 every sample is, and nothing is simulated. Raises DsoError when the
-    window is shorter than two steps, when every rollout is shorter than a window, or when windows hold too few samples
-    because time is hardly in seconds.
+    the window. With `meet` windows are long enough to reach the first sample of the next one, but for gaps. Windows of fewer
+    than three samples, such as those before a gap, are left out. With `seconds` infinite every rollout is one window; with 0
+    every sample is, and nothing is simulated. Raises DsoError when the window is shorter than two steps, when every rollout
+    is shorter than a window, or when windows hold too few samples because time is hardly in seconds.
     """
     spans = [float(r.time[-1] - r.time[0]) for r in rollouts]
     if full := np.isinf(seconds):
@@ -190,6 +204,11 @@ def cut(
             f"really so slow needs {option} {10 * interval:.2g} or more."
         )
     pieces = kept
+    if meet:
+        firsts = itertools.pairwise(pieces)
+        apart = [rollouts[i].time[c] - rollouts[i].time[a] for (i, a, _), (j, c, _) in firsts if i == j]
+        near = [t for t in apart if t <= seconds + _MEETING * _usual(rollouts)]
+        steps = max(steps, int(np.ceil(max(near, default=0.0) / timestep - _ROUND)))
     width = max(b - a for _, a, b in pieces)
     shape = (len(pieces), width)
     step, share, sample = np.zeros(shape, int), np.zeros(shape), np.full(shape, -1)

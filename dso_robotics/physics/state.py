@@ -15,6 +15,11 @@ class Tangent:
         self._euclidean = model.nq == model.nv
         self.size = 2 * model.nv + model.na
 
+    @property
+    def flat(self) -> bool:
+        """Whether the state is its own tangent: no quaternions."""
+        return self._euclidean
+
     def move(self, state: np.ndarray, change: np.ndarray) -> np.ndarray:
         """`state` (..., nq+nv+na) moved by `change` (..., 2*nv+na)."""
         model = self._model

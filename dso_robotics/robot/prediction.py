@@ -39,6 +39,16 @@ class Prediction(Protocol):
         """
         ...
 
+    def predict_ends(
+        self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`predict` and the states (B, nq+nv+na) at `windows.handover`, NaN where no window follows."""
+        ...
+
+    def linearize_ends(self, z: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
+        """`linearize`, these states, and their tangent's derivatives by z (B, k, n) and by the start's tangent (B, k, k)."""
+        ...
+
 
 class CPrediction:
     """The C engine: one batch call a linearisation, 1 + n + 2*nv + na simulations a window.
@@ -63,8 +73,18 @@ class CPrediction:
 
     def predict(self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None) -> np.ndarray:
         """See `Prediction.predict`."""
-        windows = self.windows if only is None or len(only) == len(self.windows) else self.windows.only(only)
-        return self._at_samples(z[None], start[None], windows)[0][0]
+        return self._at_samples(z[None], start[None], self._chosen(only))[0][0]
+
+    def predict_ends(
+        self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Prediction.predict_ends`."""
+        place = self.windows.handover
+        y, _, ends = self._at_samples(z[None], start[None], self._chosen(only), place if only is None else place[only])
+        return y[0], ends[0]
+
+    def _chosen(self, only: np.ndarray | None) -> Windows:
+        return self.windows if only is None or len(only) == len(self.windows) else self.windows.only(only)
 
     def linearize(
         self, z: np.ndarray, start: np.ndarray, *, by_start: bool = True
@@ -76,19 +96,32 @@ class CPrediction:
         like certainty. Windows with contacts are therefore differenced to both sides, and the smaller slope is taken
         where the two disagree.
         """
-        k = self.tangent.size if by_start else 0
-        y, by_z, by_start_change, touched = self._differences(z, start, self.windows, _STEP, k)
+        y, _, by_z, by_x = self._slopes(z, start, self.tangent.size if by_start else 0, None)[:4]
+        return y, by_z, by_x
+
+    def linearize_ends(self, z: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
+        """See `Prediction.linearize_ends`; the simulations are those of `linearize`."""
+        y, end, *slopes = self._slopes(z, start, self.tangent.size, self.windows.handover)
+        return y, *slopes[:2], end, *slopes[2:]
+
+    def _slopes(self, z: np.ndarray, start: np.ndarray, k: int, place: np.ndarray | None) -> list[np.ndarray]:
+        """As `_differences`, to both sides where something touched."""
+        found, touched = self._differences(z, start, self.windows, _STEP, k, place)
         if touched.any():
             only = np.flatnonzero(touched)
-            _, *other, _ = self._differences(z, start[only], self.windows.only(only), -_STEP, k)
-            for slope, there in zip((by_z, by_start_change), other, strict=True):
+            part = None if place is None else place[only]
+            other, _ = self._differences(z, start[only], self.windows.only(only), -_STEP, k, part)
+            for slope, there in zip(found[2:], other[2:], strict=True):
                 slope[only] = _calmer(slope[only], there)
-        return y, by_z, by_start_change
+        return found
 
     def _differences(
-        self, z: np.ndarray, start: np.ndarray, windows: Windows, step: float, k: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Readings (B, S, C) of B windows, derivatives by z and k start coordinates, and whether anything touched (B,)."""
+        self, z: np.ndarray, start: np.ndarray, windows: Windows, step: float, k: int, place: np.ndarray | None
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """Readings (B, S, C) and states at `place`, derivatives of both by z and k start coordinates; what touched (B,).
+
+        In the order readings, states, readings by z, by start, and with a `place` states by z, by start.
+        """
         h = step * self.vector.scale
         h = np.where((z + h > self.vector.high) | (z + h < self.vector.low), -h, h)
         moves = np.zeros((max(self._together, default=-1) + 1, len(z)))
@@ -100,12 +133,18 @@ class CPrediction:
         if k:
             change = np.broadcast_to(step * np.eye(k)[:, None], (k, len(start), k))
             starts[1 + m :] = self.tangent.move(start[None], change)
-        y, touched = self._at_samples(points, starts, windows)
-        by_z = np.moveaxis(y[1 : 1 + m] - y[0], 0, -1)[..., self._together] / h
-        if self.vector.local:
-            by_z *= self._felt[windows.rollout][:, None, None]
-        by_start = (y[1 + m :] - y[0]) / step
-        return y[0], by_z, np.moveaxis(by_start, 0, -1), np.any(touched, axis=0)
+        y, touched, end = self._at_samples(points, starts, windows, place)
+        apart = [np.moveaxis(y[1:] - y[0], 0, -1)]
+        if place is not None:
+            apart.append(np.moveaxis(self.tangent.difference(end[0], end[1:]), 0, -1))
+        found = [y[0], end[0]]
+        for change in apart:
+            by_z = change[..., :m][..., self._together] / h
+            if self.vector.local:
+                felt = self._felt[windows.rollout]
+                by_z *= felt.reshape(len(felt), *(1,) * (by_z.ndim - 2), -1)
+            found += [by_z, change[..., m:] / step]
+        return found, np.any(touched, axis=0)
 
     def states(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """States (B, S, nq+nv+na) at the grid step at or before each sample; NaN where the simulation diverged."""
@@ -113,12 +152,19 @@ class CPrediction:
         path = np.concatenate([start[:, None], out.state], axis=1)
         return np.take_along_axis(path, self.windows.step[..., None], axis=1)
 
-    def _at_samples(self, z: np.ndarray, start: np.ndarray, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-        """Readings (P, B, S, C) of B windows at P points z (P, n) with starts (P, B, nq+nv+na); whether bodies touched."""
+    def _at_samples(
+        self, z: np.ndarray, start: np.ndarray, windows: Windows, place: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Readings (P, B, S, C) of B windows at P points z (P, n) with starts (P, B, nq+nv+na); whether bodies touched (P, B).
+
+        And the states (P, B, nq+nv+na) at `place` (B,) [steps], or where windows end.
+        """
         p, b = start.shape[:2]
         out, signals = self._simulate(z, start, windows)
         sensordata = reported(out.sensordata.reshape(p, b, *out.sensordata.shape[1:]), signals)
-        return windows.at_samples(sensordata, signals.get("sensor_delay")), out.touched.reshape(p, b)
+        state = out.state.reshape(p, b, *out.state.shape[1:])
+        end = state[:, :, -1] if place is None else handed_over(state, place)
+        return windows.at_samples(sensordata, signals.get("sensor_delay")), out.touched.reshape(p, b), end
 
     def _simulate(
         self, z: np.ndarray, start: np.ndarray, windows: Windows
@@ -151,6 +197,20 @@ def _calmer(slope: np.ndarray, other: np.ndarray) -> np.ndarray:
     """The mean of two one-sided slopes, or the smaller where they differ by more than that."""
     smaller = np.where(np.abs(slope) <= np.abs(other), slope, other)
     return np.where(np.abs(slope - other) > np.abs(smaller), smaller, (slope + other) / 2)
+
+
+def handed_over(states: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """States (..., B, nx) at `place` (B,) of states after each step (..., B, T, nx), linearly between steps; NaN for NaN.
+
+    Quaternions between steps are not unit, which makes no difference to their differences.
+    """
+    known = np.isfinite(place)
+    before = np.floor(np.where(known, place, 1.0)).astype(int)
+    share = (np.where(known, place, np.nan) - before)[:, None]
+    rows = np.arange(len(place))
+    first = states[..., rows, before - 1, :]
+    last = states[..., rows, np.minimum(before, states.shape[-2] - 1), :]
+    return np.where(share > 0, first + share * (last - first), first + 0.0 * share)
 
 
 def _groups(vector: ParameterVector) -> list[int]:

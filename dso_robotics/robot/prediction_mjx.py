@@ -20,6 +20,7 @@ from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
 from dso_robotics.physics.constants import set_constants
 from dso_robotics.physics.device import put_model
+from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.signals import arriving, commanded, reported
 
 # Windows differentiated at once: memory grows with it, and a CPU gains nothing from more.
@@ -51,10 +52,15 @@ class MjxPrediction:
     def predict(self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None) -> np.ndarray:
         """See `Prediction.predict`; all windows are simulated, whichever are asked for: what is compiled has one shape."""
         self.steps += self.windows.ctrl.shape[0] * self.windows.ctrl.shape[1]
+        chosen, every = self._every(start, only)
+        return np.asarray(self._run("predict", self._window, z, every)[0])[chosen]
+
+    def _every(self, start: np.ndarray, only: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the windows asked for, and a start state for every window there is."""
         chosen = np.arange(len(self.windows)) if only is None else only
         every = np.tile(start[:1], (len(self.windows), 1))
         every[chosen] = start
-        return np.asarray(self._run("predict", self._window, z, every)[0])[chosen]
+        return chosen, every
 
     def linearize(
         self, z: np.ndarray, start: np.ndarray, *, by_start: bool = True
@@ -75,6 +81,43 @@ class MjxPrediction:
         y, by_z, *rest = self._run(f"linearize{by_start}", both, z, start)
         by_x = rest[0] if rest else np.zeros((*y.shape, 0))
         return np.asarray(y), np.asarray(by_z), np.asarray(by_x)
+
+    def predict_ends(
+        self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Prediction.predict_ends`."""
+        self.steps += self.windows.ctrl.shape[0] * self.windows.ctrl.shape[1]
+        chosen, every = self._every(start, only)
+        y, end = map(np.asarray, self._run("predict_ends", self._window_and_end, z, every))
+        return y[chosen], np.where(self._followed, end, np.nan)[chosen]
+
+    def linearize_ends(self, z: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
+        """See `Prediction.linearize_ends`."""
+        k = 2 * self.vector.mj.nv + self.vector.mj.na
+        self.steps += self.windows.ctrl.shape[0] * self.windows.ctrl.shape[1] * (1 + len(z) + k)
+
+        def both(z: Array, change: Array, *window: Array) -> tuple[Array, ...]:
+            def twice(z: Array, change: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+                out = self._window_and_end(z, change, *window)
+                return out, out
+
+            ((y_z, y_x), (end_z, end_x)), (y, end) = jax.jacfwd(twice, argnums=(0, 1), has_aux=True)(z, change)
+            return y, y_z, y_x, end, end_z, end_x
+
+        y, y_z, y_x, end, end_z, end_x = map(np.asarray, self._run("linearize_ends", both, z, start))
+        end = np.where(self._followed, end, np.nan)
+        chart = self._chart(end)
+        return y, y_z, y_x, end, chart @ end_z, chart @ end_x
+
+    @property
+    def _followed(self) -> np.ndarray:
+        return np.isfinite(self.windows.handover)[:, None]
+
+    def _chart(self, state: np.ndarray) -> np.ndarray:
+        """Derivative (B, 2*nv+na, nq+nv+na) of the tangent by the state's own coordinates, at `state`."""
+        tangent, h = Tangent(self.vector.mj), 1e-6
+        moved = state[:, None] + h * np.eye(state.shape[1])
+        return np.swapaxes(tangent.difference(state[:, None], moved), 1, 2) / h
 
     def cost(
         self, sigma: np.ndarray
@@ -99,9 +142,15 @@ class MjxPrediction:
         w = self.windows
         steps = w.past.shape[1] + w.ctrl.shape[1]
         drive = np.zeros((len(w), steps, 0)) if w.drive is None else w.drive.values
-        return tuple(map(jnp.asarray, (w.ctrl, w.past, drive, w.step, w.share, w.rollout)))
+        return tuple(
+            map(jnp.asarray, (w.ctrl, w.past, drive, w.step, w.share, w.rollout, np.nan_to_num(w.handover, nan=1.0)))
+        )
 
-    def _window(
+    def _window(self, *arguments: Array) -> Array:
+        """Channels (S, C) of one window; arguments as of `_window_and_end`."""
+        return self._window_and_end(*arguments)[0]
+
+    def _window_and_end(
         self,
         z: Array,
         change: Array,
@@ -112,8 +161,9 @@ class MjxPrediction:
         step: Array,
         share: Array,
         rollout: Array,
-    ) -> Array:
-        """Channels (S, C) of one window from `start` (nq+nv+na,) moved by `change` (2*nv+na,)."""
+        handover: Array,
+    ) -> tuple[Array, Array]:
+        """Channels (S, C) of one window from `start` (nq+nv+na,) moved by `change` (2*nv+na,), and its state at `handover`."""
         if self.vector.local:
             z = self._expansion[0][rollout] @ z + self._expansion[1][rollout]
         model, products = self._model_at(z)
@@ -128,22 +178,26 @@ class MjxPrediction:
             model, qpos, start[nq : nq + nv] + change[nv : 2 * nv], start[nq + nv :] + change[2 * nv :]
         )
 
-        def advance(state: physics.State, ctrl: Array) -> tuple[physics.State, Array]:
-            return physics.advance_measured(model, state, ctrl, products=products)
+        def advance(state: physics.State, ctrl: Array) -> tuple[physics.State, tuple[Array, Array]]:
+            state, sensordata = physics.advance_measured(model, state, ctrl, products=products)
+            return state, (sensordata, jnp.concatenate([state.qpos, state.qvel, state.act]))
 
-        _, sensordata = jax.lax.scan(advance, state, ctrl)
+        _, (sensordata, path) = jax.lax.scan(advance, state, ctrl)
+        met = jnp.floor(handover).astype(int)
+        end = path[met - 1]
+        end = end + (handover - met) * (path[jnp.minimum(met, len(ctrl) - 1)] - end)
         channels = self.windows.channels
         wanted = reported(sensordata, signals)[:, channels.sensor_addresses]
         if "sensor_delay" not in signals:
             before, after = wanted[step], wanted[jnp.minimum(step + 1, len(ctrl) - 1)]
-            return before + share[:, None] * (after - before)
+            return before + share[:, None] * (after - before), end
         late = signals["sensor_delay"][channels.sensor_ids] / self.windows.timestep
         place = jnp.maximum((step + share)[:, None] - late, 0.0)
         whole = jnp.minimum(jnp.floor(place), len(ctrl) - 1.0)
         index = whole.astype(int)
         before = jnp.take_along_axis(wanted, index, 0)
         after = jnp.take_along_axis(wanted, jnp.minimum(index + 1, len(ctrl) - 1), 0)
-        return before + (place - whole) * (after - before)
+        return before + (place - whole) * (after - before), end
 
     def _model_at(self, z: Array) -> tuple[mjx.Model, Array | None]:
         """The MJX model at z, with the products of inertia when a full inertia is free."""

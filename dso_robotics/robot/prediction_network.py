@@ -22,6 +22,10 @@ from dso_robotics.robot.joint_network import JointNetwork
 from dso_robotics.robot.signals import arriving, commanded, reported
 
 
+class DivergedError(DsoError):
+    """A window cannot be simulated with these weights, so there is no gradient."""
+
+
 def with_motors(spec: mujoco.MjSpec, joints: tuple[str, ...]) -> mujoco.MjModel:
     """`spec` with a motor more for each of `joints`, last in the order of actuators."""
     spec = spec.copy()
@@ -102,11 +106,11 @@ class NetworkPrediction:
     ) -> tuple[float, np.ndarray]:
         """A cost of the readings and its gradient (size,) by the weights.
 
-        `slope` maps readings (B, S, C) to the cost and its derivative by them. Raises DsoError when a window diverges.
+        `slope` maps readings (B, S, C) to the cost and its derivative by them. Raises DivergedError when a window diverges.
         """
         path = self.simulate(weights, start, windows)
         if not np.isfinite(path.state).all():
-            raise DsoError("a window diverged with these network weights; take smaller steps.")
+            raise DivergedError("a window diverged with these network weights; take smaller steps.")
         cost, by_reading = slope(self.read(path, windows))
         by_sensor = _spread(by_reading, windows, path.sensordata.shape, self.signals)
         model, (b, t) = self.model, path.ctrl.shape[:2]

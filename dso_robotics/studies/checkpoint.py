@@ -49,6 +49,7 @@ class Checkpoint:
     """The run file of one identification.
 
     state: None for a new run; for a resumed one (z, start states, noise scales, stage, damping) of the last iteration.
+    jumps: the scale of the jumps between windows there, where a study has one.
     past: the records of that stage before it, which the search's end depends on.
     outcome: None, or (converged, message) of a resumed run whose search had ended but whose result was not written.
     before: what a resumed run had cost.
@@ -63,6 +64,7 @@ class Checkpoint:
         self._history: list[tuple[Any, ...]] = []
         self._last: dict[str, Any] = {}
         self.state: tuple[np.ndarray, np.ndarray, np.ndarray, int, float] | None = None
+        self.jumps: np.ndarray | None = None
         self.past: tuple[Record, ...] = ()
         self.outcome: tuple[bool, str] | None = None
         self.before = Spent()
@@ -72,7 +74,7 @@ class Checkpoint:
     def _take_up(self, folder: Path) -> None:
         tree, stored, _ = read_run(self.path)
         mine = json.loads(json.dumps(self._study))
-        changed = [key for key in mine if key not in ("model", "logs") and stored.get(key) != mine[key]]
+        changed = [key for key in mine if key not in ("model", "logs", "residual") and stored.get(key) != mine[key]]
         if changed:
             raise DsoError(
                 f"{self.path}: --resume needs the study that was begun, but {', '.join(changed)} differ(s); "
@@ -86,6 +88,7 @@ class Checkpoint:
             self._history = list(zip(*(history[name] for name in _COLUMNS), strict=True))[:-1]
             z, x, sigma = (np.asarray(state[name], float) for name in ("z", "start", "sigma"))
             stage, damping = int(state["stage"]), float(state["damping"])
+            self.jumps = np.asarray(state["jumps"], float) if "jumps" in state else None
             self.past = tuple(Record(int(h[1]), float(h[2]), float(h[3]), h[4]) for h in self._history if h[0] == stage)
             self.before = Spent(float(state["seconds"]), int(state["steps"]), int(state["evaluations"]))
             if tree["status"] != "running":
@@ -103,10 +106,20 @@ class Checkpoint:
         if self.state and (self.state[1].shape != (windows, width) or self.state[2].shape != (recordings, channels)):
             raise DsoError(f"{self.path}: what it holds does not fit the study; run the study again without --resume.")
 
-    def save(self, stage: int, record: Record, x: np.ndarray, sigma: np.ndarray, spent: Spent) -> None:
+    def save(
+        self,
+        stage: int,
+        record: Record,
+        x: np.ndarray,
+        sigma: np.ndarray,
+        spent: Spent,
+        jumps: np.ndarray | None = None,
+    ) -> None:
         """Store one accepted iteration; the first of a new run replaces what an earlier run left in the folder."""
         self._history.append((stage, record.iteration, record.cost, record.damping, record.z, sigma))
         state = {"z": record.z, "start": x, "sigma": sigma, "stage": stage, "damping": record.damping}
+        if jumps is not None:
+            state["jumps"] = jumps
         self._last = {"status": "running", "state": state | dataclasses.asdict(spent)}
         self._write({})
 
@@ -142,9 +155,15 @@ class Checkpoint:
 
 
 def fingerprints(robot: Robot, study: Inputs) -> dict[str, Any]:
-    """Where the inputs lie and what they hold: SHA-256 of the compiled model, meshes included, and of each log file."""
+    """Where the inputs lie and what they hold: SHA-256 of the compiled model, meshes included, of each log file and of
+    the file of a residual."""
     logs = [Path(log) for log in study.logs]
-    return {
+    own = {}
+    if study.residual:
+        file, _, name = study.residual.rpartition(":")
+        own["residual"] = f"{Path(file).resolve()}:{name}"
+        own["residual_sha256"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return own | {
         "model": str(Path(study.model).resolve()),
         "model_sha256": model_sha256(robot.mj),
         "logs": [str(log.resolve()) for log in logs],
@@ -169,6 +188,11 @@ def compare_inputs(mine: dict[str, Any], stored: dict[str, Any], path: Path) -> 
     for log, now, then in zip(mine["logs"], mine["logs_sha256"], stored["logs_sha256"], strict=True):
         if now != then:
             raise DsoError(f"{path}: the log {log} has changed since the run was begun; {cure}.")
+    then, now = (str(inputs.get("residual", "")) for inputs in (stored, mine))
+    if bool(then) != bool(now) or then.rpartition(":")[2] != now.rpartition(":")[2]:
+        raise DsoError(f"{path}: the run was begun with {then or 'no residual'}, not {now or 'none'}; {cure}.")
+    if mine.get("residual_sha256") != stored.get("residual_sha256"):
+        raise DsoError(f"{path}: the residual {now} has changed since the run was begun; {cure}.")
 
 
 def stored_study(folder: str | Path) -> IdentifyStudy:
@@ -184,6 +208,7 @@ def stored_study(folder: str | Path) -> IdentifyStudy:
     try:
         fields: dict[str, Any] = {key: value for key, value in stored.items() if key != "command"}
         fields |= {"model": tree["inputs"]["model"], "logs": tuple(tree["inputs"]["logs"])}
+        fields["residual"] = tree["inputs"].get("residual")
         fields["free"] = tuple(stored_declaration(entry) for entry in stored["free"])
         return IdentifyStudy(**fields)
     except (KeyError, TypeError, ValueError) as error:

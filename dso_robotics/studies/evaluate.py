@@ -7,6 +7,7 @@ not count. Where the sensors do not show the whole state, the start states are e
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def scoring_windows(
     seconds: float,
     source: str = "log",
     option: str = "--score-window",
-    **late: float,
+    **late: Any,
 ) -> Windows:
     """Half-overlapping windows of `seconds` of `rollouts` put on the grid of `timestep` [s]; `late` as for `cut`.
 

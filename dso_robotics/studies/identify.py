@@ -15,6 +15,7 @@ import numpy as np
 from dso_robotics import __version__
 from dso_robotics.core import gauss_newton
 from dso_robotics.core.covariance import Uncertainty, uncertainty
+from dso_robotics.costs.continuity import Continuity
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.costs.likelihood import Normal, Student
 from dso_robotics.data.log import merge_logs, problems, read_log
@@ -26,6 +27,7 @@ from dso_robotics.parameters.gains import NO_GAINS
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
+from dso_robotics.physics.state import Tangent
 from dso_robotics.robot import start
 from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
@@ -121,8 +123,9 @@ def _identify(
     names = [r.name for r in split.train]
     free, asked = split_free(study.free, study.noise, channels, names, log.label)
     vector = pack(free, robot, names, drives.gains if drives else NO_GAINS)
+    meet = study.continuity is not None
     late: Any = {"past": vector.longest("actuator_delay"), "settle": vector.longest("sensor_delay")}
-    windows = cut(split.train, channels, timestep=timestep, seconds=study.window, source=log.label, **late)
+    windows = cut(split.train, channels, timestep=timestep, seconds=study.window, meet=meet, source=log.label, **late)
     parts = {"train": split.train, "hold_out": split.hold_out}
     score_seconds = study.window if study.score_window is None else study.score_window
     option = "--window" if study.score_window is None else "--score-window"
@@ -159,7 +162,7 @@ def _identify(
         windows = calibration.prepared(vector, windows, log.label)
         scored = {k: calibration.prepared(vector, v, log.label) if v.single else v for k, v in scored.items()}
     to_mjcf(robot, vector.written(vector.initial))  # what cannot be written back is better known before the search
-    options = {
+    options: dict[str, Any] = {
         "likelihood": Student() if study.robust else Normal(),
         "noise": asked.noise,
         "extra": own_residual(study.residual, vector) if study.residual else None,
@@ -168,6 +171,8 @@ def _identify(
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
     width = robot.mj.nq + robot.mj.nv + robot.mj.na
     checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
+    if study.continuity:
+        options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=checkpoint.jumps)
     checkpoint.fits(len(windows), width, len(windows.rollouts), len(channels.sensor_names))
     begin, tale = (vector.initial, None), None
     if (study.starts > 1 or study.warm_start) and not checkpoint.state:
@@ -241,6 +246,8 @@ def _identify(
         "uncertainty": {"method": spread.method, "windows": spread.blocks, "unseen": list(left_open)},
         "warnings": warnings,
     }
+    if problem.continuity:
+        summary["continuity"] = summaries.continuity(problem.continuity, vector)
     if tale:
         summary["starts"] = tale | ({"warm_start": 1} if study.warm_start else {})
         if tale["chosen"] == 1 and study.warm_start:
@@ -331,7 +338,8 @@ def _search(
             earlier.steps + prediction.steps,
             earlier.evaluations + before + record.evaluations,
         )
-        checkpoint.save(stage, record, x, problem.sigma, spent)
+        jumps = problem.continuity and problem.continuity.scale
+        checkpoint.save(stage, record, x, problem.sigma, spent, jumps)
         name = "start states estimated" if stage and not windows.single else "start states as measured"
         progress(Progress(name, record.iteration, record.cost, seconds))
 

@@ -31,7 +31,8 @@ class TrainedNetwork:
     """The weights at which the watched windows were predicted best.
 
     history: (K, 2) mean cost a sample of the trained and of the watched windows, every tenth step; chosen: its row.
-    watched: names of the recordings that were only watched.
+    watched: names of the recordings that were only watched. ended: the step at which a window diverged and training ended, or
+    None where it went on to its end.
     """
 
     network: JointNetwork
@@ -40,6 +41,7 @@ class TrainedNetwork:
     history: np.ndarray
     chosen: int
     watched: tuple[str, ...]
+    ended: int | None = None
 
     def predict(self, windows: Windows, begin: np.ndarray, signals: dict[str, np.ndarray]) -> np.ndarray:
         """Readings (B, S, C) of `windows` from start states (B, nq+nv+na)."""
@@ -62,7 +64,8 @@ def train_network(
 ) -> TrainedNetwork:
     """Train on `windows` from start states `begin` (B, nq+nv+na) with noise scales `sigma` (R, C).
 
-    Some recordings are only watched: the weights that predict these best are returned, those of no torque among them.
+    Some recordings are only watched: the weights that predict these best are returned, those of no torque among them. Training
+    that makes a window diverge ends there.
 
     Raises:
       DsoError: no joint has such a name, or one is neither hinge nor slide.
@@ -70,7 +73,7 @@ def train_network(
     import jax.numpy as jnp
     import optax
 
-    from dso_robotics.robot.prediction_network import NetworkPrediction, with_motors
+    from dso_robotics.robot.prediction_network import DivergedError, NetworkPrediction, with_motors
 
     joints = chosen_joints(robot, settings.joints)
     plain = without_delays(robot)
@@ -100,7 +103,7 @@ def train_network(
     schedule = optax.cosine_decay_schedule(_RATE, settings.iterations)
     adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
     memory = adam.init(jnp.asarray(weights))
-    best, history, running = (np.inf, weights, 0), [], []
+    best, history, running, ended = (np.inf, weights, 0), [], [], None
     for i in range(settings.iterations + 1):
         if i % 10 == 0:
             part = windows.only(_mask(watched, len(windows)))
@@ -114,12 +117,16 @@ def train_network(
             break
         rows = np.sort(rng.choice(trained, min(settings.batch, len(trained)), replace=False))
         part = windows.only(_mask(rows, len(windows)))
-        cost, gradient = prediction.gradient(weights, begin[rows], part, slope_of(rows))
+        try:
+            cost, gradient = prediction.gradient(weights, begin[rows], part, slope_of(rows))
+        except DivergedError:
+            ended = i
+            break
         running.append(cost)
         update, memory = adam.update(jnp.asarray(gradient), memory, jnp.asarray(weights))
         weights = weights + np.asarray(update)
     names = tuple(windows.rollouts[i].name for i in np.unique(windows.rollout[watched]))
-    return TrainedNetwork(network, model, best[1], np.array(history), best[2], names)
+    return TrainedNetwork(network, model, best[1], np.array(history), best[2], names, ended)
 
 
 def _watched(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
@@ -210,6 +217,8 @@ def learn(
         if found.chosen
         else "does not predict the recordings watched better than the parameters alone, so it is left at zero torque"
     )
+    if found.ended is not None:
+        outcome += f"; its training ended at step {found.ended}, where a window diverged"
     text = (
         f"A network of {found.network.size:,} weights on the torque of {', '.join(joints)} {outcome}. model.xml cannot hold a "
         "network; run.h5 does."

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dso_robotics.costs.continuity import LEARNED, LEAST_JUMP
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration, parse
 from dso_robotics.physics.model import nearest
@@ -28,6 +29,7 @@ _TYPES = {
     "starts": int,
     "warm_start": bool,
     "robust": bool,
+    "continuity": (float, str),
     "noise": dict,
     "residual": str,
     "network": dict,
@@ -47,6 +49,7 @@ class IdentifyStudy:
     are reported (None: the same). robust: errors are taken to have heavy tails, so outliers lose their pull. noise: noise
     scales that are known, by channel, in the channel's unit; the others are estimated. residual: FILE.py:FUNCTION, see
     `studies.residual`. network: keys of `NetworkSettings`, to learn what the parameters leave over.
+    continuity: how far the end of a window may be from the start of the next, see `costs.continuity.Continuity`; None: freely.
     controller: keys of `robot.controller.Controller` by actuator, for controls that were not recorded.
     starts: how many short searches compete before one goes on, the first from the values declared, the others from values
     drawn with `seed`; nothing else of the search is random. warm_start: a regression on inverse dynamics competes too.
@@ -66,6 +69,7 @@ class IdentifyStudy:
     noise: Mapping[str, float] = dataclasses.field(default_factory=dict)
     residual: str | None = None
     network: Mapping[str, Any] | None = None
+    continuity: float | str | None = None
     controller: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -95,6 +99,7 @@ class IdentifyStudy:
                 f"--score-window {self.score_window:g}: a window lasts a positive number of seconds, such as 0.5; or {FULL}."
             )
 
+        self._check_continuity()
         for channel, sigma in self.noise.items():
             if not (_is_number(sigma) and 0 < sigma < _HUGE):
                 raise DsoError(
@@ -104,6 +109,21 @@ class IdentifyStudy:
         if self.network is not None:
             NetworkSettings.read(self.network)
         read_controllers(self.controller)
+
+    def _check_continuity(self) -> None:
+        given = self.continuity
+        if given is None or given == LEARNED:
+            return
+        if not (_is_number(given) and LEAST_JUMP <= float(given) < _HUGE):
+            raise DsoError(
+                f"--continuity {given}: give a positive number, in standard deviations of what a window alone tells about its "
+                f"start and not below {LEAST_JUMP:g}, or {LEARNED}. Without any jump a rollout is one window: --window {FULL}."
+            )
+        if self.window in (0, math.inf):
+            shown = FULL if self.window else 0
+            raise DsoError(
+                f"--continuity: with --window {shown} no window follows another; give a length, such as 0.5."
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The study as JSON-ready values, as stored in the run file."""
@@ -217,6 +237,9 @@ def _value(key: str, value: Any, path: Path) -> Any:
     elif key == "logs":
         if isinstance(value, list) and all(isinstance(part, str) for part in value):
             return value
+    elif key == "continuity":
+        if _is_number(value) or isinstance(value, str):
+            return value if isinstance(value, str) else float(value)
     elif kind is float:
         if value == FULL and key.endswith("window"):
             return math.inf
@@ -241,6 +264,7 @@ def _example(key: str) -> str:
         "starts": "starts = 10",
         "warm_start": "warm_start = true",
         "robust": "robust = true",
+        "continuity": 'continuity = 1.0, or continuity = "learned"',
         "noise": "noise = { elbow_pos = 0.001 }",
         "controller": "[controller.elbow_motor] with gains = { elbow_pos = -5.0 }",
         "network": 'network = { joints = ["*"] }',

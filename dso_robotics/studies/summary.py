@@ -6,6 +6,7 @@ import numpy as np
 
 from dso_robotics.core.covariance import BLOCKS_PER_COORDINATE, Uncertainty, describe
 from dso_robotics.core.gauss_newton import Solution
+from dso_robotics.costs.continuity import Continuity
 from dso_robotics.data.match import Channels
 from dso_robotics.parameters.families import FAMILIES
 from dso_robotics.parameters.parameter import Parameter
@@ -157,6 +158,24 @@ def controllers(vector: ParameterVector, z: np.ndarray) -> dict[str, dict[str, f
     for actuator, signal, value in zip(gains.actuators, gains.signals, values, strict=True):
         found.setdefault(actuator, {})[signal] = float(value)
     return found
+
+
+def continuity(jumps: Continuity, vector: ParameterVector) -> dict[str, Any]:
+    """How many windows are tied to the next, and by component of the state the scale of the jumps, over all recordings."""
+    model, parts = vector.mj, []
+    for kind in ("position", "velocity"):
+        for j in range(model.njnt):
+            count = {0: 6, 1: 3}.get(int(model.jnt_type[j]), 1)
+            name = model.joint(j).name or f"number {j}"
+            parts += [f"{kind} of {name}" + (f"[{i}]" if count > 1 else "") for i in range(count)]
+    parts += [f"activation[{i}]" for i in range(model.na)]
+    assert jumps.scale is not None
+    middle = np.exp(np.log(jumps.scale).mean(0))
+    return {
+        "setting": jumps.setting,
+        "tied": int(jumps.tied.sum()),
+        "scale": {name: float(s) for name, s in zip(parts, middle, strict=True)},
+    }
 
 
 def _is_none(name: str, value: float) -> bool:

@@ -109,6 +109,27 @@ def test_friction_that_no_parameter_has_is_learned(tmp_path):
     assert any("run.h5 does" in text for text in summary["warnings"])
 
 
+def test_training_that_makes_a_window_diverge_ends_and_the_best_weights_stay(tmp_path, monkeypatch):
+    (tmp_path / "pendulum.xml").write_text(PENDULUM.format(**TRUTH))
+    write_log(tmp_path / "log.h5", record(0, seconds=1.5))
+    real, calls = NetworkPrediction.gradient, []
+
+    def gradient(self, weights, *arguments):
+        calls.append(weights)
+        # From the third step on the motors are so strong that the pendulum cannot be simulated.
+        return real(self, weights * (1.0 if len(calls) < 3 else 1e12), *arguments)
+
+    monkeypatch.setattr(NetworkPrediction, "gradient", gradient)
+    study = IdentifyStudy(
+        str(tmp_path / "pendulum.xml"), (str(tmp_path / "log.h5"),), (parse("joint/hinge/damping"),),
+        network={"joints": ["hinge"], "hidden": [4], "iterations": 20, "batch": 4},
+    )  # fmt: skip
+    summary = identify(study, tmp_path / "out").summary
+    assert len(calls) == 3
+    assert summary["network"]["iterations"] == 0
+    assert any("its training ended at step 2, where a window diverged" in text for text in summary["warnings"])
+
+
 def test_what_a_network_table_may_not_say():
     model, log = "arm.xml", ("arm.h5",)
     free = (parse("joint/*/damping"),)

@@ -80,6 +80,22 @@ def test_a_changed_model_or_log_is_noticed(begun):
         identify(study(), "out", resume=True)
 
 
+def test_a_changed_residual_is_noticed(files, monkeypatch, tmp_path_factory):
+    (files / "scale.py").write_text("def weighed(p): return (p['body/pole/mass'] - 0.7) / 0.05\n")
+    asked = study(residual="scale.py:weighed")
+    with pytest.raises(Killed):
+        identify(asked, "out", progress=kill_at("start states estimated", 1))
+    text = (files / "scale.py").read_text()
+    (files / "scale.py").write_text(text.replace("0.05", "0.01"))
+    with pytest.raises(DsoError, match=r"residual .*scale\.py:weighed has changed"):
+        identify(asked, "out", resume=True)
+    (files / "scale.py").write_text(text)
+    with pytest.raises(DsoError, match=r"begun with .*scale\.py:weighed, not none"):
+        identify(study(), "out", resume=True)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert main(["identify", "--resume", str(files / "out"), "--no-report"]) == 0
+
+
 def test_a_run_killed_after_its_search_is_finished_not_searched_again(files, monkeypatch):
     whole = identify(study(), "whole", report=lambda folder: None)
     for moment in ("evaluating", "report"):
