@@ -55,12 +55,14 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    parser.add_argument("--no-video", action="store_true", help="no moving picture in the report")
     parser.set_defaults(run=run, command=command)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and print what came of it; returns 0."""
     import dataclasses
+    import functools
 
     from dso_robotics.cli import plain
     from dso_robotics.cli.jax_setup import prepare_jax
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         )
 
     work = design if args.command == "design" else train
-    draw = None if args.no_report else write_report
+    draw = None if args.no_report else functools.partial(write_report, video=not args.no_video)
     try:
         found = work(study, args.out, resume=args.resume, force=args.force, report=draw, progress=tell)
     except KeyboardInterrupt:

@@ -10,15 +10,25 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `dso view DIR`."""
     parser = subparsers.add_parser(
         "view",
-        help="replay a result: the model as predicted, and as it was measured",
+        help="replay a result: a recording as predicted and as measured, or a trained policy's episode",
         description=(
-            "Replay a recording of an identification in MuJoCo's viewer, or write it to a video file: the model with its new "
-            "values as it is predicted open loop, window after window, and a grey ghost of it as it was measured."
+            "Replay a result in MuJoCo's viewer, or write it to a video file. Of an identification, a recording: the model "
+            "with its new values as it is predicted open loop, window after window, and a grey ghost of it as it was "
+            "measured. Of a training, an episode of the trained policy on C MuJoCo; of a design the same, with a grey ghost "
+            "of the mechanism that the design began with, in the same joint positions."
         ),
         epilog="example: dso view result --video arm.webp. Without --video a window opens.",
     )
-    parser.add_argument("folder", metavar="DIR", help="folder that `dso identify` wrote")
-    parser.add_argument("--run", dest="recording", metavar="NAME", help="recording to replay (the first held out)")
+    parser.add_argument("folder", metavar="DIR", help="folder that `dso identify`, `dso train` or `dso design` wrote")
+    parser.add_argument(
+        "--run",
+        dest="recording",
+        metavar="NAME",
+        help="recording to replay (the first held out), or, of a training, `trained` (the default) or `untrained`",
+    )
+    parser.add_argument(
+        "--beside", metavar="DIR2", help="another training or design, whose episode is the grey ghost instead"
+    )
     parser.add_argument(
         "--video",
         metavar="FILE",
@@ -40,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.data.atomic import refuse_existing
     from dso_robotics.report.film import Film
-    from dso_robotics.report.replay import caption, read_replay
+    from dso_robotics.report.replay import read_replay
 
     size, (begin, end) = _size(args.size), _span(args.span)
     if not 0.001 <= args.speed <= 1000:
@@ -49,9 +59,10 @@ def run(args: argparse.Namespace) -> int:
         refuse_existing(args.video, args.force)
     silence_mujoco()
     replay = read_replay(args.folder, args.recording)
-    legend = f"{replay.name}: predicted, and measured as a grey ghost"
-    film = Film(size=size, speed=args.speed, begin=begin, end=end, camera=args.camera, legend=legend)
-    print(plain(caption(replay)), flush=True)
+    if args.beside:
+        replay = replay.beside(read_replay(args.beside))
+    film = Film(size=size, speed=args.speed, begin=begin, end=end, camera=args.camera, legend=replay.legend)
+    print(plain(replay.caption), flush=True)
     if args.video:
         film.shoot(replay, args.video, tell=True)
         print(plain(f"video: {args.video}"))

@@ -63,7 +63,7 @@ class Film:
             "budget": budget,
             "tell": tell,
         }
-        if not np.isfinite(np.concatenate([replay.predicted[index], replay.measured[index]])).all(1).any():
+        if not any(np.isfinite(poses[index]).all(1).any() for poses in (replay.predicted, replay.measured)):
             raise DsoError(
                 f"run {replay.name}: there is nothing to show: nothing was measured there, and nothing predicted."
             )
@@ -71,6 +71,8 @@ class Film:
             # The process that draws is told the file's own ending, which a temporary name keeps.
             settings["path"] = str(temporary)
             mujoco.mj_saveModel(replay.model, os.path.join(folder, "model.mjb"), None)
+            if replay.shade is not None:
+                mujoco.mj_saveModel(replay.shade, os.path.join(folder, "shade.mjb"), None)
             arrays: dict[str, Any] = {
                 "time": replay.time[index],
                 "predicted": replay.predicted[index],

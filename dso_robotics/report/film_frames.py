@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dso_robotics.report.scene import Stage
+from dso_robotics.report.scene import Stage, some
 
 # A cut film of fewer frames shows no motion.
 _FEWEST = 8
@@ -29,10 +29,9 @@ def main(folder: Path) -> int:
     model = mujoco.MjModel.from_binary_path(str(folder / "model.mjb"))
     width, height = asked["size"]
     model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-    stage = Stage(model)
-    poses = np.concatenate([predicted, measured])
-    poses = poses[np.isfinite(poses).all(1)]
-    stage.look(poses[:: max(1, len(poses) // 200)], asked["camera"])
+    shade = folder / "shade.mjb"
+    stage = Stage(model, mujoco.MjModel.from_binary_path(str(shade)) if shade.exists() else None)
+    stage.look(some(predicted), some(measured), asked["camera"])
     film = _Mp4(Path(asked["path"]), asked) if asked["ffmpeg"] else _Pages(Path(asked["path"]), asked)
     font = ImageFont.load_default(max(11, height // 24))
     with mujoco.Renderer(model, height, width) as renderer:

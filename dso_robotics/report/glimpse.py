@@ -9,11 +9,13 @@ from pathlib import Path
 
 from dso_robotics.errors import DsoError
 from dso_robotics.report.film import Film
-from dso_robotics.report.replay import caption, read_replay
+from dso_robotics.report.replay import read_replay
 
 # Film time [s], frames a second, pixels, drawing time [s], and how long the finished figures wait for it [s].
 _SECONDS, _RATE, _SIZE, _BUDGET, _PATIENCE = 4.0, 12.5, (480, 360), 1.5, 2.5
-_MOST_BYTES = 500_000
+# Of an episode more is shown, from its beginning: after minutes of training some seconds more do not count.
+_EPISODE_SECONDS, _EPISODE_BUDGET, _EPISODE_PATIENCE = 10.0, 8.0, 12.0
+_MOST_BYTES = 800_000
 # Poses of a long recording are not worth the time it takes to look through them.
 _MOST_POSES = 200_000
 
@@ -24,8 +26,9 @@ class Glimpse:
     source: the film as a data URI, or None where there is none; text: what it shows, or why there is none.
     """
 
-    def __init__(self, folder: Path, *, wanted: bool):
+    def __init__(self, folder: Path, *, wanted: bool, episode: bool = False):
         self.source: str | None = None
+        self._episode = episode
         self.text = "not asked for"
         self.size = _SIZE
         self._deadline = math.inf
@@ -37,7 +40,7 @@ class Glimpse:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._deadline = time.monotonic() + _PATIENCE
+        self._deadline = time.monotonic() + (_EPISODE_PATIENCE if self._episode else _PATIENCE)
         if self._thread:
             self._thread.join()
 
@@ -46,15 +49,18 @@ class Glimpse:
             replay = read_replay(folder)
             if len(replay.time) > _MOST_POSES:
                 raise DsoError("the recording is long.")
-            begin = replay.liveliest(_SECONDS)
-            film = Film(rate=_RATE, size=_SIZE, begin=begin, end=begin + _SECONDS)
+            begin, seconds = replay.time[0], _EPISODE_SECONDS
+            if not self._episode:
+                begin, seconds = replay.liveliest(_SECONDS), _SECONDS
+            film = Film(rate=_RATE, size=_SIZE, begin=begin, end=begin + seconds)
+            budget = _EPISODE_BUDGET if self._episode else _BUDGET
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
                 path = Path(place) / "glimpse.webp"
-                film.shoot(replay, path, budget=_BUDGET, late=lambda: time.monotonic() > self._deadline)
+                film.shoot(replay, path, budget=budget, late=lambda: time.monotonic() > self._deadline)
                 data = path.read_bytes()
             if len(data) > _MOST_BYTES:
                 raise DsoError(f"the film would take {len(data):,} bytes.")
-            self.text = caption(replay)
+            self.text = replay.caption
             self.source = "data:image/webp;base64," + base64.b64encode(data).decode()
         except Exception as error:  # a report is worth more than its film
             self.text = str(error)

@@ -1,27 +1,33 @@
-"""The motion that a result folder holds, ready to be shown: its model and the poses of one recording."""
+"""The motion that a result folder holds, ready to be shown: its model and the poses of one recording or episode."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
 
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
-from dso_robotics.physics.model import load, nearest
+from dso_robotics.physics.model import Robot, load, nearest
 from dso_robotics.report.trace import PART_NAMES
 
+# Episodes of a training: what runs are called in its run file, and what they are.
+_EPISODES = {"trained": "the trained policy", "untrained": "the policy before training"}
 _PAPER = (0.96, 0.96, 0.97)
 
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """One recording beside its prediction.
+    """One recording beside its prediction, or one episode of a training.
 
     model: with the new values, and a bright background where it has none of its own.
-    part: "train" or "hold_out"; name: the recording's; time (K,) [s]; measured and predicted qpos (K, nq), NaN rows where there
-    is nothing to show; starts (W,) [s]: where the prediction is set on the measured state.
+    part: "train" or "hold_out" of an identification, "episode" of a training; name: the recording's; time (K,) [s];
+    measured, which is drawn as a ghost, and predicted qpos (K, nq), NaN rows where there is nothing to show; starts (W,) [s]:
+    where the prediction is set on the measured state. caption, legend: what is seen, in a sentence and in a line.
+    shade: the ghost's own model, where it is another one.
     """
 
     model: mujoco.MjModel
@@ -31,6 +37,9 @@ class Replay:
     measured: np.ndarray
     predicted: np.ndarray
     starts: np.ndarray
+    caption: str = ""
+    legend: str = ""
+    shade: mujoco.MjModel | None = None
 
     def frames(self, rate: float, begin: float | None = None, end: float | None = None) -> np.ndarray:
         """Indices into `time`, `rate` of them a second from `begin` to `end` [s of the recording's clock]."""
@@ -43,6 +52,28 @@ class Replay:
             )
         wanted = np.arange(first, last, 1 / rate)
         return np.clip(np.searchsorted(self.time, wanted + 1e-9, side="right") - 1, 0, len(self.time) - 1)
+
+    def beside(self, other: "Replay") -> "Replay":
+        """This episode with the `other` one as its ghost, both from their beginnings.
+
+        Raises:
+          DsoError: one of them is no episode of a training.
+        """
+        for one in (self, other):
+            if one.part != "episode":
+                raise DsoError(
+                    f"run {one.name}: only results of `dso train` and `dso design` can be shown beside another."
+                )
+        index = np.searchsorted(other.time - other.time[0], self.time - self.time[0] - 1e-9)
+        poses = np.full((len(self.time), other.model.nq), np.nan)
+        poses[index < len(other.time)] = other.predicted[index[index < len(other.time)]]
+        return replace(
+            self,
+            measured=poses,
+            shade=other.model,
+            caption=f"{self.caption.split('; ')[0]}; as a grey ghost, the other result",
+            legend="this result, and the other as a grey ghost",
+        )
 
     def liveliest(self, seconds: float) -> float:
         """When to begin to see the most motion of `seconds`."""
@@ -61,12 +92,14 @@ def read_replay(folder: str | Path, name: str | None = None) -> Replay:
       DsoError: the folder holds no finished run, its run has no motion to show, or there is no such recording in it.
     """
     folder = Path(folder)
-    tree, study, _ = read_run(folder / "run.h5")
+    tree, study, mjcf = read_run(folder / "run.h5")
     command = study.get("command", "?")
+    if "learner" in tree:
+        return _read_episode(folder, tree, study, mjcf, name or "trained")
     if command != "identify":
         raise DsoError(
-            f"{folder}: this is a result of `dso {command}`, which records no motion to replay; so far `dso view` shows "
-            "results of `dso identify`."
+            f"{folder}: this is a result of `dso {command}`, which records no motion to replay; `dso view` shows results of "
+            "`dso identify`, `dso train` and `dso design`."
         )
     if tree.get("status") != "finished":
         raise DsoError(f"{folder}: this run has not finished; `dso identify --resume --out {folder}` goes on with it.")
@@ -85,7 +118,7 @@ def read_replay(folder: str | Path, name: str | None = None) -> Replay:
     entry = motions[part][run]
     columns = (np.asarray(entry[key], float) for key in ("time", "measured", "predicted", "starts"))
     time, measured, predicted, starts = columns
-    model = _bright(folder / "model.xml")
+    model = bright(load(folder / "model.xml"))
     for poses in (measured, predicted):
         if poses.shape != (len(time), model.nq):
             raise DsoError(
@@ -93,23 +126,56 @@ def read_replay(folder: str | Path, name: str | None = None) -> Replay:
             )
         # Half a pose cannot be drawn.
         poses[~np.isfinite(poses).all(1)] = np.nan
-    return Replay(model, part, run, time, measured, predicted, starts)
-
-
-def caption(replay: Replay) -> str:
-    """What is seen, in one sentence."""
-    window = float(np.median(np.diff(replay.starts))) if len(replay.starts) > 1 else replay.time[-1] - replay.time[0]
+    window = float(np.median(np.diff(starts))) if len(starts) > 1 else time[-1] - time[0]
     text = (
-        f"{PART_NAMES[replay.part].capitalize()} run {replay.name}: the model with its new values as it is predicted, open "
-        f"loop for {window:.3g} s at a time"
+        f"{PART_NAMES[part].capitalize()} run {run}: the model with its new values as it is predicted, open loop for "
+        f"{window:.3g} s at a time"
     )
-    if np.isfinite(replay.measured).any():
-        return f"{text}, and a grey ghost as it was measured."
-    return f"{text}; the log does not show where every joint was, so there is no measured motion to draw beside it."
+    if np.isfinite(measured).any():
+        text = f"{text}, and a grey ghost as it was measured."
+    else:
+        text = f"{text}; the log does not show where every joint was, so there is no measured motion to draw beside it."
+    legend = f"{run}: predicted, and measured as a grey ghost"
+    return Replay(model, part, run, time, measured, predicted, starts, text, legend)
 
 
-def _bright(path: Path) -> mujoco.MjModel:
-    robot = load(path)
+def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any], mjcf: str, name: str) -> Replay:
+    """The episode `name` of a training; of a design, the mechanism it began with is the ghost, in the same pose."""
+    if tree.get("status") != "finished":
+        raise DsoError(
+            f"{folder}: this training has not finished, so there is no episode to show yet; `dso train --resume --out "
+            f"{folder}` goes on with it."
+        )
+    motions = tree.get("motions", {})
+    if name not in motions:
+        known = nearest(name, list(motions), 8) or "none"
+        raise DsoError(f"{folder}: there is no episode called '{name}' in this result; it has {known}.")
+    time, poses = (np.asarray(motions[name][key], float) for key in ("time", "qpos"))
+    began = load(mujoco.MjSpec.from_string(mjcf))
+    robot = load(folder / "model.xml") if name == "trained" else began
+    model, none = bright(robot), np.full_like(poses, np.nan)
+    if poses.shape != (len(time), model.nq):
+        raise DsoError(f"{folder}: the poses in run.h5 are not those of model.xml; run the study again with --force.")
+    poses[~np.isfinite(poses).all(1)] = np.nan
+    text = f"{Path(study['model']).stem}: {_EPISODES[name]} in an episode of {time[-1] - time[0]:.3g} s on C MuJoCo"
+    if tree.get("command") != "design" or name != "trained":
+        return Replay(model, "episode", name, time, none, poses, time[:1], f"{text}, without noise.", _EPISODES[name])
+    return Replay(
+        model,
+        "episode",
+        name,
+        time,
+        poses,
+        poses,
+        time[:1],
+        f"{text}, without noise; as a grey ghost, the mechanism the design began with, in the same joint positions.",
+        "the mechanism found, and what it began with as a grey ghost",
+        bright(began),
+    )
+
+
+def bright(robot: Robot) -> mujoco.MjModel:
+    """The model of `robot`, with a bright background where it has none of its own."""
     spec = robot.spec
     assert spec is not None
     if any(texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX for texture in spec.textures):

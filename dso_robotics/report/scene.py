@@ -1,4 +1,4 @@
-"""One picture of a replay for MuJoCo to draw: the predicted robot, the measured one as a ghost, and where to look from."""
+"""One picture of a replay for MuJoCo to draw: the robot, another one as a ghost, and where to look from."""
 
 import mujoco
 import numpy as np
@@ -7,15 +7,33 @@ GHOST = (0.25, 0.25, 0.27, 0.45)
 _MOVING = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
 _FIXED = int(mujoco.mjtCatBit.mjCAT_STATIC)
 _DECOR = int(mujoco.mjtCatBit.mjCAT_DECOR)
+# A robot whose centre of mass travels this many times its size is followed, with so much around it in view.
+_FAR, _AROUND = 2.0, 0.8
+
+
+def _patterned(model: mujoco.MjModel) -> bool:
+    """Whether there is a floor with a texture, against which a robot in the middle of the picture is seen to move."""
+    floors = (model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE)) & (model.geom_matid >= 0)
+    return bool((model.mat_texid[model.geom_matid[floors]] >= 0).any())
+
+
+def some(poses: np.ndarray) -> np.ndarray:
+    """About 200 of the poses (K, nq), to see where a motion goes; none that is NaN."""
+    seen = poses[np.isfinite(poses).all(1)]
+    return seen[:: max(1, len(seen) // 200)]
 
 
 class Stage:
-    """The robot in two poses. `compose` fills a scene that a renderer draws, `ghost` adds to one that a viewer owns."""
+    """The robot in two poses. `compose` fills a scene that a renderer draws, `ghost` adds to one that a viewer owns.
 
-    def __init__(self, model: mujoco.MjModel):
-        self.model = model
+    shade: the ghost's model, where it is another one. follows: whether the camera goes along with the robot.
+    """
+
+    def __init__(self, model: mujoco.MjModel, shade: mujoco.MjModel | None = None):
+        self.model, self.shade = model, model if shade is None else shade
+        self.follows = False
         self.option, self.camera = mujoco.MjvOption(), mujoco.MjvCamera()
-        self._data, self._shadow = mujoco.MjData(model), mujoco.MjData(model)
+        self._data, self._shadow = mujoco.MjData(model), mujoco.MjData(self.shade)
         self._nothing = mujoco.MjvPerturb()
         # A robot described by inertias alone is drawn by them.
         self.bare = not any(
@@ -24,36 +42,54 @@ class Stage:
         self.option.flags[mujoco.mjtVisFlag.mjVIS_INERTIA] = self.bare
         self.option.flags[mujoco.mjtVisFlag.mjVIS_JOINT] = self.bare
 
-    def look(self, poses: np.ndarray, name: str = "") -> None:
-        """Look through the camera `name`, or else from the side so that all `poses` (K, nq) are in view."""
+    def look(self, poses: np.ndarray, ghosts: np.ndarray | None = None, name: str = "") -> None:
+        """Look through the camera `name`, or else from the side so that all `poses` and `ghosts` (K, nq) are in view.
+
+        A robot that travels far over a floor with a texture is followed instead, its ghost in view as long as it keeps up.
+        """
         if name:
             self.camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
             self.camera.fixedcamid = self.model.camera(name).id
             return
-        low, high, spread = self._swept(poses)
+        parts = [(self.model, self._data, poses)]
+        parts += [(self.shade, self._shadow, ghosts)] if ghosts is not None else []
+        lows, highs, spreads, sizes, ways = zip(*(self._swept(*part) for part in parts if len(part[2])), strict=True)
+        low, high, spread, size = np.min(lows, 0), np.max(highs, 0), spreads[0], max(sizes)
         # The side from which the motion is seen best: the one along which there is least of it.
         self.camera.azimuth = 90.0 if spread[0] >= spread[1] else 180.0
         self.camera.elevation = -12.0
         self.camera.lookat = (low + high) / 2
         half = (high - low) / 2
+        along = 0 if self.camera.azimuth == 90.0 else 1
+        self.follows = _patterned(self.model) and bool(max(way[along] for way in ways) > _FAR * size)
+        if self.follows:
+            half[along] = _AROUND * size
         across, deep = (half[0], half[1]) if self.camera.azimuth == 90.0 else (half[1], half[0])
         # A picture is at least as wide as high.
         need = 1.15 * max(half[2], across) / np.tan(np.radians(self.model.vis.global_.fovy / 2))
         self.camera.distance = max(need + deep, 1e-3)
 
-    def pose(self, data: mujoco.MjData, qpos: np.ndarray) -> None:
+    def pose(self, data: mujoco.MjData, qpos: np.ndarray, *, model: mujoco.MjModel | None = None) -> None:
         """Put `data` at qpos (nq,) as far as a picture needs it."""
+        model = self.model if model is None else model
         data.qpos[:] = qpos
-        mujoco.mj_kinematics(self.model, data)
-        mujoco.mj_comPos(self.model, data)
-        mujoco.mj_camlight(self.model, data)
-        mujoco.mj_tendon(self.model, data)
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_camlight(model, data)
+        mujoco.mj_tendon(model, data)
+
+    def follow(self, camera: mujoco.MjvCamera, data: mujoco.MjData) -> None:
+        """Move `camera` along with the robot in `data`, if it is to follow."""
+        if self.follows:
+            along = 0 if self.camera.azimuth == 90.0 else 1
+            camera.lookat[along] = data.subtree_com[0, along]
 
     def compose(self, scene: mujoco.MjvScene, predicted: np.ndarray, measured: np.ndarray) -> None:
         """Fill `scene` with the robot at `predicted` and its ghost at `measured` (nq,); NaN is left out."""
         seen = bool(np.isfinite(predicted).all())
-        if seen or np.isfinite(measured).all():
+        if seen or (self.shade is self.model and np.isfinite(measured).all()):
             self.pose(self._data, predicted if seen else measured)
+            self.follow(self.camera, self._data)
         mask = _FIXED | ((_MOVING | _DECOR) if seen else 0)
         mujoco.mjv_updateScene(self.model, self._data, self.option, self._nothing, self.camera, mask, scene)
         self.ghost(scene, measured)
@@ -62,28 +98,32 @@ class Stage:
         """Add the robot's ghost at `measured` (nq,) to `scene`, unless it is NaN."""
         if not np.isfinite(measured).all():
             return
-        self.pose(self._shadow, measured)
+        self.pose(self._shadow, measured, model=self.shade)
         before = scene.ngeom
         mask = _MOVING | (_DECOR if self.bare else 0)
-        mujoco.mjv_addGeoms(self.model, self._shadow, self.option, self._nothing, mask, scene)
+        mujoco.mjv_addGeoms(self.shade, self._shadow, self.option, self._nothing, mask, scene)
         for geom in scene.geoms[before : scene.ngeom]:
             geom.matid = -1
             geom.rgba[:] = GHOST
             geom.transparent = 1
 
-    def _swept(self, poses: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Corners of the box that the moving bodies sweep [m], and the summed range of motion along each axis."""
-        model, data = self.model, self._shadow
+    def _swept(
+        self, model: mujoco.MjModel, data: mujoco.MjData, poses: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, np.ndarray]:
+        """Corners of the box that moving bodies sweep [m], summed range of motion along each axis, size of the robot [m],
+        range of motion of its centre of mass [m]."""
         bodies = np.flatnonzero(model.body_weldid)
         geoms = np.flatnonzero(model.body_weldid[model.geom_bodyid])
         reach = model.geom_rbound[geoms][:, None]
-        lows, highs, centres = [], [], []
+        lows, highs, centres, masses = [], [], [], []
         for qpos in poses:
-            self.pose(data, qpos)
+            self.pose(data, qpos, model=model)
             points = np.concatenate([data.xpos[bodies], data.xipos[bodies]])
-            corners = [points, data.geom_xpos[geoms] - reach, data.geom_xpos[geoms] + reach]
-            lows.append(np.concatenate(corners).min(0))
-            highs.append(np.concatenate(corners).max(0))
+            corners = np.concatenate([points, data.geom_xpos[geoms] - reach, data.geom_xpos[geoms] + reach])
+            lows.append(corners.min(0))
+            highs.append(corners.max(0))
             centres.append(data.xipos[bodies].copy())
+            masses.append(data.subtree_com[0].copy())
         travelled = np.ptp(centres, axis=0).sum(0)
-        return np.min(lows, 0), np.max(highs, 0), travelled
+        size = float(np.max(np.median(np.subtract(highs, lows), axis=0)))
+        return np.min(lows, 0), np.max(highs, 0), travelled, size, np.ptp(masses, axis=0)

@@ -7,14 +7,16 @@ import mujoco
 import numpy as np
 
 from dso_robotics.report import canvas
+from dso_robotics.report.glimpse import Glimpse
 from dso_robotics.report.strip import strip
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.train import Trained
 
 
-def write_report(found: Trained, folder: Path) -> None:
-    """Write report.html, which opens offline, and its figures to `folder`."""
-    pictures = [curve(found), episode(found), *strips(found, folder)]
+def write_report(found: Trained, folder: Path, *, video: bool = True) -> None:
+    """Write report.html, which opens offline, and its figures to `folder`; with `video`, a film where something can draw it."""
+    with Glimpse(folder, wanted=video, episode=True) as glimpse:
+        pictures = [curve(found), episode(found), *strips(found, folder)]
     for picture in pictures:
         picture.write(folder)
     summary = found.summary
@@ -26,6 +28,10 @@ def write_report(found: Trained, folder: Path) -> None:
     table = f"<h2>Mechanism</h2><table><tr><th>number<th>start<th>found<th>unit<th>{rows}</table>" if rows else ""
     warnings = "".join(f"<p class=warning>{html.escape(text)}</p>" for text in summary["warnings"])
     figures = "".join(f'<figure><img src="{p.source}" alt="{html.escape(p.text)}"></figure>' for p in pictures)
+    if glimpse.source:
+        width, height = glimpse.size
+        film = f'<img src="{glimpse.source}" width={width} height={height} alt="The episode as a film">'
+        figures = f"<figure>{film}<figcaption>{html.escape(glimpse.text)}</figcaption></figure>{figures}"
     terms = ", ".join(f"{html.escape(n)} {v:.4g}" for n, v in summary["cost"]["terms"].items())
     title = html.escape(f"dso {summary['command']}: {Path(found.task.study.model).name}")
     text = (

@@ -12,7 +12,7 @@ import numpy as np
 from dso_robotics.errors import DsoError
 from dso_robotics.report.film import Film
 from dso_robotics.report.replay import Replay
-from dso_robotics.report.scene import Stage
+from dso_robotics.report.scene import Stage, some
 
 _CURE = "`dso view DIR --video FILE.webp` needs no display"
 
@@ -24,16 +24,16 @@ def show(replay: Replay, film: Film, *, launch: Callable[..., Any] | None = None
       DsoError: there is no display, or no window can be opened on it.
     """
     model = replay.model
-    stage, data = Stage(model), mujoco.MjData(model)
+    stage, data = Stage(model, replay.shade), mujoco.MjData(model)
     index = replay.frames(60.0 / film.speed, film.begin, film.end)
-    poses = np.concatenate([replay.predicted[index], replay.measured[index]])
-    poses = poses[np.isfinite(poses).all(1)]
-    if not len(poses):
+    poses, ghosts = some(replay.predicted[index]), some(replay.measured[index])
+    if not len(poses) + len(ghosts):
         raise DsoError(
             f"run {replay.name}: there is nothing to show: nothing was measured there, and nothing predicted."
         )
-    stage.look(poses[:: max(1, len(poses) // 200)], film.camera)
-    stage.pose(data, poses[0])
+    stage.look(poses, ghosts, film.camera)
+    if len(poses) or stage.shade is model:
+        stage.pose(data, (poses if len(poses) else ghosts)[0])
     with _open(model, data, launch or _launcher()) as window:
         with window.lock():
             for name in ("type", "fixedcamid", "lookat", "distance", "azimuth", "elevation"):
@@ -46,6 +46,7 @@ def show(replay: Replay, film: Film, *, launch: Callable[..., Any] | None = None
             with window.lock():
                 if np.isfinite(replay.predicted[k]).all():
                     stage.pose(data, replay.predicted[k])
+                    stage.follow(window.cam, data)
                 data.time = replay.time[k]
                 window.user_scn.ngeom = 0
                 stage.ghost(window.user_scn, replay.measured[k])

@@ -35,7 +35,8 @@ class Windows:
     updates an iteration and states an update. target: how much of the new critic the slow one, which makes the targets,
     takes on. noise_end: standard deviation of the actions at the end, reached geometrically. restart: share of windows that
     start anew, of which `explore` from the wide distribution. episode: control steps after which an environment starts anew
-    in any case.
+    in any case. abandon: a window whose mean cost a step is above this starts anew: there is little to learn from lying on
+    the floor.
     """
 
     environments: int = 64
@@ -55,6 +56,7 @@ class Windows:
     noise_end: float = 0.05
     restart: float = 0.1
     explore: float = 0.7
+    abandon: float = math.inf
     episode: int = 1000
     groups: int = 4
 
@@ -73,6 +75,8 @@ class Windows:
         for name in ("learning_rate", "final_rate", "clip", "critic_rate", "noise_end"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise DsoError(f"{name}: expected a positive number, got {getattr(self, name)}.")
+        if not self.abandon > 0:
+            raise DsoError(f"abandon: expected a positive cost, got {self.abandon}.")
         for name in ("gamma", "lam", "target", "restart", "explore"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise DsoError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}.")
@@ -209,9 +213,10 @@ class ShortHorizon:
 
         def loss(problem: Problem, theta: Array, one: PRNGKeyArray, state: RobotState) -> tuple[Array, Trajectory]:
             bound = eqx.tree_at(lambda c: c.start, chain.bind(theta), Fixed(state))
-            return pathwise_loss(
+            total, path = pathwise_loss(
                 one, eqx.tree_at(lambda p: p.chain, problem, bound), theta, horizon=s.horizon, value=value
             )
+            return jnp.where(path.ending == Ending.DIVERGED, 0.0, total), path
 
         keys = jax.random.split(roll_key, s.environments)
         gradients, paths = group_gradients(loss, self.problem, learner.theta, keys, learner.states, groups=s.groups)
@@ -220,13 +225,17 @@ class ShortHorizon:
             gradients = gradients + slope
         blown = paths.ending == Ending.DIVERGED
         sums = jnp.sum(paths.costs, axis=1)
-        estimate = summarise(sums, gradients, blown, jnp.ones(learner.theta.shape, bool))
+        # A window that blew up has no gradient, and need not take its whole group along.
+        estimate = summarise(
+            jnp.where(blown, 0.0, sums), gradients, jnp.zeros_like(blown), jnp.ones(learner.theta.shape, bool)
+        )
         theta, optimiser, accepted, norm = self._descend(learner, estimate, progress)
         critic, slow, critic_state, error = self._fit(fit_key, learner, paths)
         scaling = self._rescale(learner, paths)
         last = jax.tree.map(lambda leaf: leaf[:, -1], paths.states)
         age = learner.age + s.horizon
-        again = blown | (age >= s.episode) | jax.random.bernoulli(choice_key, s.restart, age.shape)
+        mean = sums / jnp.maximum(jnp.sum(paths.counted, axis=1), 1)
+        again = blown | (mean > s.abandon) | (age >= s.episode) | jax.random.bernoulli(choice_key, s.restart, age.shape)
         fresh = jax.vmap(self._fresh)(jax.random.split(fresh_key, s.environments))
         states = jax.tree.map(
             lambda new, old: jnp.where(again.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), fresh, last

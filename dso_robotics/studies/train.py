@@ -26,6 +26,7 @@ from dso_robotics.studies.train_study import TrainStudy
 # An entry within this part of its range from a bound is reported to lie at it.
 _AT_BOUND = 0.01
 _LOOKS, _EPISODES = 20, 3
+_SHOWN = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +133,9 @@ def _train(
     finer = [play(learner, seed=s, finer=4) for s in range(_EPISODES)]
     theta = np.asarray(learner.theta)
     folders.write_text(folder / folders.MODEL, _mjcf(task, theta))
+    kept.save(
+        learner, finished={"command": command, "motions": {"untrained": _motion(before), "trained": _motion(played[0])}}
+    )
     summary = _summary(task, learner, before, played, finer, command, compile_seconds)
     return Trained(task, theta, learner.scaling, before, tuple(played), kept.history(), summary)
 
@@ -155,6 +159,13 @@ def compiled(task: Task, theta: Any) -> mujoco.MjModel:
     if task.chain.mechanism is None:
         return task.chain.mj
     return mujoco.MjModel.from_xml_string(_mjcf(task, theta))
+
+
+def _motion(episode: Episode) -> dict[str, np.ndarray]:
+    """Poses of an episode as `dso view` shows them, no more than 60 a second, in single precision."""
+    interval = float(np.median(np.diff(episode.time))) if len(episode.time) > 1 else 1.0
+    shown = slice(None, None, max(1, int(1 / (_SHOWN * interval) + 1e-6)))
+    return {"time": episode.time[shown], "qpos": episode.qpos[shown].astype(np.float32)}
 
 
 def _summary(

@@ -92,8 +92,11 @@ class TrainCheckpoint:
         """Whether the file has become old."""
         return time.perf_counter() - self._saved > _EVERY
 
-    def save(self, learner: Learner) -> None:
-        """Write theta by block, the history and the whole state of the method; the first time of a new run, over an old one."""
+    def save(self, learner: Learner, *, finished: dict[str, Any] | None = None) -> None:
+        """Write theta by block, the history and the whole state of the method; the first time of a new run, over an old one.
+
+        finished: what else the file of a finished run holds: the command and the episodes that a replay shows.
+        """
         theta = np.asarray(learner.theta)
         tree = {
             "theta": {name: np.asarray(value) for name, value in self._task.chain.layout.split(theta).items()},
@@ -103,6 +106,8 @@ class TrainCheckpoint:
             "inputs": self._inputs,
             "seconds": self.seconds + time.perf_counter() - self._began,
         }
+        if finished is not None:
+            tree |= {"status": "finished", **finished}
         write_run(self.path, tree, self._study, self._mjcf, ready=self._ready)
         self._saved = time.perf_counter()
 

@@ -45,6 +45,7 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "noise_end": float,
         "restart": float,
         "explore": float,
+        "abandon": float,
     },
     "cost": {},
     "design": {},

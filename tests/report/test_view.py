@@ -99,6 +99,29 @@ def test_the_scene_has_the_robot_and_its_ghost_where_they_are():
     assert places(np.nan, 2.0) == [(2.0, True)]
 
 
+def test_the_camera_goes_along_with_a_robot_that_travels_far():
+    text = (
+        '<mujoco><asset><texture name="t" type="2d" builtin="checker" width="8" height="8"/><material name="m" texture="t"/>'
+        '</asset><worldbody><geom type="plane" size="0 0 1" material="m"/><body><joint name="x" type="slide" axis="1 0 0"/>'
+        '<geom size="{}"/></body></worldbody></mujoco>'
+    )
+    plain = mujoco.MjModel.from_xml_string(text.format(0.2).replace(' material="m"', ""))
+    stage = Stage(plain)
+    stage.look(np.linspace([0.0], [9.0], 20))
+    # Over a plain floor nobody would see it move.
+    assert stage.camera.distance > 9.0
+    model, small = (mujoco.MjModel.from_xml_string(text.format(size)) for size in (0.2, 0.1))
+    stage, scene = Stage(model, small), mujoco.MjvScene(model, 100)
+    stage.look(np.linspace([0.0], [9.0], 20), np.linspace([0.0], [9.0], 20))
+    assert stage.camera.distance < 3.0
+    stage.compose(scene, np.array([7.0]), np.array([6.5]))
+    assert stage.camera.lookat[0] == pytest.approx(7.0)
+    spheres = [g for g in scene.geoms[: scene.ngeom] if g.type == mujoco.mjtGeom.mjGEOM_SPHERE]
+    # The ghost has its own model.
+    assert [round(float(g.pos[0]), 6) for g in spheres] == [7.0, 6.5]
+    assert [round(float(g.size[0]), 6) for g in spheres] == [0.2, 0.1]
+
+
 def test_a_film_shows_motion(result, draws, tmp_path, capsys):
     path = tmp_path / "pendulum.gif"
     assert main(["view", str(result), "--video", str(path), "--span", "1:1.4", "--size", "160x120"]) == 0

@@ -22,7 +22,7 @@ from tests.studies.train_robots import CART
 GAMMA = 0.95
 
 
-def test_finds_the_optimal_gain(tmp_path):
+def cart(tmp_path):
     (tmp_path / "cart.xml").write_text(CART)
     robot = load(tmp_path / "cart.xml")
     observation = state_observation(robot)
@@ -34,7 +34,11 @@ def test_finds_the_optimal_gain(tmp_path):
     )
     chain = robot_chain(Mechanism(robot), LinearPolicy(2, 1), observation, price=price, noise=0.2)
     wide = Spread(chain.rest(), jnp.ones(1), jnp.ones(1), uniform=True)
-    chain = eqx.tree_at(lambda c: c.start, chain, wide)
+    return eqx.tree_at(lambda c: c.start, chain, wide)
+
+
+def test_finds_the_optimal_gain(tmp_path):
+    chain = cart(tmp_path)
     settings = Windows(
         environments=32,
         horizon=12,
@@ -64,7 +68,31 @@ def test_finds_the_optimal_gain(tmp_path):
     np.testing.assert_allclose(found, -gain[0], rtol=0.12)
 
 
+def test_a_window_that_blows_up_costs_its_neighbours_nothing_and_dear_ones_are_abandoned(tmp_path):
+    chain = cart(tmp_path)
+    settings = Windows(environments=4, horizon=4, iterations=4, critic_hidden=8, groups=1, abandon=2.0, restart=0.0)
+    method = ShortHorizon(chain, settings)
+    learner = method.begin(jax.random.key(0), jnp.asarray(chain.layout.initial))
+    # Windows at rest near the target, one far away, one lost.
+    places = jnp.array([[0.01], [0.02], [30.0], [jnp.nan]])
+    learner = eqx.tree_at(lambda one: one.states.body.qpos, learner, places)
+    learner = eqx.tree_at(lambda one: (one.states.body.qvel, one.age), learner, (jnp.zeros((4, 1)), jnp.zeros(4, int)))
+    following, news = method.step(learner)
+    assert float(news.blown) == 0.25
+    assert bool(news.accepted)
+    assert np.all(np.isfinite(following.theta))
+    assert np.any(np.asarray(following.theta) != np.asarray(learner.theta))
+    np.testing.assert_array_equal(following.age, [4, 4, 0, 0])
+
+
 def test_refuses_settings_that_cannot_be():
-    for wrong in ({"gamma": 1.0}, {"horizon": 0}, {"environments": 6}, {"learning_rate": -1.0}, {"lam": 2.0}):
+    for wrong in (
+        {"gamma": 1.0},
+        {"horizon": 0},
+        {"environments": 6},
+        {"learning_rate": -1.0},
+        {"lam": 2.0},
+        {"abandon": 0.0},
+    ):
         with pytest.raises(DsoError, match=next(iter(wrong))):
             Windows(**wrong)
