@@ -1,0 +1,23 @@
+"""The ready studies: each is read and made ready to the last check before anything compiles."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from dso_robotics.studies.train_build import build
+from dso_robotics.studies.train_study import read_train_study
+
+STUDIES = sorted((pathlib.Path(__file__).parent.parent.parent / "examples" / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_can_be_built(path):
+    task = build(read_train_study(path))
+    assert task.steps == pytest.approx(task.study.seconds / (task.chain.substeps * task.chain.mj.opt.timestep))
+    start = task.chain.start.state.body.qpos
+    assert np.all(np.isfinite(np.asarray(start)))
+    if task.study.design:
+        mechanism = task.chain.mechanism
+        assert mechanism is not None
+        assert np.all((mechanism.low < mechanism.initial) & (mechanism.initial < mechanism.high))
