@@ -46,9 +46,6 @@ from dso_robotics.studies.starts import best_start, draw
 from dso_robotics.studies.study import IdentifyStudy
 from dso_robotics.studies.warm_start import regress
 
-# Above this many coordinates one reverse pass through MJX costs less than a finite difference for each.
-_MANY = 500
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Identified:
@@ -167,7 +164,7 @@ def _identify(
         "noise": asked.noise,
         "extra": own_residual(study.residual, vector) if study.residual else None,
     }
-    prediction, reason = _engine(study.engine, vector, windows)
+    prediction, reason = _engine(study.engine, vector, windows, network is not None)
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
     width = robot.mj.nq + robot.mj.nv + robot.mj.na
     checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
@@ -290,21 +287,23 @@ def _identify(
     return result
 
 
-def _engine(asked: str, vector: ParameterVector, windows: Windows) -> tuple[Prediction, str]:
+def _engine(asked: str, vector: ParameterVector, windows: Windows, network: bool) -> tuple[Prediction, str]:
     """The engine to use and, in words, why."""
-    each = 1 + vector.size + 2 * vector.mj.nv + vector.mj.na
-    steps = each * len(windows) * windows.ctrl.shape[1]
-    if asked == "mujoco" or (asked == "auto" and vector.size <= _MANY):
-        why = "asked for" if asked != "auto" else f"{vector.size} free numbers, at most {_MANY}"
-        reason = (
-            f"{why}: finite differences of C MuJoCo on {os.cpu_count()} threads, {steps:,} steps a linearisation, "
-            "nothing to compile"
-        )
-        return CPrediction(vector, windows), reason
-    from dso_robotics.robot.prediction_mjx import MjxPrediction
+    if asked == "mjx":
+        from dso_robotics.robot.prediction_mjx import MjxPrediction
 
-    why = "asked for" if asked != "auto" else f"{vector.size} free numbers, more than {_MANY}"
-    return MjxPrediction(vector, windows), f"{why}: derivatives through MJX, compiled once"
+        return MjxPrediction(vector, windows), "asked for: derivatives through MJX, compiled once"
+    steps = (1 + vector.size + 2 * vector.mj.nv + vector.mj.na) * len(windows) * windows.ctrl.shape[1]
+    # Measured by benchmarks/engines.py and engine_rule.py: least squares pays for each number on either engine.
+    why = (
+        "asked for"
+        if asked == "mujoco"
+        else f"{vector.size} free numbers by Gauss-Newton, for which MJX only adds compiling"
+    )
+    reason = f"{why}: finite differences of C MuJoCo on {os.cpu_count()} threads, {steps:,} steps a linearisation"
+    if network:
+        reason += "; the network's weights, one gradient for all of them, by an adjoint and first-order steps"
+    return CPrediction(vector, windows), reason
 
 
 def _search(
