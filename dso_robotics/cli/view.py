@@ -15,7 +15,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "Replay a result in MuJoCo's viewer, or write it to a video file. Of an identification, a recording: the model "
             "with its new values as it is predicted open loop, window after window, and a grey ghost of it as it was "
             "measured. Of a training, an episode of the trained policy on C MuJoCo; of a design the same, with a grey ghost "
-            "of the mechanism that the design began with, in the same joint positions."
+            "of the mechanism that the design began with, in the same joint positions, where it looks another."
         ),
         epilog="example: dso view result --video arm.webp. Without --video a window opens.",
     )

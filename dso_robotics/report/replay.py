@@ -153,12 +153,12 @@ def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any
     time, poses = (np.asarray(motions[name][key], float) for key in ("time", "qpos"))
     began = load(mujoco.MjSpec.from_string(mjcf))
     robot = load(folder / "model.xml") if name == "trained" else began
-    model, none = bright(robot), np.full_like(poses, np.nan)
+    model, first, none = bright(robot), bright(began), np.full_like(poses, np.nan)
     if poses.shape != (len(time), model.nq):
         raise DsoError(f"{folder}: the poses in run.h5 are not those of model.xml; run the study again with --force.")
     poses[~np.isfinite(poses).all(1)] = np.nan
     text = f"{Path(study['model']).stem}: {_EPISODES[name]} in an episode of {time[-1] - time[0]:.3g} s on C MuJoCo"
-    if tree.get("command") != "design" or name != "trained":
+    if tree.get("command") != "design" or name != "trained" or _same_shape(model, first):
         return Replay(model, "episode", name, time, none, poses, time[:1], f"{text}, without noise.", _EPISODES[name])
     return Replay(
         model,
@@ -170,8 +170,14 @@ def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any
         time[:1],
         f"{text}, without noise; as a grey ghost, the mechanism the design began with, in the same joint positions.",
         "the mechanism found, and what it began with as a grey ghost",
-        bright(began),
+        first,
     )
+
+
+def _same_shape(one: mujoco.MjModel, other: mujoco.MjModel) -> bool:
+    """Whether a robot in the same joint positions looks the same: then a ghost of it would only darken it."""
+    fields = ("body_pos", "body_quat", "geom_pos", "geom_quat", "geom_size", "jnt_pos", "jnt_axis")
+    return all(np.allclose(getattr(one, field), getattr(other, field), atol=1e-5) for field in fields)
 
 
 def bright(robot: Robot) -> mujoco.MjModel:

@@ -46,12 +46,19 @@ def test_a_replay_is_the_episode_on_c(results):
         read_replay(results / "train", "run1")
 
 
-def test_a_design_has_the_first_mechanism_as_its_ghost(results):
+def test_a_design_of_another_shape_has_the_first_mechanism_as_its_ghost(results):
+    plain = read_replay(results / "design")
+    assert plain.model.actuator_gear[0, 0] > 2.05
+    # Another gear looks the same, and a ghost would only darken it.
+    assert plain.shade is None
+    assert np.isnan(plain.measured).all()
+    written = results / "design" / "model.xml"
+    written.write_text(written.read_text().replace('size="0.1 0.1 0.1"', 'size="0.3 0.1 0.1"'))
     found = read_replay(results / "design")
     np.testing.assert_array_equal(found.measured, found.predicted)
     assert found.shade is not None
-    assert found.shade.actuator_gear[0, 0] == 2.0
-    assert found.model.actuator_gear[0, 0] > 2.05
+    assert found.shade.geom_size[0, 0] == 0.1
+    assert found.model.geom_size[0, 0] == 0.3
     beside = found.beside(read_replay(results / "train"))
     np.testing.assert_allclose(beside.measured, read_replay(results / "train").predicted)
     assert "other result" in beside.caption
