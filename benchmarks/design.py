@@ -51,6 +51,7 @@ def run_dso(seed: int, tool: str) -> dict:
         "before": summary["cost"]["before"],
         "mjx": _on_mjx(found.task, found.theta, found.scaling),
         "steps": summary["environment_steps"],
+        "design_rate": study.training["design_rate"] if study.design else None,
         "design": {name: row["value"] for name, row in summary["parameters"].items()},
         "history": {
             name: history[key].tolist()
@@ -149,6 +150,7 @@ def run_turns(seed: int, tool: str) -> dict:
         "cost": _judge(task, learner),
         "quarter_timestep": _judge(task, learner, finer=4),
         "steps": policy.settings.steps,
+        "design_rate": policy.task.study.training["design_rate"],
         "design": _design(task, learner.theta),
         "history": {"steps": steps, "cost": costs, "seconds": seconds},
         "compile": compile_seconds,
@@ -220,13 +222,12 @@ def draw(results: dict) -> None:
             past = run["history"]
             axes[0, 0].plot(past["steps"], past["cost"], color=colour, linewidth=1.1, label=tool if i == 0 else None)
         costs = [run["cost"] for run in runs]
-        axes[0, 1].plot(
-            np.full(len(costs), k) + np.linspace(-0.15, 0.15, len(costs)), costs, "o", color=colour, markersize=4
-        )
+        places = k + 0.06 * (np.arange(len(costs)) - (len(costs) - 1) / 2)
+        axes[0, 1].plot(places, costs, "o", color=colour, markersize=4)
         axes[0, 1].plot([k - 0.3, k + 0.3], [np.median(costs)] * 2, color=colour, linewidth=1.5)
-    for axis in axes[0]:
-        axis.set_yscale("log")
+    axes[0, 0].set_yscale("log")
     axes[0, 0].set_xscale("log")
+    axes[0, 1].set_ylim(bottom=0)
     axes[0, 0].legend(frameon=False, fontsize=canvas.SMALL)
     axes[0, 1].set_xticks(range(len(names)), names)
     canvas.title(axes[0, 0], "reaching arm: cost of an episode on C MuJoCo, a line a seed")

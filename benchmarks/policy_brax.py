@@ -80,8 +80,11 @@ VARIANTS = {
 class SwingUp(Env):
     """Plain Brax environment over mjx.step; the state that goes on is qpos, qvel and the solver's warm start."""
 
-    def __init__(self, wide: bool):
+    def __init__(self, wide: bool, differentiable: bool = False):
         self.mj = mujoco.MjModel.from_xml_path(str(MODEL))
+        if differentiable:
+            # MJX's solver is a loop that reverse mode refuses, but for one iteration; it works at the rail's ends only.
+            self.mj.opt.iterations = 1
         self.mjx, self.wide = mjx.put_model(self.mj), wide
 
     def reset(self, rng: jax.Array) -> State:
@@ -196,7 +199,7 @@ def run(tool: str, seed: int, wide: bool, steps: int, looks: int, cap: float) ->
     if method == "apg":
         jax.config.update("jax_enable_x64", True)
     acting.Evaluator = Judge
-    env, rows, compiled = SwingUp(wide), [], []
+    env, rows, compiled = SwingUp(wide, method == "apg"), [], []
     common = {
         "episode_length": BETWEEN if wide else STEPS,
         "seed": seed,
