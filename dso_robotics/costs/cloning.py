@@ -18,7 +18,10 @@ _INSIDE = 1e-3
 
 
 class Cloning(eqx.Module):
-    """-mean log N(u; pi(x, theta), Sigma) over recorded states and actions, both before squashing."""
+    """-mean log N(u; pi(x, theta), Sigma) over recorded states and actions, both before squashing.
+
+    Sigma is that of theta, whatever a schedule makes of the noise that is played.
+    """
 
     states: RobotState
     actions: Float[Array, "M nu"]
@@ -28,7 +31,7 @@ class Cloning(eqx.Module):
 
         def one(state: RobotState, action: Array) -> Array:
             mean, _ = chain.act(state, theta)
-            return -noise.log_density(action - mean, chain.noise_scale(theta))
+            return -noise.log_density(action - mean, chain.layout.split(theta)["noise"])
 
         return jnp.mean(jax.vmap(one)(self.states, self.actions))
 

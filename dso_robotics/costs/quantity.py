@@ -1,7 +1,7 @@
 """Scalar quantities of a robot that costs are made of, by name: joint/hinge/cosine, site/tip/z, control, ..."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,8 +25,8 @@ class Quantity:
     read: Reader
 
 
-def quantity(name: str, robot: Robot) -> Quantity:
-    """The quantity called `name`.
+def quantity(name: str, robot: Robot, tasks: Sequence[str] = ()) -> Quantity:
+    """The quantity called `name`; `tasks` are the names of what is drawn for an episode, task/NAME.
 
     joint/J/position, velocity, angle (from upright or a range of one turn: -pi..pi), cosine, sine, height; body/B/x, y, z,
     upright (cosine between its z axis and the vertical), vx, vy, vz; site/S/x, y, z; sensor/S; control, action_change.
@@ -39,6 +39,11 @@ def quantity(name: str, robot: Robot) -> Quantity:
     if name == "action_change":
         return Quantity(name, "1", lambda scene: (scene.ctrl - scene.before) / _half(scene))
     kind, _, rest = name.partition("/")
+    if kind == "task":
+        if rest not in tasks:
+            raise DsoError(f"{name}: there is no [task.{rest}]; the study has {', '.join(tasks) or 'none'}.")
+        place = list(tasks).index(rest)
+        return Quantity(name, "", lambda scene: scene.task[place : place + 1])
     kinds = {"joint": _joint, "body": _body, "site": _site}
     if kind == "sensor":
         columns = _columns(rest, name, robot)
@@ -137,7 +142,8 @@ def _velocity(scene: Scene, body: int) -> Float[Array, "3"]:
 
     def place(dt: Array) -> Array:
         qpos = stages.integrate_position(scene.model, scene.state.qpos, scene.state.qvel, dt)
-        moved = Scene(scene.mj, scene.model, scene.products, _at(scene, qpos), scene.ctrl, scene.before)
+        at = _at(scene, qpos)
+        moved = Scene(scene.mj, scene.model, scene.products, at, scene.ctrl, scene.before, scene.task)
         return moved.kinematics.xipos[body]
 
     return jax.jvp(place, (jnp.zeros(()),), (jnp.ones(()),))[1]

@@ -22,32 +22,51 @@ class Term(eqx.Module):
         """The cost."""
 
 
+def _number(target: float | Quantity, scene: Scene) -> float | Array:
+    return target.read(scene) if isinstance(target, Quantity) else target
+
+
+class When(Term):
+    """A term that counts only in episodes whose task numbers have given values: pairs of index and value."""
+
+    part: Term
+    conditions: tuple[tuple[int, float], ...] = eqx.field(static=True)
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The term, or nothing."""
+        counts = jnp.stack([scene.task[index] == value for index, value in self.conditions])
+        return jnp.where(jnp.all(counts), self.part(scene), 0.0)
+
+
 class Square(Term):
     """Sum of ((q - target) / scale)^2."""
 
     quantity: Quantity = eqx.field(static=True)
-    target: float = eqx.field(static=True, default=0.0)
+    target: float | Quantity = eqx.field(static=True, default=0.0)
     scale: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         """The sum."""
-        return jnp.sum(((self.quantity.read(scene) - self.target) / self.scale) ** 2)
+        return jnp.sum(((self.quantity.read(scene) - _number(self.target, scene)) / self.scale) ** 2)
 
 
 class Distance(Term):
     """Smooth distance sqrt(d^2 + a^2) - a between a point and a target, in units of `scale` [m].
 
-    quantities: the coordinates that count. target: a number for each. smooth: a [m]; quadratic within, linear beyond.
+    quantities: the coordinates that count. target: a number or a quantity for each. smooth: a [m]; quadratic within, linear
+    beyond.
     """
 
     quantities: tuple[Quantity, ...] = eqx.field(static=True)
-    target: tuple[float, ...] = eqx.field(static=True)
+    target: tuple[float | Quantity, ...] = eqx.field(static=True)
     smooth: float = eqx.field(static=True, default=0.05)
     scale: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         """The distance."""
-        gaps = jnp.concatenate([q.read(scene) - t for q, t in zip(self.quantities, self.target, strict=True)])
+        gaps = jnp.concatenate(
+            [q.read(scene) - _number(t, scene) for q, t in zip(self.quantities, self.target, strict=True)]
+        )
         return (jnp.sqrt(jnp.sum(gaps**2) + self.smooth**2) - self.smooth) / self.scale
 
 
@@ -55,12 +74,12 @@ class Lack(Term):
     """How much a quantity lacks to reach `target`, as a part of it: max(0, target - q) / scale; of what lies above, nothing."""
 
     quantity: Quantity = eqx.field(static=True)
-    target: float = eqx.field(static=True)
+    target: float | Quantity = eqx.field(static=True)
     scale: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         """What is missing."""
-        return jnp.sum(jnp.maximum(self.target - self.quantity.read(scene), 0.0)) / self.scale
+        return jnp.sum(jnp.maximum(_number(self.target, scene) - self.quantity.read(scene), 0.0)) / self.scale
 
 
 class Factor(eqx.Module):

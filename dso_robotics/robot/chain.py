@@ -17,6 +17,7 @@ from dso_robotics.physics.backend import mjx
 from dso_robotics.physics.device import put_model
 from dso_robotics.physics.divergence import diverged
 from dso_robotics.robot import noise as noises
+from dso_robotics.robot.context import Context
 from dso_robotics.robot.layout import Block, Layout, lay_out
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import Observation, Scaling, no_scaling
@@ -30,7 +31,7 @@ class RobotState(eqx.Module):
     """x of the chain: the body, the actions of this step and the one before, those under way, and the policy's memory.
 
     body: qpos [m, rad], qvel [m/s, rad/s], act, time [s]. action, before: (nu,) as the policy chose them, noise included and
-    not yet squashed. queue: (delay, nu) actions not yet in force, oldest first. memory: (m,).
+    not yet squashed. queue: (delay, nu) actions not yet in force, oldest first. memory: (m,). context: numbers of the episode.
     """
 
     body: physics.State
@@ -38,6 +39,7 @@ class RobotState(eqx.Module):
     before: Float[Array, " nu"]
     queue: Float[Array, "delay nu"]
     memory: Float[Array, " m"]
+    context: Float[Array, " c"] = eqx.field(default_factory=lambda: jnp.zeros(0))
 
 
 class Starts(eqx.Module):
@@ -94,6 +96,8 @@ class RobotChain(Chain):
     substeps: int = eqx.field(static=True)
     delay: int = eqx.field(static=True)
     divergence_weight: float = eqx.field(static=True)
+    context: Context = eqx.field(static=True, default=Context())
+    see_design: bool = eqx.field(static=True, default=False)
     bound: tuple[mjx.Model, Array | None] | None = None
     anneal: Array | None = None
 
@@ -102,27 +106,36 @@ class RobotChain(Chain):
         scale = self.layout.split(theta)["noise"]
         return scale if self.anneal is None else scale + self.anneal
 
-    def model(self, theta: Theta) -> tuple[mjx.Model, Array | None]:
-        """The physical model at theta, and its products of inertia."""
+    def numbers(self, theta: Theta) -> Array:
+        """Physical parameters and design numbers at theta, in their own units."""
+        if self.mechanism is None:
+            return jnp.zeros(0)
+        return self.mechanism.constrain(self.layout.split(theta)["mechanism"])
+
+    def model(self, theta: Theta, state: RobotState | None = None) -> tuple[mjx.Model, Array | None]:
+        """The physical model at theta in the context of a state (the model's own without one), and its products of inertia."""
         if self.bound is not None:
             return self.bound
         if self.mechanism is None:
             return self.base, None
-        return self.mechanism.model(self.base, self.mechanism.constrain(self.layout.split(theta)["mechanism"]))
+        drawn = None if state is None else self.context.physical(state.context)
+        return self.mechanism.model(self.base, self.numbers(theta), drawn)
 
-    def bind(self, theta: Theta) -> "RobotChain":
-        """The same chain with the physical model of theta made once, derivative included, instead of in every step."""
-        if self.mechanism is None:
+    def bind(self, theta: Theta, state: RobotState | None = None) -> "RobotChain":
+        """The same chain with the physical model of theta made once, derivative included, instead of in every step.
+
+        Where physical numbers are drawn, it is that of the episode of `state`; without one, nothing is made beforehand.
+        """
+        if self.mechanism is None or (self.context.physics and state is None):
             return self
-        return eqx.tree_at(lambda c: c.bound, self, self.model(theta), is_leaf=lambda leaf: leaf is None)
+        return eqx.tree_at(lambda c: c.bound, self, self.model(theta, state), is_leaf=lambda leaf: leaf is None)
 
     def rest(self, qpos: Array | None = None, qvel: Array | None = None) -> RobotState:
         """A state with nothing played yet."""
         nu = self.mj.nu
         body = physics.make_state(self.base, qpos, qvel)
-        return RobotState(
-            body, jnp.zeros(nu), jnp.zeros(nu), jnp.zeros((self.delay, nu)), jnp.zeros(self.policy.memory)
-        )
+        queue, memory = jnp.zeros((self.delay, nu)), jnp.zeros(self.policy.memory)
+        return RobotState(body, jnp.zeros(nu), jnp.zeros(nu), queue, memory, jnp.asarray(self.context.rest))
 
     def sound(self, state: RobotState) -> RobotState:
         """The state, or rest in place of one that blew up: what is computed from it then has finite derivatives."""
@@ -132,12 +145,13 @@ class RobotChain(Chain):
     def scene(self, state: RobotState, theta: Theta) -> Scene:
         """What costs and observations see."""
         state = self.sound(state)
-        model, products = self.model(theta)
-        return Scene(self.mj, model, products, state.body, self.squash(state.action), self.squash(state.before))
+        model, products = self.model(theta, state)
+        controls = self.squash(state.action), self.squash(state.before)
+        return Scene(self.mj, model, products, state.body, *controls, self.context.task(state.context))
 
     def act(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
         """The policy's action without noise, not yet squashed, and its next memory."""
-        seen = self.scaling(self.observation(self.scene(state, theta)))
+        seen = self.scaling(self.observe(state, theta))
         state = self.sound(state)
         return self.policy(self.layout.split(theta)["policy"], seen, state.memory, state.body.time)
 
@@ -149,7 +163,7 @@ class RobotChain(Chain):
         blown, given, state = diverged(state.body), state, self.sound(state)
         queue = jnp.concatenate([state.queue, action[None]])
         ctrl = self.squash(queue[0])
-        model, products = self.model(theta)
+        model, products = self.model(theta, state)
 
         def once(body: physics.State, _: None) -> tuple[physics.State, None]:
             return physics.advance(model, body, ctrl, products=products), None
@@ -158,7 +172,7 @@ class RobotChain(Chain):
             body, _ = once(state.body, None)
         else:
             body, _ = jax.lax.scan(once, state.body, None, length=self.substeps)
-        following = RobotState(body, action, state.action, queue[1:], memory)
+        following = RobotState(body, action, state.action, queue[1:], memory, state.context)
         return jax.tree.map(lambda stays, moves: jnp.where(blown, stays, moves), given, following)
 
     def initial(self, key: PRNGKeyArray, theta: Theta) -> RobotState:
@@ -221,8 +235,15 @@ class RobotChain(Chain):
         return self.layout.describe(entry)
 
     def observe(self, state: RobotState, theta: Theta) -> Float[Array, " size"]:
-        """The observation at x, not scaled."""
-        return self.observation(self.scene(state, theta))
+        """What the policy sees at x, not scaled: the observation, the task and, with `see_design`, the robot's own numbers."""
+        seen = self.observation(self.scene(state, theta))
+        if not self.context.size and not self.see_design:
+            return seen
+        context = self.context.normalised(self.sound(state).context)
+        if not self.see_design:
+            return jnp.concatenate([seen, self.context.task(context)])
+        own = jnp.zeros(0) if self.mechanism is None else self.mechanism.normalised(self.numbers(theta))
+        return jnp.concatenate([seen, context, own])
 
 
 class PassiveChain(Chain):
@@ -281,13 +302,17 @@ def robot_chain(
     noise_free: bool = False,
     frozen: Sequence[str] = (),
     divergence_weight: float = 0.0,
+    context: Context | None = None,
+    see_design: bool = False,
     rng: np.random.Generator | None = None,
 ) -> RobotChain:
     """The chain of a robot under a policy, with theta's start values in `layout.initial`; it starts from rest.
 
     seconds: length of a control step [s], a multiple of the model's time step (that one by default). delay: how long an action
     takes to come into force [s], a multiple of the control step. noise: standard deviation of the actions, as a part of half
-    the actuator's range. frozen: blocks ("policy", "mechanism", "noise") that keep their start values.
+    the actuator's range. frozen: blocks ("policy", "mechanism", "noise") that keep their start values. context: what is drawn
+    for each episode; its tasks are seen by the policy after the observation. see_design: so are all physical numbers that are
+    drawn, and the mechanism's own, each as a part of its range (`seen_besides` counts them).
 
     Raises:
       DsoError: no actuator, a policy of another width than the observation, or times that do not divide.
@@ -296,11 +321,17 @@ def robot_chain(
     source = mechanism.robot.source
     if not mj.nu:
         raise DsoError(f"{source}: the model has no actuator, so a policy can do nothing; add one to <actuator>.")
-    if policy.inputs != observation.size:
+    context = Context() if context is None else context
+    more = seen_besides(mechanism, context, see_design)
+    if policy.inputs != observation.size + more:
         raise DsoError(
             f"{source}: the observation has {observation.size} entries ({', '.join(observation.names[:8])}"
-            f"{', ...' if observation.size > 8 else ''}), but the policy takes {policy.inputs}; make the policy with inputs="
-            f"{observation.size}."
+            f"{', ...' if observation.size > 8 else ''}){f' and {more} more are seen' if more else ''}, but the policy takes "
+            f"{policy.inputs}; make the policy with inputs={observation.size + more}."
+        )
+    if len(context.physics) != mechanism.drawn:
+        raise DsoError(
+            f"{source}: {len(context.physics)} physical numbers are drawn, but the mechanism has {mechanism.drawn}."
         )
     if policy.outputs != mj.nu:
         raise DsoError(f"{source}: the policy gives {policy.outputs} actions, but the model has {mj.nu} actuators.")
@@ -310,7 +341,7 @@ def robot_chain(
     rng = np.random.default_rng(0) if rng is None else rng
     actuators = mechanism.robot.names("actuator")
     blocks = [Block("policy", policy.initial(rng), "policy" not in frozen)]
-    if mechanism.size:
+    if mechanism.size or mechanism.drawn:
         start = mechanism.unconstrain(mechanism.initial)
         blocks.append(Block("mechanism", start, "mechanism" not in frozen, mechanism.names))
     blocks.append(noises.noise_block(noise, actuators, free=noise_free and "noise" not in frozen))
@@ -318,18 +349,25 @@ def robot_chain(
         base=put_model(mj, friction_dofs=mechanism.friction_dofs, source=source),
         policy=policy,
         observation=observation,
-        scaling=no_scaling(observation.size),
+        scaling=no_scaling(observation.size + more),
         squash=squash(mj),
         start=lambda key: chain.rest(),
         price=price,
         layout=lay_out(blocks),
-        mechanism=mechanism if mechanism.size else None,
+        mechanism=mechanism if mechanism.size or mechanism.drawn else None,
         mj=mj,
         substeps=substeps,
         delay=held,
         divergence_weight=divergence_weight,
+        context=context,
+        see_design=see_design,
     )
     return eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.zeros(mj.nq), jnp.zeros(mj.nv)))
+
+
+def seen_besides(mechanism: Mechanism, context: Context, see_design: bool) -> int:
+    """How many numbers the policy sees besides the observation."""
+    return len(context.tasks) + (len(context.physics) + mechanism.size if see_design else 0)
 
 
 def _multiple(time: float, unit: float, name: str, of: str, *, least: int = 1) -> int:

@@ -23,12 +23,14 @@ Array = Any  # a NumPy or a JAX array
 class Mechanism:
     """Physical parameters `vector` and design `design` of one robot, either or both; numbers z (size,), parameters first.
 
-    Theta holds unconstrained coordinates of z: logistic between two bounds, softplus beside one.
+    Theta holds unconstrained coordinates of z: logistic between two bounds, softplus beside one. The last `drawn` parameters
+    are not of theta and not in z: an episode's context gives them, and without one they are the model's own.
     """
 
     robot: Robot
     vector: ParameterVector | None = None
     design: Design | None = None
+    drawn: int = 0
 
     def __post_init__(self):
         unused = sorted(self.vector.signals(self.vector.initial)) if self.vector is not None else []
@@ -57,15 +59,22 @@ class Mechanism:
         parameters = self.vector.parameters if self.vector is not None else ()
         return sorted({i for p in parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at})
 
+    @property
+    def _own(self) -> int:
+        """How many parameters z holds."""
+        return self.vector.size - self.drawn if self.vector is not None else 0
+
     def _stack(self, name: str) -> np.ndarray:
         parts = [np.asarray(getattr(part, name), float) for part in (self.vector, self.design) if part is not None]
+        if self.vector is not None:
+            parts[0] = parts[0][: self._own]
         return np.concatenate([np.zeros(0), *parts])
 
     @property
     def names(self) -> tuple[str, ...]:
         """Name of every number."""
         vector = self.vector.coordinate_names if self.vector is not None else ()
-        return (*vector, *(self.design.names if self.design is not None else ()))
+        return (*vector[: self._own], *(self.design.names if self.design is not None else ()))
 
     @property
     def units(self) -> tuple[str, ...]:
@@ -73,7 +82,7 @@ class Mechanism:
         units: list[str] = []
         for p in self.vector.parameters if self.vector is not None else ():
             units += ["1"] * p.size if p.factor is not None else list(p.units)
-        return (*units, *(self.design.units if self.design is not None else ()))
+        return (*units[: self._own], *(self.design.units if self.design is not None else ()))
 
     @property
     def size(self) -> int:
@@ -98,7 +107,7 @@ class Mechanism:
     @property
     def scale(self) -> np.ndarray:
         """Typical sizes (size,)."""
-        vector = self.vector.scale if self.vector is not None else np.zeros(0)
+        vector = self.vector.scale[: self._own] if self.vector is not None else np.zeros(0)
         if self.design is None:
             return vector
         own = np.abs(self.design.initial)
@@ -113,15 +122,28 @@ class Mechanism:
         """Unconstrained coordinates (size,) of z (size,)."""
         return box.unconstrain(z, self.low, self.high, self.scale)
 
-    def fields(self, z: Array) -> dict[str, Array]:
-        """Model fields at z (size,), as `ParameterVector.fields` and `Design` give them."""
-        n = self.vector.size if self.vector is not None else 0
-        found = self.vector.fields(z[..., :n]) if self.vector is not None else {}
-        return found | (self.design(z[..., n:]) if self.design is not None else {})
+    def normalised(self, z: Array) -> Array:
+        """z (size,) as a part of its ranges, -1 to 1; without two bounds, its distance from the start in typical sizes."""
+        both = np.isfinite(self.low) & np.isfinite(self.high)
+        middle = np.where(both, (self.low + self.high) / 2, self.initial)
+        return (z - middle) / np.where(both & (self.high > self.low), (self.high - self.low) / 2, self.scale)
 
-    def model(self, base: mjx.Model, z: Array) -> tuple[mjx.Model, Array | None]:
+    def parameters(self, z: Array, drawn: Array | None = None) -> Array:
+        """All numbers of `vector`: those of z (size,), then the `drawn` ones, or the model's own."""
+        if not self.drawn or self.vector is None:
+            return z[: self._own]
+        xp = z.__array_namespace__()
+        last = self.vector.initial[self._own :] if drawn is None else drawn
+        return xp.concatenate([z[: self._own], xp.asarray(last)])
+
+    def fields(self, z: Array, drawn: Array | None = None) -> dict[str, Array]:
+        """Model fields at z (size,), as `ParameterVector.fields` and `Design` give them."""
+        found = self.vector.fields(self.parameters(z, drawn)) if self.vector is not None else {}
+        return found | (self.design(z[self._own :]) if self.design is not None else {})
+
+    def model(self, base: mjx.Model, z: Array, drawn: Array | None = None) -> tuple[mjx.Model, Array | None]:
         """`base`, put on the device from `mj`, at z; and the products of inertia where full inertias change."""
-        fields = self.fields(z)
+        fields = self.fields(z, drawn)
         full = fields.pop("body_inertia_full", None)
         products = None
         if full is not None:

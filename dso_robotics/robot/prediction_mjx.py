@@ -127,16 +127,21 @@ class MjxPrediction:
         The same number as `WindowedIdentification` with noise scales `sigma`, (C,) or (B, 1, C), prior included.
         """
         seen = jnp.asarray(np.isfinite(self.windows.measured))
-        measured = jnp.asarray(np.nan_to_num(self.windows.measured))
 
         def negative_log_likelihood(z: Array, change: Array, start: Array) -> Array:
-            inputs = self._inputs()
-            y = jax.vmap(self._window, in_axes=(None, 0, 0, *(0,) * len(inputs)))(z, change, start, *inputs)
-            errors = jnp.where(seen, (y - measured) / sigma, 0.0)
+            errors = self.errors(z, change, start) / sigma
             scales = jnp.sum(jnp.where(seen, jnp.log(jnp.asarray(sigma)), 0.0))
             return 0.5 * jnp.sum(errors**2) + scales + 0.5 * jnp.sum(self.vector.prior_residual(z) ** 2)
 
         return negative_log_likelihood
+
+    def errors(
+        self, z: Float[Array, " n"], change: Float[Array, "B k"], start: Float[Array, "B nx"]
+    ) -> Float[Array, "B S C"]:
+        """Predictions less measurements, 0 where nothing was measured; a JAX function."""
+        inputs, measured = self._inputs(), self.windows.measured
+        y = jax.vmap(self._window, in_axes=(None, 0, 0, *(0,) * len(inputs)))(z, change, start, *inputs)
+        return jnp.where(np.isfinite(measured), y - np.nan_to_num(measured), 0.0)
 
     def _inputs(self) -> tuple[Array, ...]:
         w = self.windows

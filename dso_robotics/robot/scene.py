@@ -1,6 +1,7 @@
 """What costs and observations may look at: a state of the robot, the control that led to it, and what follows from both."""
 
 import functools
+from typing import Any
 
 import mujoco
 from jaxtyping import Array, Float
@@ -14,7 +15,7 @@ class Scene:
     """One unbatched moment. Kinematics and sensors are computed when first asked for, once.
 
     model, products: as in `physics.step`. state: qpos, qvel, act, time. ctrl: the control that led here (nu,), before: the one
-    before that. mj: the model's names and sizes.
+    before that. mj: the model's names and sizes. task: the episode's task numbers (k,).
     """
 
     def __init__(
@@ -25,9 +26,10 @@ class Scene:
         state: physics.State,
         ctrl: Float[Array, " nu"],
         before: Float[Array, " nu"],
+        task: Any = (),
     ):
         self.mj, self.model, self.products = mj, model, products
-        self.state, self.ctrl, self.before = state, ctrl, before
+        self.state, self.ctrl, self.before, self.task = state, ctrl, before, task
 
     @functools.cached_property
     def kinematics(self) -> mjx.Data:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,12 +30,15 @@ class BlockCheck:
 
 
 def check_gradients(task: Task, *, steps: int = 8, seed: int = 0) -> list[BlockCheck]:
-    """Compare the blocks of `task` that an episode without noise depends on, over `steps` control steps from a start."""
+    """Compare the blocks of `task` that an episode without noise depends on, over `steps` control steps from a start.
+
+    Costs that need no rollout are added to those of the motion.
+    """
     from dso_robotics.studies.train import compiled
 
     chain, rng = task.chain, np.random.default_rng(seed)
     theta = chain.layout.initial + 0.1 * rng.standard_normal(chain.layout.size)
-    names = [block.name for block in chain.layout.free if block.name != "noise"]
+    names = [block.name for block in chain.layout.free if block.name != "noise" and len(block.initial)]
     directions = np.zeros((len(names), chain.layout.size))
     for row, name in zip(directions, names, strict=True):
         part = chain.layout.where(name)
@@ -42,20 +46,23 @@ def check_gradients(task: Task, *, steps: int = 8, seed: int = 0) -> list[BlockC
         row /= np.linalg.norm(row)
 
     def cost(at: jax.Array) -> jax.Array:
-        bound = chain.bind(at)
+        start = eqx.tree_at(lambda s: s.context, chain.start(jax.random.key(seed)), jnp.asarray(chain.context.rest))
+        bound = chain.bind(at, start)
 
         def body(state: RobotState, _: None) -> tuple[RobotState, jax.Array]:
             state = bound.drift(state, at)
             return state, task.price(bound.scene(state, at))
 
-        return jnp.sum(jax.lax.scan(body, chain.start(jax.random.key(seed)), None, length=steps)[1])
+        motion = jnp.sum(jax.lax.scan(body, start, None, length=steps)[1])
+        return motion + sum(term(chain, at) for term in task.supervised.values())
 
     vector = jnp.asarray(theta)
     exact = jax.jit(jax.vmap(lambda d: jax.jvp(cost, (vector,), (d,))[1]))(jnp.asarray(directions))
-    player = Player(chain)
+    player, rest = Player(chain), chain.context.rest
 
     def played(at: np.ndarray) -> float:
-        return player.play(at, chain.scaling, steps=steps, seed=seed, model=compiled(task, at)).cost
+        motion = player.play(at, chain.scaling, steps=steps, seed=seed, model=compiled(task, at), context=rest).cost
+        return motion + sum(term.by_c(chain, at) for term in task.supervised.values())
 
     found = []
     for name, direction, slope in zip(names, directions, np.asarray(exact), strict=True):

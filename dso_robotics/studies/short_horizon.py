@@ -7,6 +7,7 @@ window, for the next one; windows go on from their last states, but for the shar
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -17,13 +18,14 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core.fitting import lambda_returns, usable_states
 from dso_robotics.core.gradient.estimate import Estimate, group_gradients, summarise
-from dso_robotics.core.gradient.pathwise import pathwise_loss
 from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.rollout import Ending, Trajectory
 from dso_robotics.core.value import NetworkValue
+from dso_robotics.costs.supervised import Supervised
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.chain import RobotChain, RobotState
 from dso_robotics.robot.observation import Scaling
+from dso_robotics.studies.window_loss import scored_entries, window_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Windows:
     takes on. noise_end: standard deviation of the actions at the end, reached geometrically. restart: share of windows that
     start anew, of which `explore` from the wide distribution. episode: control steps after which an environment starts anew
     in any case. abandon: a window whose mean cost a step is above this starts anew: there is little to learn from lying on
-    the floor.
+    the floor. method: how a window is differentiated, see `window_loss`.
     """
 
     environments: int = 64
@@ -59,6 +61,7 @@ class Windows:
     abandon: float = math.inf
     episode: int = 1000
     groups: int = 4
+    method: str = "pathwise"
 
     def __post_init__(self) -> None:
         for name in (
@@ -102,14 +105,15 @@ class Fixed(eqx.Module):
 
 
 class _Features(eqx.Module):
-    """What the critic sees: the policy's observation, scaled, its memory and whatever action is still under way."""
+    """What the critic sees: the policy's observation, scaled, its memory, actions under way and all that was drawn."""
 
     chain: RobotChain
     theta: Array
 
     def __call__(self, state: RobotState) -> Array:
         seen = self.chain.scaling(self.chain.observe(state, self.theta))
-        return jnp.concatenate([seen, state.memory, jnp.tanh(state.queue).ravel()])
+        context = self.chain.context.normalised(state.context)
+        return jnp.concatenate([seen, state.memory, jnp.tanh(state.queue).ravel(), context])
 
 
 class Learner(eqx.Module):
@@ -142,11 +146,18 @@ class News(eqx.Module):
 class ShortHorizon:
     """The method on one chain.
 
-    explore: draws start states as the chain's own `start` does, but may be much wider. supervised: name -> (weight, cost), with
-    cost(chain, theta), whose gradient is added without any rollout.
+    explore: draws start states as the chain's own `start` does, but may be much wider. supervised: costs by name, whose
+    gradient is added without any rollout.
     """
 
-    def __init__(self, chain: RobotChain, settings: Windows, *, explore: Any = None, supervised: Any = None):
+    def __init__(
+        self,
+        chain: RobotChain,
+        settings: Windows,
+        *,
+        explore: Any = None,
+        supervised: Mapping[str, Supervised] | None = None,
+    ):
         self.chain, self.settings = chain, settings
         self.supervised = dict(supervised or {})
         self.explore = chain.start if explore is None else explore
@@ -157,6 +168,7 @@ class ShortHorizon:
         self.rates = jnp.asarray(layout.spread(dict(s.rates), s.learning_rate))
         self.blocks = [layout.where(block.name) for block in layout.free]
         self.critic_optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(s.critic_rate))
+        self.by_score = scored_entries(s.method, chain)
         self.step: Any = eqx.filter_jit(self._step)
         self.begin: Any = eqx.filter_jit(self._begin)
 
@@ -165,7 +177,7 @@ class ShortHorizon:
         return self.step.lower(learner).compile()
 
     def _network(self, key: PRNGKeyArray, state: RobotState) -> Any:
-        size = self.chain.observation.size + state.memory.size + state.queue.size
+        size = self.chain.policy.inputs + state.memory.size + state.queue.size + state.context.size
         return eqx.nn.MLP(size, "scalar", self.settings.critic_hidden, 2, activation=jax.nn.tanh, key=key)
 
     def _value(self, network: Any, learner: Learner, theta: Array) -> NetworkValue:
@@ -212,16 +224,16 @@ class ShortHorizon:
         value = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, value)
 
         def loss(problem: Problem, theta: Array, one: PRNGKeyArray, state: RobotState) -> tuple[Array, Trajectory]:
-            bound = eqx.tree_at(lambda c: c.start, chain.bind(theta), Fixed(state))
-            total, path = pathwise_loss(
-                one, eqx.tree_at(lambda p: p.chain, problem, bound), theta, horizon=s.horizon, value=value
-            )
+            here = eqx.tree_at(lambda p: p.chain, problem, eqx.tree_at(lambda c: c.start, chain, Fixed(state)))
+            total, path = window_loss(one, here, theta, horizon=s.horizon, value=value, by_score=self.by_score)
             return jnp.where(path.ending == Ending.DIVERGED, 0.0, total), path
 
         keys = jax.random.split(roll_key, s.environments)
         gradients, paths = group_gradients(loss, self.problem, learner.theta, keys, learner.states, groups=s.groups)
         if self.supervised:
-            slope = jax.grad(lambda at: sum(w * cost(chain, at) for w, cost in self.supervised.values()))(learner.theta)
+            slope = jax.grad(lambda at: sum(cost(chain, at, progress) for cost in self.supervised.values()))(
+                learner.theta
+            )
             gradients = gradients + slope
         blown = paths.ending == Ending.DIVERGED
         sums = jnp.sum(paths.costs, axis=1)

@@ -101,9 +101,19 @@ def _train(
     step = method.compile(learner)
     compile_seconds = time.perf_counter() - started
 
-    def play(learner: Learner, **more: Any) -> Episode:
-        model = compiled(task, learner.theta)
-        return player.play(np.asarray(learner.theta), learner.scaling, steps=task.steps, model=model, **more)
+    trials = chain.context.trials()
+
+    def play(learner: Learner, rounds: int = 1, **more: Any) -> list[Episode]:
+        theta, found = np.asarray(learner.theta), []
+        for context in trials:
+            model = compiled(task, theta, context)
+            for seed in range(rounds):
+                found.append(
+                    player.play(
+                        theta, learner.scaling, steps=task.steps, seed=seed, model=model, context=context, **more
+                    )
+                )
+        return found
 
     before = play(first)
     every = max(settings.iterations // _LOOKS, 1)
@@ -121,7 +131,7 @@ def _train(
                 i + 1,
                 (i + 1) * settings.environments * settings.horizon,
                 float(news.cost),
-                play(learner).cost,
+                _mean_cost(play(learner)),
                 time.perf_counter() - began,
             )
             more = (float(news.gradient_norm), float(news.blown), *np.asarray(news.terms).tolist())
@@ -129,15 +139,16 @@ def _train(
             progress(told)
         if kept.due() or i + 1 == settings.iterations:
             kept.save(learner)
-    played = [play(learner, seed=s) for s in range(_EPISODES)]
-    finer = [play(learner, seed=s, finer=4) for s in range(_EPISODES)]
+    rounds = -(-_EPISODES // len(trials))
+    played, finer = play(learner, rounds), play(learner, rounds, finer=4)
     theta = np.asarray(learner.theta)
     folders.write_text(folder / folders.MODEL, _mjcf(task, theta))
     kept.save(
-        learner, finished={"command": command, "motions": {"untrained": _motion(before), "trained": _motion(played[0])}}
+        learner,
+        finished={"command": command, "motions": {"untrained": _motion(before[0]), "trained": _motion(played[0])}},
     )
     summary = _summary(task, learner, before, played, finer, command, compile_seconds)
-    return Trained(task, theta, learner.scaling, before, tuple(played), kept.history(), summary)
+    return Trained(task, theta, learner.scaling, before[0], tuple(played), kept.history(), summary)
 
 
 def _numbers(task: Task, theta: Any) -> np.ndarray:
@@ -146,19 +157,24 @@ def _numbers(task: Task, theta: Any) -> np.ndarray:
     return np.asarray(mechanism.constrain(np.asarray(task.chain.layout.split(np.asarray(theta))["mechanism"])))
 
 
-def _mjcf(task: Task, theta: Any) -> str:
+def _mean_cost(episodes: list[Episode]) -> float:
+    return float(np.mean([episode.cost for episode in episodes]))
+
+
+def _mjcf(task: Task, theta: Any, context: Any = None) -> str:
     mechanism = task.chain.mechanism
     if task.robot.spec is None:
         raise DsoError(f"{task.study.source}: a compiled MjModel has no MJCF to write; load the XML file.")
-    fields = {} if mechanism is None else mechanism.fields(_numbers(task, theta))
+    drawn = None if context is None else task.chain.context.physical(np.asarray(context))
+    fields = {} if mechanism is None else mechanism.fields(_numbers(task, theta), drawn)
     return to_mjcf(task.robot, {name: np.asarray(value) for name, value in fields.items()})
 
 
-def compiled(task: Task, theta: Any) -> mujoco.MjModel:
-    """The model at theta as C MuJoCo compiles it from the exported MJCF."""
+def compiled(task: Task, theta: Any, context: Any = None) -> mujoco.MjModel:
+    """The model at theta, in a context if one is given, as C MuJoCo compiles it from the exported MJCF."""
     if task.chain.mechanism is None:
         return task.chain.mj
-    return mujoco.MjModel.from_xml_string(_mjcf(task, theta))
+    return mujoco.MjModel.from_xml_string(_mjcf(task, theta, context))
 
 
 def _motion(episode: Episode) -> dict[str, np.ndarray]:
@@ -171,7 +187,7 @@ def _motion(episode: Episode) -> dict[str, np.ndarray]:
 def _summary(
     task: Task,
     learner: Learner,
-    before: Episode,
+    before: list[Episode],
     played: list[Episode],
     finer: list[Episode],
     command: str,
@@ -184,10 +200,11 @@ def _summary(
     warnings = []
     if any(e.ended for e in played + finer):
         warnings.append("C MuJoCo lost an evaluated episode before its end; do not trust this policy.")
-    gain = before.cost - costs.mean()
-    if gain > 0 and before.cost - fine.mean() < 0.95 * gain:
+    at_first, context = _mean_cost(before), task.chain.context
+    gain = at_first - costs.mean()
+    if gain > 0 and at_first - fine.mean() < 0.95 * gain:
         warnings.append(
-            f"At a quarter of the time step only {100 * (before.cost - fine.mean()) / gain:.0f}% of the improvement is left: "
+            f"At a quarter of the time step only {100 * (at_first - fine.mean()) / gain:.0f}% of the improvement is left: "
             "part of it exploits the simulation's step."
         )
     return {
@@ -197,8 +214,8 @@ def _summary(
         "engine_reason": "a policy has too many parameters for finite differences; reverse mode through MJX has one price",
         "seed": task.study.seed,
         "seconds": {"total": 0.0, "compile": compile_seconds},
-        "converged": bool(costs.mean() < before.cost),
-        "message": f"{settings.iterations} iterations; cost of an episode on C MuJoCo {before.cost:.4g} before, "
+        "converged": bool(costs.mean() < at_first),
+        "message": f"{settings.iterations} iterations; cost of an episode on C MuJoCo {at_first:.4g} before, "
         f"{costs.mean():.4g} after",
         "evaluations": settings.iterations,
         "simulated_steps": settings.steps * task.chain.substeps,
@@ -206,14 +223,20 @@ def _summary(
         "parameters": _parameters(task, learner),
         "cost": {
             "total": float(costs.mean()),
-            "before": before.cost,
+            "before": at_first,
             "quarter_timestep": float(fine.mean()),
             "terms": {name: float(v) for name, v in zip(task.price.names, per, strict=True)},
-            "supervised": {
-                name: weight * float(cost(scaled, learner.theta)) for name, (weight, cost) in task.supervised.items()
+            "supervised": {name: float(cost(scaled, learner.theta)) for name, cost in task.supervised.items()},
+        },
+        "episodes": {
+            "steps": task.steps,
+            "cost": costs.tolist(),
+            "return": [float(task.steps - c) for c in costs],
+            "context": {
+                draw.name: np.repeat(column, len(played) // len(column)).tolist()
+                for draw, column in zip((*context.tasks, *context.physics), context.trials().T, strict=True)
             },
         },
-        "episodes": {"steps": task.steps, "cost": costs.tolist(), "return": [float(task.steps - c) for c in costs]},
         "fit": {"train": {}, "hold_out": {}},
         "warnings": warnings,
     }

@@ -44,11 +44,11 @@ class Player:
         self.chain = chain
 
         def decide(theta: Any, scaling: Scaling, state: RobotState) -> tuple[Any, Any]:
-            return eqx.tree_at(lambda c: c.scaling, chain, scaling).bind(theta).act(state, theta)
+            return eqx.tree_at(lambda c: c.scaling, chain, scaling).bind(theta, state).act(state, theta)
 
         def price(theta: Any, state: RobotState) -> Any:
             terms: Composite = chain.price  # type: ignore[assignment]
-            return terms.terms(chain.bind(theta).scene(state, theta))
+            return terms.terms(chain.bind(theta, state).scene(state, theta))
 
         self._decide: Callable[..., Any] = jax.jit(decide)
         self._price: Callable[..., Any] = jax.jit(jax.vmap(price, in_axes=(None, 0)))
@@ -63,14 +63,19 @@ class Player:
         seed: int = 0,
         model: Any = None,
         finer: int = 1,
+        context: np.ndarray | None = None,
     ) -> Episode:
-        """One episode from a start drawn with `seed`, on `model` (the chain's own), its time step divided by `finer`."""
+        """One episode from a start drawn with `seed`, on `model` (the chain's own), its time step divided by `finer`.
+
+        context: the episode's numbers (drawn with `seed`); a `model` given must have those that are physical.
+        """
         chain = self.chain
         model = copy.copy(chain.mj if model is None else model)
         if finer > 1:
             model.opt.timestep /= finer
         data = mujoco.MjData(model)
         state = self._start(jax.random.key(seed))
+        numbers = np.asarray(state.context if context is None else context)
         data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
         low, high = model.actuator_ctrlrange.T
         limited = np.asarray(chain.squash.limited)
@@ -80,7 +85,7 @@ class Player:
         before = action
         queue, memory = [np.zeros(model.nu)] * chain.delay, state.memory
         for _ in range(steps):
-            here = self._state(data, action, before, queue, memory)
+            here = self._state(data, action, before, queue, memory, numbers)
             chosen, memory = self._decide(vector, scaling, here)
             before, action = action, np.asarray(chosen)
             queue = [*queue, action]
@@ -92,7 +97,7 @@ class Player:
                 ended = True
                 break
             rows.append((data.time, data.qpos.copy(), data.qvel.copy(), data.ctrl.copy()))
-            states.append(self._state(data, action, before, queue, memory))
+            states.append(self._state(data, action, before, queue, memory, numbers))
         terms = np.zeros((0, len(chain.price.names)))  # type: ignore[attr-defined]
         if states:
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
@@ -101,7 +106,9 @@ class Player:
         played = np.stack(ctrl[1:]) if states else np.zeros((0, model.nu))
         return Episode(np.array(time), np.stack(qpos), np.stack(qvel), played, terms, ended)
 
-    def _state(self, data: mujoco.MjData, action: Any, before: Any, queue: Any, memory: Any) -> RobotState:
+    def _state(
+        self, data: mujoco.MjData, action: Any, before: Any, queue: Any, memory: Any, context: Any
+    ) -> RobotState:
         body = physics.State(
             qpos=data.qpos.copy(),
             qvel=data.qvel.copy(),
@@ -110,4 +117,4 @@ class Player:
             time=jnp.asarray(data.time),
         )
         held: Any = np.stack(queue) if queue else np.zeros((0, len(action)))
-        return RobotState(body, action, before, held, memory)
+        return RobotState(body, action, before, held, memory, context)

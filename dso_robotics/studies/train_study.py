@@ -24,10 +24,12 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "noise": float,
         "learn_noise": bool,
         "delay": float,
+        "see_design": bool,
     },
     "start": {"position": dict, "velocity": dict, "spread": float},
     "explore": {"position": dict, "velocity": dict},
     "training": {
+        "method": str,
         "environments": int,
         "horizon": int,
         "iterations": int,
@@ -49,6 +51,8 @@ _SECTIONS: dict[str, dict[str, Any]] = {
     },
     "cost": {},
     "design": {},
+    "task": {},
+    "randomise": {},
 }
 # What each kind of cost takes besides kind and weight; True where it must be given.
 COSTS: dict[str, dict[str, bool]] = {
@@ -64,8 +68,9 @@ COSTS: dict[str, dict[str, bool]] = {
     "limits": {},
     "contact": {"sensor": True, "target": False, "scale": False},
     "tracking": {"log": True, "rollout": False, "scale": False},
-    "cloning": {"log": True},
-    "prior": {"numbers": True},
+    "cloning": {"log": True, "fade": False},
+    "identification": {"log": True, "window": False, "fade": False},
+    "prior": {"numbers": True, "fade": False},
     "python": {"file": True, "function": False},
 }
 DESIGNS = ("length", "radius", "gear", "stiffness", "springref", "scale")
@@ -89,6 +94,8 @@ class TrainStudy:
     explore: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     design: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    task: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    randomise: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     source: str = "study"
 
     def __post_init__(self) -> None:
@@ -107,6 +114,11 @@ class TrainStudy:
             self._check_cost(name, table)
         for name, table in self.design.items():
             self._check_design(name, table)
+        for name, table in self.task.items():
+            _check_task(table, f"{self.source}: [task.{name}]")
+        for path, pair in self.randomise.items():
+            if not _numbers(pair) or len(pair) != 2 or not pair[0] <= pair[1]:
+                raise DsoError(f'{self.source}: [randomise] {path} = {pair!r}; write "{path}" = [LOW, HIGH].')
 
     def _check_cost(self, name: str, table: Any) -> None:
         where = f"{self.source}: [cost.{name}]"
@@ -122,9 +134,10 @@ class TrainStudy:
             )
         if kind not in COSTS:
             raise DsoError(f"{where}: there is no cost '{kind}'; did you mean {nearest(str(kind), COSTS, 4)}?")
+        more = () if "fade" in COSTS[kind] else ("when",)
         for key in table:
-            if key not in ("kind", "weight", *COSTS[kind]):
-                keys = ", ".join(("weight", *COSTS[kind]))
+            if key not in ("kind", "weight", *more, *COSTS[kind]):
+                keys = ", ".join(("weight", *more, *COSTS[kind]))
                 raise DsoError(f"{where}: a '{kind}' cost has no '{key}'; it takes {keys}.")
         for key, needed in COSTS[kind].items():
             if needed and key not in table:
@@ -187,6 +200,16 @@ def read_train_study(path: str | Path) -> TrainStudy:
     return TrainStudy(**content, source=str(path))
 
 
+def _check_task(table: Any, where: str) -> None:
+    keys = set(table) if isinstance(table, Mapping) else set()
+    if keys == {"values"} and _numbers(table["values"]) and len(table["values"]):
+        return
+    if keys != {"low", "high"} or not _numbers([table["low"], table["high"]]) or not table["low"] <= table["high"]:
+        raise DsoError(
+            f"{where}: a task is values = [0.0, 1.0], one of which is drawn, or a range low = 0.0, high = 1.0."
+        )
+
+
 def _check_table(table: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
     for key, value in table.items():
         if key not in kinds:
@@ -211,3 +234,7 @@ _WORDS = {
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(_number(v) and math.isfinite(v) for v in values)

@@ -1,5 +1,6 @@
 """Costs that need no rollout, and tracking, against the same numbers written out."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ from dso_robotics.costs.cloning import cloning
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.prior import prior
 from dso_robotics.costs.quantity import quantity
+from dso_robotics.costs.supervised import Supervised
 from dso_robotics.costs.task import Square
 from dso_robotics.costs.tracking import tracking
 from dso_robotics.data.rollout import Rollout
@@ -79,3 +81,21 @@ def test_tracking_follows_the_recording_in_time(chain, rollout):
             state.memory,
         )
         np.testing.assert_allclose(term(chain.scene(state, theta)), ((0.25 - wanted) / 0.1) ** 2, rtol=1e-9)
+
+
+def test_a_fading_weight_falls_to_zero_on_time(chain):
+    cost = Supervised(4.0, lambda chain, theta: theta[0] ** 2, fade=0.5)
+    theta = jnp.full(chain.layout.size, 3.0)
+    found = [float(jax.grad(lambda at, p=p: cost(chain, at, p))(theta)[0]) for p in (0.0, 0.25, 0.5, 0.9)]
+    np.testing.assert_allclose(found, [24.0, 12.0, 0.0, 0.0])
+    assert cost.by_c(chain, theta) == pytest.approx(36.0)
+    assert float(Supervised(4.0, cost.cost)(chain, theta, 0.9)) == pytest.approx(36.0)
+    for wrong in (0.0, -1.0, 1.5, float("nan")):
+        with pytest.raises(DsoError, match="fade"):
+            Supervised(1.0, cost.cost, wrong)
+
+
+def test_cloning_does_not_follow_the_annealed_noise(chain, rollout):
+    cost, theta = cloning([rollout], chain), jnp.asarray(chain.layout.initial)
+    annealed = eqx.tree_at(lambda c: c.anneal, chain, jnp.full(1, -2.0), is_leaf=lambda leaf: leaf is None)
+    assert float(cost(annealed, theta)) == float(cost(chain, theta))

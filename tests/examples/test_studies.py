@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ STUDIES = sorted((pathlib.Path(__file__).parent.parent.parent / "examples" / "st
 def test_a_study_can_be_built(path):
     task = build(read_train_study(path))
     assert task.steps == pytest.approx(task.study.seconds / (task.chain.substeps * task.chain.mj.opt.timestep))
-    start = task.chain.start.state.body.qpos
+    start = task.chain.start(jax.random.key(0)).body.qpos
     assert np.all(np.isfinite(np.asarray(start)))
     if task.study.design:
         mechanism = task.chain.mechanism

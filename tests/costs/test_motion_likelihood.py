@@ -1,0 +1,80 @@
+"""Identification inside a training, against C MuJoCo and the known truth of a pendulum's log."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dso_robotics.costs.composite import composite
+from dso_robotics.costs.motion_likelihood import identification
+from dso_robotics.costs.quantity import quantity
+from dso_robotics.costs.task import Square
+from dso_robotics.data.log import read_log
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.path import parse
+from dso_robotics.parameters.vector import pack
+from dso_robotics.physics.model import load
+from dso_robotics.robot.chain import robot_chain
+from dso_robotics.robot.mechanism import Mechanism
+from dso_robotics.robot.observation import state_observation
+from dso_robotics.robot.policy import LinearPolicy
+from tests.pendulum import NOISE, TRUTH
+
+FREE = ["joint/hinge/damping=0.16@0:1", "body/pole/mass=1@0.1:3", "joint/hinge/frictionloss=0.02@0:1"]
+
+
+@pytest.fixture(scope="module")
+def chain(pendulum):
+    robot = load(pendulum / "pendulum.xml")
+    mechanism = Mechanism(robot, pack([parse(text) for text in FREE], robot))
+    price = composite({"place": (1.0, Square(quantity("joint/hinge/position", robot)))})
+    return robot_chain(mechanism, LinearPolicy(3, 1), state_observation(robot), price=price)
+
+
+@pytest.fixture(scope="module")
+def cost(chain, pendulum):
+    return identification(read_log(pendulum / "pendulum.h5"), chain, window=0.5)
+
+
+@pytest.fixture(scope="module")
+def slope(chain, cost):
+    return jax.jit(jax.value_and_grad(lambda at: cost(chain, at)))
+
+
+def test_value_and_gradient_are_those_of_c(chain, cost, slope):
+    theta = jnp.asarray(chain.layout.initial)
+    value, gradient = slope(theta)
+    assert float(value) == pytest.approx(cost.by_c(chain, theta), rel=1e-9)
+    for k in range(chain.layout.where("mechanism").start, chain.layout.size):
+        move = np.zeros(chain.layout.size)
+        move[k] = 1e-4
+        wanted = (cost.by_c(chain, theta + move) - cost.by_c(chain, theta - move)) / 2e-4
+        assert float(gradient[k]) == pytest.approx(wanted, rel=1e-4)
+        assert abs(wanted) > 1e-4
+    np.testing.assert_array_equal(gradient[chain.layout.where("policy")], 0.0)
+
+
+def test_its_minimum_is_the_truth_and_the_noise(chain, cost, slope):
+    theta, method = jnp.asarray(chain.layout.initial), optax.adam(0.1, b2=0.9)
+    state = method.init(theta)
+    for _ in range(150):
+        change, state = method.update(slope(theta)[1], state)
+        theta = theta + 0.5 * jnp.asarray(change)
+    value, _ = slope(theta)
+    z = chain.mechanism.constrain(np.asarray(chain.layout.split(theta)["mechanism"]))
+    np.testing.assert_allclose(z, [TRUTH["damping"], TRUTH["mass"], TRUTH["frictionloss"]], rtol=0.1)
+    # Two channels of as many samples: half the sum of the logarithms of their noise, and a little for noisy start states.
+    least = np.mean(np.log(NOISE))
+    assert least - 0.05 < float(value) < least + 1.0
+
+
+def test_what_cannot_be_identified_is_refused(chain, pendulum):
+    log = read_log(pendulum / "pendulum.h5")
+    bare = robot_chain(Mechanism(chain.mechanism.robot), chain.policy, chain.observation, price=chain.price)
+    with pytest.raises(DsoError, match="free some"):
+        identification(log, bare)
+    with pytest.raises(DsoError, match="window"):
+        identification(log, chain, window=0.0)
+    with pytest.raises(DsoError, match="shorter than two"):
+        identification(log, chain, window=0.005)
