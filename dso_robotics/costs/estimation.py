@@ -7,10 +7,21 @@ state given the estimate.
 """
 
 import numpy as np
+import scipy.special
+import scipy.stats
 
 from dso_robotics.robot.filter import CFilter, Filtered
 
 _LEAST_NOISE = 1e-9
+# Degrees of freedom that are tried where they are to be estimated; with a hundred Student's t is normal for all purposes.
+_DEGREES = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0, 30.0, 100.0)
+_FIRST_DEGREES = 4.0
+
+
+def _normaliser(v: float) -> float:
+    """Negative log of Student's normalising constant over the normal one's: costs of different `v` can be compared."""
+    log = scipy.special.gammaln
+    return float(log(v / 2) - log((v + 1) / 2) + 0.5 * np.log(v / 2))
 
 
 class WindowedEstimation:
@@ -18,8 +29,8 @@ class WindowedEstimation:
 
     warm_up: updates at the start of each window that do not count, so that the guess of the start state does not either.
     ahead: updates in a row that the corrector must do without in each `period`; 0 or 1: it sees every one.
-    robust: degrees of freedom of Student's t instead of the normal distribution (None: normal); supervised: weight of the
-      supervised term.
+    robust: degrees of freedom of Student's t instead of the normal distribution (None: normal; "auto": each channel's own,
+      estimated with its noise scale); supervised: weight of the supervised term.
     """
 
     def __init__(
@@ -28,11 +39,16 @@ class WindowedEstimation:
         *,
         warm_up: int,
         lead: np.ndarray | None = None,
-        robust: float | None = None,
+        robust: float | str | None = None,
         supervised: float = 0.0,
     ):
         given = chain.passages
-        self.chain, self._robust, self._supervised = chain, robust, supervised
+        self.chain, self._supervised = chain, supervised
+        self._auto = robust == "auto"
+        # Degrees of freedom (ny,) of the channels' noise, None where it is normal.
+        self.degrees: np.ndarray | None = None
+        if robust is not None:
+            self.degrees = np.full(given.measured.shape[-1], _FIRST_DEGREES if self._auto else float(robust))
         updates = given.measured.shape[1] - 1
         self._lead = np.zeros(updates, int) if lead is None else lead
         counted = (np.arange(updates) >= warm_up)[None, :, None]
@@ -99,14 +115,16 @@ class WindowedEstimation:
 
     def _robustly(self, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Residual and its derivative by the whitened error."""
-        if self._robust is None:
+        if self.degrees is None:
             return error, np.ones_like(error)
-        v = self._robust
+        v = self.degrees
         square = error**2
         residual = np.sign(error) * np.sqrt((v + 1) * np.log1p(square / v))
         slope = np.where(np.abs(error) > 1e-6, (v + 1) * np.abs(error) / (v + square), 1.0)
         small = np.abs(residual) < 1e-6
-        slope = np.where(small, np.sqrt((v + 1) / v), slope / np.where(small, 1.0, np.abs(residual)))
+        slope = np.where(
+            small, np.sqrt((v + 1) / v) * np.ones_like(error), slope / np.where(small, 1.0, np.abs(residual))
+        )
         return residual, slope
 
     def prior(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -124,13 +142,19 @@ class WindowedEstimation:
         self._weighed = z
         error, before = self.innovations(z, x), self.sigma
         count = np.maximum(np.einsum("at,btc->ac", self._members, self._seen.astype(float)), 1.0)
-        sigma = self.sigma
-        for _ in range(1 if self._robust is None else 30):
-            weight = 1.0
-            if self._robust is not None:
-                weight = (self._robust + 1) / (self._robust + (error / sigma[self._lead]) ** 2)
-            total = np.einsum("at,btc->ac", self._members, weight * error**2)
-            sigma = np.maximum(np.sqrt(total / count), self._floor)
+        degrees = self.degrees
+        sigma = self._scales(error, count, degrees)
+        if self._auto and degrees is not None:
+            best = np.full(len(degrees), np.inf)
+            for v in _DEGREES:
+                every = np.full(len(degrees), v)
+                scales = self._scales(error, count, every)
+                each = 0.5 * (v + 1) * np.log1p((error / scales[self._lead]) ** 2 / v)
+                cost = each.sum((0, 1)) + (count * (np.log(scales) + _normaliser(v))).sum(0)
+                better = cost < best - 1e-9
+                best, degrees = np.where(better, cost, best), np.where(better, v, degrees)
+                sigma = np.where(better, scales, sigma)
+            self.degrees = degrees
         self.sigma = sigma
         change = float(np.max(np.abs(sigma / before - 1)))
         if self._known is not None:
@@ -141,15 +165,42 @@ class WindowedEstimation:
             self.truth_sigma = truth
         return change
 
-    def restore(self, z: np.ndarray, x: np.ndarray, sigma: np.ndarray, truth_sigma: np.ndarray) -> None:
-        """Go on at z with noise scales that were found there before: the next `reweight` at this very z leaves them."""
-        self.sigma, self.truth_sigma = sigma, truth_sigma
+    def _scales(self, error: np.ndarray, count: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
+        """Noise scales (A, ny) of maximum likelihood, from the present ones."""
+        sigma = self.sigma
+        for _ in range(1 if degrees is None else 30):
+            weight = 1.0
+            if degrees is not None:
+                weight = (degrees + 1) / (degrees + (error / sigma[self._lead]) ** 2)
+            total = np.einsum("at,btc->ac", self._members, weight * error**2)
+            sigma = np.maximum(np.sqrt(total / count), self._floor)
+        return sigma
+
+    def coverage_factor(self) -> np.ndarray:
+        """What turns a channel's noise scale into the deviation whose 1.96-fold holds 95% of its errors (ny,)."""
+        if self.degrees is None:
+            return np.ones(self.sigma.shape[1])
+        return scipy.stats.t.ppf(0.975, self.degrees) / scipy.stats.norm.ppf(0.975)
+
+    def restore(self, z: np.ndarray, x: np.ndarray, noise: dict[str, np.ndarray]) -> None:
+        """Go on at z with the noise that `noise` gave there: the next `reweight` at this very z leaves it."""
+        self.sigma, self.truth_sigma = noise["sigma"], noise["truth_sigma"]
+        if self.degrees is not None:
+            self.degrees = noise["degrees"]
         self._weighed = z
+
+    @property
+    def noise(self) -> dict[str, np.ndarray]:
+        """The noise at the present point, as `restore` takes it."""
+        degrees = np.zeros(0) if self.degrees is None else self.degrees
+        return {"sigma": self.sigma, "truth_sigma": self.truth_sigma, "degrees": degrees}
 
     def log_scale(self) -> float:
         """Sum of log scales over all counted numbers."""
         count = np.einsum("at,btc->ac", self._members, self._seen.astype(float))
         total = float(np.sum(count * np.log(self.sigma)))
+        if self.degrees is not None:
+            total += float(np.sum(count * np.array([_normaliser(v) for v in self.degrees])))
         if self._known is not None:
             total += self._supervised * float(self._known.sum()) * float(np.sum(np.log(self.truth_sigma)))
         return total

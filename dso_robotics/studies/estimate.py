@@ -109,9 +109,10 @@ def _estimate(
         for name, part in whole.items()
     }
     spread = np.zeros((len(channels.sensor_names), vector.corrector.nf))
-    sigma = found.sigma[0]
+    factor, sigma = problem.coverage_factor(), found.sigma[0]
     if study.covariance:
-        sigma, spread = score.learn_spread(fits["train"], sigma, study.robust)
+        sigma, spread = score.learn_spread(fits["train"], sigma, problem.degrees)
+    sigma = sigma * factor
     _, z = vector.split(found.z)
     scale, bias = vector.sensors(z)
     late = vector.late(z)
@@ -145,7 +146,10 @@ def _estimate(
         "parameters": _parameters(vector, found.z),
         "noise": {
             n: {"value": float(s), "unit": u}
-            for n, s, u in zip(channels.sensor_names, found.sigma[0], channels.sensor_units, strict=True)
+            | ({} if problem.degrees is None else {"degrees": float(problem.degrees[c])})
+            for c, (n, s, u) in enumerate(
+                zip(channels.sensor_names, found.sigma[0], channels.sensor_units, strict=True)
+            )
         },
         "noise_ahead": {
             n: [float(s) for s in row] for n, row in zip(channels.sensor_names, found.sigma.T, strict=True)

@@ -56,7 +56,7 @@ def judge(vector: EstimatorVector, scales: Scales, given: Passages, z: np.ndarra
     return Fit(innovation, run.predicted, features, off, covariance, int((~good).sum()))
 
 
-def learn_spread(fit: Fit, sigma: np.ndarray, robust: float | None) -> tuple[np.ndarray, np.ndarray]:
+def learn_spread(fit: Fit, sigma: np.ndarray, degrees: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Noise scale (ny,) and its change with the features (ny, nf): log scale = log sigma + spread @ features, by likelihood."""
     ny, nf = fit.innovation.shape[-1], fit.features.shape[-1]
     scale, spread = sigma.copy(), np.zeros((ny, nf))
@@ -66,8 +66,15 @@ def learn_spread(fit: Fit, sigma: np.ndarray, robust: float | None) -> tuple[np.
             continue
         error, inputs = fit.innovation[..., c][rows], fit.features[rows]
         inputs = np.column_stack([np.ones(len(inputs)), inputs])
+        robust = None if degrees is None else float(degrees[c])
 
-        def cost(w: np.ndarray, error: np.ndarray = error, inputs: np.ndarray = inputs, c: int = c) -> Any:
+        def cost(
+            w: np.ndarray,
+            error: np.ndarray = error,
+            inputs: np.ndarray = inputs,
+            c: int = c,
+            robust: float | None = robust,
+        ) -> Any:
             log_scale = np.log(sigma[c]) + inputs @ w
             square = (error * np.exp(-log_scale)) ** 2
             half = 0.5 * square if robust is None else 0.5 * (robust + 1) * np.log1p(square / robust)

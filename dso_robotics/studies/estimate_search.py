@@ -64,18 +64,18 @@ def by_gauss_newton(search: Search) -> Found:
     if checkpoint.state:
         n = vector.size
         shapes = {"iteration": (None,), "cost": (None,), "damping": (None,), "z": (None, n), "evaluations": ()}
-        shapes |= {"sigma": problem.sigma.shape, "truth_sigma": problem.truth_sigma.shape}
+        shapes |= {name: value.shape for name, value in problem.noise.items()}
         stored = take(checkpoint.state, shapes, checkpoint.path)
         z, damping, spent = stored["z"][-1], float(stored["damping"][-1]), int(stored["evaluations"])
         rows = zip(*(stored[name] for name in ("iteration", "cost", "damping", "z")), strict=True)
         past = [gauss_newton.Record(int(i), float(c), float(d), at) for i, c, d, at in rows][:-1]
-        problem.restore(z, given.start, stored["sigma"], stored["truth_sigma"])
+        problem.restore(z, given.start, stored)
     records = list(past)
 
     def observe(record: gauss_newton.Record, x: np.ndarray) -> None:
         records.append(dataclasses.replace(record, iteration=record.iteration + len(past)))
         state = {name: np.array([getattr(r, name) for r in records]) for name in ("iteration", "cost", "damping", "z")}
-        state |= {"sigma": problem.sigma, "truth_sigma": problem.truth_sigma}
+        state |= problem.noise
         # What it took to get here does not count the evaluations that a resumed search makes again.
         checkpoint.save(state | {"evaluations": max(spent + record.evaluations - 2 * bool(past), 0)})
         search.tell("Gauss-Newton", records[-1].iteration, record.cost)
@@ -107,6 +107,15 @@ def by_gauss_newton(search: Search) -> Found:
     return Found(found.z, problem.sigma, found.converged, message, evaluations, terms, history)
 
 
+def _degrees(search: Search) -> float | None:
+    """Degrees of freedom for the gradient route, which has one number for all channels: the mean of those at the start."""
+    if search.study.robust is None:
+        return None
+    search.problem.reweight(search.vector.initial, search.given.start)
+    assert search.problem.degrees is not None
+    return float(np.exp(np.mean(np.log(search.problem.degrees))))
+
+
 def by_adam(search: Search) -> Found:
     """Adam through MJX. Physics moves in the coordinates of `constrain`, which keeps it within its bounds."""
     import jax
@@ -132,7 +141,7 @@ def by_adam(search: Search) -> Found:
         scales,
         parameters=vector.size - w,
         truths=truths,
-        robust=study.robust,
+        robust=_degrees(search),
         supervised=study.supervised,
         ahead=int(lead.max()) + 1,
     )

@@ -22,7 +22,7 @@ _EXAMPLES = {
     "window": "window = 1.0",
     "warm_up": "warm_up = 0.2",
     "ahead": "ahead = 5",
-    "robust": "robust = 4.0",
+    "robust": 'robust = 4.0, or robust = "auto"',
     "supervised": "supervised = 1.0",
     "covariance": "covariance = true",
     "timestep": "timestep = 0.001",
@@ -41,8 +41,8 @@ class EstimateStudy:
     sensors: names of sensors or channels (None: all of the model's); free: physics and sensors; window [s]: length
     of the pieces of a log that are filtered; warm_up: the share of each that does not count; ahead: how many samples in a row
     the corrector must predict without seeing them (1: each is seen after it is predicted); robust: degrees of freedom of
-    Student's t (None: normal noise); supervised: weight of the recorded state, where there is one; covariance: the noise may
-    depend on the state; timestep [s]: the model's, changed; iterations: of the search.
+    Student's t (None: normal noise, "auto": estimated); supervised: weight of the recorded state, where there is one;
+    covariance: the noise may depend on the state; timestep [s]: the model's, changed; iterations: of the search.
     """
 
     model: str
@@ -55,7 +55,7 @@ class EstimateStudy:
     window: float = 1.0
     warm_up: float = 0.2
     ahead: int = 1
-    robust: float | None = None
+    robust: float | str | None = None
     supervised: float = 0.0
     covariance: bool = False
     timestep: float | None = None
@@ -72,7 +72,11 @@ class EstimateStudy:
             (_positive(self.window), "window", f"{self.window!r} is no positive number of seconds"),
             (0 <= self.warm_up < 0.9, "warm_up", f"{self.warm_up!r} is not a share of the window from 0 to 0.9"),
             (1 <= self.ahead <= 1000, "ahead", f"{self.ahead} is not a whole number from 1 to 1000"),
-            (self.robust is None or _positive(self.robust), "robust", f"{self.robust!r} is no positive number"),
+            (
+                self.robust in (None, "auto") or (not isinstance(self.robust, str) and _positive(self.robust)),
+                "robust",
+                f"{self.robust!r} is no positive number",
+            ),
             (_positive(self.supervised) or self.supervised == 0, "supervised", f"{self.supervised!r} is negative"),
             (self.timestep is None or _positive(self.timestep), "timestep", f"{self.timestep!r} is no time step"),
             (self.engine in ENGINES, "engine", f"there is {', '.join(ENGINES)}, no {self.engine!r}"),
@@ -129,6 +133,9 @@ def _value(key: str, value: Any, path: Path) -> Any:
     if kind is float or kind == float | None:
         if number and abs(value) < 1e100:
             return float(value)
+    elif key == "robust":
+        if value == "auto" or (number and abs(value) < 1e100):
+            return value if value == "auto" else float(value)
     elif kind is int:
         if number and isinstance(value, int):
             return value

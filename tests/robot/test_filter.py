@@ -26,8 +26,10 @@ LATE = ("joint/hinge/damping", "sensor/speed/delay=0.013", "sensor/angle/bias")
 
 @pytest.mark.parametrize(
     ("kind", "free", "ahead"),
-    [("recurrent", ("joint/hinge/damping",), 1), ("gain", LATE, 2)],
-    ids=["plain", "late, ahead"],
+    [
+        pytest.param("recurrent", ("joint/hinge/damping",), 1, id="plain"),
+        pytest.param("gain", LATE, 2, id="late, ahead", marks=pytest.mark.slow),
+    ],
 )
 def test_the_gradient_through_mjx_is_that_of_c(kind, free, ahead):
     from dso_robotics.robot.filter_jax import JaxFilter
@@ -100,6 +102,26 @@ def test_without_measurements_the_state_is_the_prediction_and_the_memory_stays()
     # jointpos and jointvel are the state itself, so the readings predicted are the states wherever nothing corrects.
     np.testing.assert_allclose(some.states[:, 4:8], some.predicted[:, 4:8], atol=1e-12)
     assert np.abs(full.states[:, 4:8] - full.predicted[:, 4:8]).max() > 1e-5
+
+
+@pytest.mark.parametrize(("degrees", "low", "high"), [(2.0, 1.5, 2.5), (np.inf, 30.0, 100.0)])
+def test_the_degrees_of_freedom_are_estimated_with_the_noise(degrees, low, high, monkeypatch):
+    vector, scales, given = problem("gain", seconds=0.5)
+    cost = WindowedEstimation(CFilter(vector, scales, given, threads=1), warm_up=3, robust="auto")
+    rng, shape = np.random.default_rng(0), (40, 100, 2)
+    drawn = rng.normal(size=shape) if np.isinf(degrees) else rng.standard_t(degrees, size=shape)
+    # Errors of a known distribution take the place of the filter's.
+    monkeypatch.setattr(cost, "innovations", lambda z, x: np.array([0.01, 2.0]) * drawn)
+    cost._seen, cost._lead = np.ones(shape, bool), np.zeros(shape[1], int)
+    cost._members = np.ones((1, shape[1]))
+    cost.reweight(vector.initial, given.start)
+    assert cost.degrees is not None
+    assert (low <= cost.degrees).all()
+    assert (cost.degrees <= high).all()
+    np.testing.assert_allclose(cost.sigma[0], [0.01, 2.0], rtol=0.1)
+    # 95% of such errors lie within 1.96 of the deviations told.
+    told = 1.96 * cost.sigma[0] * cost.coverage_factor()
+    assert abs((np.abs(cost.innovations(None, None)) < told).mean() - 0.95) < 0.01
 
 
 def test_students_t_does_not_follow_outliers():

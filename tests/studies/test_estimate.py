@@ -227,6 +227,7 @@ def test_bad_logs_are_refused_in_one_line(capsys, pendulum, tmp_path):
         ("window = -1.0", "no positive number of seconds"),
         ("window = true", "write window = 1.0"),
         ("robust = 0.0", "no positive number"),
+        ('robust = "magic"', 'robust = "auto"'),
         ("supervised = -1.0", "negative"),
         ("units = 0", "from 1 to 1000"),
         ("ahead = 0", "from 1 to 1000"),
@@ -264,7 +265,7 @@ def test_sensors_at_different_rates_prediction_ahead_and_students_t(pendulum, tm
     rewritten(pendulum, tmp_path, sensordata=measured)
     (tmp_path / "study.toml").write_text(
         'model = "pendulum.xml"\nlogs = ["pendulum.h5"]\nhold_out = "run1"\nfree = ["body/pole/mass"]\n'
-        'corrector = "recurrent"\nunits = 2\niterations = 4\nahead = 3\nrobust = 5.0\nwindow = 0.8\n'
+        'corrector = "recurrent"\nunits = 2\niterations = 4\nahead = 3\nrobust = "auto"\nwindow = 0.8\n'
     )
     assert main(["estimate", str(tmp_path / "study.toml"), "--out", str(tmp_path / "out"), "--no-report"]) == 0
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
