@@ -1,0 +1,226 @@
+"""A robot, an estimator and a policy on the estimate as one chain of the core: estimators trained for the task itself.
+
+    x[t+1] = f(x[t], u[t] + e),  y[t+1] = h(x[t+1]) + n,  b[t+1] = c(f'(b[t], u[t]), y[t+1]),  u[t] = u0 - K (b[t] - x0)
+
+f and h are the world's, f' the model that the estimator has; b is its state. theta is the estimator's own vector (weights of
+the corrector, model parameters, noise) and, where the policy is trained too, K after it: the same vector that prediction
+errors train (`filter_jax.train`), so one may begin where the other ended.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+from scipy.linalg import solve_discrete_are
+
+from dso_robotics.core.chain import Chain
+from dso_robotics.core.descent import Result, Stopping, descend
+from dso_robotics.core.method import FirstOrder
+from dso_robotics.core.objective import Average, Problem
+from dso_robotics.core.sampler import PathwiseSampler
+from dso_robotics.errors import DsoError
+from dso_robotics.robot.filter_jax import Belief, JaxFilter, Passage, System
+
+
+class Loop(NamedTuple):
+    """State of the chain: the world's state (nx,), what the estimator holds, and the control (nu,) it leads to."""
+
+    state: Any
+    belief: Belief
+    ctrl: Any
+
+
+class ClosedLoop(Chain):
+    """`world` under a linear policy on what `filter` believes.
+
+    reality: parameters of the world; task: cost of a state (nx,) and a control (nu,); goal, hold: state x0 and control u0 that
+    the policy keeps; gain: K (nu, k), fixed, or where training starts if `trains_policy`; start_spread: (k,) standard
+    deviations about the goal of the first state, which the estimator believes to be the goal; action_noise (nu,) and
+    sensor_noise (ny,): standard deviations; process_noise: (k,) of the state after each step, zero for none.
+    """
+
+    world: System
+    reality: Array
+    filter: JaxFilter
+    task: Callable[[Array, Array], Array] = eqx.field(static=True)
+    goal: Array
+    hold: Array
+    gain: Array
+    start_spread: Array
+    action_noise: Array
+    sensor_noise: Array
+    process_noise: Array
+    trains_policy: bool = eqx.field(static=True, default=False)
+
+    @property
+    def size(self) -> int:
+        """Length of theta."""
+        return self.filter.size + (self.gain.size if self.trains_policy else 0)
+
+    def parts(self, theta: Float[Array, " n"]) -> tuple[Float[Array, " m"], Float[Array, "nu k"]]:
+        """The estimator's vector, and the policy's gain."""
+        own = theta[: self.filter.size]
+        return own, theta[self.filter.size :].reshape(self.gain.shape) if self.trains_policy else self.gain
+
+    def act(self, gain: Float[Array, "nu k"], belief: Belief) -> Float[Array, " nu"]:
+        """u = u0 - K (b - x0), differences in the tangent space."""
+        return self.hold - gain @ self.filter.system.difference(self.goal, belief.state)
+
+    def initial(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Loop:
+        """The world near the goal, the belief at it."""
+        own, gain = self.parts(theta)
+        off = self.start_spread * jax.random.normal(key, self.start_spread.shape)
+        model = self.filter.system.prepare(self.filter.split(own)[1])
+        belief = self.filter.begin(model, self.goal, self.hold)
+        return Loop(self.world.move(self.goal, off), belief, self.act(gain, belief))
+
+    def draw(self, key: PRNGKeyArray, theta: Float[Array, " n"], steps: int) -> Float[Array, "steps j"]:
+        """Noise of actions, of the state and of sensors."""
+        size = self.action_noise.size + self.process_noise.size + self.sensor_noise.size
+        return jax.random.normal(key, (steps, size))
+
+    def step(self, key: PRNGKeyArray, state: Loop, theta: Float[Array, " n"]) -> Loop:
+        """See `Chain.step`."""
+        return self.move(self.draw(key, theta, 1)[0], state, theta)
+
+    def move(self, noise: Float[Array, " j"], state: Loop, theta: Float[Array, " n"]) -> Loop:
+        """The world and the estimator one interval on."""
+        nu, k = self.action_noise.size, self.process_noise.size
+        felt, pushed, shown = noise[:nu], noise[nu : nu + k], noise[nu + k :]
+        truth = self.world.prepare(self.reality)
+        ctrl = state.ctrl + self.action_noise * felt
+        following = self.world.move(self.world.advance(truth, state.state, ctrl), self.process_noise * pushed)
+        measured = self.world.read(truth, following, ctrl) + self.sensor_noise * shown
+        own, gain = self.parts(theta)
+        weights, parameters, *_ = self.filter.split(own)
+        model = self.filter.system.prepare(parameters)
+        belief, _, _ = self.filter.update(model, weights, state.belief, state.ctrl, measured)
+        return Loop(following, belief, self.act(gain, belief))
+
+    def cost(self, state: Loop, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """The task's cost."""
+        return self.task(state.state, state.ctrl)
+
+    def diverged(self, state: Loop) -> Array:
+        """Whether the world or the belief blew up."""
+        return ~(jnp.all(jnp.isfinite(state.state)) & jnp.all(jnp.isfinite(state.belief.state)))
+
+    def record(self, theta: Float[Array, " n"], *, seed: int, rollouts: int, steps: int) -> Passage:
+        """Controls and noisy measurements of closed-loop runs, as an estimator's training on prediction errors takes them."""
+
+        def one(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+            first, draws = jax.random.split(key)
+            loop = self.initial(first, theta)
+
+            def body(state: Loop, noise: Array) -> tuple[Loop, tuple[Array, Array]]:
+                following = self.move(noise, state, theta)
+                truth = self.world.prepare(self.reality)
+                nu, k = self.action_noise.size, self.process_noise.size
+                ctrl = state.ctrl + self.action_noise * noise[:nu]
+                shown = self.world.read(truth, following.state, ctrl) + self.sensor_noise * noise[nu + k :]
+                return following, (state.ctrl, shown)
+
+            _, (ctrl, measured) = jax.lax.scan(body, loop, self.draw(draws, theta, steps))
+            return self.goal, ctrl, jnp.concatenate([jnp.full((1, measured.shape[1]), jnp.nan), measured])
+
+        start, ctrl, measured = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), rollouts))
+        ctrl = jnp.concatenate([ctrl, ctrl[:, -1:]], 1)
+        some = np.ones(measured.shape[:2], bool)
+        nothing = np.full((*some.shape, len(self.goal)), np.nan)
+        return Passage(start, ctrl, measured, some, some & (np.arange(steps + 1) > steps // 5), nothing)
+
+
+def linear_policy(
+    system: System,
+    parameters: Float[Array, " m"],
+    goal: Float[Array, " nx"],
+    hold: Float[Array, " nu"],
+    *,
+    state_weight: np.ndarray,
+    control_weight: np.ndarray,
+) -> np.ndarray:
+    """K (nu, k) of the linear-quadratic regulator about `goal`, from derivatives of `system`; diagonal weights (k,), (nu,).
+
+    Raises DsoError when the linearised model cannot be stabilised.
+    """
+    model = system.prepare(parameters)
+    k = system.difference(goal, goal).shape[0]
+
+    def after(change: Array, ctrl: Array) -> Array:
+        return system.difference(goal, system.advance(model, system.move(goal, change), ctrl))
+
+    a, b = (np.asarray(part) for part in jax.jacfwd(after, argnums=(0, 1))(jnp.zeros(k), jnp.asarray(hold)))
+    try:
+        p = solve_discrete_are(a, b, np.diag(state_weight), np.diag(control_weight))
+    except (np.linalg.LinAlgError, ValueError) as error:
+        raise DsoError(
+            f"goal: no linear policy keeps the model there ({error}); choose a state and a control at which it can rest, and "
+            "actuators that reach what moves."
+        ) from error
+    return np.linalg.solve(np.diag(control_weight) + b.T @ p @ b, b.T @ p @ a)
+
+
+def train_in_loop(
+    loop: ClosedLoop,
+    theta: Float[Array, " n"],
+    *,
+    steps: int,
+    rollouts: int,
+    iterations: int,
+    learning_rate: float = 1e-2,
+    burn_in: int = 0,
+    seed: int = 0,
+    observe: Callable[[int, float], None] = lambda iteration, cost: None,
+) -> Result:
+    """Adam on the pathwise gradient of the average cost of `steps` steps, the first `burn_in` left out.
+
+    Raises DsoError when every rollout blows up at the start.
+    """
+    import optax
+
+    schedule = optax.cosine_decay_schedule(learning_rate, iterations, 0.01)
+    method = FirstOrder(optimiser=optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule)))
+    found = descend(
+        jax.random.key(seed),
+        PathwiseSampler(_problem(loop, theta, steps, burn_in), count=rollouts),
+        jnp.asarray(theta),
+        method,
+        stopping=Stopping(iterations=iterations, noise_floor=False),
+        callback=lambda state, record: bool(observe(record.iteration, record.value)),
+    )
+    if found.status.value == "diverged" and not found.history:
+        raise DsoError(
+            f"the closed loop blows up at the start: {found.message} Give a better gain, less noise or fewer steps."
+        )
+    return found
+
+
+def closed_loop_cost(
+    loop: ClosedLoop, theta: Float[Array, " n"], *, steps: int, rollouts: int, burn_in: int = 0, seed: int = 1
+) -> tuple[float, float]:
+    """Average cost of a step in the world, and its standard error; infinite where a rollout blew up."""
+    _problem(loop, theta, steps, burn_in)
+
+    def one(key: PRNGKeyArray) -> Array:
+        first, draws = jax.random.split(key)
+
+        def body(state: Loop, noise: Array) -> tuple[Loop, Array]:
+            return loop.move(noise, state, theta), loop.cost(state, theta)
+
+        _, costs = jax.lax.scan(body, loop.initial(first, theta), loop.draw(draws, theta, steps))
+        return jnp.mean(costs[burn_in:])
+
+    costs = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), rollouts)))
+    if not np.isfinite(costs).all():
+        return float("inf"), float("nan")
+    return float(costs.mean()), float(costs.std(ddof=1) / np.sqrt(len(costs)))
+
+
+def _problem(loop: ClosedLoop, theta: Array, steps: int, burn_in: int) -> Problem:
+    if theta.shape != (loop.size,):
+        raise DsoError(f"theta has {theta.shape} numbers, but estimator and policy have {loop.size} together.")
+    return Problem(loop, Average(steps, burn_in=burn_in), theta=theta)
