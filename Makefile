@@ -7,7 +7,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 LOCK := uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet --upgrade
 
-.PHONY: demo test lint check fast dist bench-brax lock clean
+.PHONY: demo test lint check fast dist bench-brax bench-filters lock clean
 
 demo: $(VENV)/run.stamp
 	@$(BIN)/python examples/demo.py
@@ -36,14 +36,25 @@ $(VENV)-brax/stamp: requirements/brax.txt
 	$(VENV)-brax/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/brax.txt
 	@touch $@
 
+# The Kalman filters that benchmarks/estimate.py compares with: dynamax and cuthbert, beside all that dso needs.
+bench-filters: $(VENV)-filters/stamp
+
+$(VENV)-filters/stamp: pyproject.toml requirements/run.txt requirements/filters.txt
+	$(PYTHON) -m venv $(VENV)-filters
+	$(VENV)-filters/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(VENV)-filters/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/filters.txt
+	$(VENV)-filters/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
 lock:
 	$(LOCK) pyproject.toml -o requirements/run.txt
 	$(LOCK) --constraint requirements/run.txt --extra dev pyproject.toml -o requirements/dev.txt
 	$(LOCK) --constraint requirements/run.txt --extra dev --extra bench pyproject.toml -o requirements/bench.txt
 	$(LOCK) requirements/brax.in -o requirements/brax.txt
+	$(LOCK) --constraint requirements/run.txt requirements/filters.in -o requirements/filters.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-brax .cache dist demo-result
+	rm -rf $(VENV) $(VENV)-brax $(VENV)-filters .cache dist demo-result
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -2,14 +2,17 @@
 
     DSO_DATA=... python benchmarks/estimate.py --out benchmarks/results/estimate.json
 
-The filters here are written for this comparison (NumPy on C MuJoCo; the EKF's Jacobians from MuJoCo's own finite differences)
-and have diagonal process and measurement noise, found by Nelder-Mead on the innovations' likelihood.
+EKF and UKF are dynamax's where it can be imported (`make bench-filters` makes an environment with it), and ones written here
+(NumPy on C MuJoCo; the EKF's Jacobians from MuJoCo's own finite differences), which are quick enough to time. All have diagonal
+process and measurement noise, found by Nelder-Mead on the innovations' likelihood. dynamax's smoother, which sees all
+measurements, is what no filter can reach.
 """
 
 import argparse
 import copy
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mujoco
@@ -144,9 +147,17 @@ def summarise(errors: np.ndarray, states: np.ndarray, given: filter_data.Passage
 
 
 def compare(
-    robot: Robot, log: Log, hold: tuple[str, ...], sensors: list[str], free: dict[str, list[str]], window: float
+    robot: Robot,
+    log: Log,
+    hold: tuple[str, ...],
+    sensors: list[str],
+    free: dict[str, list[str]],
+    window: float,
+    *,
+    done: dict,
+    tell: Callable[[dict], None],
 ) -> dict:
-    """Every estimator, trained on the rollouts not in `hold` and judged on those."""
+    """Every estimator, trained on the rollouts not in `hold` and judged on those; `done` are known, `tell` hears of each."""
     channels = filter_data.select_channels(log, robot.mj, sensors)
     interval, substeps = filter_data.common_interval(log.rollouts, float(robot.mj.opt.timestep), "log")
     parts = {}
@@ -156,8 +167,11 @@ def compare(
             mine, channels, robot.mj, interval=interval, substeps=substeps, seconds=seconds
         )
     train, test = parts["train"], parts["hold_out"]
-    skip, found, noise = round(0.5 / interval), {}, None
+    skip, found, noise = round(0.5 / interval), dict(done), None
     for name in ("ekf", "ukf"):
+        if name in found:
+            noise = np.log(found[name]["noise"])
+            continue
         began, kalman = time.perf_counter(), Kalman(robot.mj, channels.sensor_addresses, unscented=name == "ukf")
         # The UKF begins at the EKF's noise.
         noise = kalman.tune(train, 100, None) if name == "ekf" else kalman.tune(train, 30, noise)
@@ -165,12 +179,23 @@ def compare(
         for x, u, y in zip(test.start, test.ctrl, test.measured, strict=True):
             runs.append(kalman.run(x, u, y, noise)[1:])
         errors, states = (np.stack(part) for part in zip(*runs, strict=True))
-        found[name] = summarise(errors, states, test, skip) | {"train_seconds": seconds}
+        found[name] = summarise(errors, states, test, skip) | {
+            "train_seconds": seconds,
+            "noise": np.exp(noise).tolist(),
+        }
+        tell(found)
+    if "ekf (dynamax)" not in found:
+        found |= library(robot, train, test, skip)
+        tell(found)
     for name, paths in free.items():
-        began, kind = time.perf_counter(), name.split(" ")[0]
+        if name in found:
+            continue
+        began, kind = time.perf_counter(), name.replace(",", " ").split(" ")[0]
         physics = pack([parse(p) for p in paths], robot) if paths else ParameterVector((), robot.mj)
         vector, scales = estimator_start.begin(kind, 3, train, physics)
-        problem = WindowedEstimation(CFilter(vector, scales, train), warm_up=round(0.2 * train.measured.shape[1]))
+        robust = "auto" if "Student" in name else None
+        skipped = round(0.2 * train.measured.shape[1])
+        problem = WindowedEstimation(CFilter(vector, scales, train), warm_up=skipped, robust=robust)
         solution = gauss_newton.solve(
             problem,
             vector.initial,
@@ -184,6 +209,46 @@ def compare(
         run = CFilter(vector, scales, test).run(solution.z, test.start)
         found[name] = summarise(test.measured[:, 1:] - run.predicted, run.states, test, skip)
         found[name] |= {"train_seconds": seconds, "numbers": vector.size}
+        if problem.degrees is not None:
+            found[name]["degrees"] = problem.degrees.tolist()
+        tell(found)
+    return found
+
+
+_KEPT: dict[tuple, object] = {}
+
+
+def library(robot: Robot, train: filter_data.Passages, test: filter_data.Passages, skip: int) -> dict:
+    """dynamax's EKF, UKF and smoother; how far the EKF is from the one here and from cuthbert's. Nothing without dynamax."""
+    try:
+        import cuthbert  # noqa: F401
+        import dynamax  # noqa: F401
+        import jax
+    except ImportError:
+        return {}
+    jax.config.update("jax_enable_x64", True)
+    from estimate_kept import Kept, first_noise
+
+    names = train.channels.sensor_names
+    kept = _KEPT.setdefault((id(robot), names), None) or Kept(robot.mj, train)
+    _KEPT[id(robot), names] = kept
+    found, noise = {}, first_noise(robot.mj, train)
+    for kind, most in (("ekf", 100), ("ukf", 30)):
+        began = time.perf_counter()
+        noise = kept.tune(kind, train, noise, most)
+        seconds, out = time.perf_counter() - began, kept.run(kind, test, noise)
+        entry = summarise(out["innovations"], out["states"], test, skip) | {"train_seconds": seconds}
+        entry["noise"] = np.exp(noise).tolist()
+        if kind == "ekf":
+            same = Kalman(robot.mj, train.channels.sensor_addresses)
+            ours = same.run(test.start[0], test.ctrl[0], test.measured[0], noise)[1]
+            states = kept.cuthbert(test, noise)
+            entry["innovations_differ_from_ours"] = float(np.nanmax(np.abs(ours - out["innovations"][0])))
+            entry["states_differ_from_cuthbert"] = float(np.abs(states - out["states"]).max())
+        found[f"{kind} (dynamax)"] = entry
+        smooth = summarise(out["innovations"], out["smoothed"], test, skip)
+        if "state_rmse" in smooth:
+            found[f"{kind} smoother (dynamax)"] = {"state_rmse": smooth["state_rmse"]}
     return found
 
 
@@ -296,6 +361,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="State estimators against EKF and UKF")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part", choices=("latency", "mismatch", "pendulum"), action="append")
+    parser.add_argument("--go-on", action="store_true", help="keep what the file has already")
     args = parser.parse_args()
     wanted = args.part or ["latency", "mismatch", "pendulum"]
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
@@ -304,7 +370,7 @@ def main() -> None:
     def keep(name: str, value: dict) -> None:
         results[name] = value
         args.out.write_text(json.dumps(results, indent=1) + "\n")
-        print(name, json.dumps(value, indent=1), flush=True)
+        print(name, json.dumps(value)[-400:], flush=True)
 
     if "latency" in wanted:
         rng = np.random.default_rng(0)
@@ -316,29 +382,27 @@ def main() -> None:
     robot = load(MODELS / "simple_pendulum.xml")
     robot.mj.opt.timestep = 0.005
     if "mismatch" in wanted:
-        results["mismatch"] = {}
+        results["mismatch"] = results.get("mismatch", {}) if args.go_on else {}
         for name, change in WORLDS.items():
             log = forget(world(robot, change))
             ours = {"gain": [], "linear": [], "gain and model": free}
-            found = compare(robot, log, ("run2",), ["pos"], ours, 1.0)
-            keep("mismatch", results["mismatch"] | {name: found})
+            compare(
+                *(robot, log, ("run2",), ["pos"], ours, 1.0),
+                done=results["mismatch"].get(name, {}),
+                tell=lambda found, name=name: keep("mismatch", results["mismatch"] | {name: found}),
+            )
     if "pendulum" in wanted:
         log = fetch("dfki_simple_pendulum")
         # The first sample of one run comes 22 ms before the second, which is no whole number of intervals.
         pair = [without_first(log[name]) for name in ("energy_shaping", "sac")]
-        ours = {
-            "gain": [],
-            "linear": [],
-            "recurrent": [],
-            "gain and model": [
-                "joint/pivot/damping",
-                "joint/pivot/frictionloss",
-                "actuator/tau/gain",
-                "actuator/tau/offset",
-            ],
-        }
-        both = compare(robot, Log("", log.source, log.licence, tuple(pair)), ("sac",), ["pos", "vel"], ours, 1.0)
-        keep("pendulum", both)
+        model = ["joint/pivot/damping", "joint/pivot/frictionloss", "actuator/tau/gain", "actuator/tau/offset"]
+        ours = {"gain": [], "linear": [], "recurrent": [], "gain and model": model}
+        ours |= {"gain, Student": [], "gain and model, Student": model}
+        compare(
+            *(robot, Log("", log.source, log.licence, tuple(pair)), ("sac",), ["pos", "vel"], ours, 1.0),
+            done=results.get("pendulum", {}) if args.go_on else {},
+            tell=lambda found: keep("pendulum", found),
+        )
 
 
 if __name__ == "__main__":

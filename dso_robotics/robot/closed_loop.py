@@ -111,23 +111,7 @@ class ClosedLoop(Chain):
 
     def record(self, theta: Float[Array, " n"], *, seed: int, rollouts: int, steps: int) -> Passage:
         """Controls and noisy measurements of closed-loop runs, as an estimator's training on prediction errors takes them."""
-
-        def one(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
-            first, draws = jax.random.split(key)
-            loop = self.initial(first, theta)
-
-            def body(state: Loop, noise: Array) -> tuple[Loop, tuple[Array, Array]]:
-                following = self.move(noise, state, theta)
-                truth = self.world.prepare(self.reality)
-                nu, k = self.action_noise.size, self.process_noise.size
-                ctrl = state.ctrl + self.action_noise * noise[:nu]
-                shown = self.world.read(truth, following.state, ctrl) + self.sensor_noise * noise[nu + k :]
-                return following, (state.ctrl, shown)
-
-            _, (ctrl, measured) = jax.lax.scan(body, loop, self.draw(draws, theta, steps))
-            return self.goal, ctrl, jnp.concatenate([jnp.full((1, measured.shape[1]), jnp.nan), measured])
-
-        start, ctrl, measured = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), rollouts))
+        start, ctrl, measured = _recorded(self, theta, jax.random.split(jax.random.key(seed), rollouts), steps)
         ctrl = jnp.concatenate([ctrl, ctrl[:, -1:]], 1)
         some = np.ones(measured.shape[:2], bool)
         nothing = np.full((*some.shape, len(self.goal)), np.nan)
@@ -204,6 +188,21 @@ def closed_loop_cost(
 ) -> tuple[float, float]:
     """Average cost of a step in the world, and its standard error; infinite where a rollout blew up."""
     _problem(loop, theta, steps, burn_in)
+    costs = np.asarray(_costs(loop, theta, jax.random.split(jax.random.key(seed), rollouts), steps, burn_in))
+    if not np.isfinite(costs).all():
+        return float("inf"), float("nan")
+    return float(costs.mean()), float(costs.std(ddof=1) / np.sqrt(len(costs)))
+
+
+def _problem(loop: ClosedLoop, theta: Array, steps: int, burn_in: int) -> Problem:
+    if theta.shape != (loop.size,):
+        raise DsoError(f"theta has {theta.shape} numbers, but estimator and policy have {loop.size} together.")
+    return Problem(loop, Average(steps, burn_in=burn_in), theta=theta)
+
+
+@eqx.filter_jit
+def _costs(loop: ClosedLoop, theta: Array, keys: PRNGKeyArray, steps: int, burn_in: int) -> Array:
+    """Average cost of each rollout (R,)."""
 
     def one(key: PRNGKeyArray) -> Array:
         first, draws = jax.random.split(key)
@@ -214,13 +213,25 @@ def closed_loop_cost(
         _, costs = jax.lax.scan(body, loop.initial(first, theta), loop.draw(draws, theta, steps))
         return jnp.mean(costs[burn_in:])
 
-    costs = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), rollouts)))
-    if not np.isfinite(costs).all():
-        return float("inf"), float("nan")
-    return float(costs.mean()), float(costs.std(ddof=1) / np.sqrt(len(costs)))
+    return jax.vmap(one)(keys)
 
 
-def _problem(loop: ClosedLoop, theta: Array, steps: int, burn_in: int) -> Problem:
-    if theta.shape != (loop.size,):
-        raise DsoError(f"theta has {theta.shape} numbers, but estimator and policy have {loop.size} together.")
-    return Problem(loop, Average(steps, burn_in=burn_in), theta=theta)
+@eqx.filter_jit
+def _recorded(loop: ClosedLoop, theta: Array, keys: PRNGKeyArray, steps: int) -> tuple[Array, Array, Array]:
+    """Starts (R, nx) as believed, controls asked for (R, steps, nu), readings (R, steps + 1, ny) with none at first."""
+    truth = loop.world.prepare(loop.reality)
+    nu, k = loop.action_noise.size, loop.process_noise.size
+
+    def one(key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+        first, draws = jax.random.split(key)
+
+        def body(state: Loop, noise: Array) -> tuple[Loop, tuple[Array, Array]]:
+            following = loop.move(noise, state, theta)
+            ctrl = state.ctrl + loop.action_noise * noise[:nu]
+            shown = loop.world.read(truth, following.state, ctrl) + loop.sensor_noise * noise[nu + k :]
+            return following, (state.ctrl, shown)
+
+        _, (ctrl, measured) = jax.lax.scan(body, loop.initial(first, theta), loop.draw(draws, theta, steps))
+        return loop.goal, ctrl, jnp.concatenate([jnp.full((1, measured.shape[1]), jnp.nan), measured])
+
+    return jax.vmap(one)(keys)

@@ -206,6 +206,8 @@ def test_bad_logs_are_refused_in_one_line(capsys, pendulum, tmp_path):
     time[50:] += 0.004
     rewritten(pendulum, tmp_path, time=time)
     refused(capsys, tmp_path, "samples 49 and 50 are 0.014 s apart")
+    rewritten(pendulum, tmp_path, time=1.5 * first.time)
+    refused(capsys, tmp_path, "samples 0 and 1 are 0.015 s apart, which is no whole number of the interval of 0.01 s")
     measured = first.sensordata.copy()
     measured[:5] = np.nan
     rewritten(pendulum, tmp_path, sensordata=measured)
