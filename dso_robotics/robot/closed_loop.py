@@ -118,6 +118,20 @@ class ClosedLoop(Chain):
         return Passage(start, ctrl, measured, some, some & (np.arange(steps + 1) > steps // 5), nothing)
 
 
+def linearised(
+    system: System, parameters: Float[Array, " m"], goal: Float[Array, " nx"], hold: Float[Array, " nu"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Derivatives (k, k) and (k, nu) of the state one interval later by the state and the control, in the tangent space."""
+
+    def after(change: Array, ctrl: Array, parameters: Array) -> Array:
+        model = system.prepare(parameters)
+        return system.difference(goal, system.advance(model, system.move(goal, change), ctrl))
+
+    none = jnp.zeros(jax.eval_shape(system.difference, goal, goal).shape)
+    both = jax.jit(jax.jacfwd(after, argnums=(0, 1)))(none, jnp.asarray(hold), parameters)
+    return np.asarray(both[0]), np.asarray(both[1])
+
+
 def linear_policy(
     system: System,
     parameters: Float[Array, " m"],
@@ -131,13 +145,7 @@ def linear_policy(
 
     Raises DsoError when the linearised model cannot be stabilised.
     """
-    model = system.prepare(parameters)
-    k = system.difference(goal, goal).shape[0]
-
-    def after(change: Array, ctrl: Array) -> Array:
-        return system.difference(goal, system.advance(model, system.move(goal, change), ctrl))
-
-    a, b = (np.asarray(part) for part in jax.jacfwd(after, argnums=(0, 1))(jnp.zeros(k), jnp.asarray(hold)))
+    a, b = linearised(system, parameters, goal, hold)
     try:
         p = solve_discrete_are(a, b, np.diag(state_weight), np.diag(control_weight))
     except (np.linalg.LinAlgError, ValueError) as error:
