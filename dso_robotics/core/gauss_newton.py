@@ -262,7 +262,7 @@ def _further(
         if not normal.cost - cost >= _FAIR * predicted:
             break
         z, x = new_z, new_x
-        settling = problem.reweight(z, x)
+        settling = max(settling, problem.reweight(z, x))
     return z, x, settling, evaluations
 
 

@@ -60,7 +60,7 @@ class Checkpoint:
         self.path = folder / folders.RUN
         self._study, self._vector, self._new = study.as_dict(), vector, not resume
         self._mjcf = robot.spec.to_xml() if robot.spec is not None else ""
-        self._inputs = fingerprints(robot, study)
+        self._inputs = fingerprints(robot, study) | _own_residual(study)
         self._history: list[tuple[Any, ...]] = []
         self._last: dict[str, Any] = {}
         self.state: tuple[np.ndarray, np.ndarray, np.ndarray, int, float] | None = None
@@ -155,20 +155,23 @@ class Checkpoint:
 
 
 def fingerprints(robot: Robot, study: Inputs) -> dict[str, Any]:
-    """Where the inputs lie and what they hold: SHA-256 of the compiled model, meshes included, of each log file and of
-    the file of a residual."""
+    """Where the inputs lie and what they hold: SHA-256 of the compiled model, meshes included, and of each log file."""
     logs = [Path(log) for log in study.logs]
-    own = {}
-    if study.residual:
-        file, _, name = study.residual.rpartition(":")
-        own["residual"] = f"{Path(file).resolve()}:{name}"
-        own["residual_sha256"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    return own | {
+    return {
         "model": str(Path(study.model).resolve()),
         "model_sha256": model_sha256(robot.mj),
         "logs": [str(log.resolve()) for log in logs],
         "logs_sha256": [hashlib.sha256(log.read_bytes()).hexdigest() for log in logs],
     }
+
+
+def _own_residual(study: IdentifyStudy) -> dict[str, str]:
+    """Where the user's own residual lies, and SHA-256 of its file."""
+    if not study.residual:
+        return {}
+    file, _, name = study.residual.rpartition(":")
+    sha256 = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return {"residual": f"{Path(file).resolve()}:{name}", "residual_sha256": sha256}
 
 
 def model_sha256(model: mujoco.MjModel) -> str:

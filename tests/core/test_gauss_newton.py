@@ -301,3 +301,25 @@ def test_steps_on_derivatives_at_hand_save_linearisations_and_reach_the_same_opt
     np.testing.assert_allclose(second.cost, first.cost, rtol=1e-12)
     np.testing.assert_allclose(second.information, first.information, rtol=1e-5)
     assert remembering.linearized < plain.linearized
+
+
+def test_a_search_looks_again_when_the_noise_changed_on_derivatives_at_hand():
+    """Steps that were small against the noise of before may be large against that of now."""
+
+    class Settling(Remembering):
+        changes = iter((0.0, 0.5, 0.001, *[0.0] * 99))
+
+        def reweight(self, z, x):
+            return next(self.changes)
+
+    problem = Settling(noise=0.1)
+    gauss_newton.solve(
+        problem,
+        np.array([0.4, 0.6]),
+        np.ones_like(problem.a),
+        low=np.full(2, -10.0),
+        high=np.full(2, 10.0),
+        scale=np.ones(2),
+        settings=gauss_newton.Settings(step_tolerance=1e6, decrease=1e-9),
+    )
+    assert problem.linearized == 3
