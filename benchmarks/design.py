@@ -1,6 +1,7 @@
-"""The reaching arm: mechanism and policy in one vector by dso, against the mechanism as it is, taking turns, and CMA-ES.
+"""Mechanism and policy in one vector by dso, against the mechanism as it is, taking turns, and CMA-ES.
 
-Run: python benchmarks/design.py [--seeds 0 1 2 3 4] [--tool joint fixed turns cma nested]. CMA-ES needs `pip install cma`.
+Run: python benchmarks/design.py [--study reaching_arm] [--seeds 0 1 2 3 4] [--tool joint fixed turns cma nested]; a study is
+one of examples/studies. CMA-ES needs `pip install cma`, and `cma` is there for the reaching arm alone.
 Costs are of an episode on C MuJoCo, on the exported model, at its own and at a quarter of its time step. Numbers go to
 benchmarks/results/design.json, each seed as it is ready; --redraw draws the figure again from them.
 
@@ -21,7 +22,8 @@ import time
 import numpy as np
 
 HERE = pathlib.Path(__file__).parent
-STUDY = HERE.parent / "examples" / "studies" / "reaching_arm.toml"
+STUDIES = HERE.parent / "examples" / "studies"
+ARM = "reaching_arm"
 RESULTS = HERE / "results" / "design.json"
 CACHE = tempfile.TemporaryDirectory()
 TOOLS = ("joint", "fixed", "turns", "cma", "nested")
@@ -29,23 +31,17 @@ POLICY_TURN, DESIGN_TURN = 20, 10
 MORE, GENERATIONS = 10, 3
 
 
-def _study(seed: int, **changes):
-    from dso_robotics.studies.train_study import read_train_study
-
-    return dataclasses.replace(read_train_study(STUDY), seed=seed, **changes)
-
-
-def run_dso(seed: int, tool: str) -> dict:
+def run_dso(study, tool: str) -> dict:
     """One training as a user starts it, with or without the study's design numbers."""
     from dso_robotics.studies.train import train
 
-    study = _study(seed) if tool == "joint" else _study(seed, design={})
+    study = study if tool == "joint" else dataclasses.replace(study, design={})
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         found = train(study, pathlib.Path(folder) / "out")
     summary, history = found.summary, found.history
     return {
-        "seed": seed,
+        "seed": study.seed,
         "cost": summary["cost"]["total"],
         "quarter_timestep": summary["cost"]["quarter_timestep"],
         "before": summary["cost"]["before"],
@@ -88,18 +84,18 @@ def _on_mjx(task, theta, scaling, count: int = 3) -> float:
 class Training:
     """The method of `train` with one block of theta at rest; compiled once for all mechanisms."""
 
-    def __init__(self, seed: int, iterations: int, block: str, rate: float = 0.0):
+    def __init__(self, study, iterations: int, block: str, rate: float = 0.0):
         import jax
 
         from dso_robotics.studies.short_horizon import ShortHorizon
         from dso_robotics.studies.train_build import build
 
-        self.task = build(_study(seed))
+        self.task = build(study)
         design_rate = rate or dict(self.task.windows.rates).get("mechanism", self.task.windows.learning_rate)
         rates = {"policy": (("policy", 0.0), ("mechanism", design_rate)), "mechanism": (("mechanism", 0.0),)}[block]
         settings = dataclasses.replace(self.task.windows, iterations=iterations, rates=rates)
         self.method = ShortHorizon(self.task.chain, settings, explore=self.task.explore)
-        self.key, self.settings, self.compiled = jax.random.key(seed), settings, None
+        self.key, self.settings, self.compiled = jax.random.key(study.seed), settings, None
 
     def begin(self, theta):
         learner = self.method.begin(self.key, np.asarray(theta))
@@ -128,11 +124,11 @@ def _design(task, theta) -> dict[str, float]:
     return dict(zip(mechanism.names, map(float, values), strict=True))
 
 
-def run_turns(seed: int, tool: str) -> dict:
+def run_turns(study, tool: str) -> dict:
     """Policy and mechanism in turns, as many iterations and environment steps as the joint training."""
     began = time.perf_counter()
-    iterations = _study(seed).training["iterations"]
-    policy, mechanism = Training(seed, iterations, "mechanism"), Training(seed, iterations, "policy")
+    iterations = study.training["iterations"]
+    policy, mechanism = Training(study, iterations, "mechanism"), Training(study, iterations, "policy")
     task = policy.task
     learner = policy.begin(task.chain.layout.initial)
     mechanism.begin(task.chain.layout.initial)
@@ -146,7 +142,7 @@ def run_turns(seed: int, tool: str) -> dict:
             rows.append((steps, _judge(task, learner, 1), time.perf_counter() - began))
     steps, costs, seconds = (list(column) for column in zip(*rows, strict=True))
     return {
-        "seed": seed,
+        "seed": study.seed,
         "cost": _judge(task, learner),
         "quarter_timestep": _judge(task, learner, finer=4),
         "steps": policy.settings.steps,
@@ -159,22 +155,22 @@ def run_turns(seed: int, tool: str) -> dict:
     }
 
 
-def run_cma(seed: int, tool: str) -> dict:
+def run_cma(study, tool: str) -> dict:
     """CMA-ES over weights and design."""
     import design_search
 
     from dso_robotics.studies.train_build import build
 
-    task = build(_study(seed))
-    return design_search.both(task, seed, MORE * task.windows.steps)
+    task = build(study)
+    return design_search.both(task, study.seed, MORE * task.windows.steps)
 
 
-def run_nested(seed: int, tool: str) -> dict:
+def run_nested(study, tool: str) -> dict:
     """CMA-ES over the design alone; every evaluation is a training of the policy, cut to half its iterations."""
     import design_search
 
     began = time.perf_counter()
-    training = Training(seed, _study(seed).training["iterations"] // 2, "mechanism")
+    training = Training(study, study.training["iterations"] // 2, "mechanism")
     task, settings = training.task, training.settings
     layout, best, rows = task.chain.layout, None, []
     where = layout.where("mechanism")
@@ -192,13 +188,13 @@ def run_nested(seed: int, tool: str) -> dict:
         return cost
 
     initial = np.asarray(layout.initial)[where]
-    for count, _, cost in design_search.design_only(train, initial, seed, GENERATIONS):
+    for count, _, cost in design_search.design_only(train, initial, study.seed, GENERATIONS):
         rows.append((count * settings.steps, cost, time.perf_counter() - began))
-        print(f"nested seed {seed}: {count} trainings, best cost {cost:.2f}, {rows[-1][2]:.0f} s", flush=True)
+        print(f"nested seed {study.seed}: {count} trainings, best cost {cost:.2f}, {rows[-1][2]:.0f} s", flush=True)
     assert best is not None
     steps, costs, seconds = (list(column) for column in zip(*rows, strict=True))
     return {
-        "seed": seed,
+        "seed": study.seed,
         "cost": best[0],
         "quarter_timestep": _judge(task, best[1], finer=4),
         "steps": steps[-1],
@@ -211,62 +207,71 @@ def run_nested(seed: int, tool: str) -> dict:
 
 
 def draw(results: dict) -> None:
-    """Curves of all seeds and, beside them, where they end."""
+    """For every study the curves of all seeds and, beside them, where they end."""
     from dso_robotics.report import canvas
 
-    figure, axes = canvas.rows(2.9, 1, (1.7, 1.0), share=False)
-    names = [tool for tool in TOOLS if results["runs"].get(tool)]
-    for k, tool in enumerate(names):
-        runs, colour = results["runs"][tool], canvas.PALETTE[k]
-        for i, run in enumerate(runs):
-            past = run["history"]
-            axes[0, 0].plot(past["steps"], past["cost"], color=colour, linewidth=1.1, label=tool if i == 0 else None)
-        costs = [run["cost"] for run in runs]
-        places = k + 0.06 * (np.arange(len(costs)) - (len(costs) - 1) / 2)
-        axes[0, 1].plot(places, costs, "o", color=colour, markersize=4)
-        axes[0, 1].plot([k - 0.3, k + 0.3], [np.median(costs)] * 2, color=colour, linewidth=1.5)
-    axes[0, 0].set_yscale("log")
-    axes[0, 0].set_xscale("log")
-    axes[0, 1].set_ylim(bottom=0)
-    axes[0, 0].legend(frameon=False, fontsize=canvas.SMALL)
-    axes[0, 1].set_xticks(range(len(names)), names)
-    canvas.title(axes[0, 0], "reaching arm: cost of an episode on C MuJoCo, a line a seed")
-    canvas.title(axes[0, 1], "at the end; bar: median")
-    canvas.label(axes[0, 0], x="environment steps", y="cost", inches=(0.24, 0.5))
+    figure, axes = canvas.rows(2.9, len(results), (1.7, 1.0), share=False)
+    for (study, found), (curves, ends) in zip(results.items(), axes, strict=True):
+        names = [tool for tool in TOOLS if found.get(tool)]
+        for k, tool in enumerate(names):
+            runs, colour = found[tool], canvas.PALETTE[TOOLS.index(tool)]
+            for i, run in enumerate(runs):
+                past = run["history"]
+                curves.plot(past["steps"], past["cost"], color=colour, linewidth=1.1, label=tool if i == 0 else None)
+            costs = [run["cost"] for run in runs]
+            places = k + 0.06 * (np.arange(len(costs)) - (len(costs) - 1) / 2)
+            ends.plot(places, costs, "o", color=colour, markersize=4)
+            ends.plot([k - 0.3, k + 0.3], [np.median(costs)] * 2, color=colour, linewidth=1.5)
+        curves.set_yscale("log")
+        curves.set_xscale("log")
+        ends.set_ylim(bottom=0)
+        curves.legend(frameon=False, fontsize=canvas.SMALL)
+        ends.set_xticks(range(len(names)), names)
+        canvas.title(curves, f"{study}: cost of an episode on C MuJoCo, a line a seed")
+        canvas.title(ends, "at the end; bar: median")
+        canvas.label(curves, y="cost", inches=(0.24, 0.5))
+    canvas.label(axes[-1, 0], x="environment steps", inches=(0.24, 0.5))
     (HERE / "results" / "design.png").write_bytes(canvas.picture(figure, "design.png", "").png)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", default=ARM, help="name of a study with design numbers in examples/studies")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--tool", nargs="+", default=["joint", "fixed", "turns", "cma"], choices=TOOLS)
+    parser.add_argument("--tool", nargs="+", default=["joint", "fixed", "turns"], choices=TOOLS)
     parser.add_argument("--redraw", action="store_true")
     args = parser.parse_args()
+    if "cma" in args.tool and args.study != ARM:
+        parser.error(
+            f"cma plays {ARM} alone, whose cost and policy benchmarks/design_search.py writes out for C MuJoCo"
+        )
     from dso_robotics.cli.jax_setup import prepare_jax
+    from dso_robotics.studies.train_study import read_train_study
 
     prepare_jax()
     # A cache of this run's own: the first training of a tool compiles cold, as a user's first run does, the others warm.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
     if not args.redraw:
+        study = read_train_study(STUDIES / f"{args.study}.toml")
         for tool in args.tool:
             run = {"turns": run_turns, "cma": run_cma, "nested": run_nested}.get(tool, run_dso)
             for seed in args.seeds:
-                found = run(seed, tool)
-                _keep(tool, found)
+                found = run(dataclasses.replace(study, seed=seed), tool)
+                _keep(args.study, tool, found)
                 print(
-                    f"{tool} seed {seed}: cost {found['cost']:.2f}, at a quarter of the time step "
+                    f"{args.study}, {tool} seed {seed}: cost {found['cost']:.2f}, at a quarter of the time step "
                     f"{found['quarter_timestep']:.2f}, {found['steps']} steps, {found['total']:.0f} s",
                     flush=True,
                 )
-    draw(json.loads(RESULTS.read_text()))
+    draw(json.loads(RESULTS.read_text())["runs"])
 
 
-def _keep(tool: str, found: dict) -> None:
+def _keep(study: str, tool: str, found: dict) -> None:
     """Put one run into the file, in the place of an older one of the same seed."""
     import mujoco
 
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    runs = results.setdefault("runs", {})
+    runs = results.setdefault("runs", {}).setdefault(study, {})
     runs[tool] = sorted(
         [r for r in runs.get(tool, []) if r["seed"] != found["seed"]] + [found], key=lambda r: r["seed"]
     )
