@@ -49,7 +49,13 @@ def curve(found: Trained) -> canvas.Picture:
     figure, axes = canvas.rows(2.4, 1)
     axis, history = axes[0, 0], found.history
     axis.plot(np.insert(history["steps"], 0, 0), np.insert(history["episode_cost"], 0, found.before.cost), marker=".")
-    canvas.title(axis, "cost of an episode on C MuJoCo, without noise", f"last {history['episode_cost'][-1]:.4g}")
+    at, last = found.summary["kept"]["iteration"], f"last {history['episode_cost'][-1]:.4g}"
+    if at < history["iteration"][-1]:
+        look = int(np.flatnonzero(history["iteration"] == at)[0])
+        steps, cost = history["steps"][look], history["episode_cost"][look]
+        axis.plot(steps, cost, "o", markersize=9, markerfacecolor="none", color=canvas.PALETTE[1])
+        last = f"kept {cost:.4g}, {last}"
+    canvas.title(axis, "cost of an episode on C MuJoCo, without noise", last)
     canvas.label(axis, x="environment steps", y="cost", inches=(0.24, 0.5))
     return canvas.picture(figure, "training.png", "Cost of an episode over the steps of the training")
 

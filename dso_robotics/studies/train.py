@@ -19,7 +19,7 @@ from dso_robotics.robot.observation import Scaling
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.short_horizon import Learner, ShortHorizon
 from dso_robotics.studies.train_build import Task, build
-from dso_robotics.studies.train_checkpoint import TrainCheckpoint
+from dso_robotics.studies.train_checkpoint import Kept, TrainCheckpoint
 from dso_robotics.studies.train_play import Episode, Player
 from dso_robotics.studies.train_study import TrainStudy
 
@@ -127,28 +127,43 @@ def _train(
                     f"{study.source}: after {i + 1} iterations every window blows up or has no finite gradient. Shorten the "
                     "windows (horizon), lower the learning rate, or start where the robot is not driven apart."
                 )
+            looked = play(learner)
             told = Progress(
                 i + 1,
                 (i + 1) * settings.environments * settings.horizon,
                 float(news.cost),
-                _mean_cost(play(learner)),
+                _mean_cost(looked),
                 time.perf_counter() - began,
             )
             more = (float(news.gradient_norm), float(news.blown), *np.asarray(news.terms).tolist())
             kept.rows.append((*dataclasses.astuple(told), *more))
+            if task.keep == "best":
+                kept.best = _better(kept.best, learner, looked)
             progress(told)
         if kept.due() or i + 1 == settings.iterations:
             kept.save(learner)
+    ending = learner
+    if kept.best is not None:
+        ending = eqx.tree_at(lambda one: (one.theta, one.scaling), learner, (kept.best.theta, kept.best.scaling))
     rounds = -(-_EPISODES // len(trials))
-    played, finer = play(learner, rounds), play(learner, rounds, finer=4)
-    theta = np.asarray(learner.theta)
+    played, finer = play(ending, rounds), play(ending, rounds, finer=4)
+    theta = np.asarray(ending.theta)
     folders.write_text(folder / folders.MODEL, _mjcf(task, theta))
     kept.save(
         learner,
         finished={"command": command, "motions": {"untrained": _motion(before[0]), "trained": _motion(played[0])}},
     )
-    summary = _summary(task, learner, before, played, finer, command, compile_seconds)
-    return Trained(task, theta, learner.scaling, before[0], tuple(played), kept.history(), summary)
+    iteration = settings.iterations if kept.best is None else kept.best.iteration
+    summary = _summary(task, ending, iteration, before, played, finer, command, compile_seconds)
+    return Trained(task, theta, ending.scaling, before[0], tuple(played), kept.history(), summary)
+
+
+def _better(best: Kept | None, learner: Learner, looked: list[Episode]) -> Kept | None:
+    """The cheaper of the best so far and the learner that these episodes show; one that C MuJoCo lost is no candidate."""
+    cost = _mean_cost(looked)
+    if any(episode.ended for episode in looked) or not np.isfinite(cost) or (best is not None and best.cost < cost):
+        return best
+    return Kept(int(learner.iteration), cost, np.asarray(learner.theta), learner.scaling)
 
 
 def _numbers(task: Task, theta: Any) -> np.ndarray:
@@ -187,6 +202,7 @@ def _motion(episode: Episode) -> dict[str, np.ndarray]:
 def _summary(
     task: Task,
     learner: Learner,
+    iteration: int,
     before: list[Episode],
     played: list[Episode],
     finer: list[Episode],
@@ -201,6 +217,7 @@ def _summary(
     if any(e.ended for e in played + finer):
         warnings.append("C MuJoCo lost an evaluated episode before its end; do not trust this policy.")
     at_first, context = _mean_cost(before), task.chain.context
+    kept = f", the policy after {iteration} of them kept" if iteration < settings.iterations else ""
     gain = at_first - costs.mean()
     if gain > 0 and at_first - fine.mean() < 0.95 * gain:
         warnings.append(
@@ -215,9 +232,10 @@ def _summary(
         "seed": task.study.seed,
         "seconds": {"total": 0.0, "compile": compile_seconds},
         "converged": bool(costs.mean() < at_first),
-        "message": f"{settings.iterations} iterations; cost of an episode on C MuJoCo {at_first:.4g} before, "
+        "message": f"{settings.iterations} iterations{kept}; cost of an episode on C MuJoCo {at_first:.4g} before, "
         f"{costs.mean():.4g} after",
         "evaluations": settings.iterations,
+        "kept": {"rule": task.keep, "iteration": iteration},
         "simulated_steps": settings.steps * task.chain.substeps,
         "environment_steps": settings.steps,
         "parameters": _parameters(task, learner),

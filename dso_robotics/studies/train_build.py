@@ -50,7 +50,10 @@ _SUPERVISED = ("cloning", "identification", "prior")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """A study made ready: chain, wide start states, supervised costs by name with their weights, settings of the method."""
+    """A study made ready: chain, wide start states, supervised costs by name with their weights, settings of the method.
+
+    keep: which theta the training ends with: the "best" that a look at an episode saw, or the "last".
+    """
 
     study: TrainStudy
     robot: Robot
@@ -60,6 +63,7 @@ class Task:
     supervised: dict[str, Supervised]
     windows: Windows
     steps: int
+    keep: str
 
 
 def build(study: TrainStudy) -> Task:
@@ -100,7 +104,7 @@ def build(study: TrainStudy) -> Task:
         start, explore = Varied(start, context), Varied(explore, context)
     chain = eqx.tree_at(lambda c: c.start, chain, start)
     settings = dict(study.training)
-    rate = settings.pop("design_rate", None)
+    rate, keep = settings.pop("design_rate", None), settings.pop("keep", None)
     rates = (("mechanism", float(rate)),) if rate is not None and mechanism.size else ()
     windows = Windows(**settings, rates=rates)
     try:
@@ -117,7 +121,9 @@ def build(study: TrainStudy) -> Task:
         to_mjcf(
             robot, mechanism.fields(mechanism.initial)
         )  # what cannot be written back is better known before the search
-    return Task(study, robot, chain, price, explore, supervised, windows, steps)
+    # An episode does not show what a cost without a rollout is for: an early look at wrong parameters may well be cheaper.
+    keep = keep or ("last" if supervised else "best")
+    return Task(study, robot, chain, price, explore, supervised, windows, steps, keep)
 
 
 def _mechanism(study: TrainStudy, robot: Robot) -> tuple[Mechanism, Context]:

@@ -1,7 +1,9 @@
 """Keeps a training's run.h5 up to date, and takes a killed training up again where the file left it, to the last bit."""
 
+import dataclasses
 import hashlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration
+from dso_robotics.robot.observation import Scaling
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.checkpoint import model_sha256
 from dso_robotics.studies.short_horizon import Learner
@@ -25,10 +28,21 @@ _EVERY = 20.0  # [s] between two writings, so that a killed run loses less than 
 _AGAIN = "run the study again without --resume"
 
 
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """What a training would end with: theta and scaling after `iteration` iterations, and the episode's cost at that look."""
+
+    iteration: int
+    cost: float
+    theta: np.ndarray
+    scaling: Scaling
+
+
 class TrainCheckpoint:
     """The run file of one training.
 
-    rows: the history so far, one tuple a look: `COLUMNS`, then the terms of the cost. seconds: what earlier sittings took.
+    rows: the history so far, one tuple a look: `COLUMNS`, then the terms of the cost. best: of these looks, if the task keeps
+    it. seconds: what earlier sittings took.
     Raises DsoError when a run to resume was begun with another study, model or file, has finished, or is damaged.
     """
 
@@ -39,6 +53,7 @@ class TrainCheckpoint:
         self._stored: dict[str, np.ndarray] = {}
         self._began = self._saved = time.perf_counter()
         self.rows: list[tuple] = []
+        self.best: Kept | None = None
         self.seconds = 0.0
         if resume:
             self._take_up(folder)
@@ -68,6 +83,8 @@ class TrainCheckpoint:
             history = tree["history"]
             names = [*COLUMNS, *(f"term {name}" for name in self._task.price.names)]
             self.rows = list(zip(*(history[name].tolist() for name in names), strict=True))
+            if "best" in tree:
+                self.best = _kept(tree["best"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DsoError(f"{self.path}: the run file is damaged ({error}); {_AGAIN}.") from error
 
@@ -93,19 +110,28 @@ class TrainCheckpoint:
         return time.perf_counter() - self._saved > _EVERY
 
     def save(self, learner: Learner, *, finished: dict[str, Any] | None = None) -> None:
-        """Write theta by block, the history and the whole state of the method; the first time of a new run, over an old one.
+        """Write the theta to end with by block, the history and the method's whole state; a new run's first, over an old one.
 
         finished: what else the file of a finished run holds: the command and the episodes that a replay shows.
         """
-        theta = np.asarray(learner.theta)
+        ending = self.best or Kept(int(learner.iteration), math.nan, np.asarray(learner.theta), learner.scaling)
+        split = self._task.chain.layout.split(ending.theta)
         tree = {
-            "theta": {name: np.asarray(value) for name, value in self._task.chain.layout.split(theta).items()},
-            "scaling": {"mean": np.asarray(learner.scaling.mean), "spread": np.asarray(learner.scaling.spread)},
+            "theta": {name: np.asarray(value) for name, value in split.items()},
+            "scaling": {"mean": np.asarray(ending.scaling.mean), "spread": np.asarray(ending.scaling.spread)},
             "history": self.history(),
             "learner": _numbers(learner),
             "inputs": self._inputs,
             "seconds": self.seconds + time.perf_counter() - self._began,
         }
+        if self.best is not None:
+            scaling = {name: np.asarray(value) for name, value in vars(ending.scaling).items()}
+            tree["best"] = {
+                "iteration": ending.iteration,
+                "cost": ending.cost,
+                "theta": ending.theta,
+                "scaling": scaling,
+            }
         if finished is not None:
             tree |= {"status": "finished", **finished}
         write_run(self.path, tree, self._study, self._mjcf, ready=self._ready)
@@ -121,6 +147,11 @@ class TrainCheckpoint:
         names = [*COLUMNS, *(f"term {name}" for name in self._task.price.names)]
         table = np.array(self.rows, float).reshape(-1, len(names))
         return {name: table[:, k] for k, name in enumerate(names)}
+
+
+def _kept(stored: dict[str, Any]) -> Kept:
+    scaling = Scaling(**{name: jnp.asarray(value) for name, value in stored["scaling"].items()})
+    return Kept(int(stored["iteration"]), float(stored["cost"]), np.asarray(stored["theta"]), scaling)
 
 
 def _plain(learner: Learner) -> Any:

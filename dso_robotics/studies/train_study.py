@@ -11,6 +11,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import nearest
 
 _POLICIES = ("linear", "network", "brain", "gated")
+KEEPS = ("best", "last")
 _SECTIONS: dict[str, dict[str, Any]] = {
     "": {"model": str, "seed": int, "control_step": float, "seconds": float, "free": list},
     "policy": {
@@ -48,6 +49,7 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "restart": float,
         "explore": float,
         "abandon": float,
+        "keep": str,
     },
     "cost": {},
     "design": {},
@@ -104,6 +106,9 @@ class TrainStudy:
         kind = self.policy.get("kind", "network")
         if kind not in _POLICIES:
             raise DsoError(f"{self.source}: [policy] kind = '{kind}' is not one of {', '.join(_POLICIES)}.")
+        keep = self.training.get("keep", "best")
+        if keep not in KEEPS:
+            raise DsoError(f"{self.source}: [training] keep = '{keep}' is not one of {', '.join(KEEPS)}.")
         if not (math.isfinite(self.seconds) and self.seconds > 0):
             raise DsoError(f"{self.source}: seconds = {self.seconds:g}; an episode lasts a positive time.")
         if not self.cost:

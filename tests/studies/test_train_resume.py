@@ -25,7 +25,9 @@ class Killed(Exception):
 def begun(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     path = write(folder, ITERATIONS)
-    path.write_text(path.read_text().replace('kind = "linear"', 'kind = "gated"\nunits = 3'))
+    text = path.read_text().replace('kind = "linear"', 'kind = "gated"\nunits = 3')
+    # Steps so large that the best look comes before the kill.
+    path.write_text(text.replace("learning_rate = 0.05", "learning_rate = 2.0"))
 
     def kill(news):
         if news.iteration == KILLED:
@@ -57,6 +59,8 @@ def test_the_folder_alone_ends_as_an_uninterrupted_run_does(begun, tmp_path, mon
     for name, value in mine.items():
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
     assert len(mine["history.steps"]) == ITERATIONS
+    assert mine["best.iteration"] < KILLED
+    assert mine["best.cost"] == mine["history.episode_cost"].min()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["cost"] == whole.summary["cost"]
     with pytest.raises(DsoError, match="finished already"):
