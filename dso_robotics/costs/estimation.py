@@ -63,6 +63,7 @@ class WindowedEstimation:
         full = np.isfinite(given.truth[:, 1:]).all(-1, keepdims=True) & counted
         self._known = full if supervised > 0 and full.any() else None
         self.truth_sigma = np.ones(2 * chain.space.nv)
+        self._begun = self.noise
         if self._known is not None:
             self._truth = np.where(self._known, given.truth[:, 1:], 0.0)
 
@@ -204,6 +205,14 @@ class WindowedEstimation:
         if self._known is not None:
             total += self._supervised * float(self._known.sum()) * float(np.sum(np.log(self.truth_sigma)))
         return total
+
+    def profiled(self, z: np.ndarray, x: np.ndarray) -> float:
+        """The cost at z with the noise scales at their best there, whatever they were before; priors left out."""
+        self.restore(z, x, self._begun)
+        self._weighed = None
+        self.reweight(z, x)
+        terms = self.terms(z, x)
+        return terms["estimation"] + terms["supervised"]
 
     def terms(self, z: np.ndarray, x: np.ndarray) -> dict[str, float]:
         """The cost by block."""

@@ -43,6 +43,27 @@ class Passages:
     def __len__(self) -> int:
         return len(self.first)
 
+    def pick(self, which: np.ndarray) -> "Passages":
+        """Those of `which` (B,), booleans or indices."""
+        rows = ("ctrl", "measured", "start", "truth", "rollout", "first")
+        return replace(self, **{name: getattr(self, name)[which] for name in rows})
+
+
+def set_apart(given: Passages, share: float, source: str) -> tuple[Passages, Passages | None]:
+    """The passages to train on, and about `share` of all, evenly spread, to choose by (None for a share of 0).
+
+    Raises DsoError when the passages are too few for both.
+    """
+    if not share:
+        return given, None
+    apart = np.floor((np.arange(len(given)) + 1) * share) > np.floor(np.arange(len(given)) * share)
+    if not apart.any():
+        raise DsoError(
+            f"{source}: {len(given)} window(s) to train on, of which a validation of {share:g} sets none apart; write a "
+            "shorter `window`, a larger `validation`, or 0."
+        )
+    return given.pick(~apart), given.pick(apart)
+
 
 def select_channels(log: Log, model: mujoco.MjModel, sensors: Sequence[str] | None) -> Channels:
     """Channels of the sensors named (all of the model's when None), by name; others in the log are left alone.

@@ -26,7 +26,7 @@ from dso_robotics.robot.filter import CFilter
 from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.estimate_checkpoint import EstimateCheckpoint
-from dso_robotics.studies.estimate_search import Found, Search, by_adam, by_gauss_newton
+from dso_robotics.studies.estimate_search import Found, Search, Validation, by_adam, by_gauss_newton
 from dso_robotics.studies.estimate_study import EstimateStudy
 
 # Above this many numbers one reverse pass through MJX costs less than a finite difference for each.
@@ -80,7 +80,8 @@ def _estimate(
     timestep = study.timestep or float(robot.mj.opt.timestep)
     interval, substeps = filter_data.common_interval(log.rollouts, timestep, log.label)
     cut = {"interval": interval, "substeps": substeps, "source": log.label}
-    given = filter_data.passages(split.train, channels, robot.mj, seconds=study.window, **cut)
+    windows = filter_data.passages(split.train, channels, robot.mj, seconds=study.window, **cut)
+    given, apart = filter_data.set_apart(windows, study.validation, log.label)
     parts = {"train": split.train, "hold_out": split.hold_out}
     whole = {
         name: filter_data.passages(part, channels, robot.mj, seconds=None, **cut)
@@ -98,10 +99,22 @@ def _estimate(
 
     chain = CFilter(vector, scales, given, visible=visible)
     problem = WindowedEstimation(chain, warm_up=warm_up, lead=lead, robust=study.robust, supervised=study.supervised)
+    validation = None
+    if apart is not None:
+        judge = WindowedEstimation(
+            CFilter(vector, scales, apart, visible=visible),
+            warm_up=warm_up,
+            lead=lead,
+            robust=study.robust,
+            supervised=study.supervised,
+        )
+        validation = Validation(judge, apart.start)
     engine, reason = _engine(study, vector)
     search = by_gauss_newton if engine == "mujoco" else by_adam
     found = search(
-        Search(study, vector, scales, given, problem, warm_up, lead, visible, robot.source, checkpoint, tell)
+        Search(
+            study, vector, scales, given, problem, warm_up, lead, visible, robot.source, checkpoint, tell, validation
+        )
     )
     tell("evaluating", len(found.history["cost"]), sum(found.cost.values()))
     fits = {
@@ -161,6 +174,7 @@ def _estimate(
         "windows": {
             "seconds": study.window,
             "train": len(given),
+            "validation": 0 if apart is None else len(apart),
             "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
         },
         "warnings": [*problems(log), *_warnings(found, fits, fit, vector)],
@@ -235,7 +249,8 @@ def _parameters(vector: EstimatorVector, z: np.ndarray) -> dict[str, Any]:
 
 def _warnings(found: Found, fits: dict[str, score.Fit], fit: dict[str, Any], vector: EstimatorVector) -> list[str]:
     texts = []
-    if not found.converged:
+    # A search that went on past the estimator that was kept has done its work.
+    if not found.converged and found.kept is None:
         texts.append(
             f"The search did not converge: {found.message}. More `iterations` may still improve the estimator."
         )

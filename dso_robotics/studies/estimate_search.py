@@ -15,10 +15,13 @@ from dso_robotics.robot.filter_data import Passages
 from dso_robotics.studies.estimate_checkpoint import EstimateCheckpoint, take
 from dso_robotics.studies.estimate_study import EstimateStudy
 
+# So many iterations of Adam between two looks at the validation windows.
+_VALIDATED = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Where the search ended: z, noise scales (A, ny), and its story."""
+    """Where the search ended: z, noise scales (A, ny), and its story; kept: the iteration of z where it is not the last."""
 
     z: np.ndarray
     sigma: np.ndarray
@@ -28,6 +31,27 @@ class Found:
     cost: dict[str, float]
     history: dict[str, np.ndarray]
     compile_seconds: float = 0.0
+    kept: int | None = None
+
+
+class Validation:
+    """Keeps the point at which windows that nobody trains on are predicted best: a flexible corrector learns the others by
+    heart if it may.
+
+    z (n,), cost, iteration: of that point; None and infinity before the first.
+    """
+
+    def __init__(self, problem: WindowedEstimation, start: np.ndarray):
+        self._problem, self._start = problem, start
+        self.z: np.ndarray | None = None
+        self.cost, self.iteration = np.inf, 0
+
+    def see(self, iteration: int, z: np.ndarray) -> None:
+        """Judge one point; the first of several equal ones is kept."""
+        z = z.copy()
+        cost = self._problem.profiled(z, self._start)
+        if cost < self.cost:
+            self.z, self.cost, self.iteration = z, cost, iteration
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,7 +59,7 @@ class Search:
     """What is searched, for whom.
 
     warm_up: updates at a window's start that do not count; lead (T-1,), visible (T,): see `estimate.pattern`; source: names the
-    model in messages; tell: hears of stage, iteration and cost.
+    model in messages; tell: hears of stage, iteration and cost; validation: chooses among the points on the way, if given.
     """
 
     study: EstimateStudy
@@ -49,6 +73,17 @@ class Search:
     source: str
     checkpoint: EstimateCheckpoint
     tell: Callable[[str, int, float], None]
+    validation: Validation | None = None
+
+    def chosen(self, iteration: int, z: np.ndarray, message: str) -> tuple[np.ndarray, str, int | None]:
+        """Of the search's end and the points that were validated the one to keep, how the search ended, and `Found.kept`."""
+        if self.validation is None:
+            return z, message, None
+        self.validation.see(iteration, z)
+        best = self.validation
+        assert best.z is not None
+        message += f"; iteration {best.iteration} predicts the validation windows best"
+        return best.z, message, best.iteration if best.iteration < iteration else None
 
 
 def by_gauss_newton(search: Search) -> Found:
@@ -71,9 +106,14 @@ def by_gauss_newton(search: Search) -> Found:
         past = [gauss_newton.Record(int(i), float(c), float(d), at) for i, c, d, at in rows][:-1]
         problem.restore(z, given.start, stored)
     records = list(past)
+    if search.validation:
+        for record in past:
+            search.validation.see(record.iteration, record.z)
 
     def observe(record: gauss_newton.Record, x: np.ndarray) -> None:
         records.append(dataclasses.replace(record, iteration=record.iteration + len(past)))
+        if search.validation:
+            search.validation.see(records[-1].iteration, record.z)
         state = {name: np.array([getattr(r, name) for r in records]) for name in ("iteration", "cost", "damping", "z")}
         state |= problem.noise
         # What it took to get here does not count the evaluations that a resumed search makes again.
@@ -101,10 +141,12 @@ def by_gauss_newton(search: Search) -> Found:
             '["PATH=INIT"]), a shorter window or a smaller timestep.'
         ) from None
     history = {name: np.array([getattr(r, name) for r in records]) for name in ("iteration", "cost", "z")}
-    terms = problem.terms(found.z, given.start)
     message = f"stopped after {study.iterations} iterations" if found.message.startswith("stopped") else found.message
+    z, message, kept = search.chosen(records[-1].iteration, found.z, message)
+    problem.reweight(z, given.start)
+    terms = problem.terms(z, given.start)
     evaluations = found.evaluations + (spent - 2 if past else 0)
-    return Found(found.z, problem.sigma, found.converged, message, evaluations, terms, history)
+    return Found(z, problem.sigma, found.converged, message, evaluations, terms, history, kept=kept)
 
 
 def _degrees(search: Search) -> float | None:
@@ -161,9 +203,20 @@ def by_adam(search: Search) -> Found:
     def leaves(state: DescentState) -> list[Any]:
         return jax.tree.leaves(state.method)
 
+    def at(theta: Any) -> np.ndarray:
+        z = np.array(theta)[: vector.size]
+        z[w:] = np.asarray(physics.constrain(jnp.asarray(z[w:])))
+        return z
+
+    chosen = search.validation
+
     def save(state: DescentState) -> None:
+        if chosen and state.iteration % _VALIDATED == 0:
+            chosen.see(state.iteration, at(state.theta))
         stored = {f"method{i}": np.asarray(leaf) for i, leaf in enumerate(leaves(state))}
         stored |= {"theta": np.asarray(state.theta), "iteration": state.iteration, "scale": state.scale}
+        if chosen and chosen.z is not None:
+            stored |= {"best": chosen.z, "best_cost": chosen.cost, "best_iteration": chosen.iteration}
         checkpoint.save(stored | {"quiet": state.quiet, "costs": np.array(costs)}, always=False)
 
     def resume(first: DescentState) -> DescentState:
@@ -172,7 +225,12 @@ def by_adam(search: Search) -> Found:
         own = leaves(first)
         shapes = {f"method{i}": np.shape(leaf) for i, leaf in enumerate(own)}
         shapes |= {"theta": (len(begin),), "iteration": (), "scale": (), "quiet": (), "costs": (None,)}
+        if chosen and "best" in checkpoint.state:
+            shapes |= {"best": (vector.size,), "best_cost": (), "best_iteration": ()}
         stored = take(checkpoint.state, shapes, checkpoint.path)
+        if chosen and "best" in stored:
+            chosen.z, chosen.cost = stored["best"], float(stored["best_cost"])
+            chosen.iteration = int(stored["best_iteration"])
         costs.extend(stored["costs"].tolist())
         method = [jnp.asarray(stored[f"method{i}"], jnp.asarray(leaf).dtype) for i, leaf in enumerate(own)]
         return dataclasses.replace(
@@ -195,13 +253,9 @@ def by_adam(search: Search) -> Found:
         checkpoint=save,
         resume=resume,
     )
-    theta = np.asarray(result.theta)
-    z = theta[: vector.size].copy()
-    z[w:] = np.asarray(physics.constrain(jnp.asarray(z[w:])))
+    z, message, kept = search.chosen(len(costs), at(result.theta), result.message.rstrip("."))
     problem.reweight(z, given.start)
     terms = problem.terms(z, given.start)
     history = {"iteration": np.arange(len(costs)), "cost": np.array(costs), "z": z[None]}
     settled = len(costs) > 10 and abs(costs[-1] - costs[-6]) < 1e-3
-    return Found(
-        z, problem.sigma, settled, result.message.rstrip("."), len(costs), terms, history, first[0] if first else 0.0
-    )
+    return Found(z, problem.sigma, settled, message, len(costs), terms, history, first[0] if first else 0.0, kept)

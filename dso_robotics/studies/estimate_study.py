@@ -21,6 +21,7 @@ _EXAMPLES = {
     "free": 'free = ["joint/*/damping", "sensor/imu/bias"]',
     "window": "window = 1.0",
     "warm_up": "warm_up = 0.2",
+    "validation": "validation = 0.2",
     "ahead": "ahead = 5",
     "robust": 'robust = 4.0, or robust = "auto"',
     "supervised": "supervised = 1.0",
@@ -39,10 +40,12 @@ class EstimateStudy:
     """One estimator: a model, logs, a corrector, and what is learned beside it.
 
     sensors: names of sensors or channels (None: all of the model's); free: physics and sensors; window [s]: length
-    of the pieces of a log that are filtered; warm_up: the share of each that does not count; ahead: how many samples in a row
-    the corrector must predict without seeing them (1: each is seen after it is predicted); robust: degrees of freedom of
-    Student's t (None: normal noise, "auto": estimated); supervised: weight of the recorded state, where there is one;
-    covariance: the noise may depend on the state; timestep [s]: the model's, changed; iterations: of the search.
+    of the pieces of a log that are filtered; warm_up: the share of each that does not count; validation: the share of pieces
+    that are not trained on, and of which the search keeps the estimator that predicts them best (0: keep where it ended);
+    ahead: how many samples in a row the corrector must predict without seeing them (1: each is seen after it is predicted);
+    robust: degrees of freedom of Student's t (None: normal noise, "auto": estimated); supervised: weight of the recorded
+    state, where there is one; covariance: the noise may depend on the state; timestep [s]: the model's, changed; iterations:
+    of the search.
     """
 
     model: str
@@ -54,6 +57,7 @@ class EstimateStudy:
     free: tuple[Declaration, ...] = ()
     window: float = 1.0
     warm_up: float = 0.2
+    validation: float = 0.0
     ahead: int = 1
     robust: float | str | None = None
     supervised: float = 0.0
@@ -71,6 +75,11 @@ class EstimateStudy:
             (1 <= self.units <= 1000, "units", f"{self.units} is not a whole number from 1 to 1000"),
             (_positive(self.window), "window", f"{self.window!r} is no positive number of seconds"),
             (0 <= self.warm_up < 0.9, "warm_up", f"{self.warm_up!r} is not a share of the window from 0 to 0.9"),
+            (
+                0 <= self.validation <= 0.5,
+                "validation",
+                f"{self.validation!r} is not a share of the windows from 0 to 0.5",
+            ),
             (1 <= self.ahead <= 1000, "ahead", f"{self.ahead} is not a whole number from 1 to 1000"),
             (
                 self.robust in (None, "auto") or (not isinstance(self.robust, str) and _positive(self.robust)),

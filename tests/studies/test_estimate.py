@@ -234,6 +234,8 @@ def test_bad_logs_are_refused_in_one_line(capsys, pendulum, tmp_path):
         ("units = 0", "from 1 to 1000"),
         ("ahead = 0", "from 1 to 1000"),
         ("warm_up = 1.0", "share of the window"),
+        ("validation = 0.8", "from 0 to 0.5"),
+        ("validation = 0.01", "sets none apart"),
         ('engine = "warp"', "auto, mujoco, mjx"),
         ("iterations = 0", "from 1 to a million"),
         ("windw = 1.0", "unknown key 'windw'"),

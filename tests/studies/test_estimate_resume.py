@@ -16,7 +16,10 @@ logs = ["pendulum.h5"]
 hold_out = "run2"
 free = ["joint/hinge/damping", "sensor/angle/bias"]
 """
-SHORT = {"mujoco": "robust = 4.0\n", "mjx": 'engine = "mjx"\nwindow = 0.3\niterations = 12\nlearning_rate = 0.05\n'}
+SHORT = {
+    "mujoco": "robust = 4.0\nvalidation = 0.25\n",
+    "mjx": 'engine = "mjx"\nwindow = 0.3\niterations = 12\nlearning_rate = 0.05\nvalidation = 0.25\n',
+}
 
 
 def write(pendulum, tmp_path, text: str):
