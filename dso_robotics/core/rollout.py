@@ -119,7 +119,15 @@ def _timed(
     last, (states, costs) = scan_steps(body, start, inputs, length=steps, checkpoint=checkpoint)
     states = jax.tree.map(lambda head, end: jnp.concatenate([head, end[None]]), states, last)
     final = chain.at(steps).cost(last, theta) if problem.objective.counts_last else jnp.zeros((), costs.dtype)
+    return settled(problem, states, jnp.append(costs, final)), last
 
+
+def settled(problem: Problem, states: State, costs: Float[Array, " T+1"]) -> Trajectory:
+    """The trajectory of states (T+1, ...), however they came about, that only time or a blow-up ends.
+
+    From a blow-up on the states are data, and no cost counts.
+    """
+    chain, steps = problem.chain, problem.objective.steps
     times = jnp.arange(steps + 1)
     first = jnp.min(jnp.where(jax.vmap(chain.diverged)(states), times, steps + 1))
 
@@ -129,14 +137,13 @@ def _timed(
         return jnp.where((times >= first).reshape((-1,) + (1,) * (leaf.ndim - 1)), kept, leaf)
 
     counted = (times <= first) & ((times < steps) | (first == steps) | problem.objective.counts_last)
-    path = Trajectory(
+    return Trajectory(
         states=jax.tree.map(repeat_last, states),
-        costs=jnp.where(times < first, jnp.append(costs, final), 0.0),
+        costs=jnp.where(times < first, costs, 0.0),
         counted=counted,
         moved=times[:-1] < first,
         ending=jnp.where(first > steps, Ending.TIME, Ending.DIVERGED),
     )
-    return path, last
 
 
 def _watched(

@@ -148,7 +148,7 @@ def proximal_chain_optimization(
     *,
     clip: Clip | None = None,
     updates: int = 20,
-    learning_rate: float = 1e-2,
+    learning_rate: Float[Array, ""] | float = 1e-2,
     divergence_limit: float = 0.05,
     entries: np.ndarray | Array | None = None,
 ) -> Step:

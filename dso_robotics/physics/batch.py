@@ -35,6 +35,20 @@ class Trajectories:
     touched: np.ndarray
 
 
+def set_fields(engine: batch.Batch, model: mujoco.MjModel, fields: Mapping[str, np.ndarray]) -> None:
+    """Give each simulation of `engine` its own model fields (N, *shape), and the constants that follow from them."""
+    derived = False
+    for name, value in principal_fields(model, fields).items():
+        engine.expand(name)[:] = value
+        derived |= name in mujoco.MjModel._setconst_inputs
+    if derived:
+        engine.set_const()
+        # mj_setConst takes frames that differ by less than a tolerance for the same. A geom that began at its body's
+        # centre of mass would then follow a small change of that centre, and a finite difference would see it.
+        for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
+            engine.expand(name)[:] = 0
+
+
 class BatchEngine:
     """Simulates one model under many model-field values at once, in float64 on threads."""
 
@@ -92,16 +106,7 @@ class BatchEngine:
     def _piece(self, fields: Mapping[str, np.ndarray], start: np.ndarray, ctrl: np.ndarray) -> Trajectories:
         model, (n, steps) = self.model, ctrl.shape[:2]
         engine = self._batch(n)
-        derived = False
-        for name, value in principal_fields(model, fields).items():
-            engine.expand(name)[:] = value
-            derived |= name in mujoco.MjModel._setconst_inputs
-        if derived:
-            engine.set_const()
-            # mj_setConst takes frames that differ by less than a tolerance for the same. A geom that began at its body's
-            # centre of mass would then follow a small change of that centre, and a finite difference would see it.
-            for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
-                engine.expand(name)[:] = 0
+        set_fields(engine, model, fields)
         engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
         engine.bind("qpos")[:] = start[:, : model.nq]
         engine.bind("qvel")[:] = start[:, model.nq : model.nq + model.nv]

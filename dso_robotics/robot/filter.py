@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from mujoco import batch
 
-from dso_robotics.physics.inertia import principal_fields
+from dso_robotics.physics.batch import set_fields
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
 from dso_robotics.robot.filter_data import Passages
@@ -148,16 +148,8 @@ class CFilter:
                 self._batches.clear()
             self._batches[count] = batch.Batch(self._model, count, self._threads)
         engine = self._batches[count]
-        derived = False
         fields = self.vector.physics.fields(physics) if physics.shape[1] else {}
-        for name, value in principal_fields(self._model, fields).items():
-            engine.expand(name)[:] = np.repeat(value, b, axis=0)
-            derived |= name in mujoco.MjModel._setconst_inputs
-        if derived:
-            engine.set_const()
-            # See `physics.batch`: a finite difference must not switch between MuJoCo's shortcuts for equal frames.
-            for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
-                engine.expand(name)[:] = 0
+        set_fields(engine, self._model, {name: np.repeat(value, b, axis=0) for name, value in fields.items()})
         engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
         return engine
 

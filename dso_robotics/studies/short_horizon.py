@@ -38,7 +38,9 @@ class Windows:
     takes on. noise_end: standard deviation of the actions at the end, reached geometrically. restart: share of windows that
     start anew, of which `explore` from the wide distribution. episode: control steps after which an environment starts anew
     in any case. abandon: a window whose mean cost a step is above this starts anew: there is little to learn from lying on
-    the floor. method: how a window is differentiated, see `window_loss`.
+    the floor. method: how a window is differentiated, see `window_loss`, or a step in action space, see `action_space`: of
+    those, updates: on a window's surrogate (pco) or of the conjugate gradients (natural), and divergence: the mean KL that an
+    iteration may move the policy by.
     """
 
     environments: int = 64
@@ -62,6 +64,8 @@ class Windows:
     episode: int = 1000
     groups: int = 4
     method: str = "pathwise"
+    updates: int = 20
+    divergence: float = 0.02
 
     def __post_init__(self) -> None:
         for name in (
@@ -72,10 +76,11 @@ class Windows:
             "critic_updates",
             "critic_batch",
             "episode",
+            "updates",
         ):
             if getattr(self, name) < 1:
                 raise DsoError(f"{name}: expected at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "final_rate", "clip", "critic_rate", "noise_end"):
+        for name in ("learning_rate", "final_rate", "clip", "critic_rate", "noise_end", "divergence"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise DsoError(f"{name}: expected a positive number, got {getattr(self, name)}.")
         if not self.abandon > 0:
@@ -141,6 +146,15 @@ class News(eqx.Module):
     value_error: Float[Array, ""]
     blown: Float[Array, ""]
     accepted: Bool[Array, ""]
+
+
+class Moved(eqx.Module):
+    """A step that was taken: theta, the optimiser's state, whether it was finite, and the norm of what it followed."""
+
+    theta: Float[Array, " n"]
+    optimiser: Any
+    accepted: Bool[Array, ""]
+    norm: Float[Array, ""]
 
 
 class ShortHorizon:
@@ -217,7 +231,7 @@ class ShortHorizon:
 
     def _step(self, learner: Learner) -> tuple[Learner, News]:
         s = self.settings
-        key, roll_key, fit_key, fresh_key, choice_key = jax.random.split(learner.key, 5)
+        key, roll_key = jax.random.split(learner.key)
         progress = learner.iteration / s.iterations
         chain = self._scheduled(self._chain(learner), progress)
         value = self._value(learner.slow, learner, learner.theta)
@@ -241,7 +255,13 @@ class ShortHorizon:
         estimate = summarise(
             jnp.where(blown, 0.0, sums), gradients, jnp.zeros_like(blown), jnp.ones(learner.theta.shape, bool)
         )
-        theta, optimiser, accepted, norm = self._descend(learner, estimate, progress)
+        return self._close(learner, key, paths, self._descend(learner, estimate, progress))
+
+    def _close(self, learner: Learner, key: PRNGKeyArray, paths: Trajectory, moved: Moved) -> tuple[Learner, News]:
+        """After a step: the critic fitted, the windows to go on with."""
+        s = self.settings
+        key, fit_key, fresh_key, choice_key = jax.random.split(key, 4)
+        blown, sums = paths.ending == Ending.DIVERGED, jnp.sum(paths.costs, axis=1)
         critic, slow, critic_state, error = self._fit(fit_key, learner, paths)
         scaling = self._rescale(learner, paths)
         last = jax.tree.map(lambda leaf: leaf[:, -1], paths.states)
@@ -255,14 +275,14 @@ class ShortHorizon:
         news = News(
             cost=jnp.sum(paths.costs) / jnp.maximum(jnp.sum(paths.counted), 1),
             terms=self._terms(learner.theta, last),
-            gradient_norm=norm,
+            gradient_norm=moved.norm,
             value_error=error,
             blown=jnp.mean(blown),
-            accepted=accepted,
+            accepted=moved.accepted,
         )
         following = Learner(
-            theta=theta,
-            optimiser=optimiser,
+            theta=moved.theta,
+            optimiser=moved.optimiser,
             critic=critic,
             slow=slow,
             critic_optimiser=critic_state,
@@ -294,7 +314,7 @@ class ShortHorizon:
             return jnp.zeros(self.chain.mj.nu)
         return jnp.minimum(jnp.log(self.settings.noise_end) - jnp.asarray(noise.initial), 0.0)
 
-    def _descend(self, learner: Learner, estimate: Estimate, progress: Array) -> tuple[Array, Any, Array, Array]:
+    def _descend(self, learner: Learner, estimate: Estimate, progress: Array) -> Moved:
         s = self.settings
         gradient, norm = estimate.gradient, jnp.linalg.norm(estimate.gradient)
         for part in self.blocks:
@@ -306,7 +326,7 @@ class ShortHorizon:
         rate = self.rates * (1.0 - (1.0 - s.final_rate) * progress)
         theta = jnp.where(finite, learner.theta - rate * jnp.asarray(change), learner.theta)
         optimiser = jax.tree.map(lambda new, old: jnp.where(finite, new, old), optimiser, learner.optimiser)
-        return theta, optimiser, finite, norm
+        return Moved(theta, optimiser, finite, norm)
 
     def _fit(self, key: PRNGKeyArray, learner: Learner, paths: Trajectory) -> tuple[Any, Any, Any, Array]:
         """Regression of the critic on the TD(lambda) returns that the slow critic gives."""

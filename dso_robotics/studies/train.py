@@ -17,11 +17,13 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.studies import folder as folders
+from dso_robotics.studies.action_space import ActionSpace
 from dso_robotics.studies.short_horizon import Learner, ShortHorizon
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_checkpoint import Kept, TrainCheckpoint
 from dso_robotics.studies.train_play import Episode, Player
 from dso_robotics.studies.train_study import TrainStudy
+from dso_robotics.studies.window_loss import IN_ACTION_SPACE
 
 # An entry within this part of its range from a bound is reported to lie at it.
 _AT_BOUND = 0.01
@@ -93,7 +95,8 @@ def _train(
     progress: Callable[[Progress], None],
 ) -> Trained:
     study, chain, settings = task.study, task.chain, task.windows
-    method = ShortHorizon(chain, settings, explore=task.explore, supervised=task.supervised)
+    kind = ActionSpace if settings.method in IN_ACTION_SPACE else ShortHorizon
+    method = kind(chain, settings, explore=task.explore, supervised=task.supervised)
     player = Player(chain)
     first = method.begin(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
     learner = kept.begin(first)
@@ -213,7 +216,7 @@ def _summary(
     costs, fine = np.array([e.cost for e in played]), np.array([e.cost for e in finer])
     per = np.mean([e.terms.sum(0) for e in played], axis=0)
     scaled = eqx.tree_at(lambda chain: chain.scaling, task.chain, learner.scaling)
-    warnings = []
+    warnings, in_action_space = [], settings.method in IN_ACTION_SPACE
     if any(e.ended for e in played + finer):
         warnings.append("C MuJoCo lost an evaluated episode before its end; do not trust this policy.")
     at_first, context = _mean_cost(before), task.chain.context
@@ -227,8 +230,10 @@ def _summary(
     return {
         "command": command,
         "version": __version__,
-        "engine": "mjx",
-        "engine_reason": "a policy has too many parameters for finite differences; reverse mode through MJX has one price",
+        "engine": "mujoco" if in_action_space else "mjx",
+        "engine_reason": "steps in action space need no derivative of the physics, and C MuJoCo has nothing to compile"
+        if in_action_space
+        else "a policy has too many parameters for finite differences; reverse mode through MJX has one price",
         "seed": task.study.seed,
         "seconds": {"total": 0.0, "compile": compile_seconds},
         "converged": bool(costs.mean() < at_first),

@@ -35,7 +35,7 @@ from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, Policy, Timed
 from dso_robotics.studies.short_horizon import Windows
 from dso_robotics.studies.train_costs import number, supervised_cost, term
 from dso_robotics.studies.train_study import TrainStudy
-from dso_robotics.studies.window_loss import scored_entries
+from dso_robotics.studies.window_loss import IN_ACTION_SPACE, scored_entries
 
 _MAPS: dict[str, Any] = {
     "length": LimbLength,
@@ -111,6 +111,12 @@ def build(study: TrainStudy) -> Task:
         scored_entries(windows.method, chain)
     except DsoError as error:
         raise DsoError(f"{study.source}: [training] {error}") from error
+    apart = [name for name, table in study.cost.items() if table["kind"] in _SUPERVISED]
+    if apart and windows.method in IN_ACTION_SPACE:
+        raise DsoError(
+            f"{study.source}: [training] method = '{windows.method}' follows costs of the motion alone, and cost.{apart[0]} is "
+            "of a log or of the numbers; take 'pathwise' or 'mixed'."
+        )
     duration = chain.substeps * float(chain.mj.opt.timestep)
     steps = max(round(study.seconds / duration), 1)
     windows = dataclasses.replace(windows, episode=steps)

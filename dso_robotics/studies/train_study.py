@@ -50,6 +50,8 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "explore": float,
         "abandon": float,
         "keep": str,
+        "updates": int,
+        "divergence": float,
     },
     "cost": {},
     "design": {},

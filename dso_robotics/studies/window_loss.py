@@ -16,6 +16,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.robot.chain import RobotChain
 
 METHODS = ("pathwise", "score", "mixed")
+IN_ACTION_SPACE = ("pco", "natural")
 
 
 def scored_entries(method: str, chain: RobotChain) -> np.ndarray:
@@ -29,9 +30,9 @@ def scored_entries(method: str, chain: RobotChain) -> np.ndarray:
         return np.zeros(chain.layout.size, bool)
     if method == "mixed":
         return chain.scored(theta)
-    if method == "score":
+    if method == "score" or method in IN_ACTION_SPACE:
         return covered(chain, theta)
-    raise DsoError(f"method = '{method}' is not one of {', '.join(METHODS)}.")
+    raise DsoError(f"method = '{method}' is not one of {', '.join((*METHODS, *IN_ACTION_SPACE))}.")
 
 
 def window_loss(

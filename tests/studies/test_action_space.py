@@ -1,0 +1,110 @@
+"""PCO and natural steps: C MuJoCo plays what MJX plays, and both find the optimal gain of a linear-quadratic cart."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+from dso_robotics.errors import DsoError
+from dso_robotics.robot.chain import Spread
+from dso_robotics.studies.action_space import ActionSpace, CWindows
+from dso_robotics.studies.short_horizon import Windows
+from dso_robotics.studies.train_build import build
+from dso_robotics.studies.train_study import read_train_study
+from tests.studies.test_short_horizon import GAMMA, cart
+from tests.studies.train_robots import write
+
+COUNT, STEPS = 5, 7
+
+
+def test_c_plays_what_mjx_plays(tmp_path):
+    path = write(tmp_path, more='[randomise]\n"joint/x/damping" = [0.05, 2.0]\n"body/cart/mass" = [0.5, 2.0]')
+    text = path.read_text().replace('kind = "linear"', 'kind = "linear"\ndelay = 0.1\ntime_features = 2\nperiod = 0.7')
+    path.write_text(text)
+    chain = build(read_train_study(path)).chain
+    theta = jnp.asarray(chain.layout.initial) + 0.3
+    starts = jax.vmap(chain.start)(jax.random.split(jax.random.key(0), COUNT))
+    noise = jax.random.normal(jax.random.key(1), (COUNT, STEPS, 1))
+    scale = jnp.exp(chain.noise_scale(theta))
+    played = CWindows(chain)(theta, chain.scaling, starts, scale * noise)
+
+    def one(state, draws):
+        def body(here, draw):
+            following = chain.move(draw, here, theta)
+            return following, following
+
+        return jax.lax.scan(body, state, draws)[1]
+
+    wanted = jax.jit(jax.vmap(one))(starts, noise)
+    for name in ("action", "before", "queue", "memory", "context"):
+        np.testing.assert_allclose(getattr(played, name)[:, 1:], getattr(wanted, name), rtol=1e-9, atol=1e-12)
+    for name in ("qpos", "qvel", "time"):
+        np.testing.assert_allclose(getattr(played.body, name)[:, 1:], getattr(wanted.body, name), rtol=1e-9, atol=1e-12)
+    # The carts differ, so that the comparison says something about what is drawn.
+    assert np.ptp(played.context, axis=0).min() > 0.1
+    np.testing.assert_array_equal(played.body.qpos[:, 0], starts.body.qpos)
+
+
+@pytest.mark.parametrize(("method", "more"), [("pco", {"learning_rate": 0.03}), ("natural", {"divergence": 0.01})])
+def test_finds_the_optimal_gain(tmp_path, method, more):
+    chain = cart(tmp_path)
+    settings = Windows(
+        environments=64,
+        horizon=16,
+        iterations=150,
+        gamma=GAMMA,
+        critic_hidden=16,
+        critic_rate=3e-3,
+        episode=40,
+        restart=0.3,
+        noise_end=0.2,
+        method=method,
+        **more,
+    )
+    trainer = ActionSpace(chain, settings)
+    learner = trainer.begin(jax.random.key(0), jnp.asarray(chain.layout.initial))
+    for _ in range(settings.iterations):
+        learner, news = trainer.step(learner)
+    assert bool(news.accepted)
+    # The discounted cost of a linear policy from starts uniform in [-1, 1]^2, noise left out, in closed form.
+    dt, gear, damping = 0.05, 2.0, 0.1
+    a = np.array([[1.0, dt * (1 - dt * damping)], [0.0, 1 - dt * damping]])
+    b = np.array([[dt * dt * gear], [dt * gear]])
+    q, r = np.diag([1.0, 0.0]), np.array([[0.3]])
+    root = np.sqrt(GAMMA)
+    value = scipy.linalg.solve_discrete_are(root * a, root * b, a.T @ q @ a, r + b.T @ q @ b, s=a.T @ q @ b)
+
+    def cost(k):
+        closed = a - b @ k
+        stage = closed.T @ q @ closed + k.T @ r @ k
+        return np.trace(scipy.linalg.solve_discrete_lyapunov(root * closed.T, stage)) / 3
+
+    spread = np.asarray(learner.scaling.spread)
+    first, found = (-np.asarray(theta)[None, :2] / spread for theta in (chain.layout.initial, learner.theta))
+    best = np.trace(value) / 3
+    assert cost(first) > 1.5 * best
+    assert best <= cost(found) < 1.02 * best
+
+
+def test_a_window_that_blows_up_says_so_and_moves_nothing_alone(tmp_path):
+    chain = cart(tmp_path)
+    lost = eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(jnp.array([1e12])), jnp.zeros(1), jnp.zeros(1)))
+    settings = Windows(environments=4, horizon=4, iterations=4, critic_hidden=8, method="pco")
+    trainer = ActionSpace(lost, settings)
+    learner = trainer.begin(jax.random.key(0), jnp.asarray(chain.layout.initial))
+    following, news = trainer.step(learner)
+    assert float(news.blown) == 1.0
+    assert np.all(np.isfinite(following.theta))
+
+
+def test_costs_of_a_log_and_free_physics_are_refused(tmp_path):
+    path = write(tmp_path, more='free = ["actuator/push/gear[0]=2@1:4"]')
+    path.write_text(path.read_text().replace("[training]", '[training]\nmethod = "natural"'))
+    with pytest.raises(DsoError, match="gear"):
+        build(read_train_study(path))
+    path = write(tmp_path, more="[cost.near]\nkind = 'prior'\nnumbers = {}")
+    path.write_text(path.read_text().replace("[training]", '[training]\nmethod = "pco"'))
+    with pytest.raises(DsoError, match="costs of the motion alone"):
+        build(read_train_study(path))
