@@ -76,7 +76,7 @@ def _on_mjx(task, theta, scaling, count: int = 3) -> float:
             state = bound.drift(state, vector)
             return state, bound.cost(state, vector)
 
-        return jnp.sum(jax.lax.scan(step, bound.start(key), None, length=task.steps)[1])
+        return jnp.sum(jax.lax.scan(step, bound.initial(key, vector), None, length=task.steps)[1])
 
     return float(np.mean([episode(jax.random.key(seed)) for seed in range(count)]))
 

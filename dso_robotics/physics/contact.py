@@ -22,7 +22,7 @@ def collide(model: mjx.Model, data: mjx.Data) -> mjx.Data:
     parallel to rounding, C makes up to two contacts and MJX's single one is kept.
     """
     data = collision_driver.collision(model, data)
-    kinds = set(zip(*np.asarray(model.geom_type)[_pairs(model)].T.tolist(), strict=True)) if model.ngeom else set()
+    kinds = set(zip(*np.asarray(model.geom_type)[pairs(model)].T.tolist(), strict=True)) if model.ngeom else set()
     if data._impl.ncon == 0:
         return data
     contact = data._impl.contact
@@ -74,7 +74,7 @@ def _rounded(
     return (sphere | crossing) & between, dist, one + normal * (radii[0] + dist / 2), mjx_math.make_frame(normal)
 
 
-def _pairs(model: mjx.Model) -> np.ndarray:
+def pairs(model: mjx.Model | mujoco.MjModel) -> np.ndarray:
     """Geom pairs (npair, 2) that may collide, the lower type first."""
     return np.array([(first, second) for first, second, _ in collision_driver.geom_pairs(model)], int).reshape(-1, 2)
 

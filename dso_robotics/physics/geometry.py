@@ -63,6 +63,25 @@ def moments(kind: int, size: Array) -> Array:
     return xp.stack([across, across, along], -1)
 
 
+def extent(kind: int, size: Array, direction: Array) -> Array:
+    """How far [m] (...) a geom of `kind` (one of `SOLIDS`) with MuJoCo's `size` [m] (..., 3) reaches from its centre.
+
+    direction: unit vector (..., 3) in the geom's own axes.
+    """
+    xp = size.__array_namespace__()
+    radius, along = size[..., 0], xp.abs(direction[..., 2])
+    if kind == SPHERE:
+        return radius
+    if kind == CAPSULE:
+        return radius + size[..., 1] * along
+    if kind == CYLINDER:
+        across = 1 - along**2  # no square root of zero, which has no derivative
+        return size[..., 1] * along + radius * xp.where(across > 0, xp.sqrt(xp.where(across > 0, across, 1.0)), 0.0)
+    if kind == BOX:
+        return (size * xp.abs(direction)).sum(-1)
+    return xp.sqrt(((size * direction) ** 2).sum(-1))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Geometry:
     """The geoms that make up the mass of some bodies.

@@ -19,6 +19,7 @@ from dso_robotics.physics.divergence import diverged
 from dso_robotics.robot import noise as noises
 from dso_robotics.robot.context import Context
 from dso_robotics.robot.layout import Block, Layout, lay_out
+from dso_robotics.robot.lift import Lift
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import Observation, Scaling, no_scaling
 from dso_robotics.robot.policy import Policy, Squash, squash
@@ -98,6 +99,7 @@ class RobotChain(Chain):
     divergence_weight: float = eqx.field(static=True)
     context: Context = eqx.field(static=True, default=Context())
     see_design: bool = eqx.field(static=True, default=False)
+    lift: Lift | None = eqx.field(static=True, default=None)
     bound: tuple[mjx.Model, Array | None] | None = None
     anneal: Array | None = None
 
@@ -177,7 +179,13 @@ class RobotChain(Chain):
 
     def initial(self, key: PRNGKeyArray, theta: Theta) -> RobotState:
         """Sample a start."""
-        return self.start(key)
+        return self.placed(self.start(key), theta)
+
+    def placed(self, state: RobotState, theta: Theta) -> RobotState:
+        """A start as it was drawn, put on the floor with the mechanism of theta where the chain lifts its starts."""
+        if self.lift is None:
+            return state
+        return eqx.tree_at(lambda s: s.body.qpos, state, self.lift(self.scene(state, theta)))
 
     def draw(self, key: PRNGKeyArray, theta: Theta, steps: int) -> Float[Array, "steps nu"]:
         """Standard normal noise of the actions."""

@@ -103,6 +103,7 @@ class ActionSpace(ShortHorizon):
         super().__init__(*args, **more)
         self.windows = CWindows(self.chain)
         self._noise: Any = jax.jit(self._draw)
+        self._stand: Any = jax.jit(jax.vmap(self._begun_here, in_axes=(0, 0, None)))
         self._improve: Any = eqx.filter_jit(self._improved)
         self.step = self._played
 
@@ -118,7 +119,11 @@ class ActionSpace(ShortHorizon):
 
     def _played(self, learner: Learner) -> tuple[Learner, News]:
         noise = self._noise(learner.theta, learner.key, learner.iteration)
-        return self._improve(learner, self.windows(learner.theta, learner.scaling, learner.states, noise))
+        states = self._stand(learner.states, learner.age == 0, learner.theta)
+        return self._improve(learner, self.windows(learner.theta, learner.scaling, states, noise))
+
+    def _begun_here(self, state: RobotState, new: Array, theta: Array) -> RobotState:
+        return self._begun(self.chain, state, new, theta)
 
     def _improved(self, learner: Learner, states: RobotState) -> tuple[Learner, News]:
         s = self.settings

@@ -48,6 +48,7 @@ def check_gradients(task: Task, *, steps: int = 8, seed: int = 0) -> list[BlockC
     def cost(at: jax.Array) -> jax.Array:
         start = eqx.tree_at(lambda s: s.context, chain.start(jax.random.key(seed)), jnp.asarray(chain.context.rest))
         bound = chain.bind(at, start)
+        start = bound.placed(start, at)
 
         def body(state: RobotState, _: None) -> tuple[RobotState, jax.Array]:
             state = bound.drift(state, at)

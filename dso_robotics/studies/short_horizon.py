@@ -212,6 +212,7 @@ class ShortHorizon:
         keys = jax.random.split(key, 4)
         states = jax.vmap(self._fresh)(jax.random.split(keys[0], s.environments))
         network = self._network(keys[1], self.chain.rest())
+        states = jax.vmap(lambda state: self.chain.placed(state, theta))(states)
         seen = jax.vmap(lambda state: self.chain.observe(state, theta))(states)
         scaling = self.chain.scaling.updated(seen)
         costs = jax.vmap(lambda state: self.chain.cost(state, theta))(states)
@@ -224,7 +225,8 @@ class ShortHorizon:
             critic_scale=0.5 * jnp.mean(costs) / (1.0 - s.gamma) + 1e-6,
             scaling=scaling,
             states=states,
-            age=jax.random.randint(keys[2], (s.environments,), 0, s.episode),
+            # Age 0 says that a start is still to be put on the floor.
+            age=jax.random.randint(keys[2], (s.environments,), 0 if self.chain.lift is None else 1, s.episode),
             key=keys[3],
             iteration=jnp.zeros((), int),
         )
@@ -237,13 +239,17 @@ class ShortHorizon:
         value = self._value(learner.slow, learner, learner.theta)
         value = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, value)
 
-        def loss(problem: Problem, theta: Array, one: PRNGKeyArray, state: RobotState) -> tuple[Array, Trajectory]:
-            here = eqx.tree_at(lambda p: p.chain, problem, eqx.tree_at(lambda c: c.start, chain, Fixed(state)))
+        def loss(
+            problem: Problem, theta: Array, one: PRNGKeyArray, state: RobotState, new: Array
+        ) -> tuple[Array, Trajectory]:
+            start = Fixed(self._begun(chain, state, new, theta))
+            here = eqx.tree_at(lambda p: p.chain, problem, dataclasses.replace(chain, start=start, lift=None))
             total, path = window_loss(one, here, theta, horizon=s.horizon, value=value, by_score=self.by_score)
             return jnp.where(path.ending == Ending.DIVERGED, 0.0, total), path
 
         keys = jax.random.split(roll_key, s.environments)
-        gradients, paths = group_gradients(loss, self.problem, learner.theta, keys, learner.states, groups=s.groups)
+        batch = keys, learner.states, learner.age == 0
+        gradients, paths = group_gradients(loss, self.problem, learner.theta, *batch, groups=s.groups)
         if self.supervised:
             slope = jax.grad(lambda at: sum(cost(chain, at, progress) for cost in self.supervised.values()))(
                 learner.theta
@@ -294,6 +300,12 @@ class ShortHorizon:
             iteration=learner.iteration + 1,
         )
         return following, news
+
+    def _begun(self, chain: RobotChain, state: RobotState, new: Array, theta: Array) -> RobotState:
+        """A window's first state; a new one is as high as theta's mechanism stands, which has a derivative."""
+        if chain.lift is None:
+            return state
+        return jax.tree.map(lambda a, b: jnp.where(new, a, b), chain.placed(state, theta), state)
 
     def _terms(self, theta: Array, states: RobotState) -> Float[Array, " k"]:
         """Mean of every term of the cost over given states."""

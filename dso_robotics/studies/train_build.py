@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -29,10 +28,12 @@ from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot.brain import BrainPolicy
 from dso_robotics.robot.chain import RobotChain, Spread, robot_chain, seen_besides
 from dso_robotics.robot.context import Context, Draw, Varied, one_of
+from dso_robotics.robot.lift import Lift, lift
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import sensor_observation, state_observation
 from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, Policy, TimedPolicy
 from dso_robotics.studies.short_horizon import Windows
+from dso_robotics.studies.train_bounds import refuse_overlap
 from dso_robotics.studies.train_costs import number, supervised_cost, term
 from dso_robotics.studies.train_study import TrainStudy
 from dso_robotics.studies.window_loss import IN_ACTION_SPACE, scored_entries
@@ -100,9 +101,10 @@ def build(study: TrainStudy) -> Task:
         rng=np.random.default_rng(study.seed),
     )
     start, explore = _starts(study, chain, robot)
+    posture = np.asarray(start.state.body.qpos)
     if context.size:
         start, explore = Varied(start, context), Varied(explore, context)
-    chain = eqx.tree_at(lambda c: c.start, chain, start)
+    chain = dataclasses.replace(chain, start=start, lift=_lift(study, robot))
     settings = dict(study.training)
     rate, keep = settings.pop("design_rate", None), settings.pop("keep", None)
     rates = (("mechanism", float(rate)),) if rate is not None and mechanism.size else ()
@@ -124,9 +126,12 @@ def build(study: TrainStudy) -> Task:
         name: supervised_cost(study, name, t, chain) for name, t in study.cost.items() if t["kind"] in _SUPERVISED
     }
     if mechanism.size:
-        to_mjcf(
-            robot, mechanism.fields(mechanism.initial)
-        )  # what cannot be written back is better known before the search
+        # What cannot be written back, or stands in its own way, is better known before the search.
+        to_mjcf(robot, mechanism.fields(mechanism.initial))
+        try:
+            refuse_overlap(mechanism, posture, lifted=chain.lift is not None)
+        except DsoError as error:
+            raise DsoError(f"{study.source}: {error}") from error
     # An episode does not show what a cost without a rollout is for: an early look at wrong parameters may well be cheaper.
     keep = keep or ("last" if supervised else "best")
     return Task(study, robot, chain, price, explore, supervised, windows, steps, keep)
@@ -172,6 +177,15 @@ def _policy(study: TrainStudy, inputs: int, outputs: int) -> Policy:
     else:
         policy = BrainPolicy(width, outputs, int(given.get("units", 16)), kind == "gated")
     return TimedPolicy(policy, float(period or study.seconds), count, period is not None) if count else policy
+
+
+def _lift(study: TrainStudy, robot: Robot) -> Lift | None:
+    if "lift" not in study.start:
+        return None
+    try:
+        return lift(robot, study.start["lift"])
+    except DsoError as error:
+        raise DsoError(f"{study.source}: [start] lift: {error}") from error
 
 
 def _starts(study: TrainStudy, chain: RobotChain, robot: Robot) -> tuple[Any, Any]:

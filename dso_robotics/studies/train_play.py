@@ -52,7 +52,13 @@ class Player:
 
         self._decide: Callable[..., Any] = jax.jit(decide)
         self._price: Callable[..., Any] = jax.jit(jax.vmap(price, in_axes=(None, 0)))
-        self._start: Callable[..., Any] = jax.jit(lambda key: chain.start(key))
+
+        def start(theta: Any, key: Any, context: Any) -> RobotState:
+            state = chain.start(key)
+            state = state if context is None else eqx.tree_at(lambda s: s.context, state, context)
+            return chain.placed(state, theta)
+
+        self._start: Callable[..., Any] = jax.jit(start)
 
     def play(
         self,
@@ -74,12 +80,12 @@ class Player:
         if finer > 1:
             model.opt.timestep /= finer
         data = mujoco.MjData(model)
-        state = self._start(jax.random.key(seed))
-        numbers = np.asarray(state.context if context is None else context)
+        vector = jnp.asarray(theta)
+        state = self._start(vector, jax.random.key(seed), None if context is None else jnp.asarray(context))
+        numbers = np.asarray(state.context)
         data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
         low, high = model.actuator_ctrlrange.T
         limited = np.asarray(chain.squash.limited)
-        vector = jnp.asarray(theta)
         rows, states, ended = [(0.0, data.qpos.copy(), data.qvel.copy(), None)], [], False
         action: Any = np.zeros(model.nu)
         before = action

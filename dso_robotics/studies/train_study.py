@@ -27,7 +27,7 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "delay": float,
         "see_design": bool,
     },
-    "start": {"position": dict, "velocity": dict, "spread": float},
+    "start": {"position": dict, "velocity": dict, "spread": float, "lift": str},
     "explore": {"position": dict, "velocity": dict},
     "training": {
         "method": str,

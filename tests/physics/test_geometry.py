@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dso_robotics.errors import DsoError
-from dso_robotics.physics.geometry import SOLIDS, geometry, moments, volume
+from dso_robotics.physics.geometry import SOLIDS, extent, geometry, moments, volume
 from dso_robotics.physics.inertia import principal_fields, rotation
 from dso_robotics.physics.model import load
 
@@ -170,3 +170,22 @@ def test_a_frame_aligned_with_inertia_is_refused():
 def test_a_compiled_model_has_no_densities():
     with pytest.raises(DsoError, match="load the XML file or an MjSpec"):
         geometry(load(random_spec(0).compile()), [1])
+
+
+@pytest.mark.parametrize("kind", SOLIDS)
+def test_a_geom_reaches_as_far_down_as_its_contact_with_a_plane(kind):
+    rng = np.random.default_rng(kind)
+    for _ in range(5):
+        spec = mujoco.MjSpec()
+        spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[9, 9, 1])
+        body = spec.worldbody.add_body(pos=[0, 0, 0.05], quat=rng.normal(size=4))
+        body.add_freejoint()
+        body.add_geom(type=kind, size=rng.uniform(0.1, 0.5, 3))
+        model = spec.compile()
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        down = -data.geom_xmat[1].reshape(3, 3)[2]
+        lowest = 0.05 - extent(kind, model.geom_size[1], down)
+        assert lowest == pytest.approx(min(contact.dist for contact in data.contact), abs=1e-9)
+    slope = jax.grad(lambda way: extent(kind, jnp.array([0.2, 0.3, 0.4]), way))(jnp.array([0.0, 0.0, 1.0]))
+    assert np.isfinite(slope).all()

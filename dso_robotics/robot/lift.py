@@ -1,0 +1,79 @@
+"""Starts that stand on the floor whatever the mechanism: a slide joint is set by the height of the lowest geom above it."""
+
+import dataclasses
+
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.contact import pairs
+from dso_robotics.physics.geometry import SOLIDS, extent
+from dso_robotics.physics.model import Robot, nearest
+from dso_robotics.robot.scene import Scene
+
+_PLANE, _SLIDE = int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtJoint.mjJNT_SLIDE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lift:
+    """Made by `lift`. joint: address of the slide joint in qpos. pairs: (plane, geom) that may touch."""
+
+    joint: int
+    pairs: tuple[tuple[int, int], ...]
+
+    def __call__(self, scene: Scene) -> Float[Array, " nq"]:
+        """qpos of the scene with the joint moved so that the lowest geom is as high above its plane as the joint's value was.
+
+        Differentiable in the mechanism as in qpos, except where two geoms are equally low.
+        """
+        qpos, heights = scene.state.qpos, _heights(self.pairs, scene.model, scene.kinematics)
+        return qpos.at[self.joint].add(qpos[self.joint] - heights.min())
+
+
+def lift(robot: Robot, joint: str) -> Lift:
+    """The lift along the slide joint called `joint`.
+
+    Raises:
+      DsoError: there is no such slide joint, nothing of the robot may touch a plane, a shape that may has no formula, or the
+        joint does not raise all of them straight from their plane, in every posture.
+    """
+    model, names = robot.mj, robot.names("joint")
+    slides = [name for i, name in enumerate(names) if name and int(model.jnt_type[i]) == _SLIDE]
+    if joint not in slides:
+        raise DsoError(
+            f"there is no slide joint called '{joint}'; the model has {nearest(joint, slides, 8) or 'none'}."
+        )
+    at = int(model.jnt_qposadr[names.index(joint)])
+    touching = [(int(one), int(two)) for one, two in pairs(model) if int(model.geom_type[one]) == _PLANE]
+    if not touching:
+        raise DsoError("nothing of the robot may touch a plane, so there is no floor to lift it from.")
+    for _, geom in touching:
+        if int(model.geom_type[geom]) not in SOLIDS:
+            shape = mujoco.mjtGeom(int(model.geom_type[geom])).name.removeprefix("mjGEOM_").lower()
+            raise DsoError(f"geom '{model.geom(geom).name or geom}' is a {shape}, whose lowest point is not computed.")
+    made, data = Lift(at, tuple(touching)), mujoco.MjData(model)
+    mujoco.mj_integratePos(model, data.qpos, np.sin(1.0 + np.arange(model.nv)), 1.0)  # no posture in particular
+    found = []
+    for _ in range(2):
+        mujoco.mj_kinematics(model, data)
+        found.append(_heights(made.pairs, model, data))
+        data.qpos[at] += 1.0
+    if np.abs(found[1] - found[0] - 1.0).max() > 1e-9:
+        raise DsoError(
+            f"joint '{joint}' does not raise the robot straight from the floor; choose a slide joint of the robot's root that "
+            "points up, before any hinge."
+        )
+    return made
+
+
+def _heights(pairs: tuple[tuple[int, int], ...], model, data) -> Float[Array, " k"]:
+    """Of each geom's lowest point above its plane [m]."""
+    xp = data.geom_xpos.__array_namespace__()
+    place, turn = data.geom_xpos, data.geom_xmat.reshape(-1, 3, 3)
+    found = []
+    for plane, geom in pairs:
+        up = turn[plane][:, 2]
+        reach = extent(int(model.geom_type[geom]), model.geom_size[geom], up @ turn[geom])
+        found.append(up @ (place[geom] - place[plane]) - reach)
+    return xp.stack(found)
