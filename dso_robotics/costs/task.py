@@ -120,6 +120,16 @@ def sigmoid(distance: Array, at_one: float, kind: str) -> Array:
     return jnp.maximum(fallen, 0.0)
 
 
+class Divergence(Term):
+    """KL of the policy's action from that of the passive chain: what an L-MDP (21) charges for control."""
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The divergence."""
+        if scene.divergence is None:
+            raise DsoError("divergence: the scene has no policy whose actions could diverge.")
+        return scene.divergence()
+
+
 class Product(Term):
     """1 less a product of tolerances: the cost of a reward between 0 and 1. A return of R in N steps is a cost of N - R."""
 

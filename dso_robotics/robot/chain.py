@@ -96,7 +96,6 @@ class RobotChain(Chain):
     mj: mujoco.MjModel = eqx.field(static=True)
     substeps: int = eqx.field(static=True)
     delay: int = eqx.field(static=True)
-    divergence_weight: float = eqx.field(static=True)
     context: Context = eqx.field(static=True, default=Context())
     see_design: bool = eqx.field(static=True, default=False)
     lift: Lift | None = eqx.field(static=True, default=None)
@@ -149,7 +148,14 @@ class RobotChain(Chain):
         state = self.sound(state)
         model, products = self.model(theta, state)
         controls = self.squash(state.action), self.squash(state.before)
-        return Scene(self.mj, model, products, state.body, *controls, self.context.task(state.context))
+        task = self.context.task(state.context)
+        return Scene(self.mj, model, products, state.body, *controls, task, lambda: self.strain(state, theta))
+
+    def strain(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
+        """KL of the action at x from that of the passive chain (97), which is as noisy as this one is at the start."""
+        passive = jnp.asarray(next(block.initial for block in self.layout.blocks if block.name == "noise"))
+        mean, _ = self.act(state, theta)
+        return noises.divergence(mean, self.noise_scale(theta), jnp.zeros_like(mean), passive)
 
     def act(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
         """The policy's action without noise, not yet squashed, and its next memory."""
@@ -205,14 +211,8 @@ class RobotChain(Chain):
         return self.play(*self.act(state, theta), state, theta)
 
     def cost(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
-        """The price of the scene, plus, for linear-solvable costs (21), weight KL(P || passive P)."""
-        price = self.price(self.scene(state, theta))
-        if self.divergence_weight:
-            scale = self.noise_scale(theta)
-            mean, _ = self.act(state, theta)
-            passive = jax.lax.stop_gradient(scale)
-            price = price + self.divergence_weight * noises.divergence(mean, scale, jnp.zeros_like(mean), passive)
-        return price
+        """The price of the scene."""
+        return self.price(self.scene(state, theta))
 
     def log_prob(self, following: RobotState, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """log-density of the action that was played."""
@@ -309,7 +309,6 @@ def robot_chain(
     noise: float = 0.1,
     noise_free: bool = False,
     frozen: Sequence[str] = (),
-    divergence_weight: float = 0.0,
     context: Context | None = None,
     see_design: bool = False,
     rng: np.random.Generator | None = None,
@@ -366,7 +365,6 @@ def robot_chain(
         mj=mj,
         substeps=substeps,
         delay=held,
-        divergence_weight=divergence_weight,
         context=context,
         see_design=see_design,
     )

@@ -1,6 +1,7 @@
 """What costs and observations may look at: a state of the robot, the control that led to it, and what follows from both."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import mujoco
@@ -15,7 +16,8 @@ class Scene:
     """One unbatched moment. Kinematics and sensors are computed when first asked for, once.
 
     model, products: as in `physics.step`. state: qpos, qvel, act, time. ctrl: the control that led here (nu,), before: the one
-    before that. mj: the model's names and sizes. task: the episode's task numbers (k,).
+    before that. mj: the model's names and sizes. task: the episode's task numbers (k,). divergence: KL of the policy's action
+    here from that of the passive chain, where there is a policy.
     """
 
     def __init__(
@@ -27,9 +29,11 @@ class Scene:
         ctrl: Float[Array, " nu"],
         before: Float[Array, " nu"],
         task: Any = (),
+        divergence: Callable[[], Array] | None = None,
     ):
         self.mj, self.model, self.products = mj, model, products
         self.state, self.ctrl, self.before, self.task = state, ctrl, before, task
+        self.divergence = divergence
 
     @functools.cached_property
     def kinematics(self) -> mjx.Data:

@@ -6,6 +6,7 @@ the core (64-66, 69-74), on the density of the actions.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -22,6 +23,7 @@ from dso_robotics.core.gradient.score import Batch
 from dso_robotics.core.natural import natural_direction
 from dso_robotics.core.objective import Credit
 from dso_robotics.core.rollout import Ending, Trajectory, settled
+from dso_robotics.costs.task import Divergence
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.batch import set_fields
 from dso_robotics.robot.chain import RobotChain, RobotState
@@ -92,8 +94,11 @@ class CWindows:
         return mechanism.fields(numbers, self.chain.context.physical(context))
 
 
-def _free_of_charge(scene: Any) -> Float[Array, ""]:
-    return jnp.zeros(())
+def _of_the_policy(price: Any) -> Callable[[Any], Array]:
+    """The part of the price of a state that depends on theta: in action space, what the policy's own divergence costs."""
+    parts = zip(getattr(price, "weights", ()), getattr(price, "parts", ()), strict=True)
+    mine = [(weight, part) for weight, part in parts if isinstance(getattr(part, "part", part), Divergence)]
+    return lambda scene: sum((weight * part(scene) for weight, part in mine), jnp.zeros(()))
 
 
 class ActionSpace(ShortHorizon):
@@ -155,12 +160,12 @@ class ActionSpace(ShortHorizon):
         spread = jnp.sqrt(jnp.sum(jnp.where(usable, (advantage - mean) ** 2, 0.0)) / count) + 1e-9
         advantage = jnp.where(usable, (advantage - mean) / spread, 0.0)
         weight = usable * (usable.size / count / s.horizon)
-        # What a state costs does not depend on theta here, so the surrogate need not know.
-        free = eqx.tree_at(lambda p: p.chain.price, problem, _free_of_charge)
-        credit = Credit(jnp.zeros_like(paths.costs), weight * s.gamma, returns, returns[:, 0])
+        own = eqx.tree_at(lambda p: p.chain.price, problem, _of_the_policy(self.chain.price))
+        charged = jnp.concatenate([weight, jnp.zeros((s.environments, 1))], axis=1) / spread
+        credit = Credit(charged, weight * s.gamma, returns, returns[:, 0])
         start = jnp.zeros(s.environments)
         paths, credit, advantage = jax.lax.stop_gradient((paths, credit, advantage))
-        return Batch(free, learner.theta, paths, credit, advantage, start)
+        return Batch(own, learner.theta, paths, credit, advantage, start)
 
     def _proximal(self, key: PRNGKeyArray, batch: Batch, rate: Array) -> Array:
         s = self.settings

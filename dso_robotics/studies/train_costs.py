@@ -14,7 +14,7 @@ from dso_robotics.costs.motion_likelihood import identification
 from dso_robotics.costs.prior import prior
 from dso_robotics.costs.quantity import Quantity, quantity
 from dso_robotics.costs.supervised import Supervised
-from dso_robotics.costs.task import Distance, Factor, Function, Lack, Product, Square, Term, When
+from dso_robotics.costs.task import Distance, Divergence, Factor, Function, Lack, Product, Square, Term, When
 from dso_robotics.costs.tracking import tracking
 from dso_robotics.data.log import read_log
 from dso_robotics.errors import DsoError
@@ -65,6 +65,8 @@ def _make(table: Mapping[str, Any], look: Callable[[str], Quantity], robot: Robo
         return Distance(point, tuple(target), float(table.get("smooth", 0.05)), scale)
     if kind in ("control", "smoothness"):
         return Square(look("control" if kind == "control" else "action_change"))
+    if kind == "divergence":
+        return Divergence()
     if kind == "contact":
         return Square(look(f"sensor/{table['sensor']}"), float(table.get("target", 0.0)), scale)
     if kind in ("energy", "limits"):

@@ -67,6 +67,7 @@ COSTS: dict[str, dict[str, bool]] = {
     "upright": {"body": True},
     "velocity": {"quantity": True, "target": True, "scale": False},
     "control": {},
+    "divergence": {},
     "smoothness": {},
     "energy": {"scale": False},
     "limits": {},

@@ -7,14 +7,21 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from dso_robotics.costs.composite import composite
+from dso_robotics.costs.quantity import quantity
+from dso_robotics.costs.task import Divergence, Square
 from dso_robotics.errors import DsoError
-from dso_robotics.robot.chain import Spread
+from dso_robotics.physics.model import load
+from dso_robotics.robot.chain import Spread, robot_chain
+from dso_robotics.robot.mechanism import Mechanism
+from dso_robotics.robot.observation import state_observation
+from dso_robotics.robot.policy import LinearPolicy
 from dso_robotics.studies.action_space import ActionSpace, CWindows
-from dso_robotics.studies.short_horizon import Windows
+from dso_robotics.studies.short_horizon import ShortHorizon, Windows
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import read_train_study
 from tests.studies.test_short_horizon import GAMMA, cart
-from tests.studies.train_robots import write
+from tests.studies.train_robots import CART, write
 
 COUNT, STEPS = 5, 7
 
@@ -85,6 +92,48 @@ def test_finds_the_optimal_gain(tmp_path, method, more):
     first, found = (-np.asarray(theta)[None, :2] / spread for theta in (chain.layout.initial, learner.theta))
     best = np.trace(value) / 3
     assert cost(first) > 1.5 * best
+    assert best <= cost(found) < 1.02 * best
+
+
+@pytest.mark.parametrize("method", ["pathwise", "natural"])
+def test_the_control_cost_of_an_l_mdp_is_quadratic(tmp_path, method):
+    """KL(N(u, s^2) || N(0, s^2)) = u^2 / 2 s^2 at the state where u is chosen: the regulator of that cost is found."""
+    sigma, r = 0.2, 0.3
+    (tmp_path / "cart.xml").write_text(CART)
+    robot = load(tmp_path / "cart.xml")
+    price = {"place": (1.0, Square(quantity("joint/x/position", robot))), "strain": (2 * sigma**2 * r, Divergence())}
+    policy, observation = LinearPolicy(2, 1), state_observation(robot)
+    chain = robot_chain(Mechanism(robot), policy, observation, price=composite(price), noise=sigma)
+    chain = eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.ones(1), jnp.ones(1), uniform=True))
+    more = {"learning_rate": 0.05} if method == "pathwise" else {"divergence": 0.01}
+    settings = Windows(
+        environments=64,
+        horizon=16,
+        iterations=150,
+        gamma=GAMMA,
+        critic_hidden=16,
+        critic_rate=3e-3,
+        episode=40,
+        restart=0.3,
+        noise_end=sigma,
+        method=method,
+        **more,
+    )
+    trainer = (ShortHorizon if method == "pathwise" else ActionSpace)(chain, settings)
+    learner = trainer.begin(jax.random.key(0), jnp.asarray(chain.layout.initial))
+    for _ in range(settings.iterations):
+        learner, _ = trainer.step(learner)
+    dt, gear, damping = 0.05, 2.0, 0.1
+    a = np.array([[1.0, dt * (1 - dt * damping)], [0.0, 1 - dt * damping]])
+    b = np.array([[dt * dt * gear], [dt * gear]])
+    q, root = np.diag([1.0, 0.0]), np.sqrt(GAMMA)
+
+    def cost(k):
+        return np.trace(scipy.linalg.solve_discrete_lyapunov(root * (a - b @ k).T, q + k.T * r @ k)) / 3
+
+    best = np.trace(scipy.linalg.solve_discrete_are(root * a, root * b, q, np.array([[r]]))) / 3
+    found = -np.asarray(learner.theta)[None, :2] / np.asarray(learner.scaling.spread)
+    assert cost(np.zeros((1, 2)) + 1e-9) > 1.3 * best
     assert best <= cost(found) < 1.02 * best
 
 
