@@ -61,11 +61,20 @@ def test_the_folder_alone_ends_as_an_uninterrupted_run_does(begun, tmp_path, mon
     for name, value in mine.items():
         np.testing.assert_array_equal(value, theirs[name], err_msg=name)
     assert len(mine["history.steps"]) == ITERATIONS
-    if '"pathwise"' in (begun / "study.toml").read_text():
-        assert mine["best.iteration"] < KILLED
-    assert mine["best.cost"] == mine["history.episode_cost"].min()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["cost"] == whole.summary["cost"]
+    # The result is the best look. All episodes of this study are the same.
+    costs, best = whole.history["episode_cost"], mine["best.iteration"]
+    assert costs[best - 1] == mine["best.cost"] == costs.min()
+    assert summary["kept"] == whole.summary["kept"] == {"rule": "best", "iteration": best}
+    assert summary["cost"]["total"] == pytest.approx(costs[best - 1], rel=1e-12)
+    np.testing.assert_array_equal(whole.theta, mine["best.theta"])
+    np.testing.assert_array_equal(mine["theta.policy"], whole.theta[: len(mine["theta.policy"])])
+    if '"pathwise"' in (begun / "study.toml").read_text():
+        # Going on made it worse, and the best look came before the kill.
+        assert best < KILLED
+        assert costs[best - 1] < 0.99 * costs[-1]
+        assert np.abs(mine["learner.theta"] - whole.theta).max() > 1e-3
     with pytest.raises(DsoError, match="finished already"):
         train(read_train_study(begun / "study.toml"), tmp_path / "out", resume=True)
 
