@@ -30,10 +30,15 @@ BRAX = {
     "apg": (1_024_000, 10, 300),
     "apg-fast": (972_800, 19, 300),
 }
-TOOLS = ("dso", "cma", *(f"brax-{name}{starts}" for starts in ("", "-wide") for name in BRAX))
+# The study's [training] in action space, where it differs from the study's own.
+ACTION_SPACE = {
+    "dso-pco": {"method": "pco", "environments": 64, "horizon": 64, "iterations": 1200, "learning_rate": 3e-3},
+    "dso-natural": {"method": "natural", "environments": 64, "horizon": 64, "iterations": 1200},
+}
+TOOLS = ("dso", *ACTION_SPACE, "cma", *(f"brax-{name}{starts}" for starts in ("", "-wide") for name in BRAX))
 
 
-def run_dso(seed: int) -> dict:
+def run_dso(seed: int, tool: str = "dso") -> dict:
     """One training by dso; the wall time holds compilation, evaluations on C and, for the first seed, imports."""
     import dataclasses
 
@@ -46,7 +51,8 @@ def run_dso(seed: int) -> dict:
     from dso_robotics.studies.train import train
     from dso_robotics.studies.train_study import read_train_study
 
-    study = dataclasses.replace(read_train_study(STUDY), seed=seed)
+    study = read_train_study(STUDY)
+    study = dataclasses.replace(study, seed=seed, training={**study.training, **ACTION_SPACE.get(tool, {})})
     with tempfile.TemporaryDirectory() as folder:
         found = train(study, pathlib.Path(folder) / "out")
     history = found.history
@@ -62,7 +68,7 @@ def run_dso(seed: int) -> dict:
     }
 
 
-def run_brax(tool: str, seed: int) -> dict:
+def run_brax(seed: int, tool: str) -> dict:
     """One training by Brax, in its own environment and process; the wall time holds imports, compilation and looks on C."""
     python = HERE.parent / ".venv-brax" / "bin" / "python"
     if not python.is_file():
@@ -199,7 +205,7 @@ def main() -> None:
     args = parser.parse_args()
     for tool in args.tool if not args.redraw else []:
         for seed in args.seeds:
-            found = {"dso": run_dso, "cma": run_cma}.get(tool, lambda seed, tool=tool: run_brax(tool, seed))(seed)
+            found = run_cma(seed) if tool == "cma" else (run_dso if tool.startswith("dso") else run_brax)(seed, tool)
             keep(tool, seed, found)
             when = reached(found)
             print(
