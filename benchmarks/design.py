@@ -222,9 +222,13 @@ def draw(results: dict) -> None:
             places = k + 0.06 * (np.arange(len(costs)) - (len(costs) - 1) / 2)
             ends.plot(places, costs, "o", color=colour, markersize=4)
             ends.plot([k - 0.3, k + 0.3], [np.median(costs)] * 2, color=colour, linewidth=1.5)
-        curves.set_yscale("log")
         curves.set_xscale("log")
-        ends.set_ylim(bottom=0)
+        low, high = curves.get_ylim()
+        if high > 10 * low:
+            curves.set_yscale("log")
+        for axis in (curves.xaxis, curves.yaxis):
+            axis.set_minor_formatter("")
+        ends.set_ylim(0, 1.08 * ends.get_ylim()[1])
         curves.legend(frameon=False, fontsize=canvas.SMALL)
         ends.set_xticks(range(len(names)), names)
         canvas.title(curves, f"{study}: cost of an episode on C MuJoCo, a line a seed")
