@@ -44,3 +44,15 @@ def stiffness_damping_impedance(
     falling = 1 - _power(1 - high, power) / _power(1 - middle, power - 1)
     impedance = dmin + jnp.where(below, rising, falling) * (dmax - dmin)
     return stiffness, damping, impedance
+
+
+def softened(model: mjx.Model, factor: Float[Array, ""] | float) -> mjx.Model:
+    """The model whose contacts take `factor` times as long to push apart: longer time constants, or k / factor², b / factor."""
+
+    def stretched(solref: Float[Array, "n 2"]) -> Float[Array, "n 2"]:
+        direct = solref <= 0
+        stiff, damped = jnp.where(direct, solref / jnp.array([factor**2, factor]), solref).T
+        timeconst = jnp.where(direct[:, 0], stiff, stiff * factor)
+        return jnp.stack([timeconst, damped], axis=1)
+
+    return model.replace(geom_solref=stretched(model.geom_solref), pair_solref=stretched(model.pair_solref))

@@ -23,9 +23,13 @@ from dso_robotics.core.rollout import Ending, Trajectory
 from dso_robotics.core.value import NetworkValue
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.impedance import softened
 from dso_robotics.robot.chain import RobotChain, RobotState
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.studies.window_loss import scored_entries, window_loss
+
+# The share of a training after which contacts are the model's own.
+_SOFT = 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +39,13 @@ class Windows:
     gamma: discount a control step. lam: of the critic's targets. learning_rate: of theta, falling linearly to `final_rate`
     of it; `rates` replaces it for named blocks. clip: largest norm of the gradient of a block. critic_*: network, step size,
     updates an iteration and states an update. target: how much of the new critic the slow one, which makes the targets,
-    takes on. noise_end: standard deviation of the actions at the end, reached geometrically. restart: share of windows that
-    start anew, of which `explore` from the wide distribution. episode: control steps after which an environment starts anew
-    in any case. abandon: a window whose mean cost a step is above this starts anew: there is little to learn from lying on
-    the floor. method: how a window is differentiated, see `window_loss`, or a step in action space, see `action_space`: of
-    those, updates: on a window's surrogate (pco) or of the conjugate gradients (natural), and divergence: the mean KL that an
-    iteration may move the policy by.
+    takes on. noise_end: standard deviation of the actions at the end, reached geometrically. soften: how many times as long as
+    the model's the contacts of the first iteration push; it falls geometrically to 1 over the first `_SOFT` of them. restart:
+    share of windows that start anew, of which `explore` from the wide distribution. episode: control steps after which an
+    environment starts anew in any case. abandon: a window whose mean cost a step is above this starts anew: there is little to
+    learn from lying on the floor. method: how a window is differentiated, see `window_loss`, or a step in action space, see
+    `action_space`: of those, updates: on a window's surrogate (pco) or of the conjugate gradients (natural), and divergence:
+    the mean KL that an iteration may move the policy by.
     """
 
     environments: int = 64
@@ -58,6 +63,7 @@ class Windows:
     critic_batch: int = 512
     target: float = 0.2
     noise_end: float = 0.05
+    soften: float = 1.0
     restart: float = 0.1
     explore: float = 0.7
     abandon: float = math.inf
@@ -83,6 +89,8 @@ class Windows:
         for name in ("learning_rate", "final_rate", "clip", "critic_rate", "noise_end", "divergence"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise DsoError(f"{name}: expected a positive number, got {getattr(self, name)}.")
+        if not 1.0 <= self.soften < 100.0:
+            raise DsoError(f"soften: expected a factor from 1 (contacts as they are) to 100, got {self.soften}.")
         if not self.abandon > 0:
             raise DsoError(f"abandon: expected a positive cost, got {self.abandon}.")
         for name in ("gamma", "lam", "target", "restart", "explore"):
@@ -316,7 +324,10 @@ class ShortHorizon:
         return jnp.mean(jax.vmap(lambda state: terms(chain.scene(state, theta)))(states), axis=0)
 
     def _scheduled(self, chain: RobotChain, progress: Array) -> RobotChain:
-        """The chain with its frozen noise annealed."""
+        """The chain with its frozen noise annealed, and contacts as soft as they are meant to be by now."""
+        if self.settings.soften > 1.0:
+            factor = self.settings.soften ** jnp.maximum(1.0 - progress / _SOFT, 0.0)
+            chain = eqx.tree_at(lambda c: c.base, chain, softened(chain.base, factor))
         return eqx.tree_at(lambda c: c.anneal, chain, progress * self._log_end, is_leaf=lambda leaf: leaf is None)
 
     @property

@@ -113,6 +113,11 @@ def build(study: TrainStudy) -> Task:
         scored_entries(windows.method, chain)
     except DsoError as error:
         raise DsoError(f"{study.source}: [training] {error}") from error
+    if windows.soften > 1.0 and windows.method in IN_ACTION_SPACE:
+        raise DsoError(
+            f"{study.source}: [training] soften changes contacts that are differentiated through, and method = "
+            f"'{windows.method}' plays them as they are; leave it out."
+        )
     apart = [name for name, table in study.cost.items() if table["kind"] in _SUPERVISED]
     if apart and windows.method in IN_ACTION_SPACE:
         raise DsoError(

@@ -46,6 +46,7 @@ _SECTIONS: dict[str, dict[str, Any]] = {
         "critic_batch": int,
         "target": float,
         "noise_end": float,
+        "soften": float,
         "restart": float,
         "explore": float,
         "abandon": float,

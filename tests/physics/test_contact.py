@@ -11,6 +11,7 @@ from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import collision_driver, mjx, smooth
 from dso_robotics.physics.contact import collide
 from dso_robotics.physics.device import put_model
+from dso_robotics.physics.impedance import softened
 
 TOUCHING = """
 <mujoco>
@@ -77,3 +78,31 @@ def test_the_step_has_the_derivative_of_c(name):
     end, jacobian = jax.jit(lambda x: (following(x), jax.jacfwd(following)(x)))(at)
     assert mismatch(end, c_step(compiled, at, np.zeros(0))) < 1e-12
     assert mismatch(jacobian, differences(lambda x: c_step(compiled, x, np.zeros(0)), at)) < 1e-6
+
+
+@pytest.mark.parametrize("solref", ["0.02 0.8", "-3000 -40"])
+def test_softened_contacts_are_those_of_a_softer_model(solref):
+    text = """
+    <mujoco>
+      <option timestep="0.002" iterations="100" tolerance="0"/>
+      <worldbody>
+        <geom type="plane" size="1 1 1" solref="{0}"/>
+        <body pos="0 0 0.099"><freejoint/><geom type="sphere" size="0.1" mass="1" solref="{0}"/></body>
+      </worldbody>
+    </mujoco>
+    """
+    factor = 2.5
+    first, second = map(float, solref.split())
+    softer = f"{first * factor} {second}" if first > 0 else f"{first / factor**2} {second / factor}"
+    plain, soft = (mujoco.MjModel.from_xml_string(text.format(s)) for s in (solref, softer))
+    step = jax.jit(lambda model, state: physics.advance(model, state, jnp.zeros(0)))
+    found, state = softened(put_model(plain), factor), physics.make_state(put_model(plain))
+    data = mujoco.MjData(soft)
+    for _ in range(40):
+        state = step(found, state)
+        mujoco.mj_step(soft, data)
+    np.testing.assert_allclose(state.qpos, data.qpos, atol=1e-9)
+    np.testing.assert_allclose(state.qvel, data.qvel, atol=1e-9)
+    as_it_is = mujoco.MjData(plain)
+    mujoco.mj_step(plain, as_it_is, nstep=40)
+    assert abs(as_it_is.qpos[2] - data.qpos[2]) > 1e-5

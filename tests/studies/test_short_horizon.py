@@ -85,6 +85,15 @@ def test_a_window_that_blows_up_costs_its_neighbours_nothing_and_dear_ones_are_a
     np.testing.assert_array_equal(following.age, [4, 4, 0, 0])
 
 
+def test_contacts_are_softer_at_first_and_the_models_own_at_last(tmp_path):
+    method = ShortHorizon(cart(tmp_path), Windows(environments=4, soften=3.0))
+    first, later, last = (method._scheduled(method.chain, jnp.asarray(p)).base.geom_solref for p in (0.0, 0.35, 0.8))
+    own = method.chain.base.geom_solref
+    np.testing.assert_allclose(first, own * np.array([3.0, 1.0]))
+    np.testing.assert_allclose(later, own * np.array([np.sqrt(3.0), 1.0]))
+    np.testing.assert_array_equal(last, own)
+
+
 def test_refuses_settings_that_cannot_be():
     for wrong in (
         {"gamma": 1.0},
@@ -93,6 +102,7 @@ def test_refuses_settings_that_cannot_be():
         {"learning_rate": -1.0},
         {"lam": 2.0},
         {"abandon": 0.0},
+        {"soften": 0.5},
     ):
         with pytest.raises(DsoError, match=next(iter(wrong))):
             Windows(**wrong)
