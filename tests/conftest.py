@@ -19,7 +19,17 @@ if _CACHE:
     jax.config.update("jax_compilation_cache_dir", _CACHE)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
+# Every compiled function holds memory maps, of which Linux allows a process 65,530; XLA crashes at the next one.
+_MAPS, _MANY = pathlib.Path("/proc/self/maps"), 20_000
 MODELS = pathlib.Path(__file__).parent.parent / "models"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled():
+    """Let go of what earlier files compiled before there is too much of it."""
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MANY:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
