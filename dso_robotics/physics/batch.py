@@ -35,11 +35,16 @@ class Trajectories:
     touched: np.ndarray
 
 
-def set_fields(engine: batch.Batch, model: mujoco.MjModel, fields: Mapping[str, np.ndarray]) -> None:
-    """Give each simulation of `engine` its own model fields (N, *shape), and the constants that follow from them."""
+def set_fields(
+    engine: batch.Batch, model: mujoco.MjModel, fields: Mapping[str, np.ndarray], *, repeat: int = 1
+) -> None:
+    """Give each simulation of `engine` its own model fields (N, *shape), and the constants that follow from them.
+
+    The engine has `repeat` simulations for each row, next to each other.
+    """
     derived = False
     for name, value in principal_fields(model, fields).items():
-        engine.expand(name)[:] = value
+        engine.expand(name)[:] = np.repeat(value, repeat, axis=0)
         derived |= name in mujoco.MjModel._setconst_inputs
     if derived:
         engine.set_const()

@@ -19,11 +19,10 @@ from scipy.linalg import solve_discrete_are
 
 from dso_robotics.core.chain import Chain
 from dso_robotics.core.descent import Result, Stopping, descend
-from dso_robotics.core.method import FirstOrder
 from dso_robotics.core.objective import Average, Problem
 from dso_robotics.core.sampler import PathwiseSampler
 from dso_robotics.errors import DsoError
-from dso_robotics.robot.filter_jax import Belief, JaxFilter, Passage, System
+from dso_robotics.robot.filter_jax import Belief, JaxFilter, Passage, System, adam
 
 
 class Loop(NamedTuple):
@@ -172,15 +171,11 @@ def train_in_loop(
 
     Raises DsoError when every rollout blows up at the start.
     """
-    import optax
-
-    schedule = optax.cosine_decay_schedule(learning_rate, iterations, 0.01)
-    method = FirstOrder(optimiser=optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule)))
     found = descend(
         jax.random.key(seed),
         PathwiseSampler(_problem(loop, theta, steps, burn_in), count=rollouts),
         jnp.asarray(theta),
-        method,
+        adam(learning_rate, iterations),
         stopping=Stopping(iterations=iterations, noise_floor=False),
         callback=lambda state, record: bool(observe(record.iteration, record.value)),
     )

@@ -149,7 +149,7 @@ class CFilter:
             self._batches[count] = batch.Batch(self._model, count, self._threads)
         engine = self._batches[count]
         fields = self.vector.physics.fields(physics) if physics.shape[1] else {}
-        set_fields(engine, self._model, {name: np.repeat(value, b, axis=0) for name, value in fields.items()})
+        set_fields(engine, self._model, fields, repeat=b)
         engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
         return engine
 

@@ -226,6 +226,16 @@ def _shown(history: Float[Array, "H ny"], late: Float[Array, " ny"]) -> Float[Ar
     return newer + (late - row) * (older - newer)
 
 
+def adam(learning_rate: float, iterations: int, *, weight_decay: float = 0.0) -> FirstOrder:
+    """Adam on gradients of norm at most 10, its rate falling to a hundredth over the iterations along a cosine."""
+    import optax
+
+    schedule = optax.cosine_decay_schedule(learning_rate, iterations, 0.01)
+    return FirstOrder(
+        optimiser=optax.chain(optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=weight_decay))
+    )
+
+
 def train(
     chain: JaxFilter,
     theta: np.ndarray,
@@ -245,12 +255,7 @@ def train(
 
     Raises DsoError when the cost is not finite at the start.
     """
-    import optax
-
-    schedule = optax.cosine_decay_schedule(learning_rate, iterations, 0.01)
-    method = FirstOrder(
-        optimiser=optax.chain(optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=weight_decay))
-    )
+    method = adam(learning_rate, iterations, weight_decay=weight_decay)
     data = jax.tree.map(jnp.asarray, passages)
 
     class _Cost(eqx.Module):

@@ -138,8 +138,7 @@ class ActionSpace(ShortHorizon):
         problem = eqx.tree_at(lambda p: p.chain, self.problem, chain)
         paths = jax.vmap(lambda window: settled(problem, window, self._costs(chain, learner.theta, window)))(states)
         batch = self._batch(learner, problem, paths)
-        rate = 1.0 - (1.0 - s.final_rate) * progress
-        delta = (self._proximal if s.method == "pco" else self._natural)(step_key, batch, rate)
+        delta = (self._proximal if s.method == "pco" else self._natural)(step_key, batch, self._fallen(progress))
         finite = jnp.all(jnp.isfinite(delta))
         moved = Moved(learner.theta + jnp.where(finite, delta, 0.0), learner.optimiser, finite, jnp.linalg.norm(delta))
         return self._close(learner, key, paths, moved)

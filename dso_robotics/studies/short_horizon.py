@@ -337,6 +337,10 @@ class ShortHorizon:
             return jnp.zeros(self.chain.mj.nu)
         return jnp.minimum(jnp.log(self.settings.noise_end) - jnp.asarray(noise.initial), 0.0)
 
+    def _fallen(self, progress: Array) -> Array:
+        """What is left of a step size."""
+        return 1.0 - (1.0 - self.settings.final_rate) * progress
+
     def _descend(self, learner: Learner, estimate: Estimate, progress: Array) -> Moved:
         s = self.settings
         gradient, norm = estimate.gradient, jnp.linalg.norm(estimate.gradient)
@@ -346,7 +350,7 @@ class ShortHorizon:
         finite = jnp.all(jnp.isfinite(gradient))
         gradient = jnp.where(finite, gradient, 0.0)
         change, optimiser = self.optimiser.update(gradient, learner.optimiser)
-        rate = self.rates * (1.0 - (1.0 - s.final_rate) * progress)
+        rate = self.rates * self._fallen(progress)
         theta = jnp.where(finite, learner.theta - rate * jnp.asarray(change), learner.theta)
         optimiser = jax.tree.map(lambda new, old: jnp.where(finite, new, old), optimiser, learner.optimiser)
         return Moved(theta, optimiser, finite, norm)

@@ -1,8 +1,6 @@
 """The estimators' examples and studies, on logs of mechanisms richer than the models that are fitted to them."""
 
-import importlib.util
 import json
-import pathlib
 import runpy
 
 import numpy as np
@@ -11,15 +9,7 @@ import pytest
 from dso_robotics.cli import main
 from dso_robotics.data.assets import asset
 from dso_robotics.data.log import read_log
-
-EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.example_files import EXAMPLES, load
 
 
 def test_the_arm_with_a_biased_imu(tmp_path):

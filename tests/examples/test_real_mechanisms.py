@@ -1,23 +1,15 @@
 """The examples on real recordings, made small: each predicts runs that it was not fitted to better than the published model."""
 
-import importlib.util
 import os
-import pathlib
 
 import pytest
 
-EXAMPLES = pathlib.Path(__file__).parent.parent.parent / "examples"
+from tests.example_files import load
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not os.environ.get("DSO_DATA"), reason="DSO_DATA is not set: no real recordings to read"),
 ]
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_torque_pendulum(tmp_path):

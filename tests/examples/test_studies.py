@@ -1,16 +1,14 @@
 """The ready trainings and designs: each is read and made ready to the last check before anything compiles."""
 
-import pathlib
-
 import jax
 import numpy as np
 import pytest
 
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import read_train_study
+from tests.example_files import EXAMPLES
 
-FOLDER = pathlib.Path(__file__).parent.parent.parent / "examples" / "studies"
-STUDIES = sorted(path for path in FOLDER.glob("*.toml") if not path.stem.startswith("estimate_"))
+STUDIES = sorted(path for path in (EXAMPLES / "studies").glob("*.toml") if not path.stem.startswith("estimate_"))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

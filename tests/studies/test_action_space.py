@@ -21,9 +21,15 @@ from dso_robotics.studies.short_horizon import ShortHorizon, Windows
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import read_train_study
 from tests.studies.test_short_horizon import GAMMA, cart
-from tests.studies.train_robots import CART, write
+from tests.studies.train_robots import CART, linear_cart, regulated_cart, trained, write
 
 COUNT, STEPS = 5, 7
+
+
+def windows(**more):
+    """Short windows of the cart."""
+    sizes = {"environments": 64, "horizon": 16, "iterations": 150, "critic_hidden": 16, "critic_rate": 3e-3}
+    return Windows(gamma=GAMMA, episode=40, restart=0.3, **sizes, **more)
 
 
 def test_c_plays_what_mjx_plays(tmp_path):
@@ -57,31 +63,13 @@ def test_c_plays_what_mjx_plays(tmp_path):
 @pytest.mark.parametrize(("method", "more"), [("pco", {"learning_rate": 0.03}), ("natural", {"divergence": 0.01})])
 def test_finds_the_optimal_gain(tmp_path, method, more):
     chain = cart(tmp_path)
-    settings = Windows(
-        environments=64,
-        horizon=16,
-        iterations=150,
-        gamma=GAMMA,
-        critic_hidden=16,
-        critic_rate=3e-3,
-        episode=40,
-        restart=0.3,
-        noise_end=0.2,
-        method=method,
-        **more,
-    )
+    settings = windows(noise_end=0.2, method=method, **more)
     trainer = ActionSpace(chain, settings)
-    learner = trainer.begin(jax.random.key(0), jnp.asarray(chain.layout.initial))
-    for _ in range(settings.iterations):
-        learner, news = trainer.step(learner)
+    learner, news = trained(trainer, chain, settings.iterations)
     assert bool(news.accepted)
     # The discounted cost of a linear policy from starts uniform in [-1, 1]^2, noise left out, in closed form.
-    dt, gear, damping = 0.05, 2.0, 0.1
-    a = np.array([[1.0, dt * (1 - dt * damping)], [0.0, 1 - dt * damping]])
-    b = np.array([[dt * dt * gear], [dt * gear]])
-    q, r = np.diag([1.0, 0.0]), np.array([[0.3]])
+    a, b, q, r, value = regulated_cart(GAMMA)
     root = np.sqrt(GAMMA)
-    value = scipy.linalg.solve_discrete_are(root * a, root * b, a.T @ q @ a, r + b.T @ q @ b, s=a.T @ q @ b)
 
     def cost(k):
         closed = a - b @ k
@@ -106,26 +94,10 @@ def test_the_control_cost_of_an_l_mdp_is_quadratic(tmp_path, method):
     chain = robot_chain(Mechanism(robot), policy, observation, price=composite(price), noise=sigma)
     chain = eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.ones(1), jnp.ones(1), uniform=True))
     more = {"learning_rate": 0.05} if method == "pathwise" else {"divergence": 0.01}
-    settings = Windows(
-        environments=64,
-        horizon=16,
-        iterations=150,
-        gamma=GAMMA,
-        critic_hidden=16,
-        critic_rate=3e-3,
-        episode=40,
-        restart=0.3,
-        noise_end=sigma,
-        method=method,
-        **more,
-    )
+    settings = windows(noise_end=sigma, method=method, **more)
     trainer = (ShortHorizon if method == "pathwise" else ActionSpace)(chain, settings)
-    learner = trainer.begin(jax.random.key(0), jnp.asarray(chain.layout.initial))
-    for _ in range(settings.iterations):
-        learner, _ = trainer.step(learner)
-    dt, gear, damping = 0.05, 2.0, 0.1
-    a = np.array([[1.0, dt * (1 - dt * damping)], [0.0, 1 - dt * damping]])
-    b = np.array([[dt * dt * gear], [dt * gear]])
+    learner, _ = trained(trainer, chain, settings.iterations)
+    a, b = linear_cart()
     q, root = np.diag([1.0, 0.0]), np.sqrt(GAMMA)
 
     def cost(k):

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.linalg
 
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
@@ -17,7 +16,7 @@ from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
 from dso_robotics.robot.policy import LinearPolicy
 from dso_robotics.studies.short_horizon import ShortHorizon, Windows
-from tests.studies.train_robots import CART
+from tests.studies.train_robots import CART, regulated_cart, trained
 
 GAMMA = 0.95
 
@@ -51,18 +50,10 @@ def test_finds_the_optimal_gain(tmp_path):
         restart=0.3,
     )
     method = ShortHorizon(chain, settings)
-    learner = method.begin(jax.random.key(0), jnp.asarray(chain.layout.initial))
-    for _ in range(settings.iterations):
-        learner, news = method.step(learner)
+    learner, news = trained(method, chain, settings.iterations)
     assert bool(news.accepted)
 
-    dt, gear, damping = 0.05, 2.0, 0.1
-    # v' = v + dt (gear u - damping v), x' = x + dt v': MuJoCo's semi-implicit Euler; the cost sees x' and u.
-    a = np.array([[1.0, dt * (1 - dt * damping)], [0.0, 1 - dt * damping]])
-    b = np.array([[dt * dt * gear], [dt * gear]])
-    q, r = np.diag([1.0, 0.0]), np.array([[0.3]])
-    root = np.sqrt(GAMMA)
-    value = scipy.linalg.solve_discrete_are(root * a, root * b, a.T @ q @ a, r + b.T @ q @ b, s=a.T @ q @ b)
+    a, b, q, r, value = regulated_cart(GAMMA)
     gain = np.linalg.solve(r + b.T @ q @ b + GAMMA * b.T @ value @ b, b.T @ q @ a + GAMMA * b.T @ value @ a)
     found = np.asarray(learner.theta[:2]) / np.asarray(learner.scaling.spread)
     np.testing.assert_allclose(found, -gain[0], rtol=0.12)

@@ -1,5 +1,10 @@
 """A cart without limits: the smallest robot to train, and linear-quadratic, so that the best policy is known."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+
 CART = """<mujoco model="cart">
   <option timestep="0.05" integrator="Euler"><flag contact="disable" eulerdamp="disable"/></option>
   <worldbody><body name="cart">
@@ -38,3 +43,26 @@ def write(folder, iterations=3, more=""):
     (folder / "cart.xml").write_text(CART)
     (folder / "study.toml").write_text(STUDY.format(iterations=iterations, more=more))
     return folder / "study.toml"
+
+
+def linear_cart():
+    """A (2, 2) and B (2, 1) of the cart: v' = v + dt (gear u - damping v), x' = x + dt v', MuJoCo's semi-implicit Euler."""
+    dt, gear, damping = 0.05, 2.0, 0.1
+    a = np.array([[1.0, dt * (1 - dt * damping)], [0.0, 1 - dt * damping]])
+    return a, np.array([[dt * dt * gear], [dt * gear]])
+
+
+def regulated_cart(gamma):
+    """A, B, Q, R and the value matrix of the best policy where a cost of place and effort sees x' and u."""
+    a, b = linear_cart()
+    q, r = np.diag([1.0, 0.0]), np.array([[0.3]])
+    root = np.sqrt(gamma)
+    return a, b, q, r, scipy.linalg.solve_discrete_are(root * a, root * b, a.T @ q @ a, r + b.T @ q @ b, s=a.T @ q @ b)
+
+
+def trained(trainer, chain, iterations):
+    """The learner after so many iterations from seed 0, and the last news."""
+    learner, news = trainer.begin(jax.random.key(0), jnp.asarray(chain.layout.initial)), None
+    for _ in range(iterations):
+        learner, news = trainer.step(learner)
+    return learner, news
