@@ -1,7 +1,7 @@
 """Mechanism and policy in one vector by dso, against the mechanism as it is, taking turns, and CMA-ES.
 
 Run: python benchmarks/design.py [--study reaching_arm] [--seeds 0 1 2 3 4] [--tool joint fixed turns cma nested]; a study is
-one of examples/studies. CMA-ES needs `pip install cma`, and `cma` is there for the reaching arm alone.
+one of examples/studies. CMA-ES is `cma` of requirements/bench.txt.
 Costs are of an episode on C MuJoCo, on the exported model, at its own and at a quarter of its time step. Numbers go to
 benchmarks/results/design.json, each seed as it is ready; --redraw draws the figure again from them.
 
@@ -28,7 +28,7 @@ RESULTS = HERE / "results" / "design.json"
 CACHE = tempfile.TemporaryDirectory()
 TOOLS = ("joint", "fixed", "turns", "cma", "nested")
 POLICY_TURN, DESIGN_TURN = 20, 10
-MORE, GENERATIONS = 10, 3
+MORE, GENERATIONS, HIDDEN = 10, 3, 16
 
 
 def run_dso(study, tool: str) -> dict:
@@ -106,16 +106,21 @@ class Training:
         return self.compiled(learner)[0]
 
 
-def _judge(task, learner, seeds: int = 3, finer: int = 1) -> float:
-    from dso_robotics.studies.train import compiled
-    from dso_robotics.studies.train_play import Player
+class Judge:
+    """Mean cost of episodes on C MuJoCo of the exported model, as dso reports it."""
 
-    player, theta = Player(task.chain), np.asarray(learner.theta)
-    model = compiled(task, theta)
-    played = [
-        player.play(theta, learner.scaling, steps=task.steps, seed=s, model=model, finer=finer) for s in range(seeds)
-    ]
-    return float(np.mean([episode.cost for episode in played]))
+    def __init__(self, task):
+        from dso_robotics.studies.train_play import Player
+
+        self.task, self.player = task, Player(task.chain)
+
+    def __call__(self, theta, scaling, seeds: int = 3, finer: int = 1) -> float:
+        from dso_robotics.studies.train import compiled
+
+        theta = np.asarray(theta)
+        model, more = compiled(self.task, theta), {"steps": self.task.steps, "finer": finer}
+        played = [self.player.play(theta, scaling, seed=s, model=model, **more) for s in range(seeds)]
+        return float(np.mean([np.inf if episode.ended else episode.cost for episode in played]))
 
 
 def _design(task, theta) -> dict[str, float]:
@@ -125,29 +130,32 @@ def _design(task, theta) -> dict[str, float]:
 
 
 def run_turns(study, tool: str) -> dict:
-    """Policy and mechanism in turns, as many iterations and environment steps as the joint training."""
+    """Policy and mechanism in turns, as many iterations and environment steps as the joint training; the best look is kept."""
     began = time.perf_counter()
     iterations = study.training["iterations"]
     policy, mechanism = Training(study, iterations, "mechanism"), Training(study, iterations, "policy")
-    task = policy.task
+    task, judge = policy.task, Judge(policy.task)
     learner = policy.begin(task.chain.layout.initial)
     mechanism.begin(task.chain.layout.initial)
     compile_seconds = time.perf_counter() - began
-    rows = []
+    rows, best = [], (np.inf, learner)
     for i in range(iterations):
         turn = policy if i % (POLICY_TURN + DESIGN_TURN) < POLICY_TURN else mechanism
         learner = turn.step(learner)
         if (i + 1) % (POLICY_TURN + DESIGN_TURN) == 0:
+            cost = judge(learner.theta, learner.scaling, 1)
+            best = min(best, (cost, learner), key=lambda pair: pair[0])
             steps = (i + 1) * policy.settings.environments * policy.settings.horizon
-            rows.append((steps, _judge(task, learner, 1), time.perf_counter() - began))
+            rows.append((steps, cost, time.perf_counter() - began))
     steps, costs, seconds = (list(column) for column in zip(*rows, strict=True))
+    theta, scaling = best[1].theta, best[1].scaling
     return {
         "seed": study.seed,
-        "cost": _judge(task, learner),
-        "quarter_timestep": _judge(task, learner, finer=4),
+        "cost": judge(theta, scaling),
+        "quarter_timestep": judge(theta, scaling, finer=4),
         "steps": policy.settings.steps,
         "design_rate": policy.task.study.training["design_rate"],
-        "design": _design(task, learner.theta),
+        "design": _design(task, theta),
         "history": {"steps": steps, "cost": costs, "seconds": seconds},
         "compile": compile_seconds,
         "total": time.perf_counter() - began,
@@ -156,13 +164,14 @@ def run_turns(study, tool: str) -> dict:
 
 
 def run_cma(study, tool: str) -> dict:
-    """CMA-ES over weights and design."""
+    """CMA-ES over weights and design; a small network, since CMA-ES learns a covariance of all weights."""
     import design_search
 
     from dso_robotics.studies.train_build import build
 
-    task = build(study)
-    return design_search.both(task, study.seed, MORE * task.windows.steps)
+    task = build(dataclasses.replace(study, policy={**study.policy, "hidden": [HIDDEN]}))
+    theta, found = design_search.both(task, study.seed, MORE * task.windows.steps, Judge(task))
+    return {**found, "design": _design(task, theta)}
 
 
 def run_nested(study, tool: str) -> dict:
@@ -172,7 +181,7 @@ def run_nested(study, tool: str) -> dict:
     began = time.perf_counter()
     training = Training(study, study.training["iterations"] // 2, "mechanism")
     task, settings = training.task, training.settings
-    layout, best, rows = task.chain.layout, None, []
+    layout, best, rows, judge = task.chain.layout, None, [], Judge(task)
     where = layout.where("mechanism")
 
     def train(numbers: np.ndarray) -> float:
@@ -182,7 +191,7 @@ def run_nested(study, tool: str) -> dict:
         learner = training.begin(theta)
         for _ in range(settings.iterations):
             learner = training.step(learner)
-        cost = _judge(task, learner)
+        cost = judge(learner.theta, learner.scaling)
         if best is None or cost < best[0]:
             best = (cost, learner)
         return cost
@@ -196,7 +205,7 @@ def run_nested(study, tool: str) -> dict:
     return {
         "seed": study.seed,
         "cost": best[0],
-        "quarter_timestep": _judge(task, best[1], finer=4),
+        "quarter_timestep": judge(best[1].theta, best[1].scaling, finer=4),
         "steps": steps[-1],
         "trainings": steps[-1] // settings.steps,
         "design": _design(task, best[1].theta),
@@ -245,10 +254,6 @@ def main() -> None:
     parser.add_argument("--tool", nargs="+", default=["joint", "fixed", "turns"], choices=TOOLS)
     parser.add_argument("--redraw", action="store_true")
     args = parser.parse_args()
-    if "cma" in args.tool and args.study != ARM:
-        parser.error(
-            f"cma plays {ARM} alone, whose cost and policy benchmarks/design_search.py writes out for C MuJoCo"
-        )
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.studies.train_study import read_train_study
 

@@ -1,119 +1,89 @@
-"""The reaching arm on C MuJoCo for searches without gradients: episodes of a network policy, and CMA-ES."""
+"""Searches without gradients over a study of `dso design`: a population of thetas on C MuJoCo, and CMA-ES."""
 
-import copy
 import os
 import time
 from collections.abc import Iterator
 
-import mujoco
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-HIDDEN = 16
-INPUTS, OUTPUTS = 6, 2
-WEIGHTS = (INPUTS + 1) * HIDDEN + (HIDDEN + 1) * OUTPUTS
+SIGMA = 0.5
+LOST = 1e6  # the cost of an episode that blows up
 
 
-class Arm:
-    """Costs of episodes as the study has them. Numbers z are those of the study's design tables, in their order.
+class Population:
+    """Costs of episodes, one of each of `size` policies with their mechanisms, as the study has them, without noise.
 
-    Everything but the policy is taken from the task that dso builds of the study: model, costs' numbers, start, times.
+    What the policy sees is scaled by what random policies and mechanisms have seen in the first of all episodes.
     """
 
-    def __init__(self, task, seed: int):
-        mechanism = task.chain.mechanism
-        assert mechanism is not None
-        self.task, self.mechanism = task, mechanism
-        self.rng, self.steps, self.episode = np.random.default_rng(seed), 0, task.steps
-        place, effort = task.study.cost["place"], task.study.cost["effort"]
-        self.target, self.scale = np.array(place["target"]), place["scale"]
-        self.smooth, self.effort = place.get("smooth", 0.05), effort["weight"]
-        self.spread, self.scratch = task.study.start["spread"], mujoco.MjData(task.robot.mj)
-        self._check()
+    def __init__(self, task, size: int, seed: int):
+        from dso_robotics.studies.action_space import CWindows
 
-    def model(self, theta: np.ndarray) -> mujoco.MjModel:
-        """The arm at unconstrained design numbers (4,), compiled from its exported MJCF as dso's judge has it."""
-        from dso_robotics.physics.export import to_mjcf
+        chain = task.chain
+        self.size, self.steps, self.episode = size, 0, task.steps
+        self._key, self._windows = jax.random.key(seed), CWindows(chain, threads=1)
+        self._start = jax.jit(jax.vmap(chain.initial, in_axes=(None, 0)))
+        self._noise = np.zeros((size, task.steps, chain.mj.nu))
+        self._price = jax.jit(
+            jax.vmap(lambda theta, path: jnp.sum(jax.vmap(lambda x: chain.bind(theta, x).cost(x, theta))(path)))
+        )
+        self._lost = jax.jit(jax.vmap(lambda path: jnp.any(jax.vmap(chain.diverged)(path))))
+        self.scaling = chain.scaling
+        initial = np.asarray(chain.layout.initial)
+        thetas = initial + SIGMA * np.random.default_rng(seed).standard_normal((size, len(initial)))
+        look = jax.vmap(lambda theta, path: jax.vmap(lambda x: chain.observe(x, theta))(path))
+        seen = look(jnp.asarray(thetas), self._play(thetas))
+        self.scaling = chain.scaling.updated(seen.reshape(-1, seen.shape[-1]))
 
-        fields = self.mechanism.fields(np.asarray(self.mechanism.constrain(theta)))
-        xml = to_mjcf(self.task.robot, {name: np.asarray(value) for name, value in fields.items()})
-        return mujoco.MjModel.from_xml_string(xml)
+    def _play(self, thetas: np.ndarray):
+        """States (size, T, ...) that were reached; every episode begins with the same draw."""
+        key = jax.random.fold_in(self._key, self.steps)
+        self.steps += self.size * self.episode
+        start = self._start(key, jnp.asarray(thetas))
+        states = self._windows(jnp.asarray(thetas), self.scaling, start, self._noise)
+        return jax.tree.map(lambda leaf: leaf[:, 1:], states)
 
-    def quick(self, theta: np.ndarray) -> mujoco.MjModel:
-        """The same, without the compiler: fields written into a copy of the model, derived constants made anew."""
-        from dso_robotics.physics.inertia import principal_fields
-
-        fields = self.mechanism.fields(np.asarray(self.mechanism.constrain(theta)))
-        model = copy.copy(self.task.robot.mj)
-        for name, value in principal_fields(model, {k: np.asarray(v)[None] for k, v in fields.items()}).items():
-            getattr(model, name)[:] = value[0]
-        mujoco.mj_setConst(model, self.scratch)
-        return model
-
-    def _hand(self, model: mujoco.MjModel, qpos: np.ndarray) -> np.ndarray:
-        """x and z (T, 2) of the hand at angles (T, 2)."""
-        upper, fore = -model.body("fore").pos[2], -model.site("hand").pos[2]
-        first, both = qpos[:, 0], qpos.sum(1)
-        x, z = upper * np.sin(first) + fore * np.sin(both), -upper * np.cos(first) - fore * np.cos(both)
-        return np.stack([x, z], 1)
-
-    def _check(self) -> None:
-        """The hand's place in closed form, and the quick model, against MuJoCo's own."""
-        theta = self.mechanism.unconstrain(self.mechanism.initial) + np.array([0.3, -0.2, 0.1, 0.4])
-        places = []
-        for model in (self.model(theta), self.quick(theta)):
-            data = mujoco.MjData(model)
-            data.qpos[:], data.ctrl[:] = [0.7, -1.9], [0.5, -0.5]
-            mujoco.mj_step(model, data, nstep=20)
-            mujoco.mj_forward(model, data)
-            assert np.allclose(self._hand(model, data.qpos[None])[0], data.site("hand").xpos[[0, 2]], atol=1e-12)
-            places.append(data.qpos.copy())
-        assert np.allclose(*places, atol=1e-6)
-
-    def play(self, weights: np.ndarray, model: mujoco.MjModel, *, finer: int = 1) -> float:
-        """Cost of one episode from a newly drawn start."""
-        h = HIDDEN
-        first, offset = weights[: INPUTS * h].reshape(h, INPUTS), weights[INPUTS * h : (INPUTS + 1) * h]
-        rest = weights[(INPUTS + 1) * h :]
-        last, bias = rest[: h * OUTPUTS].reshape(OUTPUTS, h), rest[h * OUTPUTS :]
-        data, step = mujoco.MjData(model), float(model.opt.timestep)
-        model.opt.timestep = step / finer
-        data.qpos[:] = self.spread * self.rng.standard_normal(2)
-        data.qvel[:] = self.spread * self.rng.standard_normal(2)
-        qpos, ctrl = np.zeros((self.episode, 2)), np.zeros((self.episode, 2))
-        seen = np.zeros(INPUTS)
-        for t in range(self.episode):
-            seen[:2], seen[2:4], seen[4:] = np.sin(data.qpos), np.cos(data.qpos), data.qvel / 5
-            data.ctrl[:] = ctrl[t] = np.tanh(last @ np.tanh(first @ seen + offset) + bias)
-            mujoco.mj_step(model, data, nstep=self.task.chain.substeps * finer)
-            qpos[t] = data.qpos
-        model.opt.timestep = step
-        self.steps += self.episode
-        gap = np.sum((self._hand(model, qpos) - self.target) ** 2, 1)
-        away = (np.sqrt(gap + self.smooth**2) - self.smooth) / self.scale
-        cost = float(np.sum(away) + self.effort * np.sum(ctrl**2))
-        return cost if np.isfinite(cost) else 1e6
+    def __call__(self, thetas: np.ndarray) -> np.ndarray:
+        """Costs (size,) of an episode of thetas (size, n)."""
+        states = self._play(thetas)
+        costs = np.asarray(self._price(jnp.asarray(thetas), states))
+        return np.where(np.asarray(self._lost(states)) | ~np.isfinite(costs), LOST, costs)
 
 
-def both(task, seed: int, budget: int, looks: int = 20) -> dict:
-    """CMA-ES, with its own defaults, over weights and design numbers in one vector, for `budget` control steps."""
+def both(task, seed: int, budget: int, judge, looks: int = 20) -> tuple[np.ndarray, dict]:
+    """CMA-ES, with its own defaults, over weights and design numbers in one vector, for `budget` control steps: theta, figures.
+
+    It begins with weights of zero and the mechanism as it is. At each look its mean and the best it has met are judged, and
+    the cheapest of all looks is the result, as dso keeps it. `judge(theta, scaling, seeds, finer)` is the mean cost of episodes
+    on the exported model.
+    """
     import cma
 
-    began, arm, judge = time.perf_counter(), Arm(task, seed), Arm(task, seed + 1000)
-    numbers = arm.mechanism.unconstrain(arm.mechanism.initial)
-    start = np.concatenate([np.zeros(WEIGHTS), numbers])
-    search = cma.CMAEvolutionStrategy(start, 0.5, {"seed": seed + 1, "verbose": -9, "maxfevals": 10**9})
+    began, layout = time.perf_counter(), task.chain.layout
+    first = np.array(layout.initial)
+    first[layout.where("policy")] = 0.0
+    search = cma.CMAEvolutionStrategy(first, SIGMA, {"seed": seed + 1, "verbose": -9})
+    population = Population(task, search.popsize, seed)
     rows: list[tuple] = []
-    for best in _search(search, lambda v: arm.play(v[:WEIGHTS], arm.quick(v[WEIGHTS:])), lambda: arm.steps < budget):
-        if arm.steps >= (len(rows) + 1) * budget / looks:
-            rows.append((arm.steps, _mean(judge, best, 3), time.perf_counter() - began))
+    best, least = first, np.inf
+    while population.steps < budget:  # its own stopping rules are passed over: the budget is the rule here
+        asked = search.ask()
+        search.tell(asked, population(np.stack(asked)).tolist())
+        if population.steps >= (len(rows) + 1) * budget / looks:
+            seen = [np.asarray(search.result.xfavorite), np.asarray(search.result.xbest)]
+            costs = [judge(theta, population.scaling, 1, 1) for theta in seen]
+            if min(costs) < least:
+                least, best = min(costs), seen[int(np.argmin(costs))]
+            rows.append((population.steps, min(costs), time.perf_counter() - began))
+            print(f"cma seed {seed}: {rows[-1][0]} steps, cost {min(costs):.2f}, {rows[-1][2]:.0f} s", flush=True)
     steps, costs, seconds = (list(column) for column in zip(*rows, strict=True))
-    best = search.result.xfavorite
-    return {
+    return best, {
         "seed": seed,
-        "cost": _mean(judge, best, 10),
-        "quarter_timestep": _mean(judge, best, 10, finer=4),
-        "steps": arm.steps,
-        "design": _named(arm, best[WEIGHTS:]),
+        "cost": judge(best, population.scaling, 3, 1),
+        "quarter_timestep": judge(best, population.scaling, 3, 4),
+        "steps": population.steps,
         "history": {"steps": steps, "cost": costs, "seconds": seconds},
         "total": time.perf_counter() - began,
         "cores": len(os.sched_getaffinity(0)),
@@ -124,27 +94,9 @@ def design_only(train, initial: np.ndarray, seed: int, generations: int) -> Iter
     """CMA-ES over unconstrained design numbers; `train(numbers)` is a training's cost. Yields trainings so far and the best."""
     import cma
 
-    search, count = cma.CMAEvolutionStrategy(initial, 0.5, {"seed": seed + 1, "verbose": -9}), 0
+    search, count = cma.CMAEvolutionStrategy(initial, SIGMA, {"seed": seed + 1, "verbose": -9}), 0
     for _ in range(generations):
         asked = search.ask()
         search.tell(asked, [train(numbers) for numbers in asked])
         count += len(asked)
         yield count, np.asarray(search.result.xbest), float(search.result.fbest)
-
-
-def _search(search, cost, more) -> Iterator[np.ndarray]:
-    """Generations while there is more to spend; CMA-ES's own stopping rules are passed over, its budget is the rule here."""
-    while more():
-        asked = search.ask()
-        search.tell(asked, [cost(v) for v in asked])
-        yield np.asarray(search.result.xfavorite)
-
-
-def _mean(arm: Arm, vector: np.ndarray, count: int, finer: int = 1) -> float:
-    model = arm.model(vector[WEIGHTS:])
-    return float(np.mean([arm.play(vector[:WEIGHTS], model, finer=finer) for _ in range(count)]))
-
-
-def _named(arm: Arm, numbers: np.ndarray) -> dict[str, float]:
-    values = np.asarray(arm.mechanism.constrain(numbers))
-    return dict(zip(arm.mechanism.names, map(float, values), strict=True))

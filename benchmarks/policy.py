@@ -1,7 +1,8 @@
 """Cart-pole swing-up by dso, CMA-ES and Brax: return over environment steps and wall time, several seeds, judged on C MuJoCo.
 
-Run: python benchmarks/policy.py [--seeds 0 1 2 3 4] [--tool dso cma brax-ppo-small ...]. CMA-ES needs `pip install cma`, Brax
-`make bench-brax`. Numbers go to benchmarks/results/policy.json, each seed as it is ready; --redraw draws the figure again.
+Run: python benchmarks/policy.py [--seeds 0 1 2 3 4] [--tool dso cma brax-ppo-small ...]. CMA-ES is in requirements/bench.txt,
+Brax in what `make bench-brax` makes. Numbers go to benchmarks/results/policy.json, each seed as it is ready; --redraw draws the
+figure again.
 
 brax-NAME is a training of policy_brax.py that always starts hanging, brax-NAME-wide one that starts where windows of dso do.
 """

@@ -41,14 +41,17 @@ class CWindows:
         self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._engine: batch.Batch | None = None
         self._decide: Any = jax.jit(self._decided)
-        self._fields: Any = jax.jit(jax.vmap(self._fields_of)) if chain.context.physics else None
+        self._fields: Any = jax.jit(self._fields_of)
 
     def __call__(
-        self, theta: Float[Array, " n"], scaling: Scaling, start: RobotState, noise: Float[Array, "E T nu"]
+        self, theta: Float[Array, "*E n"], scaling: Scaling, start: RobotState, noise: Float[Array, "E T nu"]
     ) -> RobotState:
-        """States with leaves (E, T+1, ...) from `start` (E, ...) under the policy at theta, `noise` added to its actions."""
+        """States with leaves (E, T+1, ...) from `start` (E, ...) under the policy at theta, `noise` added to its actions.
+
+        theta: (n,), or (E, n) with the policy and mechanism of each environment.
+        """
         count, steps = noise.shape[:2]
-        engine, model = self._ready(count, start), self._model
+        engine, model = self._ready(theta, start, count), self._model
         qpos, qvel, ctrl = engine.bind("qpos"), engine.bind("qvel"), engine.bind("ctrl")
         act, warmstart = engine.bind("act") if model.na else None, engine.bind("qacc_warmstart")
         state = jax.tree.map(np.asarray, start)
@@ -67,12 +70,12 @@ class CWindows:
             states.append(state)
         return jax.tree.map(lambda *leaves: np.stack(leaves, 1), *states)
 
-    def _ready(self, count: int, start: RobotState) -> batch.Batch:
-        """The engine at rest, each environment with what its context says of its model."""
+    def _ready(self, theta: Array, start: RobotState, count: int) -> batch.Batch:
+        """The engine at rest, each environment with the model of its theta and context."""
         if self._engine is None:
             self._engine = batch.Batch(self._model, count, self._threads)
-        if self._fields is not None:
-            set_fields(self._engine, self._model, jax.tree.map(np.asarray, self._fields(start.context)))
+        if self.chain.mechanism is not None:
+            set_fields(self._engine, self._model, jax.tree.map(np.asarray, self._fields(theta, start.context)))
         self._engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
         return self._engine
 
@@ -80,18 +83,26 @@ class CWindows:
         """Actions (E, nu), memories, queues, and controls (E, nu) that are in force next."""
         chain = eqx.tree_at(lambda c: c.scaling, self.chain, scaling)
 
-        def one(state: RobotState, draw: Array) -> tuple[Array, ...]:
+        def one(theta: Array, state: RobotState, draw: Array) -> tuple[Array, ...]:
             mean, memory = chain.act(state, theta)
             queue = jnp.concatenate([state.queue, (mean + draw)[None]])
             return mean + draw, memory, queue[1:], chain.squash(queue[0])
 
-        return jax.vmap(one)(states, noise)
+        return jax.vmap(one, in_axes=(_over(theta), 0, 0))(theta, states, noise)
 
-    def _fields_of(self, context: Array) -> dict[str, Array]:
-        mechanism = self.chain.mechanism
+    def _fields_of(self, theta: Array, contexts: Array) -> dict[str, Array]:
+        chain, mechanism = self.chain, self.chain.mechanism
         assert mechanism is not None
-        numbers = self.chain.numbers(jnp.asarray(self.chain.layout.initial))
-        return mechanism.fields(numbers, self.chain.context.physical(context))
+
+        def one(theta: Array, context: Array) -> dict[str, Array]:
+            return mechanism.fields(chain.numbers(theta), chain.context.physical(context))
+
+        return jax.vmap(one, in_axes=(_over(theta), 0))(theta, contexts)
+
+
+def _over(theta: Array) -> int | None:
+    """The axis of environments that theta has, if it has one."""
+    return 0 if theta.ndim == 2 else None
 
 
 def _of_the_policy(price: Any) -> Callable[[Any], Array]:

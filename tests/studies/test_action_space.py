@@ -32,25 +32,30 @@ def windows(**more):
     return Windows(gamma=GAMMA, episode=40, restart=0.3, **sizes, **more)
 
 
-def test_c_plays_what_mjx_plays(tmp_path):
-    path = write(tmp_path, more='[randomise]\n"joint/x/damping" = [0.05, 2.0]\n"body/cart/mass" = [0.5, 2.0]')
+@pytest.mark.parametrize("own", [False, True], ids=["one theta", "a theta for each environment"])
+def test_c_plays_what_mjx_plays(tmp_path, own):
+    path = write(
+        tmp_path,
+        more='free = ["actuator/push/gear=3@1:9"]\n[randomise]\n"joint/x/damping" = [0.05, 2.0]\n"body/cart/mass" = [0.5, 2.0]',
+    )
     text = path.read_text().replace('kind = "linear"', 'kind = "linear"\ndelay = 0.1\ntime_features = 2\nperiod = 0.7')
     path.write_text(text)
     chain = build(read_train_study(path)).chain
     theta = jnp.asarray(chain.layout.initial) + 0.3
+    theta = theta + 0.5 * jax.random.normal(jax.random.key(2), (COUNT, theta.shape[0])) if own else theta
     starts = jax.vmap(chain.start)(jax.random.split(jax.random.key(0), COUNT))
     noise = jax.random.normal(jax.random.key(1), (COUNT, STEPS, 1))
-    scale = jnp.exp(chain.noise_scale(theta))
+    scale = jnp.exp(chain.noise_scale(chain.layout.initial))
     played = CWindows(chain)(theta, chain.scaling, starts, scale * noise)
 
-    def one(state, draws):
+    def one(theta, state, draws):
         def body(here, draw):
             following = chain.move(draw, here, theta)
             return following, following
 
         return jax.lax.scan(body, state, draws)[1]
 
-    wanted = jax.jit(jax.vmap(one))(starts, noise)
+    wanted = jax.jit(jax.vmap(one, in_axes=(0 if own else None, 0, 0)))(theta, starts, noise)
     for name in ("action", "before", "queue", "memory", "context"):
         np.testing.assert_allclose(getattr(played, name)[:, 1:], getattr(wanted, name), rtol=1e-9, atol=1e-12)
     for name in ("qpos", "qvel", "time"):
