@@ -73,7 +73,7 @@ def both(task, seed: int, budget: int, judge, looks: int = 20) -> tuple[np.ndarr
         search.tell(asked, population(np.stack(asked)).tolist())
         if population.steps >= (len(rows) + 1) * budget / looks:
             seen = [np.asarray(search.result.xfavorite), np.asarray(search.result.xbest)]
-            costs = [judge(theta, population.scaling, 1, 1) for theta in seen]
+            costs = [judge(theta, population.scaling, 3, 1) for theta in seen]
             if min(costs) < least:
                 least, best = min(costs), seen[int(np.argmin(costs))]
             rows.append((population.steps, min(costs), time.perf_counter() - began))
