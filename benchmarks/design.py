@@ -226,7 +226,8 @@ def draw(results: dict) -> None:
             runs, colour = found[tool], canvas.PALETTE[TOOLS.index(tool)]
             for i, run in enumerate(runs):
                 past = run["history"]
-                curves.plot(past["steps"], past["cost"], color=colour, linewidth=1.1, label=tool if i == 0 else None)
+                least = np.minimum.accumulate(past["cost"])
+                curves.plot(past["steps"], least, color=colour, linewidth=1.1, label=tool if i == 0 else None)
             costs = [run["cost"] for run in runs]
             places = k + 0.06 * (np.arange(len(costs)) - (len(costs) - 1) / 2)
             ends.plot(places, costs, "o", color=colour, markersize=4)
@@ -240,7 +241,7 @@ def draw(results: dict) -> None:
         ends.set_ylim(0, 1.08 * ends.get_ylim()[1])
         curves.legend(frameon=False, fontsize=canvas.SMALL)
         ends.set_xticks(range(len(names)), names)
-        canvas.title(curves, f"{study}: cost of an episode on C MuJoCo, a line a seed")
+        canvas.title(curves, f"{study}: least cost so far of an episode on C MuJoCo, a line a seed")
         canvas.title(ends, "at the end; bar: median")
         canvas.label(curves, y="cost", inches=(0.24, 0.5))
     canvas.label(axes[-1, 0], x="environment steps", inches=(0.24, 0.5))
