@@ -170,7 +170,7 @@ def draw(results: dict) -> None:
     axes[0, 0].set_xlim(1e4, 1e7)
     axes[0, 1].set_xlim(5, 700)
     names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*names, frameon=False, fontsize=canvas.SMALL, loc="upper left", ncol=7, bbox_to_anchor=(0.06, 1.0))
+    figure.legend(*names, frameon=False, fontsize=canvas.SMALL, loc="upper left", ncol=5, bbox_to_anchor=(0.06, 1.0))
     canvas.title(axes[0, 0], "cart-pole swing-up: return on C MuJoCo, a line a seed")
     canvas.title(axes[0, 1], "the same over time; some seeds ran on one core")
     canvas.label(axes[0, 0], x="environment steps", y="return", inches=(0.24, 0.5))
