@@ -1,4 +1,7 @@
-"""The one base exception of the package."""
+"""The one base exception of the package, and what its messages offer in the place of a wrong name."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class DsoError(Exception):
@@ -6,3 +9,13 @@ class DsoError(Exception):
 
     The command line prints the message and exits with status 2; library users catch it like any exception.
     """
+
+
+def nearest(word: str, choices: Iterable[str], most: int = 4) -> str:
+    """The `choices` most like `word`, quoted and joined, for error messages; all of them when they are few."""
+    valid = [c for c in choices if c]
+    near = difflib.get_close_matches(word, valid, n=most, cutoff=0.5) or valid[: 2 * most]
+    if len(valid) <= most:
+        near = near + [v for v in valid if v not in near]
+    more = ", ..." if len(near) < len(valid) else ""
+    return ", ".join(f"'{c}'" for c in near) + more

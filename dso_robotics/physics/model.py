@@ -1,7 +1,6 @@
 """Load a robot: MJCF, URDF, `MjSpec` or `MjModel`, with errors that name the file and the cure."""
 
 import dataclasses
-import difflib
 import os
 import pathlib
 from collections.abc import Iterable
@@ -9,7 +8,7 @@ from collections.abc import Iterable
 import mujoco
 import numpy as np
 
-from dso_robotics.errors import DsoError
+from dso_robotics.errors import DsoError, nearest
 
 KINDS = {
     "body": mujoco.mjtObj.mjOBJ_BODY,
@@ -109,16 +108,6 @@ def without_delays(robot: Robot) -> Robot:
     for element in (*spec.actuators, *spec.sensors):
         element.delay, element.nsample = 0.0, 0
     return dataclasses.replace(robot, mj=_compile(spec, robot.source), spec=spec)
-
-
-def nearest(word: str, choices: Iterable[str], most: int = 4) -> str:
-    """The `choices` most like `word`, quoted and joined, for error messages; all of them when they are few."""
-    valid = [c for c in choices if c]
-    near = difflib.get_close_matches(word, valid, n=most, cutoff=0.5) or valid[: 2 * most]
-    if len(valid) <= most:
-        near = near + [v for v in valid if v not in near]
-    more = ", ..." if len(near) < len(valid) else ""
-    return ", ".join(f"'{c}'" for c in near) + more
 
 
 def _compile(spec: mujoco.MjSpec, source: str) -> mujoco.MjModel:
