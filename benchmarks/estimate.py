@@ -20,7 +20,9 @@ import numpy as np
 from estimate_logs import JUDGED, WORLDS, forget, without_first, world
 from scipy.optimize import minimize
 
-from dso_robotics.core import gauss_newton
+from dso_robotics.core.descent import Best
+from dso_robotics.core.method.gauss_newton import solve
+from dso_robotics.core.method.least_squares import Settings
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.data.log import Log
 from dso_robotics.data.registry import fetch
@@ -31,7 +33,6 @@ from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot import estimator_start, filter_data
 from dso_robotics.robot.estimator import Estimator, Learned
 from dso_robotics.robot.filter import CFilter
-from dso_robotics.studies.estimate_search import Validation
 
 MODELS = Path(__file__).parent.parent / "models"
 
@@ -192,18 +193,19 @@ def compare(
         problem = WindowedEstimation(CFilter(vector, scales, fit), **more)
         judge = None
         if apart is not None:
-            judge = Validation(WindowedEstimation(CFilter(vector, scales, apart), **more), apart.start)
-        solution = gauss_newton.solve(
+            watched, start = WindowedEstimation(CFilter(vector, scales, apart), **more), apart.start
+            judge = Best(lambda s, w=watched, x=start: w.profiled(s.z.copy(), x), take=lambda s: s.z)
+        solution = solve(
             problem,
             vector.initial,
             fit.start,
             low=vector.low,
             high=vector.high,
             scale=vector.scale,
-            settings=gauss_newton.Settings(iterations=25, cost_tolerance=1e-5),
-            observe=(lambda record, x, judge=judge: judge.see(record.iteration, record.z)) if judge else None,
+            settings=Settings(iterations=25, cost_tolerance=1e-5),
+            keep=judge,
         )
-        z = solution.z if judge is None or judge.z is None else judge.z
+        z = solution.z if judge is None or judge.best is None else judge.best.kept
         seconds = time.perf_counter() - began
         run = CFilter(vector, scales, test).run(z, test.start)
         found[name] = summarise(test.measured[:, 1:] - run.predicted, run.states, test, skip)

@@ -22,14 +22,18 @@ import optax
 from gradients_problems import Stage, hand_pathwise, hand_score, pendulum, regulator, scalar_loop, square
 
 from dso_robotics.core import exact
-from dso_robotics.core.descent import Stopping, descend
 from dso_robotics.core.fitting import fit_linear
 from dso_robotics.core.gradient.estimate import group_count
 from dso_robotics.core.gradient.mixed import mixed
 from dso_robotics.core.gradient.pathwise import pathwise
 from dso_robotics.core.gradient.score import DriftBaseline, NoBaseline, StateBaseline, score
-from dso_robotics.core.method import ChainIteration, FirstOrder, Natural, Newton, Proximal
-from dso_robotics.core.natural import TrustRegion
+from dso_robotics.core.method.chain_iteration import ChainIteration
+from dso_robotics.core.method.first_order import FirstOrder
+from dso_robotics.core.method.natural import Natural
+from dso_robotics.core.method.newton import Newton
+from dso_robotics.core.method.proximal import Proximal
+from dso_robotics.core.method.sampled import Stopping, minimise
+from dso_robotics.core.method.trust_region import TrustRegion
 from dso_robotics.core.objective import Episodic, Problem, TimeVarying
 from dso_robotics.core.rollout import rollouts
 from dso_robotics.core.sampler import ExactSampler, ScoreSampler
@@ -114,12 +118,12 @@ def race(cost, best, sampler, theta, methods, transitions, limit) -> dict:
         for seed in SEEDS:
             gaps = [1.0]
 
-            def watch(state, record, gaps=gaps):
-                gaps.append((float(cost(state.theta)) - best) / (first - best))
+            def watch(moment, gaps=gaps):
+                gaps.append((float(cost(moment.state.theta)) - best) / (first - best))
                 return gaps[-1] < 0.01
 
-            stopping = Stopping(iterations=limit, noise_floor=False, tolerance=0.0)
-            descend(jax.random.key(seed), sampler, theta, method, stopping=stopping, callback=watch)
+            stopping = Stopping(noise_floor=False, tolerance=0.0)
+            minimise(jax.random.key(seed), sampler, theta, method, iterations=limit, stopping=stopping, watch=watch)
             runs.append(gaps)
         iterations = [len(gaps) - 1 if gaps[-1] < 0.01 else None for gaps in runs]
         told[name] = {"iterations": iterations, "transitions": [None if i is None else i * per for i in iterations]}
@@ -142,7 +146,7 @@ def regulator_race() -> dict:
     def cost(theta):
         return chain.episodic_cost(theta, gamma)
 
-    exactly = descend(jax.random.key(0), ExactSampler(cost), stage.theta, Newton(jax.hessian(cost)))
+    exactly = minimise(jax.random.key(0), ExactSampler(cost), stage.theta, Newton(jax.hessian(cost)))
 
     def refit(batch, baseline):
         return DriftBaseline(fit_linear(baseline.value, batch.trajectory, batch.problem.objective, lam=0.9))

@@ -6,12 +6,12 @@ Run: python examples/chain_subclass.py
 import jax
 import jax.numpy as jnp
 
-from dso_robotics.core.descent import Stopping, descend
 from dso_robotics.core.fitting import fit_linear
 from dso_robotics.core.gaussian import GaussianChain
 from dso_robotics.core.gradient.score import DriftBaseline
-from dso_robotics.core.method import Natural
-from dso_robotics.core.natural import TrustRegion
+from dso_robotics.core.method.natural import Natural
+from dso_robotics.core.method.sampled import minimise
+from dso_robotics.core.method.trust_region import TrustRegion
 from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.sampler import ScoreSampler
 from dso_robotics.core.value import linear_value, polynomial_features
@@ -48,9 +48,7 @@ def main(iterations: int = 25) -> tuple[float, float]:
 
     # Optimise.
     sampler = ScoreSampler(problem, 200, DriftBaseline(value), refit)
-    result = descend(
-        jax.random.key(0), sampler, theta, Natural(TrustRegion(radius=0.05)), stopping=Stopping(iterations=iterations)
-    )
+    result = minimise(jax.random.key(0), sampler, theta, Natural(TrustRegion(radius=0.05)), iterations=iterations)
 
     # Show.
     for record in result.history[:: max(iterations // 5, 1)]:

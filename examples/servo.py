@@ -8,7 +8,8 @@ Run: python examples/servo.py
 
 import numpy as np
 
-from dso_robotics.core import gauss_newton
+from dso_robotics.core.method.gauss_newton import solve
+from dso_robotics.core.method.least_squares import Settings
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.assets import asset
 from dso_robotics.data.match import match_channels
@@ -80,9 +81,9 @@ def main(runs: int | None = None, seconds: float = SECONDS, iterations: int = 25
 
     # Optimise.
     train, x = problem(split.train[:runs])
-    settings = gauss_newton.Settings(iterations=iterations, cost_tolerance=1e-4)
+    settings = Settings(iterations=iterations, cost_tolerance=1e-4)
     bounds = {"low": vector.low, "high": vector.high, "scale": vector.scale}
-    found = gauss_newton.solve(train, vector.initial, x, **bounds, settings=settings)
+    found = solve(train, vector.initial, x, **bounds, settings=settings)
 
     # Show.
     numbers, errors = {path: float(value) for path, (value, _) in vector.report(found.z).items()}, {}

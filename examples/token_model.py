@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from dso_robotics.core.chain import Chain
-from dso_robotics.core.descent import Stopping, descend
 from dso_robotics.core.gradient.score import StateBaseline
-from dso_robotics.core.method import FirstOrder
+from dso_robotics.core.method.first_order import FirstOrder
+from dso_robotics.core.method.sampled import Stopping, minimise
 from dso_robotics.core.objective import Problem, TimeVarying
 from dso_robotics.core.sampler import ScoreSampler
 from dso_robotics.core.value import KnownValue
@@ -88,7 +88,9 @@ def main(iterations: int = 300) -> tuple[float, float, float]:
 
     sampler = ScoreSampler(problem, 512, baseline)
     adam = FirstOrder(optax.adam(optax.cosine_decay_schedule(0.3, iterations, 0.02)))
-    result = descend(jax.random.key(0), sampler, theta, adam, stopping=Stopping(iterations, noise_floor=False))
+    result = minimise(
+        jax.random.key(0), sampler, theta, adam, iterations=iterations, stopping=Stopping(noise_floor=False)
+    )
 
     first, last, best = exact_cost(model, theta), exact_cost(model, result.theta), optimum(model.base)
     print(f"J of the base {first:.3f}, of the tuned model {last:.3f}, optimum over all chains {best:.3f}")

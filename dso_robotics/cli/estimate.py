@@ -43,15 +43,15 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.studies.estimate import estimate
-    from dso_robotics.studies.estimate_checkpoint import stored_estimate_study
-    from dso_robotics.studies.estimate_study import read_estimate_study
+    from dso_robotics.studies.estimate_study import EstimateStudy, read_estimate_study
+    from dso_robotics.studies.run import stored_study
 
     if not args.out:
         raise DsoError("no folder was given for the result; name one with --out DIR.")
     if args.study:
         study = read_estimate_study(args.study)
     elif args.resume:
-        study = stored_estimate_study(args.out)
+        study = stored_study(args.out, "estimate", EstimateStudy)
     else:
         raise DsoError("no study was given; name a STUDY.toml, or go on with an interrupted run by --resume --out DIR.")
     prepare_jax()

@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
 def _study(args: argparse.Namespace) -> "IdentifyStudy":
     """The study of the flags, the study file and, when it is taken up without either, the run file; sets `args.out`."""
     from dso_robotics.parameters.path import parse
-    from dso_robotics.studies.checkpoint import stored_study
+    from dso_robotics.studies.run import stored_study
     from dso_robotics.studies.study import IdentifyStudy, read_study
 
     if args.resume and not args.out and args.model and not args.logs:
@@ -166,7 +166,8 @@ def _study(args: argparse.Namespace) -> "IdentifyStudy":
         raise DsoError("no folder was given for the result; name one with --out DIR.")
     keys: dict[str, Any] = read_study(args.study) if args.study else {}
     if args.resume and not args.study and not args.model:
-        keys = {f.name: getattr(found, f.name) for found in [stored_study(args.out)] for f in fields(found)}
+        found = stored_study(args.out, "identify", IdentifyStudy)
+        keys = {field.name: getattr(found, field.name) for field in fields(found)}
     if "model" in keys and args.model and Path(args.model).suffix.lower() in (".h5", ".hdf5"):
         # With the model in the study file, what stands first is a log.
         args.model, args.logs = None, [args.model, *args.logs]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from dso_robotics.core.gauss_newton import Solution
+    from dso_robotics.core.method.least_squares import Solution
 
 # With fewer blocks than this many for each coordinate, the spread of their scores is too poor an estimate of the noise.
 BLOCKS_PER_COORDINATE = 3

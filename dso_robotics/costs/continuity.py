@@ -7,7 +7,7 @@ window. In between this is multiple shooting with process noise at the seams.
 
 import numpy as np
 
-from dso_robotics.core.tridiagonal import Tridiagonal
+from dso_robotics.core.method.tridiagonal import Tridiagonal
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.state import Tangent

@@ -28,7 +28,7 @@ _LEAST_NOISE = 1e-6
 
 
 class WindowedIdentification:
-    """The least-squares problem of `core.gauss_newton` for one set of windows.
+    """The least-squares problem of `core.method.least_squares` for one set of windows.
 
     `sigma` (R, C) holds the current noise scales of each recording's channels, in the channels' units; with `learn_noise`
     False they stay. `noise` maps channels to bounds (low, high) of their scale. With `free_starts` False the start states
@@ -191,6 +191,18 @@ class WindowedIdentification:
         change = float(np.max(np.abs(sigma / self.sigma - 1)))
         self.sigma = sigma
         return max(change, jumped)
+
+    @property
+    def noise(self) -> dict[str, np.ndarray]:
+        """Noise scales, and those of the jumps where windows are tied, at the present point."""
+        jumps = self.continuity.scale if self.continuity else None
+        return {"sigma": self.sigma} if jumps is None else {"sigma": self.sigma, "jumps": jumps}
+
+    def restore(self, z: np.ndarray, x: np.ndarray, noise: dict[str, np.ndarray]) -> None:
+        """Go on with the noise scales that `noise` gave."""
+        self.sigma = noise["sigma"]
+        if self.continuity:
+            self.continuity.scale = noise["jumps"]
 
     def log_scale(self) -> float:
         """Sum of log sigma over all measured numbers, and over all jumps."""

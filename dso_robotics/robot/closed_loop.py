@@ -18,7 +18,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.linalg import solve_discrete_are
 
 from dso_robotics.core.chain import Chain
-from dso_robotics.core.descent import Result, Stopping, descend
+from dso_robotics.core.descent import Moment, Result, Status
+from dso_robotics.core.method.sampled import Stopping, minimise
 from dso_robotics.core.objective import Average, Problem
 from dso_robotics.core.sampler import PathwiseSampler
 from dso_robotics.errors import DsoError
@@ -165,21 +166,22 @@ def train_in_loop(
     learning_rate: float = 1e-2,
     burn_in: int = 0,
     seed: int = 0,
-    observe: Callable[[int, float], None] = lambda iteration, cost: None,
+    watch: Callable[[Moment], bool | None] | None = None,
 ) -> Result:
     """Adam on the pathwise gradient of the average cost of `steps` steps, the first `burn_in` left out.
 
     Raises DsoError when every rollout blows up at the start.
     """
-    found = descend(
+    found = minimise(
         jax.random.key(seed),
         PathwiseSampler(_problem(loop, theta, steps, burn_in), count=rollouts),
         jnp.asarray(theta),
         adam(learning_rate, iterations),
-        stopping=Stopping(iterations=iterations, noise_floor=False),
-        callback=lambda state, record: bool(observe(record.iteration, record.value)),
+        iterations=iterations,
+        stopping=Stopping(noise_floor=False),
+        watch=watch,
     )
-    if found.status.value == "diverged" and not found.history:
+    if found.status is Status.DIVERGED and not found.history:
         raise DsoError(
             f"the closed loop blows up at the start: {found.message} Give a better gain, less noise or fewer steps."
         )

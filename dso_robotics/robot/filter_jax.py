@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dso_robotics.core.descent import DescentState, Result, Stopping, descend, start
-from dso_robotics.core.method import FirstOrder
+from dso_robotics.core.descent import Moment, Result, Status, descend
+from dso_robotics.core.method.first_order import FirstOrder
+from dso_robotics.core.method.sampled import Sampled, Stopping
 from dso_robotics.core.sampler import ExactSampler
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.corrector import Corrector
@@ -226,6 +227,16 @@ def _shown(history: Float[Array, "H ny"], late: Float[Array, " ny"]) -> Float[Ar
     return newer + (late - row) * (older - newer)
 
 
+class _MeanCost(eqx.Module):
+    """The cost of all windows at once, a function of theta."""
+
+    chain: JaxFilter
+    data: Passage
+
+    def __call__(self, theta: Array) -> Array:
+        return self.chain.mean_cost(theta, self.data)
+
+
 def adam(learning_rate: float, iterations: int, *, weight_decay: float = 0.0) -> FirstOrder:
     """Adam on gradients of norm at most 10, its rate falling to a hundredth over the iterations along a cosine."""
     import optax
@@ -234,6 +245,15 @@ def adam(learning_rate: float, iterations: int, *, weight_decay: float = 0.0) ->
     return FirstOrder(
         optimiser=optax.chain(optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=weight_decay))
     )
+
+
+def adam_method(
+    chain: JaxFilter, passages: Passage, *, iterations: int, learning_rate: float, weight_decay: float = 0.0
+) -> Sampled:
+    """`adam` on the mean cost of all windows at once, a method of the one loop."""
+    cost = ExactSampler(_MeanCost(chain, jax.tree.map(jnp.asarray, passages)))
+    rule = adam(learning_rate, iterations, weight_decay=weight_decay)
+    return Sampled(rule, cost, stopping=Stopping(tolerance=1e-7, noise_floor=False))
 
 
 def train(
@@ -245,38 +265,17 @@ def train(
     learning_rate: float = 1e-2,
     seed: int = 0,
     weight_decay: float = 0.0,
-    observe: Callable[[int, float], None] = lambda iteration, cost: None,
-    checkpoint: Callable[[DescentState], None] | None = None,
-    resume: Callable[[DescentState], DescentState] = lambda first: first,
+    watch: Callable[[Moment], bool | None] | None = None,
 ) -> Result:
-    """Adam with a cosine schedule on the mean cost of all windows at once, by the descent loop.
+    """Minimise the mean cost of all windows from `theta` (n,) by `adam_method`.
 
-    `checkpoint` is given every state; `resume` makes of the first state the one to go on from.
-
-    Raises DsoError when the cost is not finite at the start.
+    Raises:
+      DsoError: the cost is not finite at the start.
     """
-    method = adam(learning_rate, iterations, weight_decay=weight_decay)
-    data = jax.tree.map(jnp.asarray, passages)
-
-    class _Cost(eqx.Module):
-        chain: JaxFilter
-        data: Passage
-
-        def __call__(self, theta: Array) -> Array:
-            return self.chain.mean_cost(theta, self.data)
-
-    key, sampler = jax.random.key(seed), ExactSampler(_Cost(chain, data))
-    found = descend(
-        key,
-        sampler,
-        jnp.asarray(theta),
-        method,
-        stopping=Stopping(iterations=iterations, tolerance=1e-7, noise_floor=False),
-        callback=lambda state, record: bool(observe(record.iteration, record.value)),
-        checkpoint=checkpoint,
-        resume=resume(start(key, sampler, jnp.asarray(theta), method)),
-    )
-    if found.status.value == "diverged" and not found.history:
+    method = adam_method(chain, passages, iterations=iterations, learning_rate=learning_rate, weight_decay=weight_decay)
+    first = method.init(jax.random.key(seed), jnp.asarray(theta))
+    found = descend(method, first, iterations=iterations, watch=watch)
+    if found.status is Status.DIVERGED and not found.history:
         raise DsoError(
             f"the estimator's cost is not finite at the start: {found.message} Give a shorter window or better start values."
         )

@@ -9,7 +9,7 @@ import dataclasses
 import mujoco
 import numpy as np
 
-from dso_robotics.core.gauss_newton import Solution
+from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector

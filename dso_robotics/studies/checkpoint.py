@@ -1,224 +1,140 @@
-"""Keeps run.h5 up to date while a search runs, so that a killed run loses one iteration, and takes it up again."""
+"""A state of the one loop as named arrays, and back: what a run file stores, and what a resume starts from.
+
+A state is made of dataclasses (equinox modules are some), tuples, dictionaries, arrays and numbers. Each array or number is
+stored under its place, such as "critic.layers.0.weight". Functions and settings are no part of it: they come from the state
+that a new run of the same study would begin with. No JAX is imported unless the state holds its arrays.
+"""
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import mujoco
 import numpy as np
 
-from dso_robotics.core.gauss_newton import Record, Solution
-from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import Declaration
-from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.physics.model import Robot
-from dso_robotics.studies import folder as folders
-from dso_robotics.studies.study import IdentifyStudy
 
-_COLUMNS = ("stage", "iteration", "cost", "damping", "z", "sigma")
+_AGAIN = "run the study again without --resume"
+# The place of a state that is a single array.
+_BARE = "value"
 
 
-@dataclasses.dataclass(frozen=True)
-class Spent:
-    """What a run has cost so far, earlier sittings included: seconds, simulated steps, residual evaluations."""
-
-    seconds: float = 0.0
-    steps: int = 0
-    evaluations: int = 0
+def flatten(state: Any) -> dict[str, Any]:
+    """Every array and number of a state by its place."""
+    return dict(_leaves(state, ""))
 
 
-class Inputs(Protocol):
-    """A study that reads a model and logs."""
-
-    @property
-    def model(self) -> str:
-        """Its model file."""
-        ...
-
-    @property
-    def logs(self) -> Sequence[str]:
-        """Its log files."""
-        ...
-
-
-class Checkpoint:
-    """The run file of one identification.
-
-    state: None for a new run; for a resumed one (z, start states, noise scales, stage, damping) of the last iteration.
-    jumps: the scale of the jumps between windows there, where a study has one.
-    past: the records of that stage before it, which the search's end depends on.
-    outcome: None, or (converged, message) of a resumed run whose search had ended but whose result was not written.
-    before: what a resumed run had cost.
-    Raises DsoError when a run to resume was begun with another study, model or log, or has finished.
-    """
-
-    def __init__(self, folder: Path, study: IdentifyStudy, robot: Robot, vector: ParameterVector, *, resume: bool):
-        self.path = folder / folders.RUN
-        self._study, self._vector, self._new = study.as_dict(), vector, not resume
-        self._mjcf = robot.spec.to_xml() if robot.spec is not None else ""
-        self._inputs = fingerprints(robot, study) | _own_residual(study)
-        self._history: list[tuple[Any, ...]] = []
-        self._last: dict[str, Any] = {}
-        self.state: tuple[np.ndarray, np.ndarray, np.ndarray, int, float] | None = None
-        self.jumps: np.ndarray | None = None
-        self.past: tuple[Record, ...] = ()
-        self.outcome: tuple[bool, str] | None = None
-        self.before = Spent()
-        if resume:
-            self._take_up(folder)
-
-    def _take_up(self, folder: Path) -> None:
-        tree, stored, _ = read_run(self.path)
-        mine = json.loads(json.dumps(self._study))
-        changed = [key for key in mine if key not in ("model", "logs", "residual") and stored.get(key) != mine[key]]
-        if changed:
-            raise DsoError(
-                f"{self.path}: --resume needs the study that was begun, but {', '.join(changed)} differ(s); "
-                f"`dso identify --resume --out {folder}` alone takes the study from the run file."
-            )
-        try:
-            compare_inputs(self._inputs, tree["inputs"], self.path)
-            if tree["status"] == "finished" and (folder / folders.SUMMARY).exists():
-                raise DsoError(f"{self.path}: this run has finished already; its result is in {folder}.")
-            state, history = tree["state"], tree["history"]
-            self._history = list(zip(*(history[name] for name in _COLUMNS), strict=True))[:-1]
-            z, x, sigma = (np.asarray(state[name], float) for name in ("z", "start", "sigma"))
-            stage, damping = int(state["stage"]), float(state["damping"])
-            self.jumps = np.asarray(state["jumps"], float) if "jumps" in state else None
-            self.past = tuple(Record(int(h[1]), float(h[2]), float(h[3]), h[4]) for h in self._history if h[0] == stage)
-            self.before = Spent(float(state["seconds"]), int(state["steps"]), int(state["evaluations"]))
-            if tree["status"] != "running":
-                self.outcome = bool(tree["converged"]), str(tree["message"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DsoError(
-                f"{self.path}: the run file is damaged ({error}); run the study again without --resume."
-            ) from error
-        if z.shape != (self._vector.size,) or x.ndim != 2 or sigma.ndim != 2 or stage not in (0, 1):
-            raise DsoError(f"{self.path}: what it holds does not fit the study; run the study again without --resume.")
-        self.state = (z, x, sigma, stage, damping)
-
-    def fits(self, windows: int, width: int, recordings: int, channels: int) -> None:
-        """Raise DsoError when a resumed state is not that of these windows."""
-        if self.state and (self.state[1].shape != (windows, width) or self.state[2].shape != (recordings, channels)):
-            raise DsoError(f"{self.path}: what it holds does not fit the study; run the study again without --resume.")
-
-    def save(
-        self,
-        stage: int,
-        record: Record,
-        x: np.ndarray,
-        sigma: np.ndarray,
-        spent: Spent,
-        jumps: np.ndarray | None = None,
-    ) -> None:
-        """Store one accepted iteration; the first of a new run replaces what an earlier run left in the folder."""
-        self._history.append((stage, record.iteration, record.cost, record.damping, record.z, sigma))
-        state = {"z": record.z, "start": x, "sigma": sigma, "stage": stage, "damping": record.damping}
-        if jumps is not None:
-            state["jumps"] = jumps
-        self._last = {"status": "running", "state": state | dataclasses.asdict(spent)}
-        self._write({})
-
-    def searched(self, solution: Solution) -> None:
-        """Store how the search ended, so that a run killed from here on is resumed without searching."""
-        self._last |= {"status": "searched", "converged": solution.converged, "message": solution.message}
-        self._write({})
-
-    def finish(self, result: dict[str, Any]) -> None:
-        """Store `result`, everything the report shows."""
-        self._last["status"] = "finished"
-        self._write(result)
-
-    def _write(self, more: dict[str, Any]) -> None:
-        columns = zip(*self._history, strict=True)
-        history = {name: np.array(column) for name, column in zip(_COLUMNS, columns, strict=True)}
-        names = list(self._vector.coordinate_names)
-        tree = {"names": names, "history": history, "inputs": self._inputs, **self._last, **more}
-        try:
-            write_run(self.path, tree, self._study, self._mjcf, ready=self._ready)
-        except DsoError as error:
-            kept = "what was found so far is kept; go on with --resume once this is mended"
-            raise DsoError(f"{error} {f'In {self.path.name} {kept}.' if self._kept else ''}".rstrip()) from error
-
-    @property
-    def _kept(self) -> bool:
-        return not self._new and self.path.exists()
-
-    def _ready(self) -> None:
-        if self._new:
-            folders.clear(self.path.parent)
-            self._new = False
-
-
-def fingerprints(robot: Robot, study: Inputs) -> dict[str, Any]:
-    """Where the inputs lie and what they hold: SHA-256 of the compiled model, meshes included, and of each log file."""
-    logs = [Path(log) for log in study.logs]
-    return {
-        "model": str(Path(study.model).resolve()),
-        "model_sha256": model_sha256(robot.mj),
-        "logs": [str(log.resolve()) for log in logs],
-        "logs_sha256": [hashlib.sha256(log.read_bytes()).hexdigest() for log in logs],
-    }
-
-
-def _own_residual(study: IdentifyStudy) -> dict[str, str]:
-    """Where the user's own residual lies, and SHA-256 of its file."""
-    if not study.residual:
-        return {}
-    file, _, name = study.residual.rpartition(":")
-    sha256 = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    return {"residual": f"{Path(file).resolve()}:{name}", "residual_sha256": sha256}
-
-
-def model_sha256(model: mujoco.MjModel) -> str:
-    """SHA-256 of a compiled model, meshes included."""
-    compiled = np.empty(mujoco.mj_sizeModel(model), np.uint8)
-    mujoco.mj_saveModel(model, None, compiled)
-    return hashlib.sha256(compiled.tobytes()).hexdigest()
-
-
-def compare_inputs(mine: dict[str, Any], stored: dict[str, Any], path: Path) -> None:
-    """Raise DsoError when the model or a log is not the one that the run in `path` was begun with."""
-    cure = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
-    if mine["model_sha256"] != stored["model_sha256"]:
-        raise DsoError(f"{path}: the model {mine['model']} has changed since the run was begun; {cure}.")
-    if len(mine["logs"]) != len(stored["logs_sha256"]):
-        raise DsoError(f"{path}: logs differ(s) in number from those the run was begun with; {cure}.")
-    for log, now, then in zip(mine["logs"], mine["logs_sha256"], stored["logs_sha256"], strict=True):
-        if now != then:
-            raise DsoError(f"{path}: the log {log} has changed since the run was begun; {cure}.")
-    then, now = (str(inputs.get("residual", "")) for inputs in (stored, mine))
-    if bool(then) != bool(now) or then.rpartition(":")[2] != now.rpartition(":")[2]:
-        raise DsoError(f"{path}: the run was begun with {then or 'no residual'}, not {now or 'none'}; {cure}.")
-    if mine.get("residual_sha256") != stored.get("residual_sha256"):
-        raise DsoError(f"{path}: the residual {now} has changed since the run was begun; {cure}.")
-
-
-def stored_study(folder: str | Path) -> IdentifyStudy:
-    """The study of the run in `folder`, its files where they lay when it was begun.
+def restore(template: Any, stored: Mapping[str, Any], path: Path) -> Any:
+    """`template` with the arrays and numbers of `stored`, which `flatten` gave.
 
     Raises:
-      DsoError: there is no run file, or it is damaged.
+      DsoError: one is missing, or has another shape or type; the message names the file `path`.
     """
-    path = Path(folder) / folders.RUN
-    if not path.is_file():
-        raise DsoError(f"--resume: {folder} has no {folders.RUN} to go on from; leave --resume out to start a new run.")
-    tree, stored, _ = read_run(path)
+
+    def fill(leaf: Any, place: str) -> Any:
+        try:
+            return _like(leaf, stored[place or _BARE])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DsoError(f"{path}: its '{place}' does not fit the study; {_AGAIN}.") from error
+
+    return _filled(template, "", fill)
+
+
+def columns(records: Sequence[Any]) -> dict[str, Any]:
+    """Records of one kind as a table: every field by name, one row a record."""
+    if not records:
+        return {}
+    names = [field.name for field in dataclasses.fields(records[0])]
+    table: dict[str, Any] = {}
+    for name in names:
+        values = [getattr(record, name) for record in records]
+        table[name] = values if isinstance(values[0], str) else np.array([np.asarray(value) for value in values])
+    return table
+
+
+def records(kind: type, table: Mapping[str, Any], path: Path) -> list[Any]:
+    """The records whose table `columns` gave.
+
+    Raises:
+      DsoError: a column is missing or has another length.
+    """
     try:
-        fields: dict[str, Any] = {key: value for key, value in stored.items() if key != "command"}
-        fields |= {"model": tree["inputs"]["model"], "logs": tuple(tree["inputs"]["logs"])}
-        fields["residual"] = tree["inputs"].get("residual")
-        fields["free"] = tuple(stored_declaration(entry) for entry in stored["free"])
-        return IdentifyStudy(**fields)
+        rows = zip(*(table[field.name] for field in dataclasses.fields(kind)), strict=True) if table else ()
+        return [
+            kind(*(value.item() if getattr(value, "shape", None) == () else value for value in row)) for row in rows
+        ]
     except (KeyError, TypeError, ValueError) as error:
-        raise DsoError(f"{path}: the run file is damaged ({error}); run the study again without --resume.") from error
+        raise DsoError(f"{path}: the run file is damaged ({error}); {_AGAIN}.") from error
 
 
-def stored_declaration(entry: dict[str, Any]) -> Declaration:
-    """A declaration as a run file's study holds it."""
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    return Declaration(**fields)
+def _parts(value: Any) -> dict[str, Any] | None:
+    """What a part of a state is made of, by name; None for a leaf."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = (f for f in dataclasses.fields(value) if not (f.metadata.get("cache") or f.metadata.get("static")))
+        return {f.name: getattr(value, f.name) for f in kept if hasattr(value, f.name)}
+    if isinstance(value, Mapping):
+        return {str(name): part for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return dict(zip(getattr(value, "_fields", map(str, range(len(value)))), value, strict=True))
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) or (hasattr(value, "shape") and hasattr(value, "dtype"))
+
+
+def _is_key(value: Any) -> bool:
+    """Whether this is a random key of JAX, which has numbers but is no number."""
+    return str(getattr(value, "dtype", "")).startswith("key<")
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    parts = _parts(value)
+    if parts is not None:
+        for name, part in parts.items():
+            yield from _leaves(part, f"{place}.{name}" if place else name)
+    elif _is_key(value):
+        from jax import random
+
+        yield place or _BARE, np.asarray(random.key_data(value))
+    elif _is_number(value):
+        yield place or _BARE, np.asarray(value)
+
+
+def _filled(value: Any, place: str, fill: Callable[[Any, str], Any]) -> Any:
+    parts = _parts(value)
+    if parts is None:
+        return fill(value, place) if _is_number(value) or _is_key(value) else value
+    new = {name: _filled(part, f"{place}.{name}" if place else name, fill) for name, part in parts.items()}
+    if isinstance(value, Mapping):
+        return new
+    if isinstance(value, tuple | list):
+        return type(value)(*new.values()) if hasattr(value, "_fields") else type(value)(new.values())
+    # As a copy of the object is made, past its constructor, which need not take its fields.
+    made = object.__new__(type(value))
+    for field in dataclasses.fields(value):
+        if hasattr(value, field.name):
+            cached = None if field.metadata.get("cache") else getattr(value, field.name)
+            object.__setattr__(made, field.name, new.get(field.name, cached))
+    return made
+
+
+def _like(leaf: Any, found: Any) -> Any:
+    """A stored array or number as what `leaf` is."""
+    found = np.asarray(found)
+    if _is_key(leaf):
+        from jax import numpy, random
+
+        key = random.wrap_key_data(numpy.asarray(found))
+        if key.shape != leaf.shape:
+            raise ValueError("another shape")
+        return key
+    if found.shape != np.shape(leaf) or found.dtype.kind != np.asarray(leaf).dtype.kind:
+        raise ValueError("another shape or type")
+    if isinstance(leaf, bool | int | float):
+        return type(leaf)(found.item())
+    if isinstance(leaf, np.ndarray | np.generic):
+        return found.astype(leaf.dtype)[()]
+    from jax import numpy
+
+    return numpy.asarray(found, leaf.dtype)

@@ -25,9 +25,9 @@ from dso_robotics.robot.estimator_vector import EstimatorVector
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies import folder as folders
-from dso_robotics.studies.estimate_checkpoint import EstimateCheckpoint
-from dso_robotics.studies.estimate_search import Found, Search, Validation, by_adam, by_gauss_newton
+from dso_robotics.studies.estimate_search import Found, Search, by_adam, by_gauss_newton
 from dso_robotics.studies.estimate_study import EstimateStudy
+from dso_robotics.studies.run import EVERY, RunFile
 
 # Above this many numbers one reverse pass through MJX costs less than a finite difference for each.
 _MANY = 500
@@ -90,32 +90,32 @@ def _estimate(
     }
     vector, scales = estimator_start.begin(study.corrector, study.units, given, physics, seed=study.seed)
     to_mjcf(robot, physics.fields(physics.initial))  # what cannot be written back is better known before the search
-    checkpoint = EstimateCheckpoint(folder, study, robot, resume=resume)
     warm_up = round(study.warm_up * (given.measured.shape[1] - 1))
     lead, visible = pattern(given.measured.shape[1], study.ahead)
 
     def tell(stage: str, iteration: int, cost: float) -> None:
-        progress(Progress(stage, iteration, cost, time.perf_counter() - began))
+        progress(Progress(stage, iteration, cost, file.seconds))
 
     chain = CFilter(vector, scales, given, visible=visible)
     problem = WindowedEstimation(chain, warm_up=warm_up, lead=lead, robust=study.robust, supervised=study.supervised)
-    validation = None
+    judge = None
     if apart is not None:
-        judge = WindowedEstimation(
+        watched = WindowedEstimation(
             CFilter(vector, scales, apart, visible=visible),
             warm_up=warm_up,
             lead=lead,
             robust=study.robust,
             supervised=study.supervised,
         )
-        validation = Validation(judge, apart.start)
+        judge = watched, apart.start
     engine, reason = _engine(study, vector)
-    search = by_gauss_newton if engine == "mujoco" else by_adam
-    found = search(
-        Search(
-            study, vector, scales, given, problem, warm_up, lead, visible, robot.source, checkpoint, tell, validation
-        )
-    )
+    files = {f"log {i + 1}": path for i, path in enumerate(study.logs)}
+    # Iterations of Adam are short; writing each would take longer than making it.
+    every = EVERY if engine == "mjx" else 0.0
+    file = RunFile(folder, study.as_dict(), robot, files=files, resume=resume, every=every, began=began)
+    asked = Search(study, vector, scales, given, problem, warm_up, lead, visible, robot.source, file, tell, judge)
+    found = by_gauss_newton(asked) if engine == "mujoco" else by_adam(asked)
+    file.write("searched")
     tell("evaluating", len(found.history["cost"]), sum(found.cost.values()))
     fits = {
         name: score.judge(vector, scales, part, found.z, round(study.warm_up * study.window / interval))
@@ -179,21 +179,20 @@ def _estimate(
         },
         "warnings": [*problems(log), *_warnings(found, fits, fit, vector)],
     }
-    summary["seconds"]["total"] = checkpoint.seconds
+    summary["seconds"]["total"] = file.seconds
     tree = {
-        "status": "finished",
         "summary": json.dumps(folders.finite(summary)),
         "theta": vector.blocks(found.z) | {"noise": found.sigma},
         "estimator": learned.as_dict(),
         "history": found.history,
         "traces": {name: score.traces(f, whole[name]) for name, f in fits.items()},
     }
-    checkpoint.write(tree)
+    file.write("finished", **tree)
     folders.write_text(folder / folders.MODEL, to_mjcf(robot, physics.written(z)))
     if report:
         tell("report", len(found.history["cost"]), sum(found.cost.values()))
         report(folder)
-    summary["seconds"]["total"] = checkpoint.seconds
+    summary["seconds"]["total"] = file.seconds
     folders.write_summary(folder, summary)
     return summary
 

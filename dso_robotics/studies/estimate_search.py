@@ -1,4 +1,4 @@
-"""The search for an estimator, Gauss-Newton on C MuJoCo or Adam through MJX: an interrupted run takes up either again."""
+"""The search for an estimator: Gauss-Newton on C MuJoCo, or Adam through MJX, both in the one loop."""
 
 import dataclasses
 import time
@@ -7,21 +7,27 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.core import gauss_newton
+from dso_robotics.core.descent import Best, Last, Moment, Result, Status
+from dso_robotics.core.method.gauss_newton import GaussNewton
+from dso_robotics.core.method.least_squares import Record, Settings, StartError
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
 from dso_robotics.robot.filter_data import Passages
-from dso_robotics.studies.estimate_checkpoint import EstimateCheckpoint, take
+from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.estimate_study import EstimateStudy
+from dso_robotics.studies.run import RunFile, search
 
-# So many iterations of Adam between two looks at the validation windows.
+# So many iterations of Adam between two judgements by the windows set apart.
 _VALIDATED = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Where the search ended: z, noise scales (A, ny), and its story; kept: the iteration of z where it is not the last."""
+    """Where the search ended: z (n,), noise scales (A, ny), and its history.
+
+    kept: the iteration that z is of, where it is not the last.
+    """
 
     z: np.ndarray
     sigma: np.ndarray
@@ -34,32 +40,13 @@ class Found:
     kept: int | None = None
 
 
-class Validation:
-    """Keeps the point at which windows that nobody trains on are predicted best: a flexible corrector learns the others by
-    heart if it may.
-
-    z (n,), cost, iteration: of that point; None and infinity before the first.
-    """
-
-    def __init__(self, problem: WindowedEstimation, start: np.ndarray):
-        self._problem, self._start = problem, start
-        self.z: np.ndarray | None = None
-        self.cost, self.iteration = np.inf, 0
-
-    def see(self, iteration: int, z: np.ndarray) -> None:
-        """Judge one point; the first of several equal ones is kept."""
-        z = z.copy()
-        cost = self._problem.profiled(z, self._start)
-        if cost < self.cost:
-            self.z, self.cost, self.iteration = z, cost, iteration
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Search:
     """What is searched, for whom.
 
     warm_up: updates at a window's start that do not count; lead (T-1,), visible (T,): see `estimate.pattern`; source: names the
-    model in messages; tell: hears of stage, iteration and cost; validation: chooses among the points on the way, if given.
+    model in messages; tell: hears of stage, iteration and cost; judge: windows set apart, and their start states, which choose
+    among the points on the way: a flexible corrector learns the others by heart if it may.
     """
 
     study: EstimateStudy
@@ -71,110 +58,82 @@ class Search:
     lead: np.ndarray
     visible: np.ndarray
     source: str
-    checkpoint: EstimateCheckpoint
+    file: RunFile
     tell: Callable[[str, int, float], None]
-    validation: Validation | None = None
+    judge: tuple[WindowedEstimation, np.ndarray] | None = None
 
-    def chosen(self, iteration: int, z: np.ndarray, message: str) -> tuple[np.ndarray, str, int | None]:
-        """Of the search's end and the points that were validated the one to keep, how the search ended, and `Found.kept`."""
-        if self.validation is None:
-            return z, message, None
-        self.validation.see(iteration, z)
-        best = self.validation
-        assert best.z is not None
-        message += f"; iteration {best.iteration} predicts the validation windows best"
-        return best.z, message, best.iteration if best.iteration < iteration else None
+    def keep(self, point: Callable[[Any], np.ndarray], every: int) -> Last:
+        """What the descent ends with; `point` takes z (n,) from a state."""
+        if self.judge is None:
+            return Last()
+        problem, start = self.judge
+        return Best(lambda state: problem.profiled(point(state).copy(), start), every=every, take=point)
+
+    def found(self, result: Result, z: np.ndarray, message: str, **more: Any) -> Found:
+        """The outcome at the point that was kept, else at the last one, z (n,)."""
+        kept, steps = None, len(result.history)
+        if result.best is not None:
+            z, message = (
+                result.best.kept,
+                f"{message}; iteration {result.best.iteration} predicts the validation windows best",
+            )
+            kept = result.best.iteration if result.best.iteration < steps else None
+        self.problem.reweight(z, self.given.start)
+        terms = self.problem.terms(z, self.given.start)
+        return Found(z=z, sigma=self.problem.sigma, message=message, cost=terms, kept=kept, **more)
 
 
-def by_gauss_newton(search: Search) -> Found:
+def by_gauss_newton(asked: Search) -> Found:
     """Levenberg-Marquardt on finite differences of C MuJoCo."""
-    study, vector, given, problem, checkpoint = (
-        search.study,
-        search.vector,
-        search.given,
-        search.problem,
-        search.checkpoint,
-    )
-    z, past, spent, damping = vector.initial, [], 0, gauss_newton.Settings.damping
-    if checkpoint.state:
-        n = vector.size
-        shapes = {"iteration": (None,), "cost": (None,), "damping": (None,), "z": (None, n), "evaluations": ()}
-        shapes |= {name: value.shape for name, value in problem.noise.items()}
-        stored = take(checkpoint.state, shapes, checkpoint.path)
-        z, damping, spent = stored["z"][-1], float(stored["damping"][-1]), int(stored["evaluations"])
-        rows = zip(*(stored[name] for name in ("iteration", "cost", "damping", "z")), strict=True)
-        past = [gauss_newton.Record(int(i), float(c), float(d), at) for i, c, d, at in rows][:-1]
-        problem.restore(z, given.start, stored)
-    records = list(past)
-    if search.validation:
-        for record in past:
-            search.validation.see(record.iteration, record.z)
-
-    def observe(record: gauss_newton.Record, x: np.ndarray) -> None:
-        records.append(dataclasses.replace(record, iteration=record.iteration + len(past)))
-        if search.validation:
-            search.validation.see(records[-1].iteration, record.z)
-        state = {name: np.array([getattr(r, name) for r in records]) for name in ("iteration", "cost", "damping", "z")}
-        state |= problem.noise
-        # What it took to get here does not count the evaluations that a resumed search makes again.
-        checkpoint.save(state | {"evaluations": max(spent + record.evaluations - 2 * bool(past), 0)})
-        search.tell("Gauss-Newton", records[-1].iteration, record.cost)
-
-    settings = gauss_newton.Settings(
-        iterations=study.iterations - len(past), cost_tolerance=1e-5, step_tolerance=0.1, damping=damping
-    )
+    study, vector, given = asked.study, asked.vector, asked.given
+    settings = Settings(iterations=study.iterations, cost_tolerance=1e-5)
+    box = {"low": vector.low, "high": vector.high, "scale": vector.scale}
+    method = GaussNewton(asked.problem, given.start, **box, settings=settings)
     try:
-        found = gauss_newton.solve(
-            problem,
-            z,
-            given.start,
-            low=vector.low,
-            high=vector.high,
-            scale=vector.scale,
-            settings=settings,
-            observe=observe,
-            past=past,
-        )
-    except gauss_newton.StartError:
+        first = method.init(None, vector.initial)
+    except StartError:
         raise DsoError(
-            f"{search.source}: the filter diverges at the start values; give start values nearer to the robot's (free = "
+            f"{asked.source}: the filter diverges at the start values; give start values nearer to the robot's (free = "
             '["PATH=INIT"]), a shorter window or a smaller timestep.'
         ) from None
-    history = {name: np.array([getattr(r, name) for r in records]) for name in ("iteration", "cost", "z")}
-    message = f"stopped after {study.iterations} iterations" if found.message.startswith("stopped") else found.message
-    z, message, kept = search.chosen(records[-1].iteration, found.z, message)
-    problem.reweight(z, given.start)
-    terms = problem.terms(z, given.start)
-    evaluations = found.evaluations + (spent - 2 if past else 0)
-    return Found(z, problem.sigma, found.converged, message, evaluations, terms, history, kept=kept)
+
+    def tell(moment: Moment) -> None:
+        asked.tell("Gauss-Newton", moment.record.iteration, moment.record.cost)
+
+    keep = asked.keep(lambda state: state.z, 1)
+    result = search(asked.file, method, first, Record, iterations=study.iterations, keep=keep, watch=tell)
+    solution = method.finish(result)
+    table = columns(solution.history)
+    return asked.found(
+        result,
+        solution.z,
+        solution.message,
+        converged=solution.converged,
+        evaluations=solution.evaluations,
+        history={name: table[name] for name in ("iteration", "cost", "z")},
+    )
 
 
-def _degrees(search: Search) -> float | None:
+def _degrees(asked: Search) -> float | None:
     """Degrees of freedom for the gradient route, which has one number for all channels: the mean of those at the start."""
-    if search.study.robust is None:
+    if asked.study.robust is None:
         return None
-    search.problem.reweight(search.vector.initial, search.given.start)
-    assert search.problem.degrees is not None
-    return float(np.exp(np.mean(np.log(search.problem.degrees))))
+    asked.problem.reweight(asked.vector.initial, asked.given.start)
+    assert asked.problem.degrees is not None
+    return float(np.exp(np.mean(np.log(asked.problem.degrees))))
 
 
-def by_adam(search: Search) -> Found:
+def by_adam(asked: Search) -> Found:
     """Adam through MJX. Physics moves in the coordinates of `constrain`, which keeps it within its bounds."""
     import jax
     import jax.numpy as jnp
 
-    from dso_robotics.core.descent import DescentState
-    from dso_robotics.robot.filter_jax import JaxFilter, train
+    from dso_robotics.core.method import sampled
+    from dso_robotics.robot.filter_jax import JaxFilter, adam_method
     from dso_robotics.robot.filter_mjx import MjxSystem, jax_passages
 
-    study, vector, given, problem, checkpoint = (
-        search.study,
-        search.vector,
-        search.given,
-        search.problem,
-        search.checkpoint,
-    )
-    scales, lead, w = search.scales, search.lead, len(vector.weights)
+    study, vector, given = asked.study, asked.vector, asked.given
+    scales, lead, w = asked.scales, asked.lead, len(vector.weights)
     truths = 2 * vector.physics.mj.nv if study.supervised > 0 and np.isfinite(given.truth).any() else 0
     system = MjxSystem(vector, given.interval, given.substeps, unconstrained=True)
     chain = JaxFilter(
@@ -183,79 +142,42 @@ def by_adam(search: Search) -> Found:
         scales,
         parameters=vector.size - w,
         truths=truths,
-        robust=_degrees(search),
+        robust=_degrees(asked),
         supervised=study.supervised,
         ahead=int(lead.max()) + 1,
     )
     physics = vector.physics
     noise = np.tile(np.log(scales.innovation), chain.ahead)
     begin = np.concatenate((vector.weights, physics.unconstrain(vector.initial[w:]), noise, np.zeros(truths)))
-    clock, costs = time.perf_counter(), []
-    first: list[float] = []
+    windows = jax_passages(given, warm_up=asked.warm_up, visible=asked.visible, lead=np.concatenate([[0], lead]))
+    clock, compiled = time.perf_counter(), []
+    method = adam_method(chain, windows, iterations=study.iterations, learning_rate=study.learning_rate)
+    first = method.init(jax.random.key(study.seed), jnp.asarray(begin))
 
-    def observe(iteration: int, cost: float) -> None:
-        if not first:
-            first.append(time.perf_counter() - clock)
-        costs.append(cost)
-        if iteration % 10 == 0:
-            search.tell("Adam", iteration, cost)
+    def tell(moment: Moment) -> None:
+        if not compiled:
+            compiled.append(time.perf_counter() - clock)
+        if moment.record.iteration % 10 == 0:
+            asked.tell("Adam", moment.record.iteration, moment.record.value)
 
-    def leaves(state: DescentState) -> list[Any]:
-        return jax.tree.leaves(state.method)
-
-    def at(theta: Any) -> np.ndarray:
-        z = np.array(theta)[: vector.size]
+    def at(state: sampled.State) -> np.ndarray:
+        z = np.array(state.theta)[: vector.size]
         z[w:] = np.asarray(physics.constrain(jnp.asarray(z[w:])))
         return z
 
-    chosen = search.validation
-
-    def save(state: DescentState) -> None:
-        if chosen and state.iteration % _VALIDATED == 0:
-            chosen.see(state.iteration, at(state.theta))
-        stored = {f"method{i}": np.asarray(leaf) for i, leaf in enumerate(leaves(state))}
-        stored |= {"theta": np.asarray(state.theta), "iteration": state.iteration, "scale": state.scale}
-        if chosen and chosen.z is not None:
-            stored |= {"best": chosen.z, "best_cost": chosen.cost, "best_iteration": chosen.iteration}
-        checkpoint.save(stored | {"quiet": state.quiet, "costs": np.array(costs)}, always=False)
-
-    def resume(first: DescentState) -> DescentState:
-        if not checkpoint.state:
-            return first
-        own = leaves(first)
-        shapes = {f"method{i}": np.shape(leaf) for i, leaf in enumerate(own)}
-        shapes |= {"theta": (len(begin),), "iteration": (), "scale": (), "quiet": (), "costs": (None,)}
-        if chosen and "best" in checkpoint.state:
-            shapes |= {"best": (vector.size,), "best_cost": (), "best_iteration": ()}
-        stored = take(checkpoint.state, shapes, checkpoint.path)
-        if chosen and "best" in stored:
-            chosen.z, chosen.cost = stored["best"], float(stored["best_cost"])
-            chosen.iteration = int(stored["best_iteration"])
-        costs.extend(stored["costs"].tolist())
-        method = [jnp.asarray(stored[f"method{i}"], jnp.asarray(leaf).dtype) for i, leaf in enumerate(own)]
-        return dataclasses.replace(
-            first,
-            theta=jnp.asarray(stored["theta"]),
-            method=jax.tree.unflatten(jax.tree.structure(first.method), method),
-            iteration=int(stored["iteration"]),
-            scale=float(stored["scale"]),
-            quiet=int(stored["quiet"]),
+    keep = asked.keep(at, _VALIDATED)
+    result = search(asked.file, method, first, sampled.Record, iterations=study.iterations, keep=keep, watch=tell)
+    if result.status is Status.DIVERGED and not result.history:
+        raise DsoError(
+            f"the estimator's cost is not finite at the start: {result.message} Give a shorter window or better start values."
         )
-
-    result = train(
-        chain,
-        begin,
-        jax_passages(given, warm_up=search.warm_up, visible=search.visible, lead=np.concatenate([[0], lead])),
-        iterations=study.iterations,
-        learning_rate=study.learning_rate,
-        seed=study.seed,
-        observe=observe,
-        checkpoint=save,
-        resume=resume,
+    z, costs = at(result.state), np.array([record.value for record in result.history])
+    return asked.found(
+        result,
+        z,
+        result.message.rstrip("."),
+        converged=len(costs) > 10 and bool(abs(costs[-1] - costs[-6]) < 1e-3),
+        evaluations=len(costs),
+        history={"iteration": np.arange(len(costs)), "cost": costs, "z": z[None]},
+        compile_seconds=compiled[0] if compiled else 0.0,
     )
-    z, message, kept = search.chosen(len(costs), at(result.theta), result.message.rstrip("."))
-    problem.reweight(z, given.start)
-    terms = problem.terms(z, given.start)
-    history = {"iteration": np.arange(len(costs)), "cost": np.array(costs), "z": z[None]}
-    settled = len(costs) > 10 and abs(costs[-1] - costs[-6]) < 1e-3
-    return Found(z, problem.sigma, settled, message, len(costs), terms, history, first[0] if first else 0.0, kept)

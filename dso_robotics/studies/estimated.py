@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dso_robotics.core.covariance import Uncertainty
-from dso_robotics.core.gauss_newton import Solution
+from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.match import Channels
 from dso_robotics.errors import DsoError

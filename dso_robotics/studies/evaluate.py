@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.core import gauss_newton
+from dso_robotics.core.method.gauss_newton import solve
+from dso_robotics.core.method.least_squares import Settings, StartError
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.match import Channels
 from dso_robotics.data.resample import resample
@@ -150,10 +151,8 @@ def _estimate_starts(
 ) -> np.ndarray:
     problem = WindowedIdentification(vector, windows, prediction, sigma=sigma, learn_noise=False)
     try:
-        return gauss_newton.solve(
-            problem, z, x, low=z, high=z, scale=vector.scale, settings=gauss_newton.Settings(cost_tolerance=1e-4)
-        ).x
-    except gauss_newton.StartError:
+        return solve(problem, z, x, low=z, high=z, scale=vector.scale, settings=Settings(cost_tolerance=1e-4)).x
+    except StartError:
         return x
 
 

@@ -1,20 +1,21 @@
 """Identify physical parameters from logs: logs + model + declarations -> chain and cost -> Gauss-Newton -> result."""
 
 import dataclasses
-import functools
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dso_robotics import __version__
-from dso_robotics.core import gauss_newton
 from dso_robotics.core.covariance import Uncertainty, uncertainty
+from dso_robotics.core.descent import Moment
+from dso_robotics.core.method.gauss_newton import GaussNewton
+from dso_robotics.core.method.least_squares import Record, Settings, Solution, StartError
 from dso_robotics.costs.continuity import Continuity
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.costs.likelihood import Normal, Student
@@ -34,7 +35,7 @@ from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import calibration
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies import summary as summaries
-from dso_robotics.studies.checkpoint import Checkpoint, Spent
+from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.controller_settings import read_controllers
 from dso_robotics.studies.estimated import split_free
 from dso_robotics.studies.estimated import table as estimated
@@ -42,6 +43,7 @@ from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.network import chosen_joints, learn
 from dso_robotics.studies.network_settings import NetworkSettings
 from dso_robotics.studies.residual import own_residual
+from dso_robotics.studies.run import RunFile, search
 from dso_robotics.studies.starts import best_start, draw
 from dso_robotics.studies.study import IdentifyStudy
 from dso_robotics.studies.warm_start import regress
@@ -55,7 +57,7 @@ class Identified:
     robot: Robot
     vector: ParameterVector
     channels: Channels
-    solution: gauss_newton.Solution
+    solution: Solution
     uncertainty: Uncertainty
     sigma: np.ndarray
     evaluations: dict[str, Evaluation]
@@ -166,13 +168,19 @@ def _identify(
     }
     prediction, reason = _engine(study.engine, vector, windows, network is not None)
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
-    width = robot.mj.nq + robot.mj.nv + robot.mj.na
-    checkpoint = Checkpoint(folder, study, robot, vector, resume=resume)
+    files = {f"log {i + 1}": path for i, path in enumerate(study.logs)}
+    if study.residual:
+        files["residual"] = study.residual.rpartition(":")[0]
+    file = RunFile(folder, study.as_dict(), robot, files=files, resume=resume, began=began)
     if study.continuity:
-        options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=checkpoint.jumps)
-    checkpoint.fits(len(windows), width, len(windows.rollouts), len(channels.sensor_names))
+        jumps = file.tree["state"].get("noise.jumps") if file.tree else None
+        options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=jumps)
+
+    def tell(stage: str, iteration: int, cost: float) -> None:
+        progress(Progress(stage, iteration, cost, file.seconds))
+
     begin, tale = (vector.initial, None), None
-    if (study.starts > 1 or study.warm_start) and not checkpoint.state:
+    if (study.starts > 1 or study.warm_start) and not file.tree:
         points = draw(vector, study.starts, study.seed)
         if study.warm_start:
             points = np.insert(points, 1, regress(vector, windows, drives), axis=0)
@@ -180,11 +188,12 @@ def _identify(
             lambda: WindowedIdentification(vector, windows, prediction, free_starts=False, **options),
             points,
             x,
-            lambda i, cost: progress(Progress("starts tried", i + 1, cost, time.perf_counter() - began)),
+            lambda i, cost: tell("starts tried", i + 1, cost),
         )
-    solution, problem = _search(vector, windows, prediction, begin, x, robot, checkpoint, began, progress, options)
+    z, sigma = begin
+    solution, problem = _search(file, vector, windows, prediction, (z, x, sigma), robot.source, tell, options)
     spread = uncertainty(calibration.in_pieces(solution, windows) if windows.single else solution, vector.scale)
-    progress(Progress("evaluating", len(solution.history), solution.cost, time.perf_counter() - began))
+    tell("evaluating", len(solution.history), solution.cost)
     sigma = problem.pooled_sigma()
     evaluations = {
         name: evaluate(vector, solution.z, part, sigma=sigma, robust=study.robust) for name, part in scored.items()
@@ -201,9 +210,7 @@ def _identify(
             evaluations,
             robust=study.robust,
             seed=study.seed,
-            progress=lambda iteration, cost: progress(
-                Progress("network, on recordings watched", iteration, cost, time.perf_counter() - began)
-            ),
+            progress=lambda iteration, cost: tell("network, on recordings watched", iteration, cost),
         )
     table = summaries.parameters(vector, solution, spread)
     begun = WindowedIdentification(vector, windows, prediction, **options).pooled_sigma(), x
@@ -224,7 +231,7 @@ def _identify(
         "converged": solution.converged,
         "message": solution.message,
         "evaluations": solution.evaluations,
-        "simulated_steps": checkpoint.before.steps + prediction.steps,
+        "simulated_steps": int(file.tree.get("spent", {}).get("steps", 0)) + prediction.steps,
         "parameters": table,
         "noise": {
             n: {"value": float(s), "unit": u}
@@ -264,25 +271,26 @@ def _identify(
         warnings.append(learned[0]["text"])
     result = Identified(study, robot, vector, channels, solution, spread, sigma, evaluations, summary)
     folders.write_text(folder / folders.MODEL, to_mjcf(robot, vector.written(solution.z)))
-    summary["seconds"]["total"] = checkpoint.before.seconds + time.perf_counter() - began
-    checkpoint.finish(
-        {
-            "summary": json.dumps(summary),
-            "theta": vector.split(solution.z),
-            "covariance": spread.covariance,
-            "correlation": spread.correlation,
-            **({"network": learned[1]} if learned else {}),
-            "motions": {part: {m.rollout: m.as_dict() for m in e.motions} for part, e in evaluations.items()},
-            "traces": {part: {t.rollout: t.as_dict() for t in e.traces} for part, e in evaluations.items()},
-        }
+    summary["seconds"]["total"] = file.seconds
+    file.write(
+        "finished",
+        names=list(vector.coordinate_names),
+        history=_history(file, solution),
+        summary=json.dumps(summary),
+        theta=vector.split(solution.z),
+        covariance=spread.covariance,
+        correlation=spread.correlation,
+        **({"network": learned[1]} if learned else {}),
+        motions={part: {m.rollout: m.as_dict() for m in e.motions} for part, e in evaluations.items()},
+        traces={part: {t.rollout: t.as_dict() for t in e.traces} for part, e in evaluations.items()},
     )
     if report:
-        progress(Progress("report", len(solution.history), solution.cost, time.perf_counter() - began))
+        tell("report", len(solution.history), solution.cost)
         try:
             report(folder)
         except DsoError as error:
             raise DsoError(f"{error} The run itself is kept in {folder}; --resume draws the report.") from error
-    summary["seconds"]["total"] = checkpoint.before.seconds + time.perf_counter() - began
+    summary["seconds"]["total"] = file.seconds
     folders.write_summary(folder, summary)
     return result
 
@@ -307,78 +315,77 @@ def _engine(asked: str, vector: ParameterVector, windows: Windows, network: bool
 
 
 def _search(
+    file: RunFile,
     vector: ParameterVector,
     windows: Windows,
     prediction: Prediction,
-    begin: Sequence[Any],
-    x: np.ndarray,
-    robot: Robot,
-    checkpoint: Checkpoint,
-    began: float,
-    progress: Callable[[Progress], None],
+    begin: tuple[np.ndarray, np.ndarray, np.ndarray | None],
+    source: str,
+    progress: Callable[[str, int, float], None],
     options: dict[str, Any],
-) -> tuple[gauss_newton.Solution, WindowedIdentification]:
+) -> tuple[Solution, WindowedIdentification]:
     """Two stages: start states as measured (robust far from the answer), then start states estimated too.
 
-    `begin` are the coordinates and, unless None, noise scales to begin at.
+    `begin` are the coordinates, the start states and, unless None, the noise scales to begin at.
     """
-    (z, sigma), first, damping = begin, int(windows.single), gauss_newton.Settings.damping
-    earlier = checkpoint.before
-    done: int = 0
-    if checkpoint.state:
-        z, x, sigma, first, damping = checkpoint.state
-
-    def tell(
-        stage: int, problem: WindowedIdentification, before: int, record: gauss_newton.Record, x: np.ndarray
-    ) -> None:
-        seconds = time.perf_counter() - began
-        spent = Spent(
-            earlier.seconds + seconds,
-            earlier.steps + prediction.steps,
-            earlier.evaluations + before + record.evaluations,
-        )
-        jumps = problem.continuity and problem.continuity.scale
-        checkpoint.save(stage, record, x, problem.sigma, spent, jumps)
-        name = "start states estimated" if stage and not windows.single else "start states as measured"
-        progress(Progress(name, record.iteration, record.cost, seconds))
-
-    solution = problem = None
+    z, x, sigma = begin
+    earlier = {name: int(file.tree.get("spent", {}).get(name, 0)) for name in ("stage", "steps", "evaluations")}
+    first = earlier["stage"] if file.tree else int(windows.single)
+    if file.tree:
+        z, x, sigma = _stored_point(file, vector, windows)
+    done = earlier["evaluations"] if file.tree else 0
     for stage in range(first, 2):
         problem = WindowedIdentification(
             vector, windows, prediction, sigma=sigma, free_starts=stage == 1 and not windows.single, **options
         )
-        settings = gauss_newton.Settings(damping=damping)
-        if stage == 0:
-            settings = dataclasses.replace(settings, cost_tolerance=1e-2, noise_tolerance=0.1, final=False)
-        if checkpoint.outcome:
-            settings = dataclasses.replace(settings, iterations=0)
+        settings = Settings() if stage else Settings(cost_tolerance=1e-2, noise_tolerance=0.1)
+        name = "start states estimated" if stage and not windows.single else "start states as measured"
+        method = GaussNewton(problem, x, low=vector.low, high=vector.high, scale=vector.scale, settings=settings)
 
-        observe = functools.partial(tell, stage, problem, done)
+        def spent(moment: Moment, done: int = done) -> dict[str, Any]:
+            return {"steps": earlier["steps"] + prediction.steps, "evaluations": done}
+
+        def tell(moment: Moment, name: str = name) -> None:
+            progress(name, moment.record.iteration, moment.record.cost)
+
         try:
-            solution = gauss_newton.solve(
-                problem,
-                z,
-                x,
-                low=vector.low,
-                high=vector.high,
-                scale=vector.scale,
-                settings=settings,
-                observe=observe,
-                past=checkpoint.past if stage == first else (),
-            )
-        except gauss_newton.StartError:
+            begun = method.init(None, z)
+        except StartError:
             raise DsoError(
-                f"{robot.source}: the simulation diverges at the start values, so there is nothing to search from; give "
+                f"{source}: the simulation diverges at the start values, so there is nothing to search from; give "
                 "start values nearer to the robot's with =INIT, a shorter --window, or a smaller timestep in the model."
             ) from None
-        z, x, sigma, damping = solution.z, solution.x, problem.sigma, gauss_newton.Settings.damping
-        done += solution.evaluations
-    assert solution is not None
-    assert problem is not None
-    solution = dataclasses.replace(solution, evaluations=earlier.evaluations + done)
-    if checkpoint.outcome:
-        converged, message = checkpoint.outcome
-        solution = dataclasses.replace(solution, converged=converged, message=message)
-    else:
-        checkpoint.searched(solution)
-    return solution, problem
+        result = search(
+            file, method, begun, Record, iterations=settings.iterations, stage=stage, watch=tell, spent=spent
+        )
+        if stage == 1:
+            file.write("searched")
+            solution = method.finish(result)
+            return dataclasses.replace(solution, evaluations=solution.evaluations + done), problem
+        z, x, sigma = result.state.z, result.state.x, problem.sigma
+        done += result.state.evaluations
+        file.keep(earlier=columns(result.history))
+    raise AssertionError("the second stage returns")
+
+
+def _stored_point(file: RunFile, vector: ParameterVector, windows: Windows) -> tuple[np.ndarray, ...]:
+    """Coordinates, start states and noise scales of a resumed run; DsoError where they are not of these windows."""
+    state, width = file.tree["state"], vector.mj.nq + vector.mj.nv + vector.mj.na
+    shapes = {
+        "z": (vector.size,),
+        "x": (len(windows), width),
+        "noise.sigma": (len(windows.rollouts), windows.measured.shape[-1]),
+    }
+    if any(np.shape(state.get(name)) != shape for name, shape in shapes.items()):
+        raise DsoError(f"{file.path}: what it holds does not fit the study; run the study again without --resume.")
+    z, x, sigma = (np.asarray(state[name], float) for name in shapes)
+    return z, x, sigma
+
+
+def _history(file: RunFile, solution: Solution) -> dict[str, np.ndarray]:
+    """Every linearisation of both stages, as the report draws them."""
+    tables = [file.kept("earlier") or {}, columns(solution.history)]
+    rows = [len(table.get("cost", ())) for table in tables]
+    names = tables[1] if not rows[0] else tables[0]
+    history = {name: np.concatenate([np.asarray(table[name]) for table in tables if table]) for name in names}
+    return history | {"stage": np.repeat([0, 1], rows)}

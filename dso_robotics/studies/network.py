@@ -7,7 +7,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from dso_robotics.core.gauss_newton import Solution
+from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.costs.likelihood import Likelihood
 from dso_robotics.data.windows import Windows

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.core import gauss_newton
+from dso_robotics.core.method.gauss_newton import solve
+from dso_robotics.core.method.least_squares import Settings, StartError
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.parameters.vector import ParameterVector
 
@@ -54,14 +55,12 @@ def best_start(
     vector = problem().vector
     best: tuple[float, np.ndarray, np.ndarray | None, int] = (np.inf, points[0], None, 0)
     costs: list[float | None] = []
-    settings = gauss_newton.Settings(iterations=_SHORT, cost_tolerance=1e-2, noise_tolerance=0.1)
+    settings = Settings(iterations=_SHORT, cost_tolerance=1e-2, noise_tolerance=0.1)
     for i, z in enumerate(points):
         trial = problem()
         try:
-            found = gauss_newton.solve(
-                trial, z, x, low=vector.low, high=vector.high, scale=vector.scale, settings=settings
-            )
-        except (gauss_newton.StartError, np.linalg.LinAlgError):
+            found = solve(trial, z, x, low=vector.low, high=vector.high, scale=vector.scale, settings=settings)
+        except (StartError, np.linalg.LinAlgError):
             costs.append(None)
             continue
         costs.append(float(found.cost))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from dso_robotics.core.covariance import BLOCKS_PER_COORDINATE, Uncertainty, describe
-from dso_robotics.core.gauss_newton import Solution
+from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.continuity import Continuity
 from dso_robotics.data.match import Channels
 from dso_robotics.parameters.families import FAMILIES

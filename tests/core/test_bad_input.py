@@ -13,7 +13,7 @@ from dso_robotics.core.gaussian import GaussianChain, LinearQuadratic
 from dso_robotics.core.gradient.mixed import mixed
 from dso_robotics.core.gradient.pathwise import pathwise
 from dso_robotics.core.gradient.score import DriftBaseline, score
-from dso_robotics.core.natural import TrustRegion
+from dso_robotics.core.method.trust_region import TrustRegion
 from dso_robotics.core.objective import Average, Episodic, Problem, TimeVarying
 from dso_robotics.core.surrogate import ProximalClip
 from dso_robotics.core.value import KnownValue

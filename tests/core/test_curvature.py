@@ -10,10 +10,12 @@ from core_chains import assemble, random_chain, regulator, within
 from core_chains import exact as closed
 
 from dso_robotics.core import curvature
-from dso_robotics.core.descent import Status, Stopping, descend
+from dso_robotics.core.descent import Status
 from dso_robotics.core.gradient.score import NoBaseline, StateBaseline, sample_batch
-from dso_robotics.core.method import Newton
-from dso_robotics.core.natural import TrustRegion, natural_direction, newton_direction, solve
+from dso_robotics.core.method.natural import natural_direction, solve
+from dso_robotics.core.method.newton import Newton, newton_direction
+from dso_robotics.core.method.sampled import Stopping, minimise
+from dso_robotics.core.method.trust_region import TrustRegion
 from dso_robotics.core.objective import Episodic, Problem, TimeVarying
 from dso_robotics.core.rollout import rollouts
 from dso_robotics.core.sampler import ExactSampler
@@ -129,7 +131,7 @@ def test_newton_finds_the_riccati_gain(gamma):
         return CHAIN.average_cost(theta) if gamma == 1.0 else CHAIN.episodic_cost(theta, gamma)
 
     newton = Newton(jax.hessian(cost))
-    result = descend(KEY, ExactSampler(cost), THETA, newton, stopping=Stopping(iterations=40, tolerance=1e-9))
+    result = minimise(KEY, ExactSampler(cost), THETA, newton, iterations=40, stopping=Stopping(tolerance=1e-9))
     assert result.status == Status.CONVERGED
     np.testing.assert_allclose(result.theta, gain.ravel(), rtol=1e-6)
     np.testing.assert_allclose(CHAIN.value_matrix(result.theta, gamma), matrix, rtol=1e-6)

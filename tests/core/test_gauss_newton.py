@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from dso_robotics.core import gauss_newton
 from dso_robotics.core.covariance import describe, uncertainty
+from dso_robotics.core.method import gauss_newton
 
 
 class Exponentials:

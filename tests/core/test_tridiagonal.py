@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from dso_robotics.core import gauss_newton
-from dso_robotics.core.normal import Normal
-from dso_robotics.core.tridiagonal import Tridiagonal
+from dso_robotics.core.method import gauss_newton
+from dso_robotics.core.method.normal import Normal
+from dso_robotics.core.method.tridiagonal import Tridiagonal
 
 
 def chains(rng, lengths, k):

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from dso_robotics.core import gauss_newton
+from dso_robotics.core.method import gauss_newton
 from dso_robotics.costs.continuity import LEARNED, Continuity
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.log import Log, write_log

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dso_robotics.cli import main
-from dso_robotics.core import descent, gauss_newton
+from dso_robotics.core.method import gauss_newton, sampled
 from dso_robotics.data.run_file import read_run
-from dso_robotics.studies import estimate_checkpoint
+from dso_robotics.studies import estimate
 
 STUDY = """
 model = "pendulum.xml"
@@ -32,7 +32,7 @@ def write(pendulum, tmp_path, text: str):
 
 @pytest.mark.parametrize("engine", [pytest.param("mujoco"), pytest.param("mjx", marks=pytest.mark.slow)])
 def test_a_resumed_run_ends_at_the_same_numbers(pendulum, tmp_path, monkeypatch, capsys, engine):
-    monkeypatch.setattr(estimate_checkpoint, "_SECONDS", 0.0)
+    monkeypatch.setattr(estimate, "EVERY", 0.0)
     study = write(pendulum, tmp_path, SHORT[engine])
     whole, part = str(tmp_path / "whole"), str(tmp_path / "part")
     assert main(["estimate", str(study), "--out", whole, "--no-report"]) == 0
@@ -48,7 +48,7 @@ def test_a_resumed_run_ends_at_the_same_numbers(pendulum, tmp_path, monkeypatch,
 
             patched.setattr(gauss_newton, "Normal", killed)
         else:
-            step, taken = descent._advance, []
+            step, taken = sampled.Sampled.step, []
 
             def killed(*args):
                 taken.append(1)
@@ -56,7 +56,7 @@ def test_a_resumed_run_ends_at_the_same_numbers(pendulum, tmp_path, monkeypatch,
                     raise KeyboardInterrupt
                 return step(*args)
 
-            patched.setattr(descent, "_advance", killed)
+            patched.setattr(sampled.Sampled, "step", killed)
         assert main(["estimate", str(study), "--out", part, "--no-report"]) == 130
     assert "dso estimate --resume --out" in capsys.readouterr().err
     # A wrong study is refused before anything changes.

@@ -187,7 +187,7 @@ def test_both_engines_find_the_same_optimum(pendulum, result, tmp_path):
 
 
 def test_a_damaged_run_file_is_refused(pendulum, result, tmp_path):
-    for name in ("state", "history", "study", "status"):
+    for name in ("state", "records", "study", "status"):
         out = tmp_path / name
         out.mkdir()
         (out / "run.h5").write_bytes((result[0] / "run.h5").read_bytes())

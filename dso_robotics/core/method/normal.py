@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dso_robotics.core.covariance import spread
-from dso_robotics.core.tridiagonal import Tridiagonal
+from dso_robotics.core.method.tridiagonal import Tridiagonal
 
 if TYPE_CHECKING:
-    from dso_robotics.core.gauss_newton import Problem, Reusing
+    from dso_robotics.core.method.least_squares import Problem, Reusing
 
 # Curvature, in coordinates divided by their scale, below which a coordinate has no say in the cost.
 _NO_CURVATURE = 1e-6

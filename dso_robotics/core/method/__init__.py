@@ -1,0 +1,1 @@
+"""Methods of the one loop (`core.descent`), one file each."""

@@ -1,0 +1,60 @@
+"""Newton steps on |H| within a trust region: the surrogate Hessian (75-76), made exact, or one that is given."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from dso_robotics.core import curvature
+from dso_robotics.core.method.sampled import Proposal, Rule, by_trust, rollouts_of
+from dso_robotics.core.method.trust_region import Direction, TrustRegion, Vector
+from dso_robotics.core.sampler import Sample
+
+
+def newton_direction(
+    hessian: Float[Array, "n n"], gradient: Vector, *, floor: float = 1e-6, longest: Float[Array, ""] | float = jnp.inf
+) -> Direction:
+    """A Newton step with |H|: eigenvalues are replaced by their size, at least `floor` of the largest, so d goes down.
+
+    `longest` limits the length of the step.
+    """
+    values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2.0)
+    size = jnp.maximum(jnp.abs(values), floor * jnp.max(jnp.abs(values)))
+    size = jnp.where(size > 0.0, size, 1.0)
+    step = -vectors @ ((vectors.T @ gradient) / size)
+    length = jnp.linalg.norm(step)
+    step = step * jnp.minimum(1.0, longest / jnp.where(length > 0.0, length, 1.0))
+    curvature = step @ hessian @ step
+    return Direction(step, curvature, -(gradient @ step) - curvature / 2.0, jnp.all(jnp.isfinite(step)))
+
+
+class Newton(Rule):
+    """A Newton step on |H|, with H from the batch or from `hessian(theta)`, within a length that follows the trust ratio."""
+
+    hessian: Callable[[Float[Array, " n"]], Float[Array, "n n"]] | None = None
+    trust: TrustRegion = TrustRegion(radius=1.0, largest=1e3)
+    corrected: bool = eqx.field(static=True, default=True)
+    judged: bool = eqx.field(static=True, default=True)
+
+    def init(self, theta: Float[Array, " n"]) -> Float[Array, ""]:
+        """The radius, a length of theta."""
+        return jnp.asarray(self.trust.radius)
+
+    def propose(
+        self, key: PRNGKeyArray, theta: Float[Array, " n"], sample: Sample, state: Any, scale: Float[Array, ""]
+    ) -> Proposal:
+        """The step of length at most the radius; the surrogate Hessian, corrected to be exact unless told otherwise."""
+        if self.hessian is not None:
+            matrix = self.hessian(theta)
+        else:
+            batch = rollouts_of(sample, "Newton without a hessian")
+            matrix = curvature.exact_hessian(batch) if self.corrected else curvature.surrogate_hessian(batch)
+        direction = newton_direction(matrix, sample.estimate.gradient, longest=state)
+        predicted = -(sample.estimate.gradient @ direction.step) * scale - 0.5 * scale**2 * direction.curvature
+        return Proposal(theta + scale * direction.step, state, predicted)
+
+    def judge(self, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[bool, Any]:
+        """Accept by the ratio of reductions, and adapt the radius."""
+        return by_trust(self.trust, sample, proposal, value)

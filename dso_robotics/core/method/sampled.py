@@ -1,0 +1,292 @@
+"""Descent on sampled gradients: a sampler estimates, a rule proposes, and the step is kept or taken back."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from dso_robotics.core.descent import CACHE, Last, Moment, Result, Status, descend
+from dso_robotics.core.gradient.score import Batch
+from dso_robotics.core.method.trust_region import TrustRegion
+from dso_robotics.core.sampler import Sample, Sampler
+from dso_robotics.errors import DsoError
+
+
+class Proposal(eqx.Module):
+    """Where to go, the method's state if it is gone to, and the reduction of J it promises (NaN: no promise)."""
+
+    theta: Float[Array, " n"]
+    state: Any
+    predicted: Float[Array, ""]
+
+
+class Rule(eqx.Module):
+    """How a gradient becomes a step. `judged` rules have the actual reduction of J compared with the promised one."""
+
+    judged: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def init(self, theta: Float[Array, " n"]) -> Any:
+        """State before the first step."""
+
+    @abc.abstractmethod
+    def propose(
+        self, key: PRNGKeyArray, theta: Float[Array, " n"], sample: Sample, state: Any, scale: Float[Array, ""]
+    ) -> Proposal:
+        """The step, times `scale` <= 1, which the loop lowers after rejections."""
+
+    def judge(
+        self, sample: Sample, proposal: Proposal, value: Callable[[], Float[Array, ""]] | None
+    ) -> tuple[bool, Any]:
+        """Whether to accept, and the next state; `value()` is J at the proposal under the noise of the sample."""
+        return True, proposal.state
+
+
+def rollouts_of(sample: Sample, name: str) -> Batch:
+    """The batch behind a sample; a DsoError that says what `name` needs where there is none."""
+    if sample.batch is None:
+        raise DsoError(
+            f"{name} needs the rollouts behind the gradient and their log P, which this sampler does not give. Use a "
+            "ScoreSampler or MixedSampler, or the rule FirstOrder."
+        )
+    return sample.batch
+
+
+def by_trust(trust: TrustRegion, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[bool, Any]:
+    """Whether the trust region accepts the proposal, and its next radius."""
+    actual = float(sample.estimate.value) - float(value() if value is not None else np.nan)
+    accepted, radius = trust.judge(float(proposal.state), actual, float(proposal.predicted))
+    return accepted, jnp.asarray(radius)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One iteration: numbers at the theta it started from, and what became of its step.
+
+    noise_ratio: mean((g / s)^2), about 1 when the true gradient is zero. scale: what divergence left of the step's length.
+    accepted: False when a trust region refused the step. note: rejections, in words.
+    """
+
+    iteration: int
+    value: float
+    value_error: float
+    gradient_norm: float
+    noise_ratio: float
+    step_norm: float
+    scale: float
+    accepted: bool
+    samples: int
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopping:
+    """When to stop. tolerance: on the largest entry of the gradient, standard errors included.
+
+    The noise floor is reached when, `patience` times in a row, mean((g / s)^2) over the entries stays under what a zero
+    gradient gives, 1 + 2 sqrt(2 / n): the gradient cannot be told from zero with so many rollouts.
+    """
+
+    tolerance: float = 1e-6
+    patience: int = 5
+    noise_floor: bool = True
+    rejections: int = 30
+
+    def __post_init__(self) -> None:
+        for name in ("patience", "rejections"):
+            if getattr(self, name) < 1:
+                raise DsoError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        if self.tolerance < 0.0:
+            raise DsoError(f"tolerance: must not be negative, got {self.tolerance}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """theta (n,), the rule's and the sampler's memory, and what the last sample said.
+
+    scale: what divergence left of the step's length. quiet: samples in a row at the noise floor. refused: steps in a row that
+    the trust region refused. lost: whether no step could be taken, or the start cannot be evaluated. value, value_error,
+    gradient_norm, largest: J, its standard error, |g| and the largest entry of |g| with two standard errors. sample: the last.
+    """
+
+    theta: Any
+    rule: Any
+    memory: Any
+    key: Any
+    iteration: int
+    scale: float
+    quiet: int
+    refused: int
+    lost: bool
+    value: float
+    value_error: float
+    gradient_norm: float
+    largest: float
+    samples: int
+    diverged: int
+    sample: Sample | None = dataclasses.field(default=None, metadata=CACHE)
+
+
+class Sampled:
+    """Steps of `rule` on gradients from `sampler`.
+
+    A step into divergence (rollouts that blew up, numbers that are not finite) is taken back and halved; one that the rule's
+    trust region refuses is taken back and tried again, shorter, on new rollouts. `Record.note` says so.
+    """
+
+    def __init__(self, rule: Rule, sampler: Sampler, *, stopping: Stopping | None = None):
+        self.rule, self.sampler = rule, sampler
+        self.stopping = Stopping() if stopping is None else stopping
+        self._propose = eqx.filter_jit(rule.propose)
+
+    def init(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> State:
+        """The state before the first step; its sample is drawn here."""
+        theta = jnp.asarray(theta)
+        if theta.ndim != 1:
+            raise DsoError(f"theta: expected one flat vector, got shape {theta.shape}.")
+        zero = (0.0, 0.0, 0.0, 0.0, 0, 0)
+        state = State(theta, self.rule.init(theta), self.sampler.memory(), key, 0, 1.0, 0, 0, False, *zero)
+        sample = self._draw(state, theta, 0)
+        return dataclasses.replace(self._seen(state, sample), lost=not bool(sample.estimate.usable))
+
+    def _draw(self, state: State, theta: Array, offset: int, memory: Any = None) -> Sample:
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.iteration + offset), 0)
+        return self.sampler(key, theta, state.memory if memory is None else memory)
+
+    def _seen(self, state: State, sample: Sample) -> State:
+        """The state with what a new sample at its theta says."""
+        estimate = sample.estimate
+        error = np.nan_to_num(np.asarray(estimate.standard_error), posinf=0.0)
+        size = max(int(np.count_nonzero(error > 0.0)), 1)
+        quiet = state.quiet + 1 if noise_ratio(sample) < 1.0 + 2.0 * np.sqrt(2.0 / size) else 0
+        return dataclasses.replace(
+            state,
+            quiet=quiet,
+            value=float(estimate.value),
+            value_error=float(estimate.value_error),
+            gradient_norm=float(jnp.linalg.norm(estimate.gradient)),
+            largest=float(np.max(np.abs(np.asarray(estimate.gradient)) + 2.0 * error, initial=0.0)),
+            samples=int(estimate.samples),
+            diverged=int(estimate.diverged),
+            sample=sample,
+        )
+
+    def step(self, state: State) -> tuple[State, Record]:
+        """One step, halved as often as it takes for its rollouts not to blow up."""
+        sample = self._draw(state, state.theta, 0) if state.sample is None else state.sample
+        scale, notes, proposal = state.scale, [], None
+        step_key = jax.random.fold_in(jax.random.fold_in(state.key, state.iteration), 1)
+        for _ in range(self.stopping.rejections):
+            proposal = self._propose(step_key, state.theta, sample, state.rule, jnp.asarray(scale))
+            finite = bool(jnp.all(jnp.isfinite(proposal.theta)))
+            fresh = self._draw(state, proposal.theta, 1, sample.memory) if finite else None
+            if fresh is None or not bool(fresh.estimate.usable):
+                scale = scale / 2.0
+                told = "it is not finite" if fresh is None else f"{int(fresh.estimate.diverged)} rollouts blew up"
+                notes.append(f"step rejected ({told}) and halved")
+                continue
+            value = self._value_at(state, proposal.theta)
+            accepted, rule = self.rule.judge(sample, proposal, value)
+            if not accepted:
+                # The next try has new rollouts: the gradient of these may be what misled.
+                notes.append("step rejected (J did not fall as predicted), trust region shrunk")
+                fresh = self._draw(state, state.theta, 1, sample.memory)
+            following = dataclasses.replace(
+                state,
+                theta=proposal.theta if accepted else state.theta,
+                rule=rule,
+                memory=sample.memory,
+                iteration=state.iteration + 1,
+                scale=min(1.0, 1.5 * scale),
+                refused=0 if accepted else state.refused + 1,
+            )
+            record = _record(sample, state, proposal, scale, accepted, "; ".join(notes))
+            return self._seen(following, fresh), record
+        assert proposal is not None
+        lost = dataclasses.replace(state, iteration=state.iteration + 1, lost=True, sample=sample)
+        return lost, _record(sample, state, proposal, scale, False, "; ".join(notes))
+
+    def _value_at(self, state: State, theta: Array) -> Callable[[], Array]:
+        """J at another theta under the noise of the current sample: the two differ by the step, not by the noise."""
+        return lambda: self._draw(state, theta, 0).estimate.value
+
+    def done(self, state: State, record: Record | None) -> Status | None:
+        """Converged by the largest entry of the gradient, or at the noise floor, or unable to go on."""
+        stopping = self.stopping
+        if state.lost:
+            return Status.DIVERGED
+        if state.refused >= stopping.rejections:
+            return Status.STALLED
+        if state.largest <= stopping.tolerance:
+            return Status.CONVERGED
+        return Status.NOISE_FLOOR if stopping.noise_floor and state.quiet >= stopping.patience else None
+
+    def message(self, state: State, status: Status, steps: int) -> str:
+        """One paragraph for the user."""
+        if state.lost and not steps:
+            return (
+                f"At the initial theta the value is {state.value:.4g} and {state.diverged} of {state.samples} rollouts blew up "
+                "or had no finite derivative. Start from another theta, shorten the rollouts, or give the objective a "
+                "divergence_cost."
+            )
+        told = (
+            f"after {steps} iterations: J = {state.value:.6g} (standard error {state.value_error:.2g}), "
+            f"|g| = {state.gradient_norm:.3g}"
+        )
+        refused = self.stopping.rejections
+        return {
+            Status.CONVERGED: f"Converged {told}.",
+            Status.NOISE_FLOOR: f"Stopped {told}. The gradient cannot be told from zero with {state.samples} rollouts; take "
+            "more of them, or a better baseline, to go further.",
+            Status.ITERATIONS: f"Stopped at the iteration limit {told}.",
+            Status.DIVERGED: f"Stopped {told}. {refused} steps in a row were rejected, each half as long as the one before: "
+            "rollouts blow up next to this theta. Shorten the rollouts or give the objective a divergence_cost.",
+            Status.STALLED: f"Stopped {told}. {refused} steps in a row did not reduce J as predicted: what is left to gain is "
+            "below the rounding or the noise of J, or the gradient misleads.",
+            Status.STOPPED: f"Stopped by the caller {told}.",
+        }[status]
+
+
+def minimise(
+    key: PRNGKeyArray,
+    sampler: Sampler,
+    theta: Float[Array, " n"],
+    rule: Rule,
+    *,
+    iterations: int = 100,
+    stopping: Stopping | None = None,
+    keep: Last | None = None,
+    watch: Callable[[Moment], bool | None] | None = None,
+) -> Result:
+    """Minimise J from `theta` by `rule`, on gradients from `sampler`: `descend` with a `Sampled` method from its start."""
+    method = Sampled(rule, sampler, stopping=stopping)
+    return descend(method, method.init(key, theta), iterations=iterations, keep=keep, watch=watch)
+
+
+def noise_ratio(sample: Sample) -> float:
+    """mean((g / s)^2) over the entries with a standard error: about 1 when the true gradient is zero."""
+    gradient, error = np.asarray(sample.estimate.gradient), np.asarray(sample.estimate.standard_error)
+    noisy = np.isfinite(error) & (error > 0.0)
+    return float(np.mean((gradient[noisy] / error[noisy]) ** 2)) if noisy.any() else np.inf
+
+
+def _record(sample: Sample, state: State, proposal: Proposal, scale: float, accepted: bool, note: str) -> Record:
+    estimate = sample.estimate
+    return Record(
+        state.iteration,
+        float(estimate.value),
+        float(estimate.value_error),
+        float(jnp.linalg.norm(estimate.gradient)),
+        noise_ratio(sample),
+        float(jnp.linalg.norm(proposal.theta - state.theta)),
+        scale,
+        accepted,
+        int(estimate.samples),
+        note,
+    )

@@ -1,0 +1,239 @@
+"""The run of one study: its file, kept up to date while the one loop runs, and taken up again where it was left.
+
+Every command runs through here: the folder is claimed, the run file is written before the first step and often enough
+afterwards that a killed run loses less than a minute, and a resumed run ends with the numbers it would have had.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mujoco
+import numpy as np
+
+from dso_robotics.core.descent import Candidate, Last, Method, Moment, Result, descend
+from dso_robotics.data.run_file import read_run, write_run
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.path import Declaration
+from dso_robotics.physics.model import Robot
+from dso_robotics.studies import folder as folders
+from dso_robotics.studies.checkpoint import columns, flatten, records, restore
+
+# Seconds between two writings of a search whose steps are short.
+EVERY = 20.0
+# Keys of a study that name files: what these hold is compared, not where they lie.
+_PLACES = ("model", "logs", "log", "file", "source")
+_AGAIN = "run the study again without --resume"
+
+T = TypeVar("T")
+
+
+class RunFile:
+    """The run file `run.h5` of a study in `folder`.
+
+    study: JSON-ready, with its "command". files: the files that the study reads besides its model, by what messages call them.
+    every [s]: how long a stored state may be old. began: what `time.perf_counter` said when the run began. tree: what an
+    earlier sitting stored, empty for a new run.
+    Raises DsoError when a run to resume was begun with another study, model or file, has finished, or is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        study: Mapping[str, Any],
+        robot: Robot,
+        *,
+        files: Mapping[str, str | Path],
+        resume: bool,
+        every: float = 0.0,
+        began: float | None = None,
+    ):
+        self.path, self._study, self._new = folder / folders.RUN, resolved(study), not resume
+        self._mjcf = robot.spec.to_xml() if robot.spec is not None else ""
+        self._inputs = {"model": {"path": str(robot.source), "sha256": model_sha256(robot.mj)}}
+        for label, file in files.items():
+            self._inputs[label] = {"path": str(Path(file).resolve()), "sha256": sha256(file)}
+        self._every, self._began = every, time.perf_counter() if began is None else began
+        self._saved = -float("inf")
+        self._kept: dict[str, Any] = {}
+        self.tree: dict[str, Any] = {}
+        if resume:
+            self._take_up(folder)
+
+    def _take_up(self, folder: Path) -> None:
+        tree, stored, _ = read_run(self.path)
+        command = self._study["command"]
+        if stored.get("command", command) != command:
+            raise DsoError(f"{self.path}: this is a run of `dso {stored['command']}`; resume it with that.")
+        if tree.get("status") == "finished" and (folder / folders.SUMMARY).exists():
+            raise DsoError(f"{self.path}: this run has finished already; its result is in {folder}.")
+        mine, theirs = placeless(self._study), placeless(stored)
+        changed = [key for key in mine if mine[key] != theirs.get(key)]
+        if changed:
+            raise DsoError(
+                f"{self.path}: --resume needs the study that was begun, but {', '.join(changed)} differ(s); "
+                f"`dso {command} --resume --out {folder}` alone takes the study from the run file."
+            )
+        try:
+            self._compare(tree["inputs"])
+            for name in ("state", "records", "spent"):
+                tree[name] = dict(tree[name])
+            tree["seconds"], tree["status"] = float(tree["seconds"]), str(tree["status"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DsoError(f"{self.path}: the run file is damaged ({error}); {_AGAIN}.") from error
+        self.tree = tree
+        self._kept = {name: tree[name] for name in ("state", "records", "best", "spent", "earlier") if name in tree}
+
+    def _compare(self, stored: Mapping[str, Any]) -> None:
+        cure = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
+        if set(stored) != set(self._inputs):
+            raise DsoError(f"{self.path}: the run was begun with other files: {', '.join(stored)}; {cure}.")
+        for label, entry in self._inputs.items():
+            if entry["sha256"] != stored[label]["sha256"]:
+                raise DsoError(f"{self.path}: the {label} {entry['path']} has changed since the run was begun; {cure}.")
+
+    @property
+    def seconds(self) -> float:
+        """What the run has taken so far [s], earlier sittings included."""
+        return self.tree.get("seconds", 0.0) + time.perf_counter() - self._began
+
+    def due(self) -> bool:
+        """Whether the file has become old."""
+        return time.perf_counter() - self._saved >= self._every
+
+    def keep(self, **groups: Any) -> None:
+        """What every writing from now on holds."""
+        self._kept |= groups
+
+    def kept(self, name: str) -> Any:
+        """A group that is kept; None where there is none."""
+        return self._kept.get(name)
+
+    def write(self, status: str = "running", **more: Any) -> None:
+        """Write all that is kept, and `more`; the first writing of a new run replaces what an earlier run left."""
+        tree = {"inputs": self._inputs, "seconds": self.seconds, **self._kept, "status": status, **more}
+        try:
+            write_run(self.path, tree, self._study, self._mjcf, ready=self._ready)
+        except DsoError as error:
+            kept = "what was found so far is kept; go on with --resume once this is mended"
+            told = "" if self._new or not self.path.exists() else f"In {self.path.name} {kept}."
+            raise DsoError(f"{error} {told}".rstrip()) from error
+        self._saved = time.perf_counter()
+
+    def _ready(self) -> None:
+        if self._new:
+            folders.clear(self.path.parent)
+            self._new = False
+
+
+def search(
+    file: RunFile,
+    method: Method,
+    first: Any,
+    record: type,
+    *,
+    iterations: int,
+    stage: int = 0,
+    keep: Last | None = None,
+    watch: Callable[[Moment], bool | None] | None = None,
+    spent: Callable[[Moment], Mapping[str, Any]] = lambda moment: {},
+) -> Result:
+    """`descend` from the state that `file` holds of this stage, else from `first`; every due moment is stored.
+
+    `record` is the class of the method's records. `spent` says what else a moment stores, such as simulated steps; it is found
+    again in `file.tree["spent"]`.
+    """
+    stored = file.tree if int(file.tree.get("spent", {}).get("stage", -1)) == stage else {}
+    # Both pass through plain numbers, so that a resumed run compiles to the same program as one that was never killed.
+    state = restore(first, stored.get("state") or flatten(first), file.path)
+    past = records(record, stored.get("records", {}), file.path)
+    if keep is not None and "best" in stored:
+        best, taken = stored["best"], getattr(keep, "take", None)
+        kept = restore(taken(first), best["kept"], file.path) if taken is not None else None
+        keep.best = Candidate(int(best["iteration"]), float(best["cost"]), kept)
+
+    def hold(state: Any, history: Any, best: Candidate | None, more: Mapping[str, Any]) -> None:
+        file.keep(state=flatten(state), records=columns(history), spent={"stage": stage, **more})
+        if best is not None:
+            file.keep(best={"iteration": best.iteration, "cost": best.cost, "kept": flatten(best.kept)})
+
+    latest: list[Moment] = []
+
+    def checkpoint(moment: Moment) -> None:
+        latest[:] = [moment]
+        if file.due():
+            hold(moment.state, moment.history, moment.best, spent(moment))
+            file.write()
+
+    if not stored:
+        hold(state, (), None, spent(Moment(state, (), None, None)))
+        file.write()
+    result = descend(method, state, iterations=iterations, past=past, keep=keep, watch=watch, checkpoint=checkpoint)
+    if latest:
+        hold(result.state, result.history, result.best, spent(latest[0]))
+    return result
+
+
+def model_sha256(model: mujoco.MjModel) -> str:
+    """SHA-256 of a compiled model, meshes included."""
+    compiled = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, compiled)
+    return hashlib.sha256(compiled.tobytes()).hexdigest()
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def resolved(study: Mapping[str, Any]) -> dict[str, Any]:
+    """A study as JSON holds it, its files by absolute paths, so that the run file alone is enough to go on."""
+
+    def absolute(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: absolute(name, entry) for name, entry in value.items()}
+        if key == "logs":
+            return [str(Path(entry).resolve()) for entry in value]
+        if key == "residual" and value:
+            file, _, name = value.rpartition(":")
+            return f"{Path(file).resolve()}:{name}"
+        return str(Path(value).resolve()) if key in ("model", "log", "file") and value else value
+
+    return absolute("", json.loads(json.dumps(study, default=str)))
+
+
+def placeless(value: Any) -> Any:
+    """A part of a stored study without the places of files: what they hold is compared, not where they lie."""
+    if not isinstance(value, dict):
+        return value
+    kept = {key: placeless(entry) for key, entry in value.items() if key not in _PLACES}
+    if kept.get("residual"):
+        kept["residual"] = str(kept["residual"]).rpartition(":")[2]
+    return kept
+
+
+def stored_study(folder: str | Path, command: str, kind: type[T]) -> T:
+    """The study of the run in `folder`, its files where they lay when it was begun; `kind` is its class.
+
+    Raises:
+      DsoError: there is no run file, it is damaged, or it is another command's.
+    """
+    path = Path(folder) / folders.RUN
+    if not path.is_file():
+        raise DsoError(f"--resume: {folder} has no {folders.RUN} to go on from; leave --resume out to start a new run.")
+    _, stored, _ = read_run(path)
+    begun = stored.pop("command", None)
+    if begun != command:
+        raise DsoError(f"--resume: {path} is a run of `dso {begun or 'an older version'}`; resume it with that.")
+    try:
+        free = (Declaration(**_tuples(entry)) if isinstance(entry, dict) else entry for entry in stored["free"])
+        return kind(**_tuples(stored) | {"free": tuple(free)})
+    except (KeyError, TypeError, ValueError) as error:
+        raise DsoError(f"{path}: the run file is damaged ({error}); {_AGAIN}.") from error
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
