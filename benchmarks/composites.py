@@ -22,8 +22,8 @@ RESULTS = HERE / "results" / "composites.json"
 
 def sim_to_real(seed: int) -> dict:
     """Swing-up on the cart-pole of the log: trained on the model as it is, while it is identified, and on the true one."""
+    from dso_robotics.robot.play import Player
     from dso_robotics.studies.train import train
-    from dso_robotics.studies.train_play import Player
     from dso_robotics.studies.train_study import read_train_study
 
     sys.path.insert(0, str(HERE.parent))
@@ -63,9 +63,9 @@ def spec_to_file(path: pathlib.Path) -> None:
 
 def demonstrations(seed: int) -> dict:
     """Swing-up with recorded demonstrations, without them, and from them alone."""
+    from dso_robotics.robot.play import Player
     from dso_robotics.studies.train import train
     from dso_robotics.studies.train_build import build
-    from dso_robotics.studies.train_play import Player
     from dso_robotics.studies.train_study import read_train_study
 
     study = dataclasses.replace(read_train_study(STUDIES / "cartpole_demonstrations.toml"), seed=seed)
@@ -121,9 +121,9 @@ def randomised(seed: int) -> dict:
     """Swing-up on 24 cart-poles of a family: trained on one of them, on all, and on all with the policy told which."""
     import jax
 
+    from dso_robotics.robot.play import Player
     from dso_robotics.studies.train import compiled, train
     from dso_robotics.studies.train_build import build
-    from dso_robotics.studies.train_play import Player
     from dso_robotics.studies.train_study import read_train_study
 
     study, rows = dataclasses.replace(read_train_study(STUDIES / "cartpole_randomised.toml"), seed=seed), {}

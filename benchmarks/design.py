@@ -87,30 +87,32 @@ class Training:
     def __init__(self, study, iterations: int, block: str, rate: float = 0.0):
         import jax
 
-        from dso_robotics.studies.short_horizon import ShortHorizon
+        from dso_robotics.robot.schedule import training_method
         from dso_robotics.studies.train_build import build
 
         self.task = build(study)
         design_rate = rate or dict(self.task.windows.rates).get("mechanism", self.task.windows.learning_rate)
         rates = {"policy": (("policy", 0.0), ("mechanism", design_rate)), "mechanism": (("mechanism", 0.0),)}[block]
         settings = dataclasses.replace(self.task.windows, iterations=iterations, rates=rates)
-        self.method = ShortHorizon(self.task.chain, settings, explore=self.task.explore)
-        self.key, self.settings, self.compiled = jax.random.key(study.seed), settings, None
+        self.method = training_method(self.task.chain, settings, explore=self.task.explore)
+        self.key, self.settings, self.compiled = jax.random.key(study.seed), settings, False
 
     def begin(self, theta):
-        learner = self.method.begin(self.key, np.asarray(theta))
-        self.compiled = self.compiled or self.method.compile(learner)
+        learner = self.method.init(self.key, np.asarray(theta))
+        if not self.compiled:
+            self.method.compile(learner)
+            self.compiled = True
         return learner
 
     def step(self, learner):
-        return self.compiled(learner)[0]
+        return self.method.step(learner)[0]
 
 
 class Judge:
     """Mean cost of episodes on C MuJoCo of the exported model, as dso reports it."""
 
     def __init__(self, task):
-        from dso_robotics.studies.train_play import Player
+        from dso_robotics.robot.play import Player
 
         self.task, self.player = task, Player(task.chain)
 
@@ -143,12 +145,12 @@ def run_turns(study, tool: str) -> dict:
         turn = policy if i % (POLICY_TURN + DESIGN_TURN) < POLICY_TURN else mechanism
         learner = turn.step(learner)
         if (i + 1) % (POLICY_TURN + DESIGN_TURN) == 0:
-            cost = judge(learner.theta, learner.scaling, 1)
+            cost = judge(learner.theta, learner.memory, 1)
             best = min(best, (cost, learner), key=lambda pair: pair[0])
             steps = (i + 1) * policy.settings.environments * policy.settings.horizon
             rows.append((steps, cost, time.perf_counter() - began))
     steps, costs, seconds = (list(column) for column in zip(*rows, strict=True))
-    theta, scaling = best[1].theta, best[1].scaling
+    theta, scaling = best[1].theta, best[1].memory
     return {
         "seed": study.seed,
         "cost": judge(theta, scaling),
@@ -191,7 +193,7 @@ def run_nested(study, tool: str) -> dict:
         learner = training.begin(theta)
         for _ in range(settings.iterations):
             learner = training.step(learner)
-        cost = judge(learner.theta, learner.scaling)
+        cost = judge(learner.theta, learner.memory)
         if best is None or cost < best[0]:
             best = (cost, learner)
         return cost
@@ -205,7 +207,7 @@ def run_nested(study, tool: str) -> dict:
     return {
         "seed": study.seed,
         "cost": best[0],
-        "quarter_timestep": judge(best[1].theta, best[1].scaling, finer=4),
+        "quarter_timestep": judge(best[1].theta, best[1].memory, finer=4),
         "steps": steps[-1],
         "trainings": steps[-1] // settings.steps,
         "design": _design(task, best[1].theta),

@@ -114,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _study(args: argparse.Namespace) -> "TrainStudy":
     """The study of the file or, when a run is taken up without one, of its run file."""
-    from dso_robotics.studies.train_study import read_train_study
+    from dso_robotics.studies.run import stored_study
+    from dso_robotics.studies.train_study import TrainStudy, read_train_study
 
     if not args.out and not args.check_gradients:
         raise DsoError("no folder was given for the result; name one with --out DIR.")
@@ -122,9 +123,7 @@ def _study(args: argparse.Namespace) -> "TrainStudy":
         return read_train_study(args.study)
     if not args.resume:
         raise DsoError(f"no study was given; write `dso {args.command} STUDY.toml --out DIR`.")
-    from dso_robotics.studies.train_checkpoint import stored_train_study
-
-    return stored_train_study(args.out)
+    return stored_study(args.out, args.command, TrainStudy)
 
 
 def table(summary: dict[str, Any]) -> list[str]:

@@ -1,13 +1,13 @@
 """A weighted sum of step costs that can tell its terms apart."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dso_robotics.costs.task import Term
+from dso_robotics.costs.task import Divergence, Term
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.scene import Scene
 
@@ -26,6 +26,12 @@ class Composite(eqx.Module):
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         """The sum."""
         return jnp.sum(self.terms(scene))
+
+    def of_the_policy(self) -> Callable[[Scene], Array]:
+        """The part that depends on theta at a given state: in action space, what the policy's own divergence costs."""
+        parts = zip(self.weights, self.parts, strict=True)
+        mine = [(weight, part) for weight, part in parts if isinstance(getattr(part, "part", part), Divergence)]
+        return lambda scene: sum((weight * part(scene) for weight, part in mine), jnp.zeros(()))
 
 
 def composite(parts: Mapping[str, tuple[float, Term]]) -> Composite:

@@ -94,7 +94,7 @@ def read_replay(folder: str | Path, name: str | None = None) -> Replay:
     folder = Path(folder)
     tree, study, mjcf = read_run(folder / "run.h5")
     command = study.get("command", "?")
-    if "learner" in tree:
+    if "learner" in tree or command in ("train", "design"):
         return _read_episode(folder, tree, study, mjcf, name or "trained")
     if command != "identify":
         raise DsoError(
@@ -158,7 +158,7 @@ def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any
         raise DsoError(f"{folder}: the poses in run.h5 are not those of model.xml; run the study again with --force.")
     poses[~np.isfinite(poses).all(1)] = np.nan
     text = f"{Path(study['model']).stem}: {_EPISODES[name]} in an episode of {time[-1] - time[0]:.3g} s on C MuJoCo"
-    if tree.get("command") != "design" or name != "trained" or _same_shape(model, first):
+    if tree.get("command", study.get("command")) != "design" or name != "trained" or _same_shape(model, first):
         return Replay(model, "episode", name, time, none, poses, time[:1], f"{text}, without noise.", _EPISODES[name])
     return Replay(
         model,

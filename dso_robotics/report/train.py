@@ -48,13 +48,14 @@ def curve(found: Trained) -> canvas.Picture:
     """Cost of an episode on C MuJoCo over environment steps."""
     figure, axes = canvas.rows(2.4, 1)
     axis, history = axes[0, 0], found.history
-    axis.plot(np.insert(history["steps"], 0, 0), np.insert(history["episode_cost"], 0, found.before.cost), marker=".")
+    iterations, steps = np.insert(history["iteration"], 0, 0), np.insert(history["steps"], 0, 0)
+    costs = np.insert(history["episode_cost"], 0, found.before.cost)
+    axis.plot(steps, costs, marker=".")
     at, last = found.summary["kept"]["iteration"], f"last {history['episode_cost'][-1]:.4g}"
     if at < history["iteration"][-1]:
-        look = int(np.flatnonzero(history["iteration"] == at)[0])
-        steps, cost = history["steps"][look], history["episode_cost"][look]
-        axis.plot(steps, cost, "o", markersize=9, markerfacecolor="none", color=canvas.PALETTE[1])
-        last = f"kept {cost:.4g}, {last}"
+        look = int(np.flatnonzero(iterations == at)[0])
+        axis.plot(steps[look], costs[look], "o", markersize=9, markerfacecolor="none", color=canvas.PALETTE[1])
+        last = f"kept {costs[look]:.4g}, {last}"
     canvas.title(axis, "cost of an episode on C MuJoCo, without noise", last)
     canvas.label(axis, x="environment steps", y="cost", inches=(0.24, 0.5))
     return canvas.picture(figure, "training.png", "Cost of an episode over the steps of the training")

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dso_robotics.robot.chain import RobotState
+from dso_robotics.robot.play import Player
 from dso_robotics.studies.train_build import Task
-from dso_robotics.studies.train_play import Player
 
 _MOVE = 1e-4
 

@@ -179,18 +179,17 @@ def _identify(
     def tell(stage: str, iteration: int, cost: float) -> None:
         progress(Progress(stage, iteration, cost, file.seconds))
 
-    begin, tale = (vector.initial, None), None
+    tale, z, sigma = None, vector.initial, None
     if (study.starts > 1 or study.warm_start) and not file.tree:
         points = draw(vector, study.starts, study.seed)
         if study.warm_start:
             points = np.insert(points, 1, regress(vector, windows, drives), axis=0)
-        *begin, tale = best_start(
+        z, sigma, tale = best_start(
             lambda: WindowedIdentification(vector, windows, prediction, free_starts=False, **options),
             points,
             x,
             lambda i, cost: tell("starts tried", i + 1, cost),
         )
-    z, sigma = begin
     solution, problem = _search(file, vector, windows, prediction, (z, x, sigma), robot.source, tell, options)
     spread = uncertainty(calibration.in_pieces(solution, windows) if windows.single else solution, vector.scale)
     tell("evaluating", len(solution.history), solution.cost)
@@ -342,8 +341,8 @@ def _search(
         name = "start states estimated" if stage and not windows.single else "start states as measured"
         method = GaussNewton(problem, x, low=vector.low, high=vector.high, scale=vector.scale, settings=settings)
 
-        def spent(moment: Moment, done: int = done) -> dict[str, Any]:
-            return {"steps": earlier["steps"] + prediction.steps, "evaluations": done}
+        def counted(moment: Moment, before: int = done) -> dict[str, Any]:
+            return {"steps": earlier["steps"] + prediction.steps, "evaluations": before}
 
         def tell(moment: Moment, name: str = name) -> None:
             progress(name, moment.record.iteration, moment.record.cost)
@@ -356,7 +355,7 @@ def _search(
                 "start values nearer to the robot's with =INIT, a shorter --window, or a smaller timestep in the model."
             ) from None
         result = search(
-            file, method, begun, Record, iterations=settings.iterations, stage=stage, watch=tell, spent=spent
+            file, method, begun, Record, iterations=settings.iterations, stage=stage, watch=tell, spent=counted
         )
         if stage == 1:
             file.write("searched")

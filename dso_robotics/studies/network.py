@@ -7,6 +7,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from dso_robotics.core.descent import Best, Status, descend
 from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.costs.likelihood import Likelihood
@@ -22,6 +23,8 @@ from dso_robotics.studies.evaluate import Evaluation, evaluate
 from dso_robotics.studies.network_settings import NetworkSettings
 
 _RATE = 1e-2
+# Steps between two looks at the windows that are watched, and halvings of a step that makes a window diverge.
+_LOOK, _HALVINGS = 10, 5
 # One in so many recordings (of few: windows) is not trained on but watched.
 _WATCHED = 5
 
@@ -70,9 +73,14 @@ def train_network(
     Raises:
       DsoError: no joint has such a name, or one is neither hinge nor slide.
     """
+    import jax
     import jax.numpy as jnp
     import optax
 
+    from dso_robotics.core.gradient.estimate import Estimate
+    from dso_robotics.core.method.first_order import FirstOrder
+    from dso_robotics.core.method.sampled import Sampled, Stopping
+    from dso_robotics.core.sampler import Sample, Sampler
     from dso_robotics.robot.prediction_network import DivergedError, NetworkPrediction, with_motors
 
     joints = chosen_joints(robot, settings.joints)
@@ -84,7 +92,6 @@ def train_network(
         model, joints, qvel=speeds, ctrl=windows.ctrl, hidden=settings.hidden, inputs=settings.inputs
     )
     prediction = NetworkPrediction(model, network, windows, signals)
-    rng = np.random.default_rng(seed)
     scale = sigma[windows.rollout][:, None]
     measured, seen = np.nan_to_num(windows.measured), np.isfinite(windows.measured)
 
@@ -99,34 +106,48 @@ def train_network(
         return slope
 
     watched, trained = _watched(windows)
-    weights = network.start(rng)
+
+    class Batches(Sampler):
+        """The cost of a few windows, drawn anew for each step."""
+
+        def memory(self) -> None:
+            return
+
+        def __call__(self, key: Any, theta: Any, memory: None) -> Sample:
+            rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+            rows = np.sort(rng.choice(trained, min(settings.batch, len(trained)), replace=False))
+            part = windows.only(_mask(rows, len(windows)))
+            try:
+                cost, gradient = prediction.gradient(np.asarray(theta), begin[rows], part, slope_of(rows))
+            except DivergedError:
+                cost, gradient = np.inf, np.zeros(network.size)
+            zero, one = jnp.zeros(network.size), jnp.ones((), int)
+            made = jnp.asarray(cost), jnp.asarray(gradient), zero, jnp.zeros(()), one, 0 * one, zero == 0.0
+            return Sample(Estimate(*made), None, None)
+
+    looks: list[float] = []
+
+    def judge(state: Any) -> float:
+        part = windows.only(_mask(watched, len(windows)))
+        path = prediction.simulate(np.asarray(state.theta), begin[watched], part)
+        looks.append(slope_of(watched)(prediction.read(path, part))[0])
+        progress(state.iteration, looks[-1])
+        return looks[-1]
+
     schedule = optax.cosine_decay_schedule(_RATE, settings.iterations)
-    adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
-    memory = adam.init(jnp.asarray(weights))
-    best, history, running, ended = (np.inf, weights, 0), [], [], None
-    for i in range(settings.iterations + 1):
-        if i % 10 == 0:
-            part = windows.only(_mask(watched, len(windows)))
-            path = prediction.simulate(weights, begin[watched], part)
-            error = slope_of(watched)(prediction.read(path, part))[0]
-            history.append((np.mean(running[-10:]) if running else np.nan, error))
-            progress(i, error)
-            if error < best[0]:
-                best = error, weights, len(history) - 1
-        if i == settings.iterations:
-            break
-        rows = np.sort(rng.choice(trained, min(settings.batch, len(trained)), replace=False))
-        part = windows.only(_mask(rows, len(windows)))
-        try:
-            cost, gradient = prediction.gradient(weights, begin[rows], part, slope_of(rows))
-        except DivergedError:
-            ended = i
-            break
-        running.append(cost)
-        update, memory = adam.update(jnp.asarray(gradient), memory, jnp.asarray(weights))
-        weights = weights + np.asarray(update)
+    adam = FirstOrder(optimiser=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)))
+    method = Sampled(adam, Batches(), stopping=Stopping(tolerance=0.0, noise_floor=False, rejections=_HALVINGS))
+    first = method.init(jax.random.key(seed), jnp.asarray(network.start(np.random.default_rng(seed))))
+    keep = Best(judge, every=_LOOK, take=lambda state: np.asarray(state.theta))
+    result = descend(method, first, iterations=settings.iterations, keep=keep)
+    costs = [record.value for record in result.history]
+    running = [np.nan, *(np.mean(costs[max(_LOOK * i - _LOOK, 0) : _LOOK * i]) for i in range(1, len(looks)))]
     names = tuple(windows.rollouts[i].name for i in np.unique(windows.rollout[watched]))
-    return TrainedNetwork(network, model, best[1], np.array(history), best[2], names, ended)
+    ended = len(result.history) if result.status is Status.DIVERGED else None
+    if result.best is None:
+        return TrainedNetwork(network, model, np.asarray(first.theta), np.array([[np.nan, np.nan]]), 0, names, ended)
+    chosen = -(-result.best.iteration // _LOOK)
+    return TrainedNetwork(network, model, result.best.kept, np.column_stack([running, looks]), chosen, names, ended)
 
 
 def _watched(windows: Windows) -> tuple[np.ndarray, np.ndarray]:

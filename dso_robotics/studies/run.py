@@ -26,6 +26,8 @@ from dso_robotics.studies.checkpoint import columns, flatten, records, restore
 EVERY = 20.0
 # Keys of a study that name files: what these hold is compared, not where they lie.
 _PLACES = ("model", "logs", "log", "file", "source")
+# What a stored search consists of.
+_KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling")
 _AGAIN = "run the study again without --resume"
 
 T = TypeVar("T")
@@ -85,7 +87,7 @@ class RunFile:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DsoError(f"{self.path}: the run file is damaged ({error}); {_AGAIN}.") from error
         self.tree = tree
-        self._kept = {name: tree[name] for name in ("state", "records", "best", "spent", "earlier") if name in tree}
+        self._kept = {name: tree[name] for name in _KEPT if name in tree}
 
     def _compare(self, stored: Mapping[str, Any]) -> None:
         cure = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
@@ -140,11 +142,12 @@ def search(
     keep: Last | None = None,
     watch: Callable[[Moment], bool | None] | None = None,
     spent: Callable[[Moment], Mapping[str, Any]] = lambda moment: {},
+    blocks: Callable[[Any], Mapping[str, Any]] = lambda state: {},
 ) -> Result:
     """`descend` from the state that `file` holds of this stage, else from `first`; every due moment is stored.
 
     `record` is the class of the method's records. `spent` says what else a moment stores, such as simulated steps; it is found
-    again in `file.tree["spent"]`.
+    again in `file.tree["spent"]`. `blocks` gives theta by block and whatever else describes a state to a reader.
     """
     stored = file.tree if int(file.tree.get("spent", {}).get("stage", -1)) == stage else {}
     # Both pass through plain numbers, so that a resumed run compiles to the same program as one that was never killed.
@@ -156,7 +159,7 @@ def search(
         keep.best = Candidate(int(best["iteration"]), float(best["cost"]), kept)
 
     def hold(state: Any, history: Any, best: Candidate | None, more: Mapping[str, Any]) -> None:
-        file.keep(state=flatten(state), records=columns(history), spent={"stage": stage, **more})
+        file.keep(state=flatten(state), records=columns(history), spent={"stage": stage, **more}, **blocks(state))
         if best is not None:
             file.keep(best={"iteration": best.iteration, "cost": best.cost, "kept": flatten(best.kept)})
 

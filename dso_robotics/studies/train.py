@@ -1,6 +1,7 @@
 """Train a policy, and a mechanism with it: study -> chain and costs -> short windows -> result on C MuJoCo."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +14,17 @@ import mujoco
 import numpy as np
 
 from dso_robotics import __version__
+from dso_robotics.core.descent import Best, Last, Moment, Result, Status
+from dso_robotics.core.method.short_horizon import Record
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.robot.observation import Scaling
+from dso_robotics.robot.play import Episode, Player
+from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies import folder as folders
-from dso_robotics.studies.action_space import ActionSpace
-from dso_robotics.studies.short_horizon import Learner, ShortHorizon
+from dso_robotics.studies.run import EVERY, RunFile, search
 from dso_robotics.studies.train_build import Task, build
-from dso_robotics.studies.train_checkpoint import Kept, TrainCheckpoint
-from dso_robotics.studies.train_play import Episode, Player
 from dso_robotics.studies.train_study import TrainStudy
-from dso_robotics.studies.window_loss import IN_ACTION_SPACE
 
 # An entry within this part of its range from a bound is reported to lie at it.
 _AT_BOUND = 0.01
@@ -75,13 +76,14 @@ def train(
     """
     began = time.perf_counter()
     task = build(study)
+    asked = {"command": command, **study.as_dict()}
     with folders.claim(out, resume=resume, force=force) as folder:
-        kept = TrainCheckpoint(folder, task, resume=resume)
-        began -= kept.seconds
-        result = _train(task, folder, kept, command, began, progress)
+        options: dict[str, Any] = {"resume": resume, "every": EVERY, "began": began}
+        file = RunFile(folder, asked, task.robot, files=_files(study), **options)
+        result = _train(task, folder, file, command, progress)
         if report is not None:
             report(result, folder)
-        result.summary["seconds"]["total"] = time.perf_counter() - began
+        result.summary["seconds"]["total"] = file.seconds
         folders.write_summary(folder, result.summary)
     return result
 
@@ -89,84 +91,103 @@ def train(
 def _train(
     task: Task,
     folder: Path,
-    kept: TrainCheckpoint,
+    file: RunFile,
     command: str,
-    began: float,
     progress: Callable[[Progress], None],
 ) -> Trained:
     study, chain, settings = task.study, task.chain, task.windows
-    kind = ActionSpace if settings.method in IN_ACTION_SPACE else ShortHorizon
-    method = kind(chain, settings, explore=task.explore, supervised=task.supervised)
-    player = Player(chain)
-    first = method.begin(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
-    learner = kept.begin(first)
-    started = time.perf_counter()
-    step = method.compile(learner)
-    compile_seconds = time.perf_counter() - started
+    method = training_method(chain, settings, explore=task.explore, supervised=task.supervised)
+    player, trials = Player(chain), chain.context.trials()
+    first = method.init(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
+    looks: list[tuple[float, ...]] = [tuple(row) for row in file.tree.get("spent", {}).get("looks", [])]
 
-    trials = chain.context.trials()
-
-    def play(learner: Learner, rounds: int = 1, **more: Any) -> list[Episode]:
-        theta, found = np.asarray(learner.theta), []
+    def play(theta: Any, scaling: Scaling, rounds: int = 1, **more: Any) -> list[Episode]:
+        theta, found = np.asarray(theta), []
         for context in trials:
             model = compiled(task, theta, context)
             for seed in range(rounds):
-                found.append(
-                    player.play(
-                        theta, learner.scaling, steps=task.steps, seed=seed, model=model, context=context, **more
-                    )
-                )
+                options = {"steps": task.steps, "seed": seed, "model": model, "context": context}
+                found.append(player.play(theta, scaling, **options, **more))
         return found
 
-    before = play(first)
+    before = play(first.theta, first.memory)
+    started = time.perf_counter()
+    method.compile(first)
+    compile_seconds = time.perf_counter() - started
+
+    def judge(state: Any) -> float:
+        """The mean cost of episodes; infinite where C MuJoCo lost one."""
+        at = int(state.iteration)
+        looked = play(state.theta, state.memory) if at else before
+        cost = math.inf if any(episode.ended for episode in looked) else _mean_cost(looked)
+        if at:
+            looks.append((at, _mean_cost(looked), file.seconds))
+        return cost
+
+    def watch(moment: Moment) -> None:
+        if moment.judged is not None:
+            at, record = moment.iteration, moment.record
+            progress(Progress(at, at * settings.environments * settings.horizon, record.cost, *looks[-1][1:]))
+
     every = max(settings.iterations // _LOOKS, 1)
-    kept.save(learner)
-    for i in range(int(learner.iteration), settings.iterations):
-        learner, news = step(learner)
-        jax.block_until_ready(learner.theta)
-        if (i + 1) % every == 0 or i + 1 == settings.iterations:
-            if float(news.blown) == 1.0 or not bool(news.accepted):
-                raise DsoError(
-                    f"{study.source}: after {i + 1} iterations every window blows up or has no finite gradient. Shorten the "
-                    "windows (horizon), lower the learning rate, or start where the robot is not driven apart."
-                )
-            looked = play(learner)
-            told = Progress(
-                i + 1,
-                (i + 1) * settings.environments * settings.horizon,
-                float(news.cost),
-                _mean_cost(looked),
-                time.perf_counter() - began,
-            )
-            more = (float(news.gradient_norm), float(news.blown), *np.asarray(news.terms).tolist())
-            kept.rows.append((*dataclasses.astuple(told), *more))
-            if task.keep == "best":
-                kept.best = _better(kept.best, learner, looked)
-            progress(told)
-        if kept.due() or i + 1 == settings.iterations:
-            kept.save(learner)
-    ending = learner
-    if kept.best is not None:
-        ending = eqx.tree_at(lambda one: (one.theta, one.scaling), learner, (kept.best.theta, kept.best.scaling))
-    rounds = -(-_EPISODES // len(trials))
-    played, finer = play(ending, rounds), play(ending, rounds, finer=4)
-    theta = np.asarray(ending.theta)
-    folders.write_text(folder / folders.MODEL, _mjcf(task, theta))
-    kept.save(
-        learner,
-        finished={"command": command, "motions": {"untrained": _motion(before[0]), "trained": _motion(played[0])}},
+    keep = Best(judge, every=every, take=_kept) if task.keep == "best" else Last(judge, every=every)
+    result = search(
+        file,
+        method,
+        first,
+        Record,
+        iterations=settings.iterations,
+        keep=keep,
+        watch=watch,
+        spent=lambda moment: {"looks": np.array(looks, float).reshape(-1, 3)},
+        blocks=lambda state: _blocks(task, _kept(state) if keep.best is None else keep.best.kept),
     )
-    iteration = settings.iterations if kept.best is None else kept.best.iteration
-    summary = _summary(task, ending, iteration, before, played, finer, command, compile_seconds)
-    return Trained(task, theta, ending.scaling, before[0], tuple(played), kept.history(), summary)
+    if result.status is Status.DIVERGED:
+        raise DsoError(f"{study.source}: {result.message}.")
+    iteration = settings.iterations if result.best is None else result.best.iteration
+    ending = _kept(result.state) if result.best is None else result.best.kept
+    theta, scaling = np.asarray(ending["theta"]), ending["scaling"]
+    rounds = -(-_EPISODES // len(trials))
+    played, finer = play(theta, scaling, rounds), play(theta, scaling, rounds, finer=4)
+    history = _history(task, result, looks)
+    folders.write_text(folder / folders.MODEL, _mjcf(task, theta))
+    file.write(
+        "finished",
+        history=history,
+        motions={"untrained": _motion(before[0]), "trained": _motion(played[0])},
+    )
+    summary = _summary(task, theta, scaling, iteration, before, played, finer, command, compile_seconds, method)
+    return Trained(task, theta, scaling, before[0], tuple(played), history, summary)
 
 
-def _better(best: Kept | None, learner: Learner, looked: list[Episode]) -> Kept | None:
-    """The cheaper of the best so far and the learner that these episodes show; one that C MuJoCo lost is no candidate."""
-    cost = _mean_cost(looked)
-    if any(episode.ended for episode in looked) or not np.isfinite(cost) or (best is not None and best.cost < cost):
-        return best
-    return Kept(int(learner.iteration), cost, np.asarray(learner.theta), learner.scaling)
+def _kept(state: Any) -> dict[str, Any]:
+    """What a training ends with."""
+    return {"theta": state.theta, "scaling": state.memory}
+
+
+def _blocks(task: Task, kept: dict[str, Any]) -> dict[str, Any]:
+    """Theta by block, and the scaling of the observation, as the run file holds them."""
+    scaling = {"mean": np.asarray(kept["scaling"].mean), "spread": np.asarray(kept["scaling"].spread)}
+    split = task.chain.layout.split(np.asarray(kept["theta"]))
+    return {"theta": {name: np.asarray(value) for name, value in split.items()}, "scaling": scaling}
+
+
+def _history(task: Task, result: Result, looks: list[tuple[float, ...]]) -> dict[str, np.ndarray]:
+    """One row a look at episodes, with what training said there."""
+    per = task.windows.environments * task.windows.horizon
+    table = np.array(looks, float).reshape(-1, 3)
+    at = table[:, 0].astype(int)
+    found = [result.history[i - 1] for i in at]
+    terms = np.array([record.terms for record in found]).reshape(len(at), -1)
+    return {
+        "iteration": at,
+        "steps": at * per,
+        "training_cost": np.array([record.cost for record in found]),
+        "episode_cost": table[:, 1],
+        "seconds": table[:, 2],
+        "gradient_norm": np.array([record.gradient_norm for record in found]),
+        "blown": np.array([record.blown for record in found]),
+    } | {f"term {name}": terms[:, k] for k, name in enumerate(task.price.names)}
 
 
 def _numbers(task: Task, theta: Any) -> np.ndarray:
@@ -204,19 +225,21 @@ def _motion(episode: Episode) -> dict[str, np.ndarray]:
 
 def _summary(
     task: Task,
-    learner: Learner,
+    theta: np.ndarray,
+    scaling: Scaling,
     iteration: int,
     before: list[Episode],
     played: list[Episode],
     finer: list[Episode],
     command: str,
     compile_seconds: float,
+    method: Any,
 ) -> dict[str, Any]:
     settings = task.windows
     costs, fine = np.array([e.cost for e in played]), np.array([e.cost for e in finer])
     per = np.mean([e.terms.sum(0) for e in played], axis=0)
-    scaled = eqx.tree_at(lambda chain: chain.scaling, task.chain, learner.scaling)
-    warnings, in_action_space = [], settings.method in IN_ACTION_SPACE
+    scaled = eqx.tree_at(lambda chain: chain.scaling, task.chain, scaling)
+    warnings = []
     if any(e.ended for e in played + finer):
         warnings.append("C MuJoCo lost an evaluated episode before its end; do not trust this policy.")
     at_first, context = _mean_cost(before), task.chain.context
@@ -230,10 +253,8 @@ def _summary(
     return {
         "command": command,
         "version": __version__,
-        "engine": "mujoco" if in_action_space else "mjx",
-        "engine_reason": "steps in action space need no derivative of the physics, and C MuJoCo has nothing to compile"
-        if in_action_space
-        else "a policy has too many parameters for finite differences; reverse mode through MJX has one price",
+        "engine": method.engine,
+        "engine_reason": method.reason,
         "seed": task.study.seed,
         "seconds": {"total": 0.0, "compile": compile_seconds},
         "converged": bool(costs.mean() < at_first),
@@ -243,13 +264,13 @@ def _summary(
         "kept": {"rule": task.keep, "iteration": iteration},
         "simulated_steps": settings.steps * task.chain.substeps,
         "environment_steps": settings.steps,
-        "parameters": _parameters(task, learner),
+        "parameters": _parameters(task, theta),
         "cost": {
             "total": float(costs.mean()),
             "before": at_first,
             "quarter_timestep": float(fine.mean()),
             "terms": {name: float(v) for name, v in zip(task.price.names, per, strict=True)},
-            "supervised": {name: float(cost(scaled, learner.theta)) for name, cost in task.supervised.items()},
+            "supervised": {name: float(cost(scaled, jnp.asarray(theta))) for name, cost in task.supervised.items()},
         },
         "episodes": {
             "steps": task.steps,
@@ -265,11 +286,11 @@ def _summary(
     }
 
 
-def _parameters(task: Task, learner: Learner) -> dict[str, Any]:
+def _parameters(task: Task, theta: np.ndarray) -> dict[str, Any]:
     mechanism = task.chain.mechanism
     if mechanism is None:
         return {}
-    z, span = _numbers(task, learner.theta), mechanism.high - mechanism.low
+    z, span = _numbers(task, theta), mechanism.high - mechanism.low
     near = np.minimum(z - mechanism.low, mechanism.high - z) < _AT_BOUND * np.where(
         np.isfinite(span), span, mechanism.scale
     )
@@ -283,4 +304,14 @@ def _parameters(task: Task, learner: Learner) -> dict[str, Any]:
             "at_bound": bool(near[i]),
         }
         for i, name in enumerate(mechanism.names)
+    }
+
+
+def _files(study: TrainStudy) -> dict[str, str]:
+    """Every file that the costs read, by where the study names it."""
+    return {
+        f"file of [cost.{name}]": str(table[key])
+        for name, table in study.cost.items()
+        for key in ("log", "file")
+        if key in table
     }

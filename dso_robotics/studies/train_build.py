@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from dso_robotics.core.method import TRAINING
+from dso_robotics.core.method.short_horizon import Settings as Windows
 from dso_robotics.costs.composite import Composite, composite
 from dso_robotics.costs.quantity import find_id
 from dso_robotics.costs.supervised import Supervised
@@ -32,11 +34,9 @@ from dso_robotics.robot.lift import Lift, lift
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import sensor_observation, state_observation
 from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, Policy, TimedPolicy
-from dso_robotics.studies.short_horizon import Windows
 from dso_robotics.studies.train_bounds import refuse_overlap
 from dso_robotics.studies.train_costs import number, supervised_cost, term
 from dso_robotics.studies.train_study import TrainStudy
-from dso_robotics.studies.window_loss import IN_ACTION_SPACE, scored_entries
 
 _MAPS: dict[str, Any] = {
     "length": LimbLength,
@@ -110,16 +110,17 @@ def build(study: TrainStudy) -> Task:
     rates = (("mechanism", float(rate)),) if rate is not None and mechanism.size else ()
     windows = Windows(**settings, rates=rates)
     try:
-        scored_entries(windows.method, chain)
+        method = TRAINING[windows.method]
+        method.entries(windows.method, chain, jnp.asarray(chain.layout.initial))
     except DsoError as error:
         raise DsoError(f"{study.source}: [training] {error}") from error
-    if windows.soften > 1.0 and windows.method in IN_ACTION_SPACE:
+    if windows.soften > 1.0 and not method.supervises:
         raise DsoError(
             f"{study.source}: [training] soften changes contacts that are differentiated through, and method = "
             f"'{windows.method}' plays them as they are; leave it out."
         )
     apart = [name for name, table in study.cost.items() if table["kind"] in _SUPERVISED]
-    if apart and windows.method in IN_ACTION_SPACE:
+    if apart and not method.supervises:
         raise DsoError(
             f"{study.source}: [training] method = '{windows.method}' follows costs of the motion alone, and cost.{apart[0]} is "
             "of a log or of the numbers; take 'pathwise' or 'mixed'."

@@ -9,11 +9,11 @@ import pytest
 
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.context import Context, Draw, one_of
+from dso_robotics.robot.play import Player
+from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies.gradient_check import check_gradients
-from dso_robotics.studies.short_horizon import ShortHorizon
 from dso_robotics.studies.train import compiled, train
 from dso_robotics.studies.train_build import build
-from dso_robotics.studies.train_play import Player
 from dso_robotics.studies.train_study import read_train_study
 from tests.studies.train_robots import write
 
@@ -103,8 +103,8 @@ def test_policy_and_costs_see_the_task(task):
 
 
 def test_environments_differ_and_the_gradient_is_that_of_c(task):
-    method = ShortHorizon(task.chain, task.windows, explore=task.explore)
-    states = method.begin(jax.random.key(0), jnp.asarray(task.chain.layout.initial)).states
+    method = training_method(task.chain, task.windows, explore=task.explore)
+    states = method.init(jax.random.key(0), jnp.asarray(task.chain.layout.initial)).states
     assert len(np.unique(states.context[:, 3])) == task.windows.environments
     for block in check_gradients(task):
         assert abs(block.exact) > 1e-4

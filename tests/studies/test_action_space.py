@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from dso_robotics.core.method.short_horizon import Settings
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Divergence, Square
@@ -15,9 +16,9 @@ from dso_robotics.physics.model import load
 from dso_robotics.robot.chain import Spread, robot_chain
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
+from dso_robotics.robot.play import CWindows
 from dso_robotics.robot.policy import LinearPolicy
-from dso_robotics.studies.action_space import ActionSpace, CWindows
-from dso_robotics.studies.short_horizon import ShortHorizon, Windows
+from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import read_train_study
 from tests.studies.test_short_horizon import GAMMA, cart
@@ -29,7 +30,7 @@ COUNT, STEPS = 5, 7
 def windows(**more):
     """Short windows of the cart."""
     sizes = {"environments": 64, "horizon": 16, "iterations": 150, "critic_hidden": 16, "critic_rate": 3e-3}
-    return Windows(gamma=GAMMA, episode=40, restart=0.3, **sizes, **more)
+    return Settings(gamma=GAMMA, episode=40, restart=0.3, **sizes, **more)
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["one theta", "a theta for each environment"])
@@ -69,7 +70,7 @@ def test_c_plays_what_mjx_plays(tmp_path, own):
 def test_finds_the_optimal_gain(tmp_path, method, more):
     chain = cart(tmp_path)
     settings = windows(noise_end=0.2, method=method, **more)
-    trainer = ActionSpace(chain, settings)
+    trainer = training_method(chain, settings)
     learner, news = trained(trainer, chain, settings.iterations)
     assert bool(news.accepted)
     # The discounted cost of a linear policy from starts uniform in [-1, 1]^2, noise left out, in closed form.
@@ -81,7 +82,7 @@ def test_finds_the_optimal_gain(tmp_path, method, more):
         stage = closed.T @ q @ closed + k.T @ r @ k
         return np.trace(scipy.linalg.solve_discrete_lyapunov(root * closed.T, stage)) / 3
 
-    spread = np.asarray(learner.scaling.spread)
+    spread = np.asarray(learner.memory.spread)
     first, found = (-np.asarray(theta)[None, :2] / spread for theta in (chain.layout.initial, learner.theta))
     best = np.trace(value) / 3
     assert cost(first) > 1.5 * best
@@ -100,7 +101,7 @@ def test_the_control_cost_of_an_l_mdp_is_quadratic(tmp_path, method):
     chain = eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.ones(1), jnp.ones(1), uniform=True))
     more = {"learning_rate": 0.05} if method == "pathwise" else {"divergence": 0.01}
     settings = windows(noise_end=sigma, method=method, **more)
-    trainer = (ShortHorizon if method == "pathwise" else ActionSpace)(chain, settings)
+    trainer = training_method(chain, settings)
     learner, _ = trained(trainer, chain, settings.iterations)
     a, b = linear_cart()
     q, root = np.diag([1.0, 0.0]), np.sqrt(GAMMA)
@@ -109,7 +110,7 @@ def test_the_control_cost_of_an_l_mdp_is_quadratic(tmp_path, method):
         return np.trace(scipy.linalg.solve_discrete_lyapunov(root * (a - b @ k).T, q + k.T * r @ k)) / 3
 
     best = np.trace(scipy.linalg.solve_discrete_are(root * a, root * b, q, np.array([[r]]))) / 3
-    found = -np.asarray(learner.theta)[None, :2] / np.asarray(learner.scaling.spread)
+    found = -np.asarray(learner.theta)[None, :2] / np.asarray(learner.memory.spread)
     assert cost(np.zeros((1, 2)) + 1e-9) > 1.3 * best
     assert best <= cost(found) < 1.02 * best
 
@@ -117,9 +118,9 @@ def test_the_control_cost_of_an_l_mdp_is_quadratic(tmp_path, method):
 def test_a_window_that_blows_up_says_so_and_moves_nothing_alone(tmp_path):
     chain = cart(tmp_path)
     lost = eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(jnp.array([1e12])), jnp.zeros(1), jnp.zeros(1)))
-    settings = Windows(environments=4, horizon=4, iterations=4, critic_hidden=8, method="pco")
-    trainer = ActionSpace(lost, settings)
-    learner = trainer.begin(jax.random.key(0), jnp.asarray(chain.layout.initial))
+    settings = Settings(environments=4, horizon=4, iterations=4, critic_hidden=8, method="pco")
+    trainer = training_method(lost, settings)
+    learner = trainer.init(jax.random.key(0), jnp.asarray(chain.layout.initial))
     following, news = trainer.step(learner)
     assert float(news.blown) == 1.0
     assert np.all(np.isfinite(following.theta))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dso_robotics.core.method.short_horizon import Settings
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Square
@@ -15,7 +16,7 @@ from dso_robotics.robot.chain import Spread, robot_chain
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
 from dso_robotics.robot.policy import LinearPolicy
-from dso_robotics.studies.short_horizon import ShortHorizon, Windows
+from dso_robotics.robot.schedule import training_method
 from tests.studies.train_robots import CART, regulated_cart, trained
 
 GAMMA = 0.95
@@ -38,7 +39,7 @@ def cart(tmp_path):
 
 def test_finds_the_optimal_gain(tmp_path):
     chain = cart(tmp_path)
-    settings = Windows(
+    settings = Settings(
         environments=32,
         horizon=12,
         iterations=300,
@@ -49,21 +50,21 @@ def test_finds_the_optimal_gain(tmp_path):
         critic_updates=8,
         restart=0.3,
     )
-    method = ShortHorizon(chain, settings)
+    method = training_method(chain, settings)
     learner, news = trained(method, chain, settings.iterations)
     assert bool(news.accepted)
 
     a, b, q, r, value = regulated_cart(GAMMA)
     gain = np.linalg.solve(r + b.T @ q @ b + GAMMA * b.T @ value @ b, b.T @ q @ a + GAMMA * b.T @ value @ a)
-    found = np.asarray(learner.theta[:2]) / np.asarray(learner.scaling.spread)
+    found = np.asarray(learner.theta[:2]) / np.asarray(learner.memory.spread)
     np.testing.assert_allclose(found, -gain[0], rtol=0.12)
 
 
 def test_a_window_that_blows_up_costs_its_neighbours_nothing_and_dear_ones_are_abandoned(tmp_path):
     chain = cart(tmp_path)
-    settings = Windows(environments=4, horizon=4, iterations=4, critic_hidden=8, groups=1, abandon=2.0, restart=0.0)
-    method = ShortHorizon(chain, settings)
-    learner = method.begin(jax.random.key(0), jnp.asarray(chain.layout.initial))
+    settings = Settings(environments=4, horizon=4, iterations=4, critic_hidden=8, groups=1, abandon=2.0, restart=0.0)
+    method = training_method(chain, settings)
+    learner = method.init(jax.random.key(0), jnp.asarray(chain.layout.initial))
     # Windows at rest near the target, one far away, one lost.
     places = jnp.array([[0.01], [0.02], [30.0], [jnp.nan]])
     learner = eqx.tree_at(lambda one: one.states.body.qpos, learner, places)
@@ -77,9 +78,11 @@ def test_a_window_that_blows_up_costs_its_neighbours_nothing_and_dear_ones_are_a
 
 
 def test_contacts_are_softer_at_first_and_the_models_own_at_last(tmp_path):
-    method = ShortHorizon(cart(tmp_path), Windows(environments=4, soften=3.0))
-    first, later, last = (method._scheduled(method.chain, jnp.asarray(p)).base.geom_solref for p in (0.0, 0.35, 0.8))
-    own = method.chain.base.geom_solref
+    method = training_method(cart(tmp_path), Settings(environments=4, soften=3.0))
+    first, later, last = (
+        method.course.at(method.course.memory, jnp.asarray(p)).base.geom_solref for p in (0.0, 0.35, 0.8)
+    )
+    own = method.course.chain.base.geom_solref
     np.testing.assert_allclose(first, own * np.array([3.0, 1.0]))
     np.testing.assert_allclose(later, own * np.array([np.sqrt(3.0), 1.0]))
     np.testing.assert_array_equal(last, own)
@@ -96,4 +99,4 @@ def test_refuses_settings_that_cannot_be():
         {"soften": 0.5},
     ):
         with pytest.raises(DsoError, match=next(iter(wrong))):
-            Windows(**wrong)
+            Settings(**wrong)

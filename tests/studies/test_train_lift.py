@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dso_robotics.errors import DsoError
-from dso_robotics.studies.short_horizon import ShortHorizon
+from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies.train import compiled
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import read_train_study
@@ -96,11 +96,11 @@ def test_the_lowest_geom_is_as_high_as_the_joint_says_at_every_design(task):
 
 def test_only_new_windows_are_put_on_the_floor_and_with_a_derivative_by_the_design(task):
     chain, theta = task.chain, jnp.asarray(task.chain.layout.initial)
-    method, state = ShortHorizon(chain, task.windows, explore=task.explore), chain.start(jax.random.key(0))
+    method, state = training_method(chain, task.windows, explore=task.explore), chain.start(jax.random.key(0))
     way = jnp.asarray(np.random.default_rng(0).standard_normal(chain.layout.size))
 
     def height(new, at):
-        return method._begun(chain, state, new, at).body.qpos[0]
+        return method.course.placed(chain, state, new, at).body.qpos[0]
 
     moved = jax.jit(lambda new: jax.jvp(lambda at: height(new, at), (theta,), (way,)))
 

@@ -6,14 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dso_robotics.core.method.short_horizon import Settings
+from dso_robotics.core.method.window import scored_entries, window_loss
 from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.value import KnownValue
 from dso_robotics.errors import DsoError
-from dso_robotics.studies.short_horizon import Fixed, ShortHorizon
+from dso_robotics.robot.play import Player
+from dso_robotics.robot.schedule import Fixed, training_method
 from dso_robotics.studies.train_build import build
-from dso_robotics.studies.train_play import Player
 from dso_robotics.studies.train_study import read_train_study
-from dso_robotics.studies.window_loss import scored_entries, window_loss
 from tests.studies.train_robots import write
 
 STEPS, COUNT = 4, 16384
@@ -36,11 +37,12 @@ def gradients(chain):
     fixed = eqx.tree_at(lambda p: p.chain.start, problem, Fixed(start))
 
     def slopes(key, mask):
-        loss = lambda at: window_loss(key, fixed, at, horizon=STEPS, value=value, by_score=mask)[0]  # noqa: E731
+        loss = lambda at: window_loss(key, fixed, at, horizon=STEPS, value=value, by_score=mask, bind=bind)[0]  # noqa: E731
         return jax.grad(loss)(theta)
 
+    bind = lambda chain, at, key: chain.bind(at, chain.start(key))  # noqa: E731
     keys = jax.random.split(jax.random.key(1), COUNT)
-    masks = [scored_entries(name, chain) for name in ("pathwise", "mixed")]
+    masks = [scored_entries(name, chain, theta) for name in ("pathwise", "mixed")]
     return [np.asarray(jax.jit(jax.vmap(lambda k, m=m: slopes(k, m)))(keys)) for m in masks]
 
 
@@ -59,9 +61,9 @@ def test_mixed_has_the_mean_of_pathwise_and_its_physics_exactly(chain, gradients
 
 def test_the_score_of_physics_and_unknown_methods_are_refused(chain):
     with pytest.raises(DsoError, match=r"gear.*mixed"):
-        scored_entries("score", chain)
-    with pytest.raises(DsoError, match="pathwise, score, mixed"):
-        scored_entries("scor", chain)
+        scored_entries("score", chain, jnp.asarray(chain.layout.initial))
+    with pytest.raises(DsoError, match=r"no training method 'scor'.*'score'"):
+        training_method(chain, Settings(method="scor"))
 
 
 @pytest.mark.slow
@@ -70,10 +72,10 @@ def test_training_by_the_score_lowers_the_cost(tmp_path):
     text = path.read_text().replace("environments = 8", 'environments = 512\nmethod = "score"')
     path.write_text(text.replace("noise = 0.1", "noise = 1.0"))
     task = build(read_train_study(path))
-    method, player = ShortHorizon(task.chain, task.windows, explore=task.explore), Player(task.chain)
+    method, player = training_method(task.chain, task.windows, explore=task.explore), Player(task.chain)
     assert method.by_score.all()
-    learner = method.begin(jax.random.key(0), jnp.asarray(task.chain.layout.initial))
-    before = player.play(np.asarray(learner.theta), learner.scaling, steps=task.steps).cost
+    learner = method.init(jax.random.key(0), jnp.asarray(task.chain.layout.initial))
+    before = player.play(np.asarray(learner.theta), learner.memory, steps=task.steps).cost
     for _ in range(60):
         learner, _ = method.step(learner)
-    assert player.play(np.asarray(learner.theta), learner.scaling, steps=task.steps).cost < 0.6 * before
+    assert player.play(np.asarray(learner.theta), learner.memory, steps=task.steps).cost < 0.6 * before

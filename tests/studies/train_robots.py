@@ -62,7 +62,7 @@ def regulated_cart(gamma):
 
 def trained(trainer, chain, iterations):
     """The learner after so many iterations from seed 0, and the last news."""
-    learner, news = trainer.begin(jax.random.key(0), jnp.asarray(chain.layout.initial)), None
+    learner, news = trainer.init(jax.random.key(0), jnp.asarray(chain.layout.initial)), None
     for _ in range(iterations):
         learner, news = trainer.step(learner)
     return learner, news

@@ -45,7 +45,7 @@ _TEXTS = {
 class State:
     """Where the search is: coordinates z (n,), private unknowns x (B, ...), noise scales by name, and how it got there.
 
-    iteration: steps taken. recent_cost (p,), recent_z (p, n): the last `Settings.patience` linearisations, NaN before the first.
+    iteration: steps taken. recent_cost (p,), recent_z (p, n): the last linearisations, as many as `Settings.patience`, or NaN.
     normal: the normal equations at z, where the last step has them at hand.
     """
 

@@ -1,4 +1,4 @@
-"""A trained policy on C MuJoCo: what the robot really does, step by step, without noise."""
+"""A chain played on C MuJoCo: whole episodes without noise, and batches of short windows with it."""
 
 import copy
 import dataclasses
@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
+from jaxtyping import Array, Float
+from mujoco import batch
 
-from dso_robotics.costs.composite import Composite
 from dso_robotics.physics import step as physics
+from dso_robotics.physics.batch import set_fields
 from dso_robotics.robot.chain import RobotChain, RobotState
 from dso_robotics.robot.observation import Scaling
 
@@ -47,7 +49,7 @@ class Player:
             return eqx.tree_at(lambda c: c.scaling, chain, scaling).bind(theta, state).act(state, theta)
 
         def price(theta: Any, state: RobotState) -> Any:
-            terms: Composite = chain.price  # type: ignore[assignment]
+            terms: Any = chain.price
             return terms.terms(chain.bind(theta, state).scene(state, theta))
 
         self._decide: Callable[..., Any] = jax.jit(decide)
@@ -124,3 +126,77 @@ class Player:
         )
         held: Any = np.stack(queue) if queue else np.zeros((0, len(action)))
         return RobotState(body, action, before, held, memory, context)
+
+
+class CWindows:
+    """Plays windows of one chain on C MuJoCo: a policy's decision is compiled, the physics is not."""
+
+    def __init__(self, chain: RobotChain, *, threads: int = 0):
+        self.chain, self._threads = chain, threads
+        self._model = copy.copy(chain.mj)
+        # A simulation that blows up is to say so, not to begin again.
+        self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        self._engine: batch.Batch | None = None
+        self._decide: Any = jax.jit(self._decided)
+        self._fields: Any = jax.jit(self._fields_of)
+
+    def __call__(
+        self, theta: Float[Array, "*E n"], scaling: Scaling, start: RobotState, noise: Float[Array, "E T nu"]
+    ) -> RobotState:
+        """States with leaves (E, T+1, ...) from `start` (E, ...) under the policy at theta, `noise` added to its actions.
+
+        theta: (n,), or (E, n) with the policy and mechanism of each environment.
+        """
+        count, steps = noise.shape[:2]
+        engine, model = self._ready(theta, start, count), self._model
+        qpos, qvel, ctrl = engine.bind("qpos"), engine.bind("qvel"), engine.bind("ctrl")
+        act, warmstart = engine.bind("act") if model.na else None, engine.bind("qacc_warmstart")
+        state = jax.tree.map(np.asarray, start)
+        qpos[:], qvel[:], warmstart[:] = state.body.qpos, state.body.qvel, state.body.warmstart
+        if act is not None:
+            act[:] = state.body.act
+        states, draws = [state], np.asarray(noise)
+        passed = self.chain.substeps * float(model.opt.timestep)
+        for t in range(steps):
+            chosen: Any = [np.asarray(part) for part in self._decide(theta, scaling, state, draws[:, t])]
+            action, memory, queue, ctrl[:] = chosen
+            engine.step(nstep=self.chain.substeps)
+            now: dict[str, Any] = {"qpos": qpos.copy(), "qvel": qvel.copy(), "warmstart": warmstart.copy()}
+            now |= {"act": state.body.act if act is None else act.copy(), "time": state.body.time + passed}
+            state = RobotState(physics.State(**now), action, state.action, queue, memory, state.context)
+            states.append(state)
+        return jax.tree.map(lambda *leaves: np.stack(leaves, 1), *states)
+
+    def _ready(self, theta: Array, start: RobotState, count: int) -> batch.Batch:
+        """The engine at rest, each environment with the model of its theta and context."""
+        if self._engine is None:
+            self._engine = batch.Batch(self._model, count, self._threads)
+        if self.chain.mechanism is not None:
+            set_fields(self._engine, self._model, jax.tree.map(np.asarray, self._fields(theta, start.context)))
+        self._engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
+        return self._engine
+
+    def _decided(self, theta: Array, scaling: Scaling, states: RobotState, noise: Array) -> tuple[Array, ...]:
+        """Actions (E, nu), memories, queues, and controls (E, nu) that are in force next."""
+        chain = eqx.tree_at(lambda c: c.scaling, self.chain, scaling)
+
+        def one(theta: Array, state: RobotState, draw: Array) -> tuple[Array, ...]:
+            mean, memory = chain.act(state, theta)
+            queue = jnp.concatenate([state.queue, (mean + draw)[None]])
+            return mean + draw, memory, queue[1:], chain.squash(queue[0])
+
+        return jax.vmap(one, in_axes=(_over(theta), 0, 0))(theta, states, noise)
+
+    def _fields_of(self, theta: Array, contexts: Array) -> dict[str, Array]:
+        chain, mechanism = self.chain, self.chain.mechanism
+        assert mechanism is not None
+
+        def one(theta: Array, context: Array) -> dict[str, Array]:
+            return mechanism.fields(chain.numbers(theta), chain.context.physical(context))
+
+        return jax.vmap(one, in_axes=(_over(theta), 0))(theta, contexts)
+
+
+def _over(theta: Array) -> int | None:
+    """The axis of environments that theta has, if it has one."""
+    return 0 if theta.ndim == 2 else None

@@ -7,45 +7,45 @@ window, for the next one; windows go on from their last states, but for the shar
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from dso_robotics.core.chain import Chain, State
+from dso_robotics.core.descent import Status
 from dso_robotics.core.fitting import lambda_returns, usable_states
 from dso_robotics.core.gradient.estimate import Estimate, group_gradients, summarise
+from dso_robotics.core.method import TRAINING
+from dso_robotics.core.method.window import scored_entries, window_loss
 from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.rollout import Ending, Trajectory
 from dso_robotics.core.value import NetworkValue
-from dso_robotics.costs.supervised import Supervised
 from dso_robotics.errors import DsoError
-from dso_robotics.physics.impedance import softened
-from dso_robotics.robot.chain import RobotChain, RobotState
-from dso_robotics.robot.observation import Scaling
-from dso_robotics.studies.window_loss import scored_entries, window_loss
 
-# The share of a training after which contacts are the model's own.
-_SOFT = 0.7
+# A training whose every window blows up, or whose gradient is not finite, for this share of its iterations is lost.
+_LOST = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Windows:
+class Settings:
     """Settings. environments play windows of `horizon` control steps `iterations` times.
 
     gamma: discount a control step. lam: of the critic's targets. learning_rate: of theta, falling linearly to `final_rate`
     of it; `rates` replaces it for named blocks. clip: largest norm of the gradient of a block. critic_*: network, step size,
     updates an iteration and states an update. target: how much of the new critic the slow one, which makes the targets,
     takes on. noise_end: standard deviation of the actions at the end, reached geometrically. soften: how many times as long as
-    the model's the contacts of the first iteration push; it falls geometrically to 1 over the first `_SOFT` of them. restart:
+    the model's the contacts of the first iteration push; it falls geometrically to 1. restart:
     share of windows that start anew, of which `explore` from the wide distribution. episode: control steps after which an
     environment starts anew in any case. abandon: a window whose mean cost a step is above this starts anew: there is little to
-    learn from lying on the floor. method: how a window is differentiated, see `window_loss`, or a step in action space, see
-    `action_space`: of those, updates: on a window's surrogate (pco) or of the conjugate gradients (natural), and divergence:
-    the mean KL that an iteration may move the policy by.
+    learn from lying on the floor. method: of `core.method.TRAINING`; of those that step in action space, updates: on a
+    window's surrogate (pco) or of the conjugate gradients (natural), and divergence: the mean KL that an iteration may move the
+    policy by.
     """
 
     environments: int = 64
@@ -107,30 +107,111 @@ class Windows:
         return self.environments * self.horizon * self.iterations
 
 
-class Fixed(eqx.Module):
-    """A start that is one given state."""
+class Course(eqx.Module):
+    """What training by windows asks of a chain besides its own functions; this one serves any chain.
 
-    state: RobotState
+    features: the critic's inputs at a state, which has `width` numbers of them.
+    """
 
-    def __call__(self, key: PRNGKeyArray) -> RobotState:
+    chain: Chain
+    width: int = eqx.field(static=True)
+    features: Callable[[State, Array], Array] | None = eqx.field(static=True, default=None)
+
+    @property
+    def memory(self) -> Any:
+        """What is learned on the way besides theta, before the first iteration."""
+        return None
+
+    def at(self, memory: Any, progress: Array | None = None) -> Chain:
+        """The chain under `memory`, as it is to be at this part of the training (0 to 1), or as it is in the end."""
+        return self.chain
+
+    def fresh(self, key: PRNGKeyArray, theta: Array) -> State:
+        """The state from which a window starts anew."""
+        return self.chain.initial(key, theta)
+
+    @property
+    def places(self) -> bool:
+        """Whether `placed` does anything."""
+        return False
+
+    def placed(self, chain: Any, state: State, new: Array, theta: Array) -> State:
+        """A window's first state; where it is `new`, as theta puts it, which has a derivative."""
+        return state
+
+    def starting(self, chain: Any, state: State) -> Chain:
+        """The chain with this state as its only start."""
+        return Started(chain, state)
+
+    def bind(self, chain: Chain, theta: Array, key: PRNGKeyArray) -> Chain:
+        """The chain with all that theta decides for a whole window made once."""
+        return chain
+
+    def inputs(self, memory: Any, theta: Array) -> Callable[[State], Array]:
+        """What the critic sees of a state."""
+        features = self.features
+        if features is None:
+            raise DsoError("features: a critic needs numbers to see of a state; give a function of state and theta.")
+        return lambda state: features(state, theta)
+
+    def remembered(self, memory: Any, theta: Array, states: State) -> Any:
+        """`memory` after states with one leading axis were seen."""
+        return memory
+
+    def terms(self, theta: Array, states: State) -> Float[Array, " k"]:
+        """Mean of every term of the cost over states with one leading axis."""
+        return jnp.zeros(0)
+
+
+class Started(Chain):
+    """A chain that starts from one given state."""
+
+    chain: Chain
+    state: State
+
+    def initial(self, key: PRNGKeyArray, theta: Array) -> State:
         """The state."""
         return self.state
 
+    def step(self, key: PRNGKeyArray, state: State, theta: Array) -> State:
+        """As the chain."""
+        return self.chain.step(key, state, theta)
 
-class _Features(eqx.Module):
-    """What the critic sees: the policy's observation, scaled, its memory, actions under way and all that was drawn."""
+    def cost(self, state: State, theta: Array) -> Array:
+        """As the chain."""
+        return self.chain.cost(state, theta)
 
-    chain: RobotChain
-    theta: Array
+    def draw(self, key: PRNGKeyArray, theta: Array, steps: int) -> Any:
+        """As the chain."""
+        return self.chain.draw(key, theta, steps)
 
-    def __call__(self, state: RobotState) -> Array:
-        seen = self.chain.scaling(self.chain.observe(state, self.theta))
-        context = self.chain.context.normalised(state.context)
-        return jnp.concatenate([seen, state.memory, jnp.tanh(state.queue).ravel(), context])
+    def move(self, noise: Any, state: State, theta: Array) -> State:
+        """As the chain."""
+        return self.chain.move(noise, state, theta)
+
+    def log_prob(self, following: State, state: State, theta: Array) -> Array:
+        """As the chain."""
+        return self.chain.log_prob(following, state, theta)
+
+    def drift(self, state: State, theta: Array) -> State:
+        """As the chain."""
+        return self.chain.drift(state, theta)
+
+    def terminal(self, state: State) -> Array:
+        """As the chain."""
+        return self.chain.terminal(state)
+
+    def may_end(self) -> bool:
+        """As the chain."""
+        return self.chain.may_end()
+
+    def diverged(self, state: State) -> Array:
+        """As the chain."""
+        return self.chain.diverged(state)
 
 
 class Learner(eqx.Module):
-    """All that the next iteration depends on."""
+    """All that the next iteration depends on. lost: iterations in a row that gave nothing to follow."""
 
     theta: Float[Array, " n"]
     optimiser: Any
@@ -138,25 +219,30 @@ class Learner(eqx.Module):
     slow: Any
     critic_optimiser: Any
     critic_scale: Float[Array, ""]
-    scaling: Scaling
-    states: RobotState
+    memory: Any
+    states: Any
     age: Array
     key: PRNGKeyArray
     iteration: Array
+    lost: Array
 
 
-class News(eqx.Module):
-    """What an iteration says of itself: mean cost a step, terms, gradient norm, share of windows that blew up, critic error."""
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One iteration: mean cost a step, its terms (k,), the norm of the gradient, and the critic's error.
 
-    cost: Float[Array, ""]
-    terms: Float[Array, " k"]
-    gradient_norm: Float[Array, ""]
-    value_error: Float[Array, ""]
-    blown: Float[Array, ""]
-    accepted: Bool[Array, ""]
+    blown: the share of windows that blew up. accepted: whether the step was finite.
+    """
+
+    cost: float
+    terms: np.ndarray
+    gradient_norm: float
+    value_error: float
+    blown: float
+    accepted: bool
 
 
-class Moved(eqx.Module):
+class Step(eqx.Module):
     """A step that was taken: theta, the optimiser's state, whether it was finite, and the norm of what it followed."""
 
     theta: Float[Array, " n"]
@@ -165,65 +251,90 @@ class Moved(eqx.Module):
     norm: Float[Array, ""]
 
 
+@TRAINING.register("pathwise")
+@TRAINING.register("score")
+@TRAINING.register("mixed")
 class ShortHorizon:
-    """The method on one chain.
+    """Windows differentiated through the chain, by the score, or by the score where it exists (`settings.method`).
 
-    explore: draws start states as the chain's own `start` does, but may be much wider. supervised: costs by name, whose
-    gradient is added without any rollout.
+    theta: (n,) the start. blocks: the entries of each block, whose gradients are clipped separately. rates: (n,) step sizes.
+    supervised: costs by name, functions of chain, theta and progress, whose gradient is added without any rollout.
     """
+
+    engine = "mjx"
+    reason = "a policy has too many parameters for finite differences; reverse mode through MJX has one price"
+    # Whether costs without a rollout can be added.
+    supervises = True
 
     def __init__(
         self,
-        chain: RobotChain,
-        settings: Windows,
+        course: Course,
+        settings: Settings,
         *,
-        explore: Any = None,
-        supervised: Mapping[str, Supervised] | None = None,
+        theta: np.ndarray,
+        blocks: Sequence[slice],
+        rates: np.ndarray,
+        supervised: Mapping[str, Callable[..., Array]] | None = None,
     ):
-        self.chain, self.settings = chain, settings
+        self.course, self.settings, self.blocks = course, settings, blocks
         self.supervised = dict(supervised or {})
-        self.explore = chain.start if explore is None else explore
         self.objective = Episodic(settings.gamma, settings.horizon)
-        self.problem = Problem(chain, self.objective, theta=jnp.asarray(chain.layout.initial))
-        layout, s = chain.layout, settings
+        self.problem = Problem(course.chain, self.objective, theta=jnp.asarray(theta))
         self.optimiser = optax.scale_by_adam(b1=0.9, b2=0.99)
-        self.rates = jnp.asarray(layout.spread(dict(s.rates), s.learning_rate))
-        self.blocks = [layout.where(block.name) for block in layout.free]
-        self.critic_optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(s.critic_rate))
-        self.by_score = scored_entries(s.method, chain)
-        self.step: Any = eqx.filter_jit(self._step)
-        self.begin: Any = eqx.filter_jit(self._begin)
+        self.rates = jnp.asarray(rates)
+        self.critic_optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(settings.critic_rate))
+        self.by_score = self.entries(settings.method, course.chain, jnp.asarray(theta))
+        self._iterate: Any = eqx.filter_jit(self._iterated)
+        self._begin: Any = eqx.filter_jit(self._begun)
 
-    def compile(self, learner: Learner) -> Any:
-        """`step`, compiled."""
-        return self.step.lower(learner).compile()
+    @staticmethod
+    def entries(method: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
+        """Which entries (n,) are differentiated by the score; a DsoError where one of them has none."""
+        return scored_entries(method, chain, theta)
 
-    def _network(self, key: PRNGKeyArray, state: RobotState) -> Any:
-        size = self.chain.policy.inputs + state.memory.size + state.queue.size + state.context.size
-        return eqx.nn.MLP(size, "scalar", self.settings.critic_hidden, 2, activation=jax.nn.tanh, key=key)
+    def init(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Learner:
+        """The state before the first iteration."""
+        return self._begin(key, jnp.asarray(theta))
+
+    def compile(self, state: Learner) -> None:
+        """Compile the step, which the first call would do otherwise."""
+        self._iterate = self._iterate.lower(state).compile()
+
+    def step(self, state: Learner) -> tuple[Learner, Record]:
+        """One iteration."""
+        following, news = self._iterate(state)
+        cost, terms, norm, error, blown, accepted = (np.asarray(entry) for entry in news)
+        return following, Record(float(cost), terms, float(norm), float(error), float(blown), bool(accepted))
+
+    def done(self, state: Learner, record: Record | None) -> Status | None:
+        """Diverged where nothing but blow-ups was left for a twentieth of the iterations."""
+        return Status.DIVERGED if int(state.lost) >= max(self.settings.iterations // _LOST, 1) else None
+
+    def message(self, state: Learner, status: Status, steps: int) -> str:
+        """How it ended."""
+        if status is Status.DIVERGED:
+            return (
+                f"after {steps} iterations every window blows up or has no finite gradient. Shorten the windows (horizon), "
+                "lower the learning rate, or start where the robot is not driven apart"
+            )
+        return f"{steps} iterations"
 
     def _value(self, network: Any, learner: Learner, theta: Array) -> NetworkValue:
-        chain = self._chain(learner)
-        return NetworkValue(network, _Features(chain, theta), learner.critic_scale, learner.critic_scale)
+        scale = learner.critic_scale
+        return NetworkValue(network, self.course.inputs(learner.memory, theta), scale, scale)
 
-    def _chain(self, learner: Learner) -> RobotChain:
-        return eqx.tree_at(lambda c: c.scaling, self.chain, learner.scaling)
+    def _fresh(self, key: PRNGKeyArray, theta: Array) -> State:
+        """First states of all environments."""
+        keys = jax.random.split(key, self.settings.environments)
+        return jax.vmap(lambda one: self.course.fresh(one, theta))(keys)
 
-    def _fresh(self, key: PRNGKeyArray) -> RobotState:
-        choice, one, two = jax.random.split(key, 3)
-        wide = jax.random.bernoulli(choice, self.settings.explore)
-        return jax.tree.map(lambda a, b: jnp.where(wide, a, b), self.explore(one), self.chain.start(two))
-
-    def _begin(self, key: PRNGKeyArray, theta: Array) -> Learner:
-        """The state before the first iteration."""
-        s = self.settings
+    def _begun(self, key: PRNGKeyArray, theta: Array) -> Learner:
+        s, course, chain = self.settings, self.course, self.course.chain
         keys = jax.random.split(key, 4)
-        states = jax.vmap(self._fresh)(jax.random.split(keys[0], s.environments))
-        network = self._network(keys[1], self.chain.rest())
-        states = jax.vmap(lambda state: self.chain.placed(state, theta))(states)
-        seen = jax.vmap(lambda state: self.chain.observe(state, theta))(states)
-        scaling = self.chain.scaling.updated(seen)
-        costs = jax.vmap(lambda state: self.chain.cost(state, theta))(states)
+        states = self._fresh(keys[0], theta)
+        network = eqx.nn.MLP(course.width, "scalar", s.critic_hidden, 2, activation=jax.nn.tanh, key=keys[1])
+        states = jax.vmap(lambda state: course.placed(chain, state, jnp.ones((), bool), theta))(states)
+        costs = jax.vmap(lambda state: chain.cost(state, theta))(states)
         return Learner(
             theta=theta,
             optimiser=self.optimiser.init(theta),
@@ -231,28 +342,31 @@ class ShortHorizon:
             slow=network,
             critic_optimiser=self.critic_optimiser.init(eqx.filter(network, eqx.is_inexact_array)),
             critic_scale=0.5 * jnp.mean(costs) / (1.0 - s.gamma) + 1e-6,
-            scaling=scaling,
+            memory=course.remembered(course.memory, theta, states),
             states=states,
-            # Age 0 says that a start is still to be put on the floor.
-            age=jax.random.randint(keys[2], (s.environments,), 0 if self.chain.lift is None else 1, s.episode),
+            # Age 0 says that a start is still to be placed.
+            age=jax.random.randint(keys[2], (s.environments,), int(course.places), s.episode),
             key=keys[3],
             iteration=jnp.zeros((), int),
+            lost=jnp.zeros((), int),
         )
 
-    def _step(self, learner: Learner) -> tuple[Learner, News]:
+    def _iterated(self, learner: Learner) -> tuple[Learner, tuple[Array, ...]]:
         s = self.settings
         key, roll_key = jax.random.split(learner.key)
         progress = learner.iteration / s.iterations
-        chain = self._scheduled(self._chain(learner), progress)
+        course = self.course
+        chain = course.at(learner.memory, progress)
         value = self._value(learner.slow, learner, learner.theta)
         value = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, value)
 
         def loss(
-            problem: Problem, theta: Array, one: PRNGKeyArray, state: RobotState, new: Array
+            problem: Problem, theta: Array, one: PRNGKeyArray, state: State, new: Array
         ) -> tuple[Array, Trajectory]:
-            start = Fixed(self._begun(chain, state, new, theta))
-            here = eqx.tree_at(lambda p: p.chain, problem, dataclasses.replace(chain, start=start, lift=None))
-            total, path = window_loss(one, here, theta, horizon=s.horizon, value=value, by_score=self.by_score)
+            started = course.starting(chain, course.placed(chain, state, new, theta))
+            here = eqx.tree_at(lambda p: p.chain, problem, started)
+            more = {"horizon": s.horizon, "value": value, "by_score": self.by_score, "bind": course.bind}
+            total, path = window_loss(one, here, theta, **more)
             return jnp.where(path.ending == Ending.DIVERGED, 0.0, total), path
 
         keys = jax.random.split(roll_key, s.environments)
@@ -269,30 +383,33 @@ class ShortHorizon:
         estimate = summarise(
             jnp.where(blown, 0.0, sums), gradients, jnp.zeros_like(blown), jnp.ones(learner.theta.shape, bool)
         )
-        return self._close(learner, key, paths, self._descend(learner, estimate, progress))
+        return self._close(learner, key, paths, self._moved(learner, estimate, progress))
 
-    def _close(self, learner: Learner, key: PRNGKeyArray, paths: Trajectory, moved: Moved) -> tuple[Learner, News]:
+    def _close(
+        self, learner: Learner, key: PRNGKeyArray, paths: Trajectory, moved: Step
+    ) -> tuple[Learner, tuple[Array, ...]]:
         """After a step: the critic fitted, the windows to go on with."""
         s = self.settings
         key, fit_key, fresh_key, choice_key = jax.random.split(key, 4)
         blown, sums = paths.ending == Ending.DIVERGED, jnp.sum(paths.costs, axis=1)
         critic, slow, critic_state, error = self._fit(fit_key, learner, paths)
-        scaling = self._rescale(learner, paths)
+        memory = self._remembered(learner, paths)
         last = jax.tree.map(lambda leaf: leaf[:, -1], paths.states)
         age = learner.age + s.horizon
         mean = sums / jnp.maximum(jnp.sum(paths.counted, axis=1), 1)
         again = blown | (mean > s.abandon) | (age >= s.episode) | jax.random.bernoulli(choice_key, s.restart, age.shape)
-        fresh = jax.vmap(self._fresh)(jax.random.split(fresh_key, s.environments))
+        fresh = self._fresh(fresh_key, learner.theta)
         states = jax.tree.map(
             lambda new, old: jnp.where(again.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), fresh, last
         )
-        news = News(
-            cost=jnp.sum(paths.costs) / jnp.maximum(jnp.sum(paths.counted), 1),
-            terms=self._terms(learner.theta, last),
-            gradient_norm=moved.norm,
-            value_error=error,
-            blown=jnp.mean(blown),
-            accepted=moved.accepted,
+        share = jnp.mean(blown)
+        news = (
+            jnp.sum(paths.costs) / jnp.maximum(jnp.sum(paths.counted), 1),
+            self.course.terms(learner.theta, last),
+            moved.norm,
+            error,
+            share,
+            moved.accepted,
         )
         following = Learner(
             theta=moved.theta,
@@ -301,47 +418,20 @@ class ShortHorizon:
             slow=slow,
             critic_optimiser=critic_state,
             critic_scale=learner.critic_scale,
-            scaling=scaling,
+            memory=memory,
             states=states,
             age=jnp.where(again, 0, age),
             key=key,
             iteration=learner.iteration + 1,
+            lost=jnp.where((share == 1.0) | ~moved.accepted, learner.lost + 1, 0),
         )
         return following, news
-
-    def _begun(self, chain: RobotChain, state: RobotState, new: Array, theta: Array) -> RobotState:
-        """A window's first state; a new one is as high as theta's mechanism stands, which has a derivative."""
-        if chain.lift is None:
-            return state
-        return jax.tree.map(lambda a, b: jnp.where(new, a, b), chain.placed(state, theta), state)
-
-    def _terms(self, theta: Array, states: RobotState) -> Float[Array, " k"]:
-        """Mean of every term of the cost over given states."""
-        terms = getattr(self.chain.price, "terms", None)
-        if terms is None:
-            return jnp.zeros(0)
-        chain = self.chain.bind(theta)
-        return jnp.mean(jax.vmap(lambda state: terms(chain.scene(state, theta)))(states), axis=0)
-
-    def _scheduled(self, chain: RobotChain, progress: Array) -> RobotChain:
-        """The chain with its frozen noise annealed, and contacts as soft as they are meant to be by now."""
-        if self.settings.soften > 1.0:
-            factor = self.settings.soften ** jnp.maximum(1.0 - progress / _SOFT, 0.0)
-            chain = eqx.tree_at(lambda c: c.base, chain, softened(chain.base, factor))
-        return eqx.tree_at(lambda c: c.anneal, chain, progress * self._log_end, is_leaf=lambda leaf: leaf is None)
-
-    @property
-    def _log_end(self) -> Array:
-        noise = next(block for block in self.chain.layout.blocks if block.name == "noise")
-        if noise.free:
-            return jnp.zeros(self.chain.mj.nu)
-        return jnp.minimum(jnp.log(self.settings.noise_end) - jnp.asarray(noise.initial), 0.0)
 
     def _fallen(self, progress: Array) -> Array:
         """What is left of a step size."""
         return 1.0 - (1.0 - self.settings.final_rate) * progress
 
-    def _descend(self, learner: Learner, estimate: Estimate, progress: Array) -> Moved:
+    def _moved(self, learner: Learner, estimate: Estimate, progress: Array) -> Step:
         s = self.settings
         gradient, norm = estimate.gradient, jnp.linalg.norm(estimate.gradient)
         for part in self.blocks:
@@ -353,7 +443,7 @@ class ShortHorizon:
         rate = self.rates * self._fallen(progress)
         theta = jnp.where(finite, learner.theta - rate * jnp.asarray(change), learner.theta)
         optimiser = jax.tree.map(lambda new, old: jnp.where(finite, new, old), optimiser, learner.optimiser)
-        return Moved(theta, optimiser, finite, norm)
+        return Step(theta, optimiser, finite, norm)
 
     def _fit(self, key: PRNGKeyArray, learner: Learner, paths: Trajectory) -> tuple[Any, Any, Any, Array]:
         """Regression of the critic on the TD(lambda) returns that the slow critic gives."""
@@ -388,10 +478,10 @@ class ShortHorizon:
         mixed = jax.tree.map(lambda old, new: old + s.target * (new - old), slow_free, free)
         return critic, eqx.combine(mixed, static), state, jnp.sqrt(errors[0])
 
-    def _rescale(self, learner: Learner, paths: Trajectory) -> Scaling:
-        """The scaling of the next iteration: fixed after the first tenth of them, so that policy and critic settle."""
+    def _remembered(self, learner: Learner, paths: Trajectory) -> Any:
+        """The memory of the next iteration: fixed after the first tenth of them, so that policy and critic settle."""
         states = jax.tree.map(lambda leaf: leaf[:, :: max(self.settings.horizon // 4, 1)], paths.states)
-        seen = jax.vmap(jax.vmap(lambda state: self.chain.observe(state, learner.theta)))(states)
-        new = learner.scaling.updated(seen.reshape(-1, seen.shape[-1]))
+        states = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), states)
+        new = self.course.remembered(learner.memory, learner.theta, states)
         early = learner.iteration < max(self.settings.iterations // 10, 1)
-        return jax.tree.map(lambda a, b: jnp.where(early, a, b), new, learner.scaling)
+        return jax.tree.map(lambda a, b: jnp.where(early, a, b), new, learner.memory)

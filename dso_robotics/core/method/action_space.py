@@ -1,0 +1,134 @@
+"""Steps in action space: PCO and natural steps on windows that are played elsewhere, such as by C MuJoCo in threads.
+
+Nothing is differentiated through the physics, so nothing of it is compiled. Advantages are A_t = (G_t - V(x_t)) / gamma with
+the TD(lambda) returns G of the slow critic, brought to unit spread; the surrogate, its clip and the Fisher matrix are those of
+the core (64-66, 69-74), on the density of the actions.
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from dso_robotics.core import curvature, surrogate
+from dso_robotics.core.chain import Chain, State, covered
+from dso_robotics.core.fitting import lambda_returns
+from dso_robotics.core.gradient.score import Batch
+from dso_robotics.core.method import TRAINING
+from dso_robotics.core.method.natural import natural_direction
+from dso_robotics.core.method.short_horizon import Course, Learner, ShortHorizon, Step
+from dso_robotics.core.objective import Credit, Problem
+from dso_robotics.core.rollout import Ending, Trajectory, settled
+
+
+class PlayedCourse(Course):
+    """A course whose windows are played elsewhere, such as on C MuJoCo, and are not differentiated."""
+
+    @abc.abstractmethod
+    def noise(self, theta: Array, key: PRNGKeyArray, progress: Array, shape: tuple[int, int]) -> Array:
+        """The noise of E windows of T steps, `shape` (E, T)."""
+
+    @abc.abstractmethod
+    def play(self, theta: Array, memory: Any, states: State, noise: Array) -> State:
+        """States with leaves (E, T+1, ...) of the windows that begin at `states` (E, ...)."""
+
+    @abc.abstractmethod
+    def of_the_policy(self, problem: Problem) -> Problem:
+        """The problem whose cost is only what depends on theta at given states."""
+
+
+@TRAINING.register("pco")
+@TRAINING.register("natural")
+class ActionSpace(ShortHorizon):
+    """`ShortHorizon` whose windows are played and not differentiated, and whose steps are those of `settings.method`."""
+
+    engine = "mujoco"
+    reason = "steps in action space need no derivative of the physics, and C MuJoCo has nothing to compile"
+    supervises = False
+    course: PlayedCourse
+
+    def __init__(self, *args: Any, **more: Any):
+        super().__init__(*args, **more)
+        course, s = self.course, self.settings
+        shape = s.environments, s.horizon
+
+        def noise(learner: Learner) -> Array:
+            key, progress = jax.random.fold_in(learner.key, 0), learner.iteration / s.iterations
+            return course.noise(learner.theta, key, progress, shape)
+
+        def placed(learner: Learner) -> State:
+            put = jax.vmap(lambda state, new: course.placed(course.chain, state, new, learner.theta))
+            return put(learner.states, learner.age == 0)
+
+        self._noise: Any = eqx.filter_jit(noise)
+        self._placed: Any = eqx.filter_jit(placed)
+        self._improve: Any = eqx.filter_jit(self._improved)
+        self._iterate = self._played
+
+    @staticmethod
+    def entries(method: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
+        """All; a DsoError where an entry of theta has no score."""
+        return covered(chain, theta)
+
+    def compile(self, state: Learner) -> None:
+        """Compile all that the step compiles, by taking it once."""
+        self._played(state)
+
+    def _played(self, learner: Learner) -> tuple[Learner, tuple[Array, ...]]:
+        states = self.course.play(learner.theta, learner.memory, self._placed(learner), self._noise(learner))
+        return self._improve(learner, states)
+
+    def _improved(self, learner: Learner, states: State) -> tuple[Learner, tuple[Array, ...]]:
+        s = self.settings
+        key, step_key = jax.random.split(jax.random.fold_in(learner.key, 1))
+        progress = learner.iteration / s.iterations
+        chain = self.course.at(learner.memory, progress)
+        problem = eqx.tree_at(lambda p: p.chain, self.problem, chain)
+        paths = jax.vmap(lambda window: settled(problem, window, self._costs(chain, learner.theta, window)))(states)
+        batch = self._batch(learner, problem, paths)
+        delta = (self._proximal if s.method == "pco" else self._natural)(step_key, batch, self._fallen(progress))
+        finite = jnp.all(jnp.isfinite(delta))
+        moved = Step(learner.theta + jnp.where(finite, delta, 0.0), learner.optimiser, finite, jnp.linalg.norm(delta))
+        return self._close(learner, key, paths, moved)
+
+    def _costs(self, chain: Chain, theta: Array, window: State) -> Float[Array, " T+1"]:
+        before = jax.tree.map(lambda leaf: leaf[:-1], window)
+        return jnp.append(jax.vmap(lambda state: chain.cost(state, theta))(before), 0.0)
+
+    def _batch(self, learner: Learner, problem: Any, paths: Trajectory) -> Batch:
+        """The windows as the core's methods take them: mean over moves, advantages of unit spread."""
+        s, slow = self.settings, self._value(learner.slow, learner, learner.theta)
+        returns = jax.vmap(lambda path: lambda_returns(path, self.objective, slow, lam=s.lam))(paths)
+        here = jax.vmap(jax.vmap(slow))(jax.tree.map(lambda leaf: leaf[:, :-1], paths.states))
+        usable = paths.moved & (paths.ending != Ending.DIVERGED)[:, None] & jnp.isfinite(returns[:, :-1])
+        advantage = jnp.where(usable, (returns[:, :-1] - here) / s.gamma, 0.0)
+        count = jnp.maximum(jnp.sum(usable), 1)
+        mean = jnp.sum(advantage) / count
+        spread = jnp.sqrt(jnp.sum(jnp.where(usable, (advantage - mean) ** 2, 0.0)) / count) + 1e-9
+        advantage = jnp.where(usable, (advantage - mean) / spread, 0.0)
+        weight = usable * (usable.size / count / s.horizon)
+        own = self.course.of_the_policy(problem)
+        charged = jnp.concatenate([weight, jnp.zeros((s.environments, 1))], axis=1) / spread
+        credit = Credit(charged, weight * s.gamma, returns, returns[:, 0])
+        start = jnp.zeros(s.environments)
+        paths, credit, advantage = jax.lax.stop_gradient((paths, credit, advantage))
+        return Batch(own, learner.theta, paths, credit, advantage, start)
+
+    def _proximal(self, key: PRNGKeyArray, batch: Batch, rate: Array) -> Array:
+        s = self.settings
+        sizes = {"learning_rate": s.learning_rate * rate, "divergence_limit": s.divergence}
+        return surrogate.proximal_chain_optimization(key, batch, updates=s.updates, **sizes).delta
+
+    def _natural(self, key: PRNGKeyArray, batch: Batch, rate: Array) -> Array:
+        slope = jax.grad(lambda delta: surrogate.surrogate(batch, delta))(jnp.zeros_like(batch.theta))
+        direction = natural_direction(
+            lambda vector: curvature.divergence_product(batch, vector),
+            slope,
+            divergence_limit=self.settings.divergence * rate,
+            iterations=self.settings.updates,
+        )
+        return direction.step
