@@ -46,3 +46,54 @@ def test_importing_the_package_prints_nothing_and_sets_nothing():
     code = "import dso_robotics, sys; assert not {'jax', 'mujoco', 'numpy'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == done.stderr == ""
+
+
+def test_only_the_one_loop_takes_steps_of_a_method():
+    """A method's `step` takes its state and nothing else; a chain's takes three arguments, an engine's none or keywords."""
+    loops = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "step"
+            if called and len(node.args) == 1 and not node.keywords:
+                loops.append(str(path.relative_to(PACKAGE)))
+    assert loops == ["core/descent.py"]
+
+
+def test_no_study_has_an_optimiser_of_its_own():
+    """Studies choose a method; updates of optimisers are in the core."""
+    wrong = []
+    for folder in ("studies", "cli", "report", "costs", "data", "parameters"):
+        for path in (PACKAGE / folder).rglob("*.py"):
+            nodes = ast.walk(ast.parse(path.read_text())) if "optax" in path.read_text() else ()
+            updates = (n for n in nodes if isinstance(n, ast.Attribute) and n.attr in ("apply_updates", "update"))
+            wrong += [f"{path.relative_to(PACKAGE)}:{node.lineno}" for node in updates]
+    assert not wrong
+
+
+def module_imports(path: pathlib.Path):
+    """Modules of the package that a file imports when it is loaded, type checking left out."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dso_robotics"):
+            base = PACKAGE.parent / node.module.replace(".", "/")
+            for alias in node.names:
+                places = base / f"{alias.name}.py", base.with_suffix(".py"), base / "__init__.py"
+                yield next(place for place in places if place.exists())
+
+
+def test_no_circle_inside_a_floor():
+    graph = {path: set(module_imports(path)) for path in PACKAGE.rglob("*.py")}
+    done, open_, circles = set(), [], []
+
+    def visit(path):
+        if path in open_:
+            circles.append([p.name for p in open_[open_.index(path) :]])
+        elif path not in done and path in graph:
+            open_.append(path)
+            for other in graph[path]:
+                visit(other)
+            open_.pop()
+            done.add(path)
+
+    for path in graph:
+        visit(path)
+    assert not circles

@@ -111,15 +111,15 @@ def chain_iteration(
     key: PRNGKeyArray,
     batch: Batch,
     *,
-    divergence_weight: float = 0.1,
+    divergence_weight: Array | float = 0.1,
     updates: int = 10,
     entries: np.ndarray | Array | None = None,
 ) -> Step:
     """Chain Iteration (63): delta* near argmin of J~(theta, delta) + weight KL, by L-BFGS; the caller moves by eta delta*.
 
-    A sampled surrogate has no minimum of its own (unlikely moves can be made as likely as pleases it), hence the KL.
+    A sampled surrogate has no minimum of its own: it rewards making unlikely moves ever more likely. The KL bounds it.
     """
-    if divergence_weight < 0.0:
+    if isinstance(divergence_weight, int | float) and divergence_weight < 0.0:
         raise DsoError(f"divergence_weight: must not be negative, got {divergence_weight}.")
     mask = jnp.ones(batch.theta.shape) if entries is None else jnp.asarray(entries, batch.theta.dtype)
 

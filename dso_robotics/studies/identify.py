@@ -13,7 +13,7 @@ import numpy as np
 
 from dso_robotics import __version__
 from dso_robotics.core.covariance import Uncertainty, uncertainty
-from dso_robotics.core.descent import Moment
+from dso_robotics.core.descent import Moment, Result
 from dso_robotics.core.method.gauss_newton import GaussNewton
 from dso_robotics.core.method.least_squares import Record, Settings, Solution, StartError
 from dso_robotics.costs.continuity import Continuity
@@ -332,7 +332,7 @@ def _search(
     first = earlier["stage"] if file.tree else int(windows.single)
     if file.tree:
         z, x, sigma = _stored_point(file, vector, windows)
-    done = earlier["evaluations"] if file.tree else 0
+    done: int = earlier["evaluations"] if file.tree else 0
     for stage in range(first, 2):
         problem = WindowedIdentification(
             vector, windows, prediction, sigma=sigma, free_starts=stage == 1 and not windows.single, **options
@@ -354,7 +354,7 @@ def _search(
                 f"{source}: the simulation diverges at the start values, so there is nothing to search from; give "
                 "start values nearer to the robot's with =INIT, a shorter --window, or a smaller timestep in the model."
             ) from None
-        result = search(
+        result: Result = search(
             file, method, begun, Record, iterations=settings.iterations, stage=stage, watch=tell, spent=counted
         )
         if stage == 1:

@@ -66,7 +66,15 @@ def test_c_plays_what_mjx_plays(tmp_path, own):
     np.testing.assert_array_equal(played.body.qpos[:, 0], starts.body.qpos)
 
 
-@pytest.mark.parametrize(("method", "more"), [("pco", {"learning_rate": 0.03}), ("natural", {"divergence": 0.01})])
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("pco", {"learning_rate": 0.03}),
+        ("natural", {"divergence": 0.01}),
+        ("chain_iteration", {"divergence": 0.05}),
+        ("newton", {"learning_rate": 0.1}),
+    ],
+)
 def test_finds_the_optimal_gain(tmp_path, method, more):
     chain = cart(tmp_path)
     settings = windows(noise_end=0.2, method=method, **more)

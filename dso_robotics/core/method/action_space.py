@@ -1,4 +1,4 @@
-"""Steps in action space: PCO and natural steps on windows that are played elsewhere, such as by C MuJoCo in threads.
+"""Steps in action space: the rules of the core on windows that are played elsewhere, such as by C MuJoCo in threads.
 
 Nothing is differentiated through the physics, so nothing of it is compiled. Advantages are A_t = (G_t - V(x_t)) / gamma with
 the TD(lambda) returns G of the slow critic, brought to unit spread; the surrogate, its clip and the Fisher matrix are those of
@@ -14,15 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dso_robotics.core import curvature, surrogate
+from dso_robotics.core import surrogate
 from dso_robotics.core.chain import Chain, State, covered
 from dso_robotics.core.fitting import lambda_returns
+from dso_robotics.core.gradient.estimate import Estimate
 from dso_robotics.core.gradient.score import Batch
-from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.natural import natural_direction
-from dso_robotics.core.method.short_horizon import Course, Learner, ShortHorizon, Step
+from dso_robotics.core.method.course import Course
+from dso_robotics.core.method.sampled import Rule
+from dso_robotics.core.method.short_horizon import Learner, ShortHorizon, Step
 from dso_robotics.core.objective import Credit, Problem
 from dso_robotics.core.rollout import Ending, Trajectory, settled
+from dso_robotics.core.sampler import Sample
 
 
 class PlayedCourse(Course):
@@ -41,10 +43,8 @@ class PlayedCourse(Course):
         """The problem whose cost is only what depends on theta at given states."""
 
 
-@TRAINING.register("pco")
-@TRAINING.register("natural")
 class ActionSpace(ShortHorizon):
-    """`ShortHorizon` whose windows are played and not differentiated, and whose steps are those of `settings.method`."""
+    """`ShortHorizon` whose windows are played and not differentiated, and whose steps are those of a rule."""
 
     engine = "mujoco"
     reason = "steps in action space need no derivative of the physics, and C MuJoCo has nothing to compile"
@@ -69,6 +69,10 @@ class ActionSpace(ShortHorizon):
         self._improve: Any = eqx.filter_jit(self._improved)
         self._iterate = self._played
 
+    @abc.abstractmethod
+    def rule(self, rate: Array) -> tuple[Rule, Any]:
+        """The rule of a step, and its state; `rate` is what is left of step sizes."""
+
     @staticmethod
     def entries(method: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
         """All; a DsoError where an entry of theta has no score."""
@@ -90,9 +94,15 @@ class ActionSpace(ShortHorizon):
         problem = eqx.tree_at(lambda p: p.chain, self.problem, chain)
         paths = jax.vmap(lambda window: settled(problem, window, self._costs(chain, learner.theta, window)))(states)
         batch = self._batch(learner, problem, paths)
-        delta = (self._proximal if s.method == "pco" else self._natural)(step_key, batch, self._fallen(progress))
-        finite = jnp.all(jnp.isfinite(delta))
-        moved = Step(learner.theta + jnp.where(finite, delta, 0.0), learner.optimiser, finite, jnp.linalg.norm(delta))
+        rule, state = self.rule(self._fallen(progress))
+        slope = jax.grad(lambda delta: surrogate.surrogate(batch, delta))(jnp.zeros_like(learner.theta))
+        zero, ones = jnp.zeros_like(slope), jnp.ones(slope.shape, bool)
+        count = jnp.full((), s.environments)
+        estimate = Estimate(jnp.zeros(()), slope, zero, jnp.zeros(()), count, 0 * count, ones)
+        proposal = rule.propose(step_key, learner.theta, Sample(estimate, batch, None), state, jnp.ones(()))
+        finite = jnp.all(jnp.isfinite(proposal.theta))
+        theta = jnp.where(finite, proposal.theta, learner.theta)
+        moved = Step(theta, learner.optimiser, finite, jnp.linalg.norm(theta - learner.theta))
         return self._close(learner, key, paths, moved)
 
     def _costs(self, chain: Chain, theta: Array, window: State) -> Float[Array, " T+1"]:
@@ -117,18 +127,3 @@ class ActionSpace(ShortHorizon):
         start = jnp.zeros(s.environments)
         paths, credit, advantage = jax.lax.stop_gradient((paths, credit, advantage))
         return Batch(own, learner.theta, paths, credit, advantage, start)
-
-    def _proximal(self, key: PRNGKeyArray, batch: Batch, rate: Array) -> Array:
-        s = self.settings
-        sizes = {"learning_rate": s.learning_rate * rate, "divergence_limit": s.divergence}
-        return surrogate.proximal_chain_optimization(key, batch, updates=s.updates, **sizes).delta
-
-    def _natural(self, key: PRNGKeyArray, batch: Batch, rate: Array) -> Array:
-        slope = jax.grad(lambda delta: surrogate.surrogate(batch, delta))(jnp.zeros_like(batch.theta))
-        direction = natural_direction(
-            lambda vector: curvature.divergence_product(batch, vector),
-            slope,
-            divergence_limit=self.settings.divergence * rate,
-            iterations=self.settings.updates,
-        )
-        return direction.step

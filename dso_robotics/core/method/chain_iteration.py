@@ -6,6 +6,8 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core import surrogate
+from dso_robotics.core.method import TRAINING
+from dso_robotics.core.method.action_space import ActionSpace
 from dso_robotics.core.method.sampled import Proposal, Rule, rollouts_of
 from dso_robotics.core.sampler import Sample
 from dso_robotics.errors import DsoError
@@ -15,7 +17,7 @@ class ChainIteration(Rule):
     """theta + eta delta*, with delta* the minimum of the surrogate plus weight KL (63)."""
 
     eta: float = 0.5
-    divergence_weight: float = 0.1
+    divergence_weight: Array | float = 0.1
     updates: int = eqx.field(static=True, default=10)
     judged: bool = eqx.field(static=True, default=False)
 
@@ -39,3 +41,14 @@ class ChainIteration(Rule):
             entries=sample.estimate.entries,
         )
         return Proposal(theta + scale * self.eta * step.delta, state, step.predicted)
+
+
+@TRAINING.register("chain_iteration")
+class ChainIterationSteps(ActionSpace):
+    """Training by Chain Iteration; a smaller `settings.divergence` weighs the KL from the old policy more."""
+
+    def rule(self, rate: Array) -> tuple[Rule, Any]:
+        """See `ActionSpace`."""
+        s = self.settings
+        weight = 1.0 / (s.divergence * rate)
+        return ChainIteration(divergence_weight=weight, updates=s.updates), None

@@ -10,6 +10,8 @@ import lineax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core import curvature
+from dso_robotics.core.method import TRAINING
+from dso_robotics.core.method.action_space import ActionSpace
 from dso_robotics.core.method.sampled import Proposal, Rule, by_trust, rollouts_of
 from dso_robotics.core.method.trust_region import Direction, TrustRegion, Vector
 from dso_robotics.core.sampler import Sample
@@ -92,3 +94,13 @@ class Natural(Rule):
     def judge(self, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[bool, Any]:
         """Accept by the ratio of reductions, and adapt the radius."""
         return by_trust(self.trust, sample, proposal, value)
+
+
+@TRAINING.register("natural")
+class NaturalSteps(ActionSpace):
+    """Training by natural steps: an iteration moves the policy by a mean KL of `settings.divergence`."""
+
+    def rule(self, rate: Array) -> tuple[Rule, Any]:
+        """See `ActionSpace`."""
+        s = self.settings
+        return Natural(closed=True, iterations=s.updates), s.divergence * rate

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core import curvature
+from dso_robotics.core.method import TRAINING
+from dso_robotics.core.method.action_space import ActionSpace
 from dso_robotics.core.method.sampled import Proposal, Rule, by_trust, rollouts_of
 from dso_robotics.core.method.trust_region import Direction, TrustRegion, Vector
 from dso_robotics.core.sampler import Sample
@@ -58,3 +60,12 @@ class Newton(Rule):
     def judge(self, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[bool, Any]:
         """Accept by the ratio of reductions, and adapt the radius."""
         return by_trust(self.trust, sample, proposal, value)
+
+
+@TRAINING.register("newton")
+class NewtonSteps(ActionSpace):
+    """Training by Newton steps on the surrogate's Hessian, no longer than `settings.learning_rate`; for small policies."""
+
+    def rule(self, rate: Array) -> tuple[Rule, Any]:
+        """See `ActionSpace`."""
+        return Newton(corrected=False), self.settings.learning_rate * rate

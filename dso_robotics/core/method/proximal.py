@@ -6,6 +6,8 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core import surrogate
+from dso_robotics.core.method import TRAINING
+from dso_robotics.core.method.action_space import ActionSpace
 from dso_robotics.core.method.sampled import Proposal, Rule, rollouts_of
 from dso_robotics.core.sampler import Sample
 
@@ -15,7 +17,7 @@ class Proximal(Rule):
 
     clip: surrogate.Clip = surrogate.ProximalClip()
     updates: int = eqx.field(static=True, default=20)
-    learning_rate: float = 1e-2
+    learning_rate: Array | float = 1e-2
     divergence_limit: float = 0.05
     judged: bool = eqx.field(static=True, default=False)
 
@@ -37,3 +39,13 @@ class Proximal(Rule):
             entries=sample.estimate.entries,
         )
         return Proposal(theta + scale * step.delta, state, step.predicted)
+
+
+@TRAINING.register("pco")
+class ProximalSteps(ActionSpace):
+    """Training by PCO: `settings.updates` of the clipped surrogate, within a mean KL of `settings.divergence`."""
+
+    def rule(self, rate: Array) -> tuple[Rule, Any]:
+        """See `ActionSpace`."""
+        s = self.settings
+        return Proximal(updates=s.updates, learning_rate=s.learning_rate * rate, divergence_limit=s.divergence), None

@@ -22,6 +22,7 @@ from dso_robotics.core.descent import Status
 from dso_robotics.core.fitting import lambda_returns, usable_states
 from dso_robotics.core.gradient.estimate import Estimate, group_gradients, summarise
 from dso_robotics.core.method import TRAINING
+from dso_robotics.core.method.course import Course
 from dso_robotics.core.method.window import scored_entries, window_loss
 from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.rollout import Ending, Trajectory
@@ -105,109 +106,6 @@ class Settings:
     def steps(self) -> int:
         """Control steps of all iterations."""
         return self.environments * self.horizon * self.iterations
-
-
-class Course(eqx.Module):
-    """What training by windows asks of a chain besides its own functions; this one serves any chain.
-
-    features: the critic's inputs at a state, which has `width` numbers of them.
-    """
-
-    chain: Chain
-    width: int = eqx.field(static=True)
-    features: Callable[[State, Array], Array] | None = eqx.field(static=True, default=None)
-
-    @property
-    def memory(self) -> Any:
-        """What is learned on the way besides theta, before the first iteration."""
-        return None
-
-    def at(self, memory: Any, progress: Array | None = None) -> Chain:
-        """The chain under `memory`, as it is to be at this part of the training (0 to 1), or as it is in the end."""
-        return self.chain
-
-    def fresh(self, key: PRNGKeyArray, theta: Array) -> State:
-        """The state from which a window starts anew."""
-        return self.chain.initial(key, theta)
-
-    @property
-    def places(self) -> bool:
-        """Whether `placed` does anything."""
-        return False
-
-    def placed(self, chain: Any, state: State, new: Array, theta: Array) -> State:
-        """A window's first state; where it is `new`, as theta puts it, which has a derivative."""
-        return state
-
-    def starting(self, chain: Any, state: State) -> Chain:
-        """The chain with this state as its only start."""
-        return Started(chain, state)
-
-    def bind(self, chain: Chain, theta: Array, key: PRNGKeyArray) -> Chain:
-        """The chain with all that theta decides for a whole window made once."""
-        return chain
-
-    def inputs(self, memory: Any, theta: Array) -> Callable[[State], Array]:
-        """What the critic sees of a state."""
-        features = self.features
-        if features is None:
-            raise DsoError("features: a critic needs numbers to see of a state; give a function of state and theta.")
-        return lambda state: features(state, theta)
-
-    def remembered(self, memory: Any, theta: Array, states: State) -> Any:
-        """`memory` after states with one leading axis were seen."""
-        return memory
-
-    def terms(self, theta: Array, states: State) -> Float[Array, " k"]:
-        """Mean of every term of the cost over states with one leading axis."""
-        return jnp.zeros(0)
-
-
-class Started(Chain):
-    """A chain that starts from one given state."""
-
-    chain: Chain
-    state: State
-
-    def initial(self, key: PRNGKeyArray, theta: Array) -> State:
-        """The state."""
-        return self.state
-
-    def step(self, key: PRNGKeyArray, state: State, theta: Array) -> State:
-        """As the chain."""
-        return self.chain.step(key, state, theta)
-
-    def cost(self, state: State, theta: Array) -> Array:
-        """As the chain."""
-        return self.chain.cost(state, theta)
-
-    def draw(self, key: PRNGKeyArray, theta: Array, steps: int) -> Any:
-        """As the chain."""
-        return self.chain.draw(key, theta, steps)
-
-    def move(self, noise: Any, state: State, theta: Array) -> State:
-        """As the chain."""
-        return self.chain.move(noise, state, theta)
-
-    def log_prob(self, following: State, state: State, theta: Array) -> Array:
-        """As the chain."""
-        return self.chain.log_prob(following, state, theta)
-
-    def drift(self, state: State, theta: Array) -> State:
-        """As the chain."""
-        return self.chain.drift(state, theta)
-
-    def terminal(self, state: State) -> Array:
-        """As the chain."""
-        return self.chain.terminal(state)
-
-    def may_end(self) -> bool:
-        """As the chain."""
-        return self.chain.may_end()
-
-    def diverged(self, state: State) -> Array:
-        """As the chain."""
-        return self.chain.diverged(state)
 
 
 class Learner(eqx.Module):
