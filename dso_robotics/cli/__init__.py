@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import pathlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -80,6 +81,15 @@ def _guarded(argv: Sequence[str] | None) -> int:
 def plain(text: str) -> str:
     """`text` with control characters, which a name in a file may hold to confuse a terminal, shown as escapes."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def interrupted(command: str, out: str) -> int:
+    """Say whether the interrupted run in the folder `out` can be resumed; returns the exit status."""
+    where = pathlib.Path(out)
+    saved = (where / "run.h5").exists() and not (where / "summary.json").exists()
+    cure = f"`dso {command} --resume --out {where}` goes on" if saved else "nothing of this run was saved yet"
+    print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
+    return 130
 
 
 def _drop_output() -> None:

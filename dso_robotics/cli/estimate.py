@@ -2,13 +2,12 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dso_robotics.errors import DsoError
 
 if TYPE_CHECKING:
-    from dso_robotics.studies.estimate import Progress
+    from dso_robotics.studies.run import Progress
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,7 +38,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Learn and print what it is worth."""
-    from dso_robotics.cli import plain
+    from dso_robotics.cli import interrupted, plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.studies.estimate import estimate
@@ -68,11 +67,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         summary = estimate(study, args.out, **options)
     except KeyboardInterrupt:
-        where = Path(args.out)
-        saved = (where / "run.h5").exists() and not (where / "summary.json").exists()
-        cure = f"`dso estimate --resume --out {where}` goes on" if saved else "nothing of this run was saved yet"
-        print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
-        return 130
+        return interrupted("estimate", args.out)
     for part, fit in summary["fit"].items():
         for name, entry in fit.items():
             print(

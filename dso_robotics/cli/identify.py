@@ -105,11 +105,12 @@ def _jump(text: str) -> float | str:
 
 def run(args: argparse.Namespace) -> int:
     """Identify and print the table."""
-    from dso_robotics.cli import plain
+    from dso_robotics.cli import interrupted, plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.table import identification_table
-    from dso_robotics.studies.identify import Progress, identify
+    from dso_robotics.studies.identify import identify
+    from dso_robotics.studies.run import Progress
 
     study = _study(args)
     prepare_jax()
@@ -143,11 +144,7 @@ def run(args: argparse.Namespace) -> int:
                 progress=tell,
             )
         except KeyboardInterrupt:
-            where = Path(args.out)
-            saved = (where / "run.h5").exists() and not (where / "summary.json").exists()
-            cure = f"`dso identify --resume --out {where}` goes on" if saved else "nothing of this run was saved yet"
-            print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
-            return 130
+            return interrupted("identify", args.out)
     print(plain(identification_table(result.summary)))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dso_robotics.errors import DsoError
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     import dataclasses
     import functools
 
-    from dso_robotics.cli import plain
+    from dso_robotics.cli import interrupted, plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
 
@@ -87,11 +86,14 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from dso_robotics.report.train import write_report
     from dso_robotics.studies.design import design
-    from dso_robotics.studies.train import Progress, train
+    from dso_robotics.studies.run import Progress
+    from dso_robotics.studies.train import train
 
     def tell(news: Progress) -> None:
+        if news.stage != "training":
+            return
         print(
-            f"iteration {news.iteration}, {news.steps:,} steps: training cost {news.training_cost:.4g} a step, "
+            f"iteration {news.iteration}, {news.steps:,} steps: training cost {news.cost:.4g} a step, "
             f"episode on C MuJoCo {news.episode_cost:.5g}, {news.seconds:.0f} s",
             file=sys.stderr,
         )
@@ -101,12 +103,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         found = work(study, args.out, resume=args.resume, force=args.force, report=draw, progress=tell)
     except KeyboardInterrupt:
-        saved = (Path(args.out) / "run.h5").exists() and not (Path(args.out) / "summary.json").exists()
-        cure = (
-            f"`dso {args.command} --resume --out {args.out}` goes on" if saved else "nothing of this run was saved yet"
-        )
-        print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
-        return 130
+        return interrupted(args.command, args.out)
     print(plain("\n".join(table(found.summary))))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0

@@ -66,26 +66,34 @@ def rollout(
     problem: Problem,
     theta: Float[Array, " n"],
     *,
+    start: State | None = None,
     cut: Any = None,
     checkpoint: int | None = None,
 ) -> Trajectory:
-    """One rollout, differentiable in theta under a fixed key where the chain is.
+    """One rollout, differentiable in theta under a fixed key where the chain is; from `start` if it is given.
 
     `cut(t)`, if given, says where the derivative of the state is stopped (windows of the pathwise estimator); the
     states returned still carry the derivative of the step that led to them.
     """
-    return roll(key, problem, theta, cut=cut, checkpoint=checkpoint)[0]
+    return roll(key, problem, theta, start=start, cut=cut, checkpoint=checkpoint)[0]
 
 
 def roll(
-    key: PRNGKeyArray, problem: Problem, theta: Float[Array, " n"], *, cut: Any = None, checkpoint: int | None = None
+    key: PRNGKeyArray,
+    problem: Problem,
+    theta: Float[Array, " n"],
+    *,
+    start: State | None = None,
+    cut: Any = None,
+    checkpoint: int | None = None,
 ) -> tuple[Trajectory, State]:
     """`rollout`, and its last state once more, as the scan carried it.
 
     A derivative through that one spares reverse mode a sweep over all the states that were stored.
     """
     start_key, move_key = jax.random.split(key)
-    start = problem.chain.initial(start_key, theta)
+    if start is None:
+        start = problem.chain.initial(start_key, theta)
     kind = _timed if only_time_ends(problem) else _watched
     return kind(move_key, problem, theta, start, cut=cut, checkpoint=checkpoint)
 

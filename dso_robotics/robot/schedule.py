@@ -1,6 +1,5 @@
 """A robot's chain made ready for training by windows: what is annealed, where windows start, and what the critic sees."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dso_robotics.core.chain import Chain
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.action_space import PlayedCourse
 from dso_robotics.core.method.short_horizon import Settings
@@ -22,16 +20,6 @@ from dso_robotics.robot.play import CWindows
 
 # The share of a training after which contacts are the model's own.
 _SOFT = 0.7
-
-
-class Fixed(eqx.Module):
-    """A start that is one given state."""
-
-    state: RobotState
-
-    def __call__(self, key: PRNGKeyArray) -> RobotState:
-        """The state."""
-        return self.state
 
 
 class RobotCourse(PlayedCourse):
@@ -87,13 +75,9 @@ class RobotCourse(PlayedCourse):
             return state
         return jax.tree.map(lambda a, b: jnp.where(new, a, b), chain.placed(state, theta), state)
 
-    def starting(self, chain: RobotChain, state: RobotState) -> RobotChain:
-        """The chain with this state as its only start."""
-        return dataclasses.replace(chain, start=Fixed(state), lift=None)
-
-    def bind(self, chain: Chain, theta: Array, key: PRNGKeyArray) -> Chain:
+    def bind(self, chain: RobotChain, theta: Array, start: RobotState) -> RobotChain:
         """The chain with the physical model of theta made once."""
-        return chain.bind(theta, chain.start(key)) if isinstance(chain, RobotChain) else chain
+        return chain.bind(theta, start)
 
     def inputs(self, memory: Scaling, theta: Array) -> "CriticInputs":
         """The policy's observation, scaled, its memory, actions under way and all that was drawn."""

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dso_robotics.errors import DsoError
-from dso_robotics.studies.train import Progress, Trained, train
+from dso_robotics.studies.run import Progress
+from dso_robotics.studies.train import Trained, train
 from dso_robotics.studies.train_study import TrainStudy
 
 

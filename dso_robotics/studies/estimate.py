@@ -1,9 +1,6 @@
 """Learn a state estimator: model + logs + corrector -> chain (99) and its likelihood -> Gauss-Newton or Adam -> result."""
 
-import dataclasses
-import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,25 +21,14 @@ from dso_robotics.robot.estimator import Learned
 from dso_robotics.robot.estimator_vector import EstimatorVector
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.studies import estimate_score as score
-from dso_robotics.studies import folder as folders
 from dso_robotics.studies.estimate_search import Found, Search, by_adam, by_gauss_newton
 from dso_robotics.studies.estimate_study import EstimateStudy
-from dso_robotics.studies.run import EVERY, RunFile
+from dso_robotics.studies.run import EVERY, Progress, Session, session
 
 # Above this many numbers one reverse pass through MJX costs less than a finite difference for each.
 _MANY = 500
 # In each period the corrector sees this many samples for each that it must do without.
 _VISIBLE = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """One line of news for whoever waits: stage, iteration, cost, seconds since the start."""
-
-    stage: str
-    iteration: int
-    cost: float
-    seconds: float
 
 
 def estimate(
@@ -60,18 +46,11 @@ def estimate(
     Raises DsoError for anything wrong with the model, the logs or the study, before any file is written; and for a filter that
     diverges at the start.
     """
-    with folders.claim(out, resume=resume, force=force) as folder:
-        return _estimate(study, folder, resume, report, progress)
+    with session(out, resume=resume, force=force, progress=progress) as here:
+        return _estimate(study, here, report)
 
 
-def _estimate(
-    study: EstimateStudy,
-    folder: Path,
-    resume: bool,
-    report: Callable[[Path], object] | None,
-    progress: Callable[[Progress], None],
-) -> dict[str, Any]:
-    began = time.perf_counter()
+def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], object] | None) -> dict[str, Any]:
     robot = load(study.model)
     physics = _physics(study, robot)
     log = merge_logs([read_log(path) for path in study.logs])
@@ -93,9 +72,6 @@ def _estimate(
     warm_up = round(study.warm_up * (given.measured.shape[1] - 1))
     lead, visible = pattern(given.measured.shape[1], study.ahead)
 
-    def tell(stage: str, iteration: int, cost: float) -> None:
-        progress(Progress(stage, iteration, cost, file.seconds))
-
     chain = CFilter(vector, scales, given, visible=visible)
     problem = WindowedEstimation(chain, warm_up=warm_up, lead=lead, robust=study.robust, supervised=study.supervised)
     judge = None
@@ -112,7 +88,7 @@ def _estimate(
     files = {f"log {i + 1}": path for i, path in enumerate(study.logs)}
     # Iterations of Adam are short; writing each would take longer than making it.
     every = EVERY if engine == "mjx" else 0.0
-    file = RunFile(folder, study.as_dict(), robot, files=files, resume=resume, every=every, began=began)
+    file, tell = here.begin(study.as_dict(), robot, files, every=every), here.tell
     asked = Search(study, vector, scales, given, problem, warm_up, lead, visible, robot.source, file, tell, judge)
     found = by_gauss_newton(asked) if engine == "mujoco" else by_adam(asked)
     file.write("searched")
@@ -179,21 +155,13 @@ def _estimate(
         },
         "warnings": [*problems(log), *_warnings(found, fits, fit, vector)],
     }
-    summary["seconds"]["total"] = file.seconds
-    tree = {
-        "summary": json.dumps(folders.finite(summary)),
+    groups = {
         "theta": vector.blocks(found.z) | {"noise": found.sigma},
         "estimator": learned.as_dict(),
         "history": found.history,
         "traces": {name: score.traces(f, whole[name]) for name, f in fits.items()},
     }
-    file.write("finished", **tree)
-    folders.write_text(folder / folders.MODEL, to_mjcf(robot, physics.written(z)))
-    if report:
-        tell("report", len(found.history["cost"]), sum(found.cost.values()))
-        report(folder)
-    summary["seconds"]["total"] = file.seconds
-    folders.write_summary(folder, summary)
+    here.finish(summary, to_mjcf(robot, physics.written(z)), report, groups)
     return summary
 
 

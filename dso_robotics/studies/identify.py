@@ -1,10 +1,8 @@
 """Identify physical parameters from logs: logs + model + declarations -> chain and cost -> Gauss-Newton -> result."""
 
 import dataclasses
-import json
 import math
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,6 @@ from dso_robotics.robot import start
 from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import calibration
-from dso_robotics.studies import folder as folders
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.controller_settings import read_controllers
@@ -43,7 +40,7 @@ from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.network import chosen_joints, learn
 from dso_robotics.studies.network_settings import NetworkSettings
 from dso_robotics.studies.residual import own_residual
-from dso_robotics.studies.run import RunFile, search
+from dso_robotics.studies.run import Progress, RunFile, Session, search, session
 from dso_robotics.studies.starts import best_start, draw
 from dso_robotics.studies.study import IdentifyStudy
 from dso_robotics.studies.warm_start import regress
@@ -64,16 +61,6 @@ class Identified:
     summary: dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """One line of news for whoever waits: stage, iteration, cost, seconds since the start."""
-
-    stage: str
-    iteration: int
-    cost: float
-    seconds: float
-
-
 def identify(
     study: IdentifyStudy,
     out: str | Path,
@@ -91,18 +78,11 @@ def identify(
       DsoError: anything wrong with the model, the logs, the declarations or the folder, before any file is written; or a
         model that diverges at the start values.
     """
-    with folders.claim(out, resume=resume, force=force) as folder:
-        return _identify(study, folder, resume, report, progress)
+    with session(out, resume=resume, force=force, progress=progress) as here:
+        return _identify(study, here, report)
 
 
-def _identify(
-    study: IdentifyStudy,
-    folder: Path,
-    resume: bool,
-    report: Callable[[Path], object] | None,
-    progress: Callable[[Progress], None],
-) -> Identified:
-    began = time.perf_counter()
+def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], object] | None) -> Identified:
     robot = load(study.model)
     timestep = float(robot.mj.opt.timestep)
     if not (math.isfinite(timestep) and timestep > 0):
@@ -171,14 +151,10 @@ def _identify(
     files = {f"log {i + 1}": path for i, path in enumerate(study.logs)}
     if study.residual:
         files["residual"] = study.residual.rpartition(":")[0]
-    file = RunFile(folder, study.as_dict(), robot, files=files, resume=resume, began=began)
+    file, tell = here.begin(study.as_dict(), robot, files), here.tell
     if study.continuity:
         jumps = file.tree["state"].get("noise.jumps") if file.tree else None
         options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=jumps)
-
-    def tell(stage: str, iteration: int, cost: float) -> None:
-        progress(Progress(stage, iteration, cost, file.seconds))
-
     tale, z, sigma = None, vector.initial, None
     if (study.starts > 1 or study.warm_start) and not file.tree:
         points = draw(vector, study.starts, study.seed)
@@ -269,28 +245,17 @@ def _identify(
         summary["network"] = learned[0]
         warnings.append(learned[0]["text"])
     result = Identified(study, robot, vector, channels, solution, spread, sigma, evaluations, summary)
-    folders.write_text(folder / folders.MODEL, to_mjcf(robot, vector.written(solution.z)))
-    summary["seconds"]["total"] = file.seconds
-    file.write(
-        "finished",
-        names=list(vector.coordinate_names),
-        history=_history(file, solution),
-        summary=json.dumps(summary),
-        theta=vector.split(solution.z),
-        covariance=spread.covariance,
-        correlation=spread.correlation,
+    groups = {
+        "names": list(vector.coordinate_names),
+        "history": _history(file, solution),
+        "theta": vector.split(solution.z),
+        "covariance": spread.covariance,
+        "correlation": spread.correlation,
         **({"network": learned[1]} if learned else {}),
-        motions={part: {m.rollout: m.as_dict() for m in e.motions} for part, e in evaluations.items()},
-        traces={part: {t.rollout: t.as_dict() for t in e.traces} for part, e in evaluations.items()},
-    )
-    if report:
-        tell("report", len(solution.history), solution.cost)
-        try:
-            report(folder)
-        except DsoError as error:
-            raise DsoError(f"{error} The run itself is kept in {folder}; --resume draws the report.") from error
-    summary["seconds"]["total"] = file.seconds
-    folders.write_summary(folder, summary)
+        "motions": {part: {m.rollout: m.as_dict() for m in e.motions} for part, e in evaluations.items()},
+        "traces": {part: {t.rollout: t.as_dict() for t in e.traces} for part, e in evaluations.items()},
+    }
+    here.finish(summary, to_mjcf(robot, vector.written(solution.z)), report, groups)
     return result
 
 

@@ -4,10 +4,13 @@ Every command runs through here: the folder is claimed, the run file is written 
 afterwards that a killed run loses less than a minute, and a resumed run ends with the numbers it would have had.
 """
 
+import contextlib
+import dataclasses
 import hashlib
 import json
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +34,73 @@ _KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling")
 _AGAIN = "run the study again without --resume"
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """News for whoever waits: a stage, its iteration, the cost there, and the seconds since the start.
+
+    steps, episode_cost: of a training, environment steps so far and the cost of an episode on C MuJoCo.
+    """
+
+    stage: str
+    iteration: int
+    cost: float
+    seconds: float
+    steps: int = 0
+    episode_cost: float = math.nan
+
+
+class Session:
+    """One sitting of a study in its folder, from `claim` to the summary.
+
+    Every command runs so: `begin` opens the run file, `search` fills it, `finish` writes the results. progress: hears the news.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool, progress: Callable[[Progress], None]):
+        self.folder, self._resume, self._progress = folder, resume, progress
+        self._began = time.perf_counter()
+
+    def begin(
+        self, study: Mapping[str, Any], robot: Robot, files: Mapping[str, str | Path], *, every: float = 0.0
+    ) -> "RunFile":
+        """The run file, see there."""
+        options: dict[str, Any] = {"resume": self._resume, "every": every, "began": self._began}
+        self.file = RunFile(self.folder, study, robot, files=files, **options)
+        return self.file
+
+    def tell(self, stage: str, iteration: int, cost: float, **more: Any) -> None:
+        """Tell the news."""
+        self._progress(Progress(stage, iteration, cost, self.file.seconds, **more))
+
+    def finish(
+        self, summary: dict[str, Any], mjcf: str, report: Callable[[Path], object] | None, groups: Mapping[str, Any]
+    ) -> None:
+        """Write model.xml, run.h5 with `groups`, what `report` makes of the folder, and summary.json last of all.
+
+        Raises:
+          DsoError: a file cannot be written, or the report fails; what was found is kept.
+        """
+        folders.write_text(self.folder / folders.MODEL, mjcf)
+        summary["seconds"]["total"] = self.file.seconds
+        self.file.write("finished", summary=json.dumps(folders.finite(summary)), **groups)
+        if report is not None:
+            self.tell("report", 0, summary["cost"]["total"])
+            try:
+                report(self.folder)
+            except DsoError as error:
+                raise DsoError(
+                    f"{error} The run itself is kept in {self.folder}; --resume draws the report."
+                ) from error
+        summary["seconds"]["total"] = self.file.seconds
+        folders.write_summary(self.folder, summary)
+
+
+@contextlib.contextmanager
+def session(out: str | Path, *, resume: bool, force: bool, progress: Callable[[Progress], None]) -> Iterator[Session]:
+    """A sitting in the folder `out`, which no other run writes to meanwhile; see `studies.folder.claim`."""
+    with folders.claim(out, resume=resume, force=force) as folder:
+        yield Session(folder, resume=resume, progress=progress)
 
 
 class RunFile:

@@ -21,8 +21,7 @@ from dso_robotics.physics.export import to_mjcf
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode, Player
 from dso_robotics.robot.schedule import training_method
-from dso_robotics.studies import folder as folders
-from dso_robotics.studies.run import EVERY, RunFile, search
+from dso_robotics.studies.run import EVERY, Progress, Session, search, session
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_study import TrainStudy
 
@@ -30,17 +29,6 @@ from dso_robotics.studies.train_study import TrainStudy
 _AT_BOUND = 0.01
 _LOOKS, _EPISODES = 20, 3
 _SHOWN = 60.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """One line of news: iteration, environment steps so far, mean cost a step in training, cost of an episode on C, seconds."""
-
-    iteration: int
-    steps: int
-    training_cost: float
-    episode_cost: float
-    seconds: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,29 +62,15 @@ def train(
     Raises:
       DsoError: anything wrong with the study, before anything is compiled; or a training in which nothing but blow-ups is left.
     """
-    began = time.perf_counter()
     task = build(study)
-    asked = {"command": command, **study.as_dict()}
-    with folders.claim(out, resume=resume, force=force) as folder:
-        options: dict[str, Any] = {"resume": resume, "every": EVERY, "began": began}
-        file = RunFile(folder, asked, task.robot, files=_files(study), **options)
-        result = _train(task, folder, file, command, progress)
-        if report is not None:
-            report(result, folder)
-        result.summary["seconds"]["total"] = file.seconds
-        folders.write_summary(folder, result.summary)
-    return result
+    with session(out, resume=resume, force=force, progress=progress) as here:
+        return _train(task, here, command, report)
 
 
-def _train(
-    task: Task,
-    folder: Path,
-    file: RunFile,
-    command: str,
-    progress: Callable[[Progress], None],
-) -> Trained:
+def _train(task: Task, here: Session, command: str, report: Callable[[Trained, Path], object] | None) -> Trained:
     study, chain, settings = task.study, task.chain, task.windows
     method = training_method(chain, settings, explore=task.explore, supervised=task.supervised)
+    file = here.begin({"command": command, **study.as_dict()}, task.robot, _files(study), every=EVERY)
     player, trials = Player(chain), chain.context.trials()
     first = method.init(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
     looks: list[tuple[float, ...]] = [tuple(row) for row in file.tree.get("spent", {}).get("looks", [])]
@@ -126,8 +100,8 @@ def _train(
 
     def watch(moment: Moment) -> None:
         if moment.judged is not None:
-            at, record = moment.iteration, moment.record
-            progress(Progress(at, at * settings.environments * settings.horizon, record.cost, *looks[-1][1:]))
+            at, steps = moment.iteration, moment.iteration * settings.environments * settings.horizon
+            here.tell("training", at, moment.record.cost, steps=steps, episode_cost=looks[-1][1])
 
     every = max(settings.iterations // _LOOKS, 1)
     keep = Best(judge, every=every, take=_kept) if task.keep == "best" else Last(judge, every=every)
@@ -150,14 +124,12 @@ def _train(
     rounds = -(-_EPISODES // len(trials))
     played, finer = play(theta, scaling, rounds), play(theta, scaling, rounds, finer=4)
     history = _history(task, result, looks)
-    folders.write_text(folder / folders.MODEL, _mjcf(task, theta))
-    file.write(
-        "finished",
-        history=history,
-        motions={"untrained": _motion(before[0]), "trained": _motion(played[0])},
-    )
     summary = _summary(task, theta, scaling, iteration, before, played, finer, command, compile_seconds, method)
-    return Trained(task, theta, scaling, before[0], tuple(played), history, summary)
+    found = Trained(task, theta, scaling, before[0], tuple(played), history, summary)
+    groups = {"history": history, "motions": {"untrained": _motion(before[0]), "trained": _motion(played[0])}}
+    draw = None if report is None else lambda folder: report(found, folder)
+    here.finish(summary, _mjcf(task, theta), draw, groups)
+    return found
 
 
 def _kept(state: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The score and mixed forms of a window's gradient: the same mean as the pathwise one, and refused where there is none."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +11,7 @@ from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.value import KnownValue
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.play import Player
-from dso_robotics.robot.schedule import Fixed, training_method
+from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import read_train_study
 from tests.studies.train_robots import write
@@ -34,13 +33,14 @@ def gradients(chain):
     problem = Problem(chain, Episodic(0.9, STEPS), theta=theta)
     value = KnownValue(lambda state: 2.0 * state.body.qpos[0] ** 2 + state.body.qvel[0] ** 2)
     start = chain.rest(jnp.array([1.0]), jnp.array([-0.5]))
-    fixed = eqx.tree_at(lambda p: p.chain.start, problem, Fixed(start))
 
     def slopes(key, mask):
-        loss = lambda at: window_loss(key, fixed, at, horizon=STEPS, value=value, by_score=mask, bind=bind)[0]  # noqa: E731
+        def loss(at):
+            return window_loss(key, problem, at, start=start, horizon=STEPS, value=value, by_score=mask, bind=bind)[0]
+
         return jax.grad(loss)(theta)
 
-    bind = lambda chain, at, key: chain.bind(at, chain.start(key))  # noqa: E731
+    bind = lambda chain, at, start: chain.bind(at, start)  # noqa: E731
     keys = jax.random.split(jax.random.key(1), COUNT)
     masks = [scored_entries(name, chain, theta) for name in ("pathwise", "mixed")]
     return [np.asarray(jax.jit(jax.vmap(lambda k, m=m: slopes(k, m)))(keys)) for m in masks]

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from dso_robotics.core.chain import State
 from dso_robotics.core.gradient.estimate import Estimate, group_count, group_gradients, summarise, unpriced
 from dso_robotics.core.objective import Average, Problem
 from dso_robotics.core.rollout import Ending, Trajectory, check_count, roll
@@ -39,6 +40,7 @@ def pathwise_loss(
     *,
     horizon: int,
     value: Value,
+    start: State | None = None,
     checkpoint: int | None = None,
 ) -> tuple[Float[Array, ""], Trajectory]:
     """A function of theta, one rollout's, whose gradient is the sum over windows of `horizon` steps of the derivative of
@@ -46,7 +48,8 @@ def pathwise_loss(
         gamma^t0 (sum_{k<H} gamma^k L(x_{t0+k}) + gamma^H V(x_{t0+H}))  with x_{t0} held constant.
 
     With H = 1 this is Corollary 2 with h = F; with H the whole rollout it is back-propagation through time. V is a
-    constant function: its derivative is taken in x only. How a rollout ends is taken not to depend on theta.
+    constant function: its derivative is taken in x only. How a rollout ends is taken not to depend on theta. The rollout
+    begins at `start` if it is given.
     """
     objective = problem.objective
     first = objective.burn_in if isinstance(objective, Average) else 0
@@ -55,7 +58,7 @@ def pathwise_loss(
         return (time < first) | ((time - first) % horizon == 0) & (time > 0)
 
     whole = first == 0 and horizon >= objective.steps
-    path, last = roll(key, problem, theta, cut=None if whole else opens, checkpoint=checkpoint)
+    path, last = roll(key, problem, theta, start=start, cut=None if whole else opens, checkpoint=checkpoint)
     times = jnp.arange(objective.steps + 1)
     # The last cost of a rollout that ended by itself is its value there: it needs no critic.
     if isinstance(objective, Average):

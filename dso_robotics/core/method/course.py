@@ -43,12 +43,8 @@ class Course(eqx.Module):
         """A window's first state; where it is `new`, as theta puts it, which has a derivative."""
         return state
 
-    def starting(self, chain: Any, state: State) -> Chain:
-        """The chain with this state as its only start."""
-        return Started(chain, state)
-
-    def bind(self, chain: Chain, theta: Array, key: PRNGKeyArray) -> Chain:
-        """The chain with all that theta decides for a whole window made once."""
+    def bind(self, chain: Any, theta: Array, start: State) -> Chain:
+        """The chain with all that theta decides for a whole window, which begins at `start`, made once."""
         return chain
 
     def inputs(self, memory: Any, theta: Array) -> Callable[[State], Array]:
@@ -65,50 +61,3 @@ class Course(eqx.Module):
     def terms(self, theta: Array, states: State) -> Float[Array, " k"]:
         """Mean of every term of the cost over states with one leading axis."""
         return jnp.zeros(0)
-
-
-class Started(Chain):
-    """A chain that starts from one given state."""
-
-    chain: Chain
-    state: State
-
-    def initial(self, key: PRNGKeyArray, theta: Array) -> State:
-        """The state."""
-        return self.state
-
-    def step(self, key: PRNGKeyArray, state: State, theta: Array) -> State:
-        """As the chain."""
-        return self.chain.step(key, state, theta)
-
-    def cost(self, state: State, theta: Array) -> Array:
-        """As the chain."""
-        return self.chain.cost(state, theta)
-
-    def draw(self, key: PRNGKeyArray, theta: Array, steps: int) -> Any:
-        """As the chain."""
-        return self.chain.draw(key, theta, steps)
-
-    def move(self, noise: Any, state: State, theta: Array) -> State:
-        """As the chain."""
-        return self.chain.move(noise, state, theta)
-
-    def log_prob(self, following: State, state: State, theta: Array) -> Array:
-        """As the chain."""
-        return self.chain.log_prob(following, state, theta)
-
-    def drift(self, state: State, theta: Array) -> State:
-        """As the chain."""
-        return self.chain.drift(state, theta)
-
-    def terminal(self, state: State) -> Array:
-        """As the chain."""
-        return self.chain.terminal(state)
-
-    def may_end(self) -> bool:
-        """As the chain."""
-        return self.chain.may_end()
-
-    def diverged(self, state: State) -> Array:
-        """As the chain."""
-        return self.chain.diverged(state)

@@ -261,10 +261,10 @@ class ShortHorizon:
         def loss(
             problem: Problem, theta: Array, one: PRNGKeyArray, state: State, new: Array
         ) -> tuple[Array, Trajectory]:
-            started = course.starting(chain, course.placed(chain, state, new, theta))
-            here = eqx.tree_at(lambda p: p.chain, problem, started)
+            here = eqx.tree_at(lambda p: p.chain, problem, chain)
+            start = course.placed(chain, state, new, theta)
             more = {"horizon": s.horizon, "value": value, "by_score": self.by_score, "bind": course.bind}
-            total, path = window_loss(one, here, theta, **more)
+            total, path = window_loss(one, here, theta, start=start, **more)
             return jnp.where(path.ending == Ending.DIVERGED, 0.0, total), path
 
         keys = jax.random.split(roll_key, s.environments)

@@ -1,6 +1,7 @@
 """The gradient of one window: through the simulator, by the score, or by the score where it exists and through it elsewhere."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dso_robotics.core.chain import Chain, covered
+from dso_robotics.core.chain import Chain, State, covered
 from dso_robotics.core.gradient.pathwise import pathwise_loss
 from dso_robotics.core.gradient.score import DriftBaseline, advantages, score_loss
 from dso_robotics.core.objective import Problem
 from dso_robotics.core.rollout import Trajectory, credit, rollout
 from dso_robotics.core.value import Value
 
-Bind = Callable[[Chain, Array, PRNGKeyArray], Chain]
+Bind = Callable[[Any, Array, State], Chain]
 
 
 def scored_entries(form: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
@@ -34,12 +35,13 @@ def window_loss(
     problem: Problem,
     theta: Float[Array, " n"],
     *,
+    start: State,
     horizon: int,
     value: Value,
     by_score: np.ndarray,
-    bind: Bind = lambda chain, theta, key: chain,
+    bind: Bind = lambda chain, theta, start: chain,
 ) -> tuple[Float[Array, ""], Trajectory]:
-    """A function of theta whose gradient is one window's estimate, and the window.
+    """A function of theta whose gradient is the estimate of one window that begins at `start`, and the window.
 
     Entries of the mask `by_score` have the term of Algorithm 1 with the baseline V(F(x)) of (58), the others the pathwise
     form. `bind` gives the chain with all that theta decides for the whole window made once.
@@ -47,16 +49,16 @@ def window_loss(
     chain = problem.chain
 
     def at(theta: Array) -> Problem:
-        return eqx.tree_at(lambda p: p.chain, problem, bind(chain, theta, key))
+        return eqx.tree_at(lambda p: p.chain, problem, bind(chain, theta, start))
 
     if not by_score.any():
-        return pathwise_loss(key, at(theta), theta, horizon=horizon, value=value)
+        return pathwise_loss(key, at(theta), theta, horizon=horizon, value=value, start=start)
     held = jax.lax.stop_gradient(theta)
     if by_score.all():
-        loss, path = jnp.zeros(()), rollout(key, at(held), held)
+        loss, path = jnp.zeros(()), rollout(key, at(held), held, start=start)
     else:
         through = jnp.where(by_score, held, theta)
-        loss, path = pathwise_loss(key, at(through), through, horizon=horizon, value=value)
+        loss, path = pathwise_loss(key, at(through), through, horizon=horizon, value=value, start=start)
     path, fixed = jax.lax.stop_gradient(path), at(held)
     earned = credit(path, problem.objective, value)
     advantage = advantages(fixed, held, path, earned.to_go, DriftBaseline(value))
