@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.linalg import solve_discrete_are
 
-from dso_robotics.core.descent import Stopping
 from dso_robotics.robot.corrector import make_corrector
 from dso_robotics.robot.estimator_vector import Scales
 from dso_robotics.robot.filter_jax import JaxFilter, OwnSystem, Passage, train
@@ -91,7 +90,6 @@ def test_a_start_that_is_not_finite_is_refused():
     data = passage(np.full((2, 2), np.inf), np.zeros((2, 40, 2)))
     with pytest.raises(DsoError, match="not finite"):
         train(made, made.initial(np.eye(2), np.zeros(0)), data, iterations=2)
-    assert Stopping(iterations=2).iterations == 2
 
 
 def test_the_start_gain_is_a_kalman_gain():
