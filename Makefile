@@ -29,10 +29,10 @@ fast: $(VENV)/dev.stamp
 # the numbers that MuJoCo 3.17 identifies; the package is installed as a user would, and its command runs outside the checkout.
 LIGHT := tests/light tests/cli tests/data tests/parameters/test_paths.py tests/core/test_gauss_newton.py tests/core/test_tridiagonal.py \
 	tests/physics/test_batch.py
-light: $(VENV)-light/stamp
+light: $(VENV)-light/stamp $(VENV)/dev.stamp
 	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
 		--force-reinstall .
-	$(VENV)-light/bin/python -m pytest -m "not slow" $(LIGHT)
+	DSO_PEER_PYTHON=$(abspath $(BIN))/python $(VENV)-light/bin/python -m pytest -m "not slow" $(LIGHT)
 
 $(VENV)-light/stamp: requirements/light.txt
 	$(PYTHON) -m venv --clear $(VENV)-light

@@ -36,6 +36,7 @@ def test_the_overview_names_engines_and_contents(models, capfd):
     assert "warp" not in out
 
 
+@pytest.mark.mjx
 def test_a_model_the_differentiable_engine_refuses_is_no_error(drop, capfd):
     drop.write_text(DROP.replace('timestep="0.002"', 'timestep="0.002" noslip_iterations="3"'))
     assert main(["check", str(drop), "--gradients"]) == 0

@@ -18,7 +18,7 @@ CHECKOUT = pathlib.Path(__file__).parent.parent.parent
 def numbers(python: str, folder: pathlib.Path) -> dict:
     folder.mkdir()
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    script = pathlib.Path(__file__).with_name("numbers.py")
+    script = pathlib.Path(__file__).with_name("bundled.py")
     subprocess.run([python, str(script), str(folder)], cwd=folder, env=environment, check=True)
     return json.loads((folder / "numbers.json").read_text())
 

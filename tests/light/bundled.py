@@ -1,4 +1,4 @@
-"""What identification and a learned estimator come to on the bundled logs: `python numbers.py DIR` writes DIR/numbers.json.
+"""What identification and a learned estimator come to on the bundled logs: `python bundled.py DIR` writes DIR/numbers.json.
 
 Needs the installed package alone, no checkout, and runs in any environment, so that two can be compared.
 """
