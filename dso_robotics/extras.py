@@ -33,15 +33,17 @@ def needing(what: str) -> Iterator[None]:
     ...     import mujoco.mjx
 
     Raises:
-      MissingExtra: such an import failed. Any other failed import stays as it is.
+      MissingExtra: such an import failed, or MuJoCo was taken apart by an upgrade. Any other failed import stays as it is.
     """
     try:
         yield
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         module = error.name or ""
-        if not any(f"{module}.".startswith(f"{name}.") for name in (*_MJX, "jaxlib")):
-            raise
-        raise _missing(what, module) from error
+        if any(f"{module}.".startswith(f"{name}.") for name in (*_MJX, "jaxlib")):
+            raise _missing(what, module) from error
+        if "mujoco-core" in str(error):  # pip removes the files of MuJoCo 3 after it has put those of 4 in their place
+            raise MissingExtra(" ".join(str(error).split())) from error
+        raise
 
 
 def _missing(what: str, module: str) -> MissingExtra:

@@ -1,8 +1,8 @@
 """What differs between versions of MuJoCo, in one table: what MJX 3.17 computes otherwise than the C MuJoCo beside it.
 
 Each row was measured: one step of a small model on C 3.17.0, C 4.0.0 and MJX 3.17.0 (tests/light/steps.py has the models).
-Where no row applies the three agree to rounding. Contacts that a general convex method finds (meshes, height fields, ellipsoids,
-most of cylinders) moved with MuJoCo 4 by less than MJX is beside C 3.17 already; `dso check` warns of them on any version.
+Where no row applies the three agree to rounding, but for contacts that a general convex method finds (of meshes, height fields,
+ellipsoids, cylinders): there MJX is as far from C 3.17 as from C 4.0, and `dso check` warns of them on any version.
 Contact pairs without a solref of their own are the same in all three.
 """
 

@@ -60,7 +60,9 @@ def test_a_network_is_refused_before_the_search(no_jax, pendulum, tmp_path):
 
 
 def test_an_estimator_of_many_numbers_is_refused_before_the_search(no_jax, pendulum, tmp_path):
-    study = EstimateStudy(str(pendulum / "pendulum.xml"), (str(pendulum / "pendulum.h5"),), corrector="recurrent", units=64)
+    study = EstimateStudy(
+        str(pendulum / "pendulum.xml"), (str(pendulum / "pendulum.h5"),), corrector="recurrent", units=64
+    )
     with pytest.raises(MissingExtra, match=r"engine 'mjx': .* numbers, more than .*dso-robotics\[mjx\]"):
         estimate(study, tmp_path / "out")
 

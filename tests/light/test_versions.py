@@ -51,7 +51,9 @@ def test_the_table_is_what_a_step_of_both_versions_shows(tmp_path):
 
 @needs_four
 def test_what_mjx_does_not_know_is_refused():
-    text = "<mujoco><option>{}</option><worldbody><body><joint name='j' {}/><geom size='.1'/></body></worldbody></mujoco>"
+    text = (
+        "<mujoco><option>{}</option><worldbody><body><joint name='j' {}/><geom size='.1'/></body></worldbody></mujoco>"
+    )
     speculative = mujoco.MjModel.from_xml_string(text.format("<flag speculative='enable'/>", ""))
     with pytest.raises(DsoError, match="option/flag/speculative is unknown to MJX: disable it"):
         refuse(speculative)
