@@ -68,13 +68,17 @@ def _named(model: mujoco.MjModel, kind: str, chosen: Sequence[bool] | np.ndarray
 
 def _saturating(model: mujoco.MjModel) -> list[str]:
     """Joints and tendons with a limited actuator force, where an actuator's force depends on velocity and is implicit."""
-    plain = (model.actuator_biastype == mujoco.mjtBias.mjBIAS_NONE) & (
-        model.actuator_gaintype == mujoco.mjtGain.mjGAIN_FIXED
-    )
-    if model.opt.integrator != mujoco.mjtIntegrator.mjINT_IMPLICITFAST or plain.all():
+    if model.opt.integrator != mujoco.mjtIntegrator.mjINT_IMPLICITFAST:
         return []
-    limited = (("joint", model.jnt_actfrclimited), ("tendon", model.tendon_actfrclimited))
-    return [name for kind, chosen in limited for name in _named(model, kind, chosen)]
+    damped = np.zeros(len(model.actuator_gaintype), bool)
+    for kind, none, affine, numbers in (
+        (model.actuator_gaintype, mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtGain.mjGAIN_AFFINE, model.actuator_gainprm),
+        (model.actuator_biastype, mujoco.mjtBias.mjBIAS_NONE, mujoco.mjtBias.mjBIAS_AFFINE, model.actuator_biasprm),
+    ):
+        damped |= np.where(kind == affine, numbers[:, 2] != 0, kind != none)
+    pulled = model.actuator_trnid[damped & (model.actuator_trntype == mujoco.mjtTrn.mjTRN_TENDON), 0]
+    tendons = np.asarray(model.tendon_actfrclimited, bool) & np.isin(np.arange(model.ntendon), pulled)
+    return [*_named(model, "joint", model.jnt_actfrclimited * damped.any()), *_named(model, "tendon", tendons)]
 
 
 def _turning(model: mujoco.MjModel) -> list[str]:

@@ -67,6 +67,8 @@ NAMED = {
 UNNAMED = {
     "Euler": arm(joint=LIMIT, puck=BALL, integrator="Euler"),
     "motor": arm(joint=LIMIT, actuator=MOTOR),
+    "no kv": arm(joint=LIMIT, actuator='<position joint="hinge" kp="40"/>'),
+    "servo beside the tendon": arm(belt=LIMIT, actuator=SERVO + '<motor tendon="belt" gear="5"/>'),
     "free range": arm(joint='range="-1 1"'),
     "ball": arm(puck=BALL),
     "RK4": arm(integrator="RK4", joint=LIMIT),
