@@ -7,7 +7,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 LOCK := uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet --upgrade
 
-.PHONY: demo test lint check fast dist bench-brax bench-filters lock clean
+.PHONY: demo test lint check fast light dist bench-brax bench-filters lock clean
 
 demo: $(VENV)/run.stamp
 	@$(BIN)/python examples/demo.py
@@ -24,6 +24,20 @@ check: $(VENV)/dev.stamp
 
 fast: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m "not slow"
+
+# What `pip install dso-robotics` gives: no JAX, and here the newest MuJoCo. The tests of the C engine that need no more, with
+# the numbers that MuJoCo 3.17 identifies; the package is installed as a user would, and its command runs outside the checkout.
+LIGHT := tests/light tests/cli tests/data tests/parameters/test_paths.py tests/core/test_gauss_newton.py tests/core/test_tridiagonal.py \
+	tests/physics/test_batch.py
+light: $(VENV)-light/stamp $(VENV)/dev.stamp
+	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--force-reinstall .
+	DSO_PEER_PYTHON=$(abspath $(BIN))/python $(VENV)-light/bin/python -m pytest -m "not slow" $(LIGHT)
+
+$(VENV)-light/stamp: requirements/light.txt
+	$(PYTHON) -m venv --clear $(VENV)-light
+	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/light.txt
+	@touch $@
 
 dist: $(VENV)/dev.stamp
 	rm -rf dist && $(BIN)/python -m build --no-isolation
@@ -47,14 +61,15 @@ $(VENV)-filters/stamp: pyproject.toml requirements/run.txt requirements/filters.
 	@touch $@
 
 lock:
-	$(LOCK) pyproject.toml -o requirements/run.txt
+	$(LOCK) --extra mjx pyproject.toml -o requirements/run.txt
 	$(LOCK) --constraint requirements/run.txt --extra dev pyproject.toml -o requirements/dev.txt
 	$(LOCK) --constraint requirements/run.txt --extra dev --extra bench pyproject.toml -o requirements/bench.txt
+	$(LOCK) pyproject.toml requirements/light.in -o requirements/light.txt
 	$(LOCK) requirements/brax.in -o requirements/brax.txt
 	$(LOCK) --constraint requirements/run.txt requirements/filters.in -o requirements/filters.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-brax $(VENV)-filters .cache dist demo-result
+	rm -rf $(VENV) $(VENV)-light $(VENV)-brax $(VENV)-filters .cache dist demo-result
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

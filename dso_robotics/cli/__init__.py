@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from dso_robotics import __version__
 from dso_robotics.errors import DsoError
+from dso_robotics.extras import needing
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(argv: Sequence[str] | None) -> int:
     try:
         args = parser().parse_args(argv)
-        status = int(args.run(args) or 0)
+        with needing("what was asked for"):
+            status = int(args.run(args) or 0)
         sys.stdout.flush()
     except DsoError as error:
         print(f"dso: {plain(' '.join(str(error).splitlines()))}", file=sys.stderr)

@@ -45,8 +45,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Print the report; returns 0. Raises DsoError when the model does not load."""
     from dso_robotics.cli.jax_setup import prepare_jax
+    from dso_robotics.extras import require_mjx
     from dso_robotics.physics.model import load
 
+    if args.gradients or args.refine:
+        require_mjx("`dso check --gradients`" if args.gradients else "`dso check --refine`")
     if args.states < 1:
         raise DsoError(f"--states {args.states}: give a number of states of at least 1.")
     robot = load(args.model)

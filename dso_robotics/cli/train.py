@@ -66,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli import interrupted, plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
+    from dso_robotics.extras import require_mjx
 
+    require_mjx(f"`dso {args.command}`")
     study = _study(args)
     if args.seed is not None:
         if args.seed < 0:

@@ -8,8 +8,10 @@ import io
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-with contextlib.redirect_stdout(io.StringIO()):
-    from mujoco import mjx
+from dso_robotics.extras import needing
+
+with contextlib.redirect_stdout(io.StringIO()), needing("the differentiable engine"):
+    import mujoco.mjx as mjx
     from mujoco.mjx._src import collision_driver, constraint, forward, sensor, smooth, support
     from mujoco.mjx._src import math as mjx_math
     from mujoco.mjx._src import passive as mjx_passive

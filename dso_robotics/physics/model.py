@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError, nearest
+from dso_robotics.physics.versions import refuse_faults
 
 KINDS = {
     "body": mujoco.mjtObj.mjOBJ_BODY,
@@ -47,9 +48,11 @@ def load(source: str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel) -> Rob
     """Load a robot from an MJCF or URDF file, an `MjSpec` or an `MjModel`.
 
     Raises:
-      DsoError: the file is missing, is not a model, or names a mesh or include that cannot be found.
+      DsoError: the file is missing, is not a model, names a mesh or include that cannot be found, or needs what the installed
+        MuJoCo does wrongly.
     """
     if isinstance(source, mujoco.MjModel):
+        refuse_faults(source, "MjModel")
         return Robot(mj=source, spec=None, source="MjModel")
     if isinstance(source, mujoco.MjSpec):
         return Robot(mj=_compile(source, "MjSpec"), spec=source, source="MjSpec")
@@ -112,9 +115,11 @@ def without_delays(robot: Robot) -> Robot:
 
 def _compile(spec: mujoco.MjSpec, source: str) -> mujoco.MjModel:
     try:
-        return spec.compile()
+        model = spec.compile()
     except (ValueError, mujoco.FatalError) as error:
         raise DsoError(_explain(pathlib.Path(source), error)) from error
+    refuse_faults(model, source)
+    return model
 
 
 def _explain(path: pathlib.Path, error: Exception) -> str:

@@ -1,12 +1,14 @@
 """Features of a model that MJX would silently ignore, or cannot do: named, with what to change. Knows no JAX.
 
-MJX 3.17 accepts most of these when the model is put on the device and then simulates something else than C MuJoCo does.
+MJX 3.17 accepts most of these when the model is put on the device and then simulates something else than C MuJoCo does. What
+follows from the version of C MuJoCo beside it is in versions.py.
 """
 
 import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.versions import differences
 
 _SOLVERS = {mujoco.mjtSolver.mjSOL_PGS: "PGS"}
 _INTEGRATORS = {
@@ -18,7 +20,8 @@ _TRANSMISSIONS = {mujoco.mjtTrn.mjTRN_SLIDERCRANK: "slider-crank", mujoco.mjtTrn
 
 def unsupported(model: mujoco.MjModel) -> list[str]:
     """Every feature of `model` that the differentiable engine does not have, one sentence each; empty if there is none."""
-    return [*_options(model), *_forces(model), *_actuators(model), *_contacts(model), *_sensors(model)]
+    own = [*_options(model), *_forces(model), *_actuators(model), *_contacts(model), *_sensors(model)]
+    return [*own, *differences(model)]
 
 
 def refuse(model: mujoco.MjModel, source: str = "this model") -> None:

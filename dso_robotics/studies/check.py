@@ -7,6 +7,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
+from dso_robotics.extras import require_mjx
 from dso_robotics.physics.model import KINDS, Robot
 from dso_robotics.physics.refuse import unsupported
 
@@ -93,9 +94,10 @@ def _outside(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
 def _mjx(robot: Robot) -> list[str]:
     reasons = unsupported(robot.mj)
     if not reasons:
-        from dso_robotics.physics.device import put_model
-
         try:
+            require_mjx("it")
+            from dso_robotics.physics.device import put_model
+
             put_model(robot.mj, source=robot.source)
         except DsoError as error:
             reasons = [str(error)]

@@ -12,6 +12,7 @@ from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.data.log import merge_logs, problems, read_log
 from dso_robotics.data.split import hold_out
 from dso_robotics.errors import DsoError
+from dso_robotics.extras import require_mjx
 from dso_robotics.parameters.signals import nominal
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
@@ -198,6 +199,7 @@ def _physics(study: EstimateStudy, robot: Robot) -> ParameterVector:
 def _engine(study: EstimateStudy, vector: EstimatorVector) -> tuple[str, str]:
     if study.engine == "mjx" or (study.engine == "auto" and vector.size > _MANY):
         why = "asked for" if study.engine == "mjx" else f"{vector.size} numbers, more than {_MANY}"
+        require_mjx(f"this study (engine 'mjx': {why})")
         return "mjx", f"{why}: Adam on reverse-mode derivatives through MJX"
     why = "asked for" if study.engine == "mujoco" else f"{vector.size} numbers, at most {_MANY}"
     return "mujoco", f"{why}: Gauss-Newton on finite differences of C MuJoCo, nothing to compile"

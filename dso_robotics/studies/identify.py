@@ -22,6 +22,7 @@ from dso_robotics.data.match import Channels, match_channels
 from dso_robotics.data.split import hold_out
 from dso_robotics.data.windows import Windows, cut
 from dso_robotics.errors import DsoError
+from dso_robotics.extras import require_mjx
 from dso_robotics.parameters.gains import NO_GAINS
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
@@ -130,6 +131,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
         windows, scored = drives.attach(windows), {name: drives.attach(w) for name, w in scored.items()}
     network = NetworkSettings.read(study.network) if study.network else None
     if network:
+        require_mjx("a [network]")
         chosen_joints(robot, network.joints)
         if windows.single:
             raise DsoError(
@@ -262,6 +264,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
 def _engine(asked: str, vector: ParameterVector, windows: Windows, network: bool) -> tuple[Prediction, str]:
     """The engine to use and, in words, why."""
     if asked == "mjx":
+        require_mjx("the engine 'mjx'")
         from dso_robotics.robot.prediction_mjx import MjxPrediction
 
         return MjxPrediction(vector, windows), "asked for: derivatives through MJX, compiled once"

@@ -27,6 +27,7 @@ def drop(tmp_path):
     return path
 
 
+@pytest.mark.mjx
 def test_the_overview_names_engines_and_contents(models, capfd):
     assert main(["check", str(models / "two_joint_arm.xml")]) == 0
     out = capfd.readouterr().out
@@ -35,6 +36,7 @@ def test_the_overview_names_engines_and_contents(models, capfd):
     assert "warp" not in out
 
 
+@pytest.mark.mjx
 def test_a_model_the_differentiable_engine_refuses_is_no_error(drop, capfd):
     drop.write_text(DROP.replace('timestep="0.002"', 'timestep="0.002" noslip_iterations="3"'))
     assert main(["check", str(drop), "--gradients"]) == 0
@@ -59,6 +61,7 @@ def test_bad_input_gives_status_2_and_a_cure(drop, capfd, options, words):
         assert word in text
 
 
+@pytest.mark.mjx
 @pytest.mark.slow
 def test_gradients_and_refinement_of_a_ball_that_lands(drop, capfd):
     assert main(["check", str(drop), "--gradients", "--refine", "--states", "6"]) == 0
