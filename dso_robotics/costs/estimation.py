@@ -25,7 +25,7 @@ def _normaliser(v: float) -> float:
 
 
 class WindowedEstimation:
-    """The least-squares problem of `core.gauss_newton` for one filter; its z is `EstimatorVector`'s, its x the start states.
+    """The least-squares problem of `core.gauss_newton` for one filter: z is its theta, x the start states.
 
     warm_up: updates at the start of each window that do not count, so that the guess of the start state does not either.
     ahead: updates in a row that the corrector must do without in each `period`; 0 or 1: it sees every one.

@@ -7,8 +7,8 @@ import numpy as np
 from scipy.optimize import minimize
 
 from dso_robotics.data.match import Channels
+from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.robot.filter_data import Passages
 
@@ -33,7 +33,7 @@ class Fit:
     diverged: int
 
 
-def judge(vector: EstimatorVector, scales: Scales, given: Passages, z: np.ndarray, warm_up: int) -> Fit:
+def judge(vector: EstimatorTheta, scales: Scales, given: Passages, z: np.ndarray, warm_up: int) -> Fit:
     """Filter every rollout of `given` from its start to its end."""
     run = CFilter(vector, scales, given).run(z, given.start)
     space = Space(vector.physics.mj)

@@ -10,7 +10,7 @@ import numpy as np
 from dso_robotics.core import gauss_newton
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.errors import DsoError
-from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
+from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.filter_data import Passages
 from dso_robotics.studies.estimate_checkpoint import EstimateCheckpoint, take
 from dso_robotics.studies.estimate_study import EstimateStudy
@@ -63,7 +63,7 @@ class Search:
     """
 
     study: EstimateStudy
-    vector: EstimatorVector
+    vector: EstimatorTheta
     scales: Scales
     given: Passages
     problem: WindowedEstimation
@@ -176,7 +176,8 @@ def by_adam(search: Search) -> Found:
     )
     scales, lead, w = search.scales, search.lead, len(vector.weights)
     truths = 2 * vector.physics.mj.nv if study.supervised > 0 and np.isfinite(given.truth).any() else 0
-    system = MjxSystem(vector, given.interval, given.substeps, unconstrained=True)
+    addresses = given.channels.sensor_addresses
+    system = MjxSystem(vector.physics, addresses, given.interval, given.substeps, unconstrained=True)
     chain = JaxFilter(
         system,
         vector.corrector,
