@@ -179,8 +179,8 @@ def continuity(jumps: Continuity, vector: ParameterVector) -> dict[str, Any]:
 def _is_none(name: str, value: float) -> bool:
     """Whether a number is at the zero below which physics has nothing, as for friction."""
     kind, _, rest = name.partition("+")[0].partition("/")
-    family = FAMILIES.get((kind, rest.rpartition("/")[2].partition("[")[0]))
-    return family is not None and family.low == 0 and abs(value) <= 1e-300
+    label = f"{kind}/{rest.rpartition('/')[2].partition('[')[0]}"
+    return label in FAMILIES and FAMILIES[label].low == 0 and abs(value) <= 1e-300
 
 
 def warnings(
