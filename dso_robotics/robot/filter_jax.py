@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dso_robotics.core.descent import DescentState, Result, Stopping, descend, start
+from dso_robotics.core.likelihood import likelihood
 from dso_robotics.core.method import FirstOrder
 from dso_robotics.core.sampler import ExactSampler
 from dso_robotics.errors import DsoError
@@ -194,9 +195,7 @@ class JaxFilter(eqx.Module):
         run = self.run(theta, passage)
         seen = jnp.isfinite(passage.measured[1:]) & passage.counted[1:, None]
         error = jnp.where(seen, (run.predicted - jnp.nan_to_num(passage.measured[1:])) * jnp.exp(-run.log_scale), 0.0)
-        v = self.robust
-        half = 0.5 * error**2 if v is None else 0.5 * (v + 1) * jnp.log1p(error**2 / v)
-        total = jnp.sum(half + jnp.where(seen, run.log_scale, 0.0))
+        total = jnp.sum(likelihood(self.robust).cost(error) + jnp.where(seen, run.log_scale, 0.0))
         if self.supervised > 0 and self.truths:
             log_truth = self.split(theta)[-1]
             known = jnp.isfinite(passage.truth[1:]).all(-1) & passage.counted[1:]

@@ -8,8 +8,8 @@ import mujoco
 import numpy as np
 
 from dso_robotics.core.gauss_newton import Solution
+from dso_robotics.core.likelihood import Likelihood
 from dso_robotics.costs.identification import WindowedIdentification
-from dso_robotics.costs.likelihood import Likelihood
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import matches
