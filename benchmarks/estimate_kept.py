@@ -13,8 +13,6 @@ import numpy as np
 from scipy.optimize import minimize
 
 from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.robot.corrector import make_corrector
-from dso_robotics.robot.estimator_vector import EstimatorVector
 from dso_robotics.robot.filter_data import Passages
 from dso_robotics.robot.filter_mjx import MjxSystem
 
@@ -32,11 +30,10 @@ class Kept:
     """Filters of the model in `given`, with hinges and slides only; noise: log deviations [process (2 nv), sensors]."""
 
     def __init__(self, model: mujoco.MjModel, given: Passages):
-        nothing = make_corrector("gain", 1, 1, 1)
-        names, places = given.channels.sensor_names, given.channels.sensor_addresses
-        vector = EstimatorVector(nothing, names, places, ParameterVector((), model), np.zeros(1))
         self.model, self.n = model, 2 * model.nv
-        self.system = MjxSystem(vector, given.interval, given.substeps)
+        self.system = MjxSystem(
+            ParameterVector((), model), given.channels.sensor_addresses, given.interval, given.substeps
+        )
         mjx = self.system.prepare(jnp.zeros(0))
         self.step = lambda x, u: self.system.advance(mjx, x * _UNIT, u) / _UNIT
         self.read = lambda x, u: self.system.read(mjx, x * _UNIT, u) / _UNIT

@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dso_robotics.robot.corrector import make_corrector
-from dso_robotics.robot.estimator_vector import Scales
+from dso_robotics.robot.corrector import Scales, make_corrector
 from dso_robotics.robot.filter_jax import JaxFilter, OwnSystem, Passage, train
 
 jax.config.update("jax_enable_x64", True)

@@ -56,9 +56,11 @@ def gearbox(at: Moment) -> tuple[np.ndarray, None]:
 
 def number(index: int, name: str) -> Parameter:
     """A number of the law as a parameter: user data of the joint."""
-    path, slots = (f"law/{name}",), (Slot("jnt_user", (index,)),)
-    value, *rest = (np.array([float(x)]) for x in LAW[name])
-    return Parameter(*path, path, ("",), value, value, *rest, slots=slots)
+    value, low, high, scale = (np.array([float(x)]) for x in LAW[name])
+    slots = (Slot("jnt_user", (index,)),)
+    return Parameter(
+        name=f"law/{name}", units=("",), nominal=value, initial=value, low=low, high=high, scale=scale, slots=slots
+    )
 
 
 def main(runs: int | None = None, seconds: float = SECONDS, iterations: int = 25) -> dict[str, dict[str, float]]:

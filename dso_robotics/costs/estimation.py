@@ -7,25 +7,21 @@ state given the estimate.
 """
 
 import numpy as np
-import scipy.special
 import scipy.stats
 
+from dso_robotics.core.likelihood import Normal, Student, likelihood
 from dso_robotics.robot.filter import CFilter, Filtered
 
 _LEAST_NOISE = 1e-9
+# Rounds of the fixed point for the scales of Student's t.
+_ROUNDS = 30
 # Degrees of freedom that are tried where they are to be estimated; with a hundred Student's t is normal for all purposes.
 _DEGREES = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0, 30.0, 100.0)
 _FIRST_DEGREES = 4.0
 
 
-def _normaliser(v: float) -> float:
-    """Negative log of Student's normalising constant over the normal one's: costs of different `v` can be compared."""
-    log = scipy.special.gammaln
-    return float(log(v / 2) - log((v + 1) / 2) + 0.5 * np.log(v / 2))
-
-
 class WindowedEstimation:
-    """The least-squares problem (`core.method.least_squares`) of one filter: z is `EstimatorVector`'s, x the start states.
+    """The least-squares problem (`core.method.least_squares`) of one filter: z is its theta, x the start states.
 
     warm_up: updates at the start of each window that do not count, so that the guess of the start state does not either.
     ahead: updates in a row that the corrector must do without in each `period`; 0 or 1: it sees every one.
@@ -87,7 +83,7 @@ class WindowedEstimation:
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Whitened errors (B, m); with Student's t such that half their squares are its log-likelihood."""
         run = self._run(z, x)
-        parts = [self._robustly(self.innovations(z, x) / self.sigma[self._lead])[0]]
+        parts = [self.likelihood.whiten(self.innovations(z, x) / self.sigma[self._lead])]
         if self._known is not None:
             parts.append(np.sqrt(self._supervised) * self._state_error(run.states) / self.truth_sigma)
         return np.concatenate([p.reshape(len(x), -1) for p in parts], 1)
@@ -96,9 +92,11 @@ class WindowedEstimation:
         """Residuals with derivatives by z; start states are not searched, so theirs are empty."""
         run, by_z, states_by_z = self.chain.linearize(z, x)
         error = np.where(self._seen, run.predicted - self._measured, 0.0) / self.sigma[self._lead]
-        residual, slope = self._robustly(error)
-        factor = np.where(self._seen, slope / self.sigma[self._lead], 0.0)
-        parts, derivatives = [residual], [np.where(self._seen[..., None], by_z, 0.0) * factor[..., None]]
+        factor = np.where(self._seen, self.likelihood.slope(error) / self.sigma[self._lead], 0.0)
+        parts, derivatives = (
+            [self.likelihood.whiten(error)],
+            [np.where(self._seen[..., None], by_z, 0.0) * factor[..., None]],
+        )
         if self._known is not None:
             space = self.chain.space
             weight = np.sqrt(self._supervised) / self.truth_sigma
@@ -114,20 +112,6 @@ class WindowedEstimation:
         flat = np.concatenate([d.reshape(rows, -1, len(z)) for d in derivatives], 1)
         return np.concatenate([p.reshape(rows, -1) for p in parts], 1), flat, np.zeros((rows, flat.shape[1], 0))
 
-    def _robustly(self, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Residual and its derivative by the whitened error."""
-        if self.degrees is None:
-            return error, np.ones_like(error)
-        v = self.degrees
-        square = error**2
-        residual = np.sign(error) * np.sqrt((v + 1) * np.log1p(square / v))
-        slope = np.where(np.abs(error) > 1e-6, (v + 1) * np.abs(error) / (v + square), 1.0)
-        small = np.abs(residual) < 1e-6
-        slope = np.where(
-            small, np.sqrt((v + 1) / v) * np.ones_like(error), slope / np.where(small, 1.0, np.abs(residual))
-        )
-        return residual, slope
-
     def prior(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whitened prior residuals and their derivative."""
         return self.chain.vector.prior(z)
@@ -142,16 +126,15 @@ class WindowedEstimation:
             return 0.0
         self._weighed = z
         error, before = self.innovations(z, x), self.sigma
-        count = np.maximum(np.einsum("at,btc->ac", self._members, self._seen.astype(float)), 1.0)
-        degrees = self.degrees
-        sigma = self._scales(error, count, degrees)
-        if self._auto and degrees is not None:
+        sigma = self._scales(error, self.likelihood)
+        if self._auto and self.degrees is not None:
+            count, degrees = np.maximum(self._count, 1.0), self.degrees
             best = np.full(len(degrees), np.inf)
             for v in _DEGREES:
-                every = np.full(len(degrees), v)
-                scales = self._scales(error, count, every)
-                each = 0.5 * (v + 1) * np.log1p((error / scales[self._lead]) ** 2 / v)
-                cost = each.sum((0, 1)) + (count * (np.log(scales) + _normaliser(v))).sum(0)
+                tried = Student(np.full(len(degrees), v))
+                scales = self._scales(error, tried)
+                cost = tried.cost(error / scales[self._lead]).sum((0, 1))
+                cost += (count * (np.log(scales) + tried.log_normaliser)).sum(0)
                 better = cost < best - 1e-9
                 best, degrees = np.where(better, cost, best), np.where(better, v, degrees)
                 sigma = np.where(better, scales, sigma)
@@ -166,16 +149,20 @@ class WindowedEstimation:
             self.truth_sigma = truth
         return change
 
-    def _scales(self, error: np.ndarray, count: np.ndarray, degrees: np.ndarray | None) -> np.ndarray:
+    def _scales(self, error: np.ndarray, distribution: Normal | Student) -> np.ndarray:
         """Noise scales (A, ny) of maximum likelihood, from the present ones."""
-        sigma = self.sigma
-        for _ in range(1 if degrees is None else 30):
-            weight = 1.0
-            if degrees is not None:
-                weight = (degrees + 1) / (degrees + (error / sigma[self._lead]) ** 2)
-            total = np.einsum("at,btc->ac", self._members, weight * error**2)
-            sigma = np.maximum(np.sqrt(total / count), self._floor)
-        return sigma
+        squares = np.swapaxes(np.where(self._seen, error**2, np.nan), 0, 1)
+        return distribution.scale(squares, self._members, self.sigma, floor=self._floor, rounds=_ROUNDS)
+
+    @property
+    def likelihood(self) -> Normal | Student:
+        """The distribution of the channels' innovations over their noise scales."""
+        return likelihood(self.degrees)
+
+    @property
+    def _count(self) -> np.ndarray:
+        """How many innovations each noise scale (A, ny) has."""
+        return self._members @ self._seen.sum(0)
 
     def coverage_factor(self) -> np.ndarray:
         """What turns a channel's noise scale into the deviation whose 1.96-fold holds 95% of its errors (ny,)."""
@@ -198,10 +185,7 @@ class WindowedEstimation:
 
     def log_scale(self) -> float:
         """Sum of log scales over all counted numbers."""
-        count = np.einsum("at,btc->ac", self._members, self._seen.astype(float))
-        total = float(np.sum(count * np.log(self.sigma)))
-        if self.degrees is not None:
-            total += float(np.sum(count * np.array([_normaliser(v) for v in self.degrees])))
+        total = float(np.sum(self._count * (np.log(self.sigma) + self.likelihood.log_normaliser)))
         if self._known is not None:
             total += self._supervised * float(self._known.sum()) * float(np.sum(np.log(self.truth_sigma)))
         return total

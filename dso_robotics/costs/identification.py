@@ -15,8 +15,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from dso_robotics.core.likelihood import Likelihood, Normal
 from dso_robotics.costs.continuity import Continuity
-from dso_robotics.costs.likelihood import Likelihood, Normal
 from dso_robotics.data.windows import Windows
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.state import Tangent

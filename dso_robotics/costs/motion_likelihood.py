@@ -51,7 +51,7 @@ class MotionLikelihood:
 
     def _numbers(self, chain: RobotChain, theta: Any) -> Any:
         assert chain.mechanism is not None
-        return chain.mechanism.parameters(chain.mechanism.constrain(chain.layout.split(theta)["mechanism"]))
+        return chain.mechanism.parameters(chain.numbers(theta))
 
     def _cost(self, z: Any, errors: Any) -> Any:
         xp = errors.__array_namespace__()

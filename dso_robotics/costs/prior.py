@@ -18,8 +18,7 @@ class Prior(eqx.Module):
 
     def __call__(self, chain: RobotChain, theta: Float[Array, " n"]) -> Float[Array, ""]:
         """The sum over the numbers that have a prior."""
-        assert chain.mechanism is not None
-        z = chain.mechanism.constrain(chain.layout.split(theta)["mechanism"])[np.array(self.which, int)]
+        z = chain.numbers(theta)[np.array(self.which, int)]
         return 0.5 * jnp.sum(((z - np.array(self.mean)) / np.array(self.std)) ** 2)
 
 

@@ -1,4 +1,4 @@
-"""One block of theta: a path's numbers, their bounds, prior and typical size."""
+"""One block of theta for a path: where the model has its numbers, and their bounds, prior and typical size."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.families import PSEUDO_INERTIA, Slot
 from dso_robotics.parameters.gains import NO_GAINS, Gains
 from dso_robotics.parameters.path import Declaration, Target, recordings, resolve, tied
+from dso_robotics.parameters.theta import Block, Prior
 from dso_robotics.physics import inertia
 from dso_robotics.physics.model import Robot
 
@@ -19,53 +20,43 @@ _LOG_LIMIT = 6.0
 _LOG_PRIOR = 1.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Prior:
-    """Normal prior on the coordinates, or on their logarithms where `log` is True.
-
-    mean: (k,) in the coordinates' units (of a log-normal one, its median); std: (k,), of a log-normal one without unit.
-    log: (k,).
-    """
-
-    mean: np.ndarray
-    std: np.ndarray
-    log: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """A named block of k coordinates, k = 1 for plain numbers and 10 for a body's full inertia.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Parameter(Block):
+    """The block of a path: k coordinates, k = 1 for plain numbers and 10 for a body's full inertia.
 
     For a plain number the coordinate is the number itself, in `units[0]`. For a full inertia it is the log-Cholesky
     vector relative to the model's body, and `report` gives the ten physical numbers.
 
-    initial, low, high, scale: (k,) start, bounds and typical size of the coordinates.
     nominal: (k,) the value the model file holds.
-    labels, units: names and units of the reported numbers.
+    slots: where the model has the number; body, factor: the body of a full inertia and its nominal factor.
     rollout: the one recording it belongs to, or "" when all share it.
     """
 
-    path: str
-    labels: tuple[str, ...]
-    units: tuple[str, ...]
     nominal: np.ndarray
-    initial: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    scale: np.ndarray
     slots: tuple[Slot, ...] = ()
     body: int = -1
     factor: np.ndarray | None = None
     rollout: str = ""
-    prior: Prior | None = None
 
     @property
-    def size(self) -> int:
-        """Number of coordinates."""
-        return len(self.initial)
+    def path(self) -> str:
+        """The block's name."""
+        return self.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The path, with the log-Cholesky coordinate of a full inertia."""
+        return (self.name,) if self.factor is None else tuple(f"{self.name}[{c}]" for c in inertia.COORDINATES)
+
+    @property
+    def reported(self) -> dict[str, str]:
+        """Names and units of the physical numbers."""
+        if self.factor is None:
+            return {self.name: self.units[0]}
+        return {f"{self.name}[{name}]": unit for name, unit in zip(inertia.NUMBERS, inertia.UNITS, strict=True)}
 
     def report(self, coordinates: Any) -> Any:
-        """The physical numbers (..., len(labels)) at coordinates (..., k)."""
+        """The physical numbers (..., len(reported)) at coordinates (..., k)."""
         if self.factor is None:
             return coordinates
         return inertia.numbers(*inertia.body_from_coordinates(coordinates, self.factor))
@@ -96,8 +87,7 @@ def declare(
 
 
 def _of_recording(parameter: Parameter, name: str) -> Parameter:
-    labels = tuple(f"log/{name}/{label}" for label in parameter.labels)
-    return dataclasses.replace(parameter, path=f"log/{name}/{parameter.path}", labels=labels, rollout=name)
+    return dataclasses.replace(parameter, name=f"log/{name}/{parameter.path}", rollout=name)
 
 
 def _tie(parts: list[Parameter], declaration: Declaration) -> Parameter:
@@ -114,8 +104,7 @@ def _tie(parts: list[Parameter], declaration: Declaration) -> Parameter:
             "friction; tie only numbers of one kind."
         )
     slots = tuple(slot for p in parts for slot in p.slots)
-    path = "+".join(p.path for p in parts)
-    return dataclasses.replace(parts[0], path=path, labels=(path,), slots=slots)
+    return dataclasses.replace(parts[0], name="+".join(p.path for p in parts), slots=slots)
 
 
 def _number(target: Target, given: Declaration, robot: Robot, *, alone: bool = True) -> Parameter:
@@ -167,8 +156,7 @@ def _number(target: Target, given: Declaration, robot: Robot, *, alone: bool = T
                 "@0: or give a normal prior."
             )
     return Parameter(
-        path=target.path,
-        labels=(target.path,),
+        name=target.path,
         units=(family.unit(model, target.object_id, target.component),),
         nominal=np.array([nominal]),
         initial=np.array([initial]),
@@ -202,9 +190,7 @@ def _full_inertia(target: Target, given: Declaration, robot: Robot) -> Parameter
             "smaller than the sum of the other two); correct the <inertial> element or leave it to the geoms."
         ) from None
     return Parameter(
-        path=target.path,
-        labels=tuple(f"{target.path}[{name}]" for name in inertia.NUMBERS),
-        units=inertia.UNITS,
+        name=target.path,
         nominal=np.zeros(10),
         initial=np.zeros(10),
         low=np.full(10, -_LOG_LIMIT),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.families import FAMILIES, PSEUDO_INERTIA, REFUSED, SYNONYMS, Family, Slot, unsupported
+from dso_robotics.parameters.families import FAMILIES, PSEUDO_INERTIA, REFUSED, SYNONYMS, Family, Slot
 from dso_robotics.parameters.gains import NO_GAINS, Gains
 from dso_robotics.parameters.signals import nominal
 from dso_robotics.physics.model import Robot, nearest
@@ -133,9 +133,10 @@ def resolve(path: str, robot: Robot, gains: Gains = NO_GAINS) -> tuple[Target, .
     kind, field = SYNONYMS.get((kind, field), (kind, field))
     if (kind, field) in REFUSED:
         raise DsoError(f"{path}: this cannot be freed: {REFUSED[kind, field]}.")
-    family = PSEUDO_INERTIA if (kind, field) == ("body", "inertia") else FAMILIES.get((kind, field))
-    if family is None:
+    inertia, label = (kind, field) == ("body", "inertia"), f"{kind}/{field}"
+    if not inertia and label not in FAMILIES:
         raise DsoError(_unknown_field(path, kind, field))
+    family = PSEUDO_INERTIA if inertia else FAMILIES[label]
     index = None if match["index"] is None else int(match["index"])
     wildcard = re.search(r"(?<!\\)[*?]", name) is not None
     found = [i for i, n in enumerate(robot.names(kind)) if n and matches(n, name)]
@@ -143,7 +144,7 @@ def resolve(path: str, robot: Robot, gains: Gains = NO_GAINS) -> tuple[Target, .
         known = [n for n in robot.names(kind) if n]
         hint = f"the {kind} names are {nearest(name, known, 8)}" if known else f"the model has no named {kind}"
         raise DsoError(f"{path}: {robot.source} has no {kind} called '{name}'; {hint}.")
-    reasons = {i: unsupported(robot.mj, family, i) for i in found}
+    reasons = {i: family.refuse(robot.mj, i) for i in found}
     usable = [i for i in found if not reasons[i]]
     if not usable or (not wildcard and reasons[found[0]]):
         raise DsoError(f"{path}: {robot.names(kind)[found[0]]} has no such parameter: {reasons[found[0]]}.")
@@ -184,7 +185,7 @@ def every(robot: Robot) -> tuple[Target, ...]:
     targets = []
     for family in FAMILIES.values():
         for i, name in enumerate(robot.names(family.kind)):
-            if name and not unsupported(robot.mj, family, i):
+            if name and not family.refuse(robot.mj, i):
                 width = family.components(robot.mj, i)
                 targets += [Target(_spell(family, robot, i, k), family, i, k) for k in range(width)]
     return tuple(targets)
@@ -197,10 +198,10 @@ def _spell(family: Family, robot: Robot, index: int, component: int) -> str:
 
 
 def _unknown_field(path: str, kind: str, field: str) -> str:
-    kinds = sorted({k for k, _ in FAMILIES})
+    kinds = sorted({family.kind for family in FAMILIES.values()})
     if kind not in kinds:
         return f"{path}: there is no kind '{kind}' of parameter; the kinds are {', '.join(kinds)}."
-    fields = [f for k, f in FAMILIES if k == kind] + (["inertia"] if kind == "body" else [])
+    fields = [f.field for f in FAMILIES.values() if f.kind == kind] + (["inertia"] if kind == "body" else [])
     return f"{path}: a {kind} has no parameter '{field}'; it has {nearest(field, fields, len(fields))}."
 
 

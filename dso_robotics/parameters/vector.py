@@ -1,13 +1,10 @@
-"""The one vector: named blocks packed into a flat array, bounds, smooth transforms, priors, and names back.
+"""Numbers of a model as one theta: what they make of the model's fields, and of the signals between robot and log.
 
-Two coordinates of the same numbers are offered. `z` are the bounded physical coordinates, in which least squares with box
-bounds works; `theta` are unconstrained ones, in which any gradient method works. `constrain` and `unconstrain` map them.
 Functions that take z serve NumPy (with leading batch axes) and JAX (one vector, vmap outside) alike.
 """
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,75 +12,40 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters import box
 from dso_robotics.parameters.gains import NO_GAINS, Gains
-from dso_robotics.parameters.parameter import Parameter, Prior, declare
+from dso_robotics.parameters.parameter import Parameter, declare
 from dso_robotics.parameters.path import Declaration
 from dso_robotics.parameters.signals import SIGNALS, nominal
-from dso_robotics.physics.inertia import COORDINATES, body_from_coordinates, turned
+from dso_robotics.parameters.theta import Theta
+from dso_robotics.physics.inertia import body_from_coordinates, turned
 from dso_robotics.physics.model import Robot, without_delays, without_shortcuts
 
 Array = Any  # a NumPy or a JAX array
 
 
-@dataclasses.dataclass(frozen=True)
-class ParameterVector:
-    """Blocks `parameters`, in order, of the model `mj`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ParameterVector(Theta):
+    """Theta whose `blocks` are parameters of the model `mj`.
 
     `mj` itself delays nothing: `delays` holds what the model declares as sensor_delay (nsensor,) and actuator_delay (nu,) [s].
     `recordings` are those that may have values of their own; `gains` the numbers of controllers, freed or not.
     """
 
-    parameters: tuple[Parameter, ...]
+    blocks: tuple[Parameter, ...]
     mj: mujoco.MjModel
     delays: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     recordings: tuple[str, ...] = ()
     gains: Gains = NO_GAINS
 
     @property
-    def size(self) -> int:
-        """Number of coordinates n."""
-        return sum(p.size for p in self.parameters)
-
-    def _stack(self, name: str) -> np.ndarray:
-        return np.concatenate([getattr(p, name) for p in self.parameters]) if self.parameters else np.zeros(0)
-
-    @property
-    def initial(self) -> np.ndarray:
-        """Start coordinates (n,)."""
-        return self._stack("initial")
-
-    @property
-    def low(self) -> np.ndarray:
-        """Lower bounds (n,)."""
-        return self._stack("low")
-
-    @property
-    def high(self) -> np.ndarray:
-        """Upper bounds (n,)."""
-        return self._stack("high")
-
-    @property
-    def scale(self) -> np.ndarray:
-        """Typical sizes (n,): the unit of finite-difference steps and trust regions."""
-        return self._stack("scale")
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The blocks."""
+        return self.blocks
 
     @property
     def coordinate_names(self) -> tuple[str, ...]:
         """One name a coordinate: the path, with the log-Cholesky coordinate where a block is a full inertia."""
-        return tuple(
-            name
-            for p in self.parameters
-            for name in ([f"{p.path}[{c}]" for c in COORDINATES] if p.factor is not None else p.labels)
-        )
-
-    def split(self, z: Array) -> dict[str, Array]:
-        """Coordinates by path, (..., k) each."""
-        blocks, start = {}, 0
-        for p in self.parameters:
-            blocks[p.path] = z[..., start : start + p.size]
-            start += p.size
-        return blocks
+        return self.names
 
     def report(self, z: Array) -> dict[str, tuple[Array, str]]:
         """Physical numbers: label -> (value (...), unit)."""
@@ -91,7 +53,7 @@ class ParameterVector:
         numbers = {}
         for p in self.parameters:
             physical = p.report(blocks[p.path])
-            numbers |= {label: (physical[..., i], p.units[i]) for i, label in enumerate(p.labels)}
+            numbers |= {label: (physical[..., i], unit) for i, (label, unit) in enumerate(p.reported.items())}
         return numbers
 
     @functools.cached_property
@@ -99,7 +61,7 @@ class ParameterVector:
         """One block for every quantity of the model, whether all recordings share its value or each has its own."""
         quantities: dict[str, Parameter] = {}
         for p in self.parameters:
-            quantities.setdefault(_quantity(p), dataclasses.replace(p, path=_quantity(p), rollout=""))
+            quantities.setdefault(_quantity(p), dataclasses.replace(p, name=_quantity(p), rollout=""))
         return ParameterVector(tuple(quantities.values()), self.mj, self.delays, gains=self.gains)
 
     def expansion(self, rollouts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -108,21 +70,21 @@ class ParameterVector:
         Where every fitted recording has a value of its own, one that was held out has their mean; where only some have, the
         others keep the model's.
         """
-        siblings: dict[str, list[tuple[Parameter, int]]] = {}
-        for p, at in zip(self.parameters, _offsets(self.parameters), strict=True):
-            siblings.setdefault(_quantity(p), []).append((p, at))
+        siblings: dict[str, list[tuple[Parameter, slice]]] = {}
+        for p, here in self.places():
+            siblings.setdefault(_quantity(p), []).append((p, here))
         shared = self.shared
         matrices = np.zeros((len(rollouts), shared.size, self.size))
         offsets = np.zeros((len(rollouts), shared.size))
-        for q, row in zip(shared.parameters, _offsets(shared.parameters), strict=True):
+        for q, rows in shared.places():
             family = siblings[q.path]
             everyone = {p.rollout for p, _ in family} >= set(self.recordings)
             for r, name in enumerate(rollouts):
                 mine = [at for p, at in family if p.rollout in ("", name)] or [at for _, at in family if everyone]
                 for at in mine:
-                    matrices[r, row : row + q.size, at : at + q.size] = np.eye(q.size) / len(mine)
+                    matrices[r, rows, at] = np.eye(q.size) / len(mine)
                 if not mine:
-                    offsets[r, row : row + q.size] = q.nominal
+                    offsets[r, rows] = q.nominal
         return matrices, offsets
 
     def _mean(self, z: Array) -> Array:
@@ -214,41 +176,24 @@ class ParameterVector:
         freed = [p.high[0] for p in self.parameters if any(slot.field == field for slot in p.slots)]
         return float(max([*freed, *self.delays.get(field, ())], default=0.0))
 
-    def prior_residual(self, z: Array) -> Array:
-        """(z - mean)/std of every coordinate that has a prior, (..., m): half its square sum is -log p(theta) + const."""
-        prior, which = self.prior
-        xp = z.__array_namespace__()
-        at, mean = z[..., which], xp.asarray(prior.mean)
-        positive = xp.maximum(xp.where(prior.log, at / np.where(prior.log, prior.mean, 1.0), 1.0), 1e-300)
-        return xp.where(prior.log, xp.log(positive), at - mean) / prior.std
+    def sensors(self, z: Array, addresses: np.ndarray) -> tuple[Array, Array]:
+        """Scale and bias (..., ny) at z (..., n) of the channels at `addresses` (ny,) in sensordata.
 
-    def prior_slope(self, z: np.ndarray) -> np.ndarray:
-        """Derivative (m, n) of `prior_residual`."""
-        prior, which = self.prior
-        slope = np.zeros((len(which), self.size))
-        slope[np.arange(len(which)), which] = 1 / (prior.std * np.where(prior.log, np.maximum(z[which], 1e-300), 1.0))
-        return slope
+        A channel reports scale * reading + bias.
+        """
+        xp, signals = z.__array_namespace__(), self.signals(z)
+        shape = (*z.shape[:-1], len(addresses))
+        found = []
+        for name, default in (("sensor_scale", xp.ones(shape)), ("sensor_bias", xp.zeros(shape))):
+            found.append(signals[name][..., addresses] if name in signals else default)
+        return found[0], found[1]
 
-    @property
-    def prior(self) -> tuple[Prior, np.ndarray]:
-        """The priors of all coordinates that have one, as one, and the index (m,) of these coordinates."""
-        found = [
-            (p.prior, at + np.arange(p.size))
-            for p, at in zip(self.parameters, _offsets(self.parameters), strict=True)
-            if p.prior
-        ]
-        none = Prior(np.zeros(0), np.zeros(0), np.zeros(0, bool)), np.zeros(0, int)
-        priors, places = zip(none, *found, strict=True)
-        joined = (np.concatenate([getattr(prior, name) for prior in priors]) for name in ("mean", "std", "log"))
-        return Prior(*joined), np.concatenate(places)
-
-    def constrain(self, theta: Array) -> Array:
-        """z of unconstrained theta (..., n): softplus above one bound, logistic between two, identity with none."""
-        return box.constrain(theta, self.low, self.high, self.scale)
-
-    def unconstrain(self, z: np.ndarray) -> np.ndarray:
-        """theta (n,) of z (n,); a value at its bound is moved inside by a thousandth of its scale."""
-        return box.unconstrain(z, self.low, self.high, self.scale)
+    def late(self, z: Array, addresses: np.ndarray) -> Array | None:
+        """Age [s] of what each channel reports (..., ny) at z (..., n); None where no sensor is late."""
+        signals = self.signals(z)
+        if "sensor_delay" not in signals:
+            return None
+        return signals["sensor_delay"][..., sensor_ids(self.mj, addresses)]
 
 
 def pack(
@@ -297,9 +242,9 @@ def _quantity(parameter: Parameter) -> str:
     return parameter.path.removeprefix(f"log/{parameter.rollout}/") if parameter.rollout else parameter.path
 
 
-def _offsets(parameters: Sequence[Parameter]) -> list[int]:
-    """Where each block starts in the vector."""
-    return [0, *itertools.accumulate(p.size for p in parameters)][: len(parameters)]
+def sensor_ids(model: mujoco.MjModel, addresses: np.ndarray) -> np.ndarray:
+    """The sensor of each channel (ny,), whose places in `sensordata` are `addresses`."""
+    return np.searchsorted(model.sensor_adr, addresses, side="right") - 1
 
 
 def values(vector: ParameterVector, z: np.ndarray) -> Mapping[str, float]:

@@ -15,42 +15,42 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics import inertia
 from dso_robotics.physics.model import Robot
 
-# Model field -> (kind, MJCF attribute, numbers an object has).
-_ATTRIBUTES = {
-    "dof_frictionloss": ("joint", "frictionloss", 1),
-    "dof_armature": ("joint", "armature", 1),
-    "jnt_stiffness": ("joint", "stiffness", 1),
-    "qpos0": ("joint", "ref", 1),
-    "qpos_spring": ("joint", "springref", 1),
-    "jnt_pos": ("joint", "pos", 3),
-    "jnt_axis": ("joint", "axis", 3),
-    "jnt_range": ("joint", "range", 2),
-    "body_pos": ("body", "pos", 3),
-    "body_quat": ("body", "quat", 4),
-    "geom_friction": ("geom", "friction", 3),
-    "geom_size": ("geom", "size", 3),
-    "geom_pos": ("geom", "pos", 3),
-    "geom_quat": ("geom", "quat", 4),
-    "site_pos": ("site", "pos", 3),
-    "site_quat": ("site", "quat", 4),
-    "site_size": ("site", "size", 3),
-    "cam_pos": ("camera", "pos", 3),
-    "cam_quat": ("camera", "quat", 4),
-    "light_pos": ("light", "pos", 3),
-    "tendon_actfrcrange": ("tendon", "actuatorfrcrange", 2),
-    "actuator_gear": ("actuator", "gear", 6),
-    "actuator_gainprm": ("actuator", "gainprm", 10),
-    "actuator_biasprm": ("actuator", "biasprm", 10),
-    "actuator_dynprm": ("actuator", "dynprm", 10),
-    "actuator_delay": ("actuator", "delay", 1),
-    "sensor_delay": ("sensor", "delay", 1),
-    "body_gravcomp": ("body", "gravcomp", 1),
-    "geom_solref": ("geom", "solref", 2),
-    "geom_solimp": ("geom", "solimp", 5),
-    "tendon_stiffness": ("tendon", "stiffness", 1),
-    "tendon_damping": ("tendon", "damping", 1),
-    "tendon_frictionloss": ("tendon", "frictionloss", 1),
-    "tendon_armature": ("tendon", "armature", 1),
+# Field of MjModel -> (kind, MJCF attribute that holds an object's row of it). A parameter family may add its own.
+ATTRIBUTES = {
+    "dof_frictionloss": ("joint", "frictionloss"),
+    "dof_armature": ("joint", "armature"),
+    "jnt_stiffness": ("joint", "stiffness"),
+    "qpos0": ("joint", "ref"),
+    "qpos_spring": ("joint", "springref"),
+    "jnt_pos": ("joint", "pos"),
+    "jnt_axis": ("joint", "axis"),
+    "jnt_range": ("joint", "range"),
+    "body_pos": ("body", "pos"),
+    "body_quat": ("body", "quat"),
+    "geom_friction": ("geom", "friction"),
+    "geom_size": ("geom", "size"),
+    "geom_pos": ("geom", "pos"),
+    "geom_quat": ("geom", "quat"),
+    "site_pos": ("site", "pos"),
+    "site_quat": ("site", "quat"),
+    "site_size": ("site", "size"),
+    "cam_pos": ("camera", "pos"),
+    "cam_quat": ("camera", "quat"),
+    "light_pos": ("light", "pos"),
+    "tendon_actfrcrange": ("tendon", "actuatorfrcrange"),
+    "actuator_gear": ("actuator", "gear"),
+    "actuator_gainprm": ("actuator", "gainprm"),
+    "actuator_biasprm": ("actuator", "biasprm"),
+    "actuator_dynprm": ("actuator", "dynprm"),
+    "actuator_delay": ("actuator", "delay"),
+    "sensor_delay": ("sensor", "delay"),
+    "body_gravcomp": ("body", "gravcomp"),
+    "geom_solref": ("geom", "solref"),
+    "geom_solimp": ("geom", "solimp"),
+    "tendon_stiffness": ("tendon", "stiffness"),
+    "tendon_damping": ("tendon", "damping"),
+    "tendon_frictionloss": ("tendon", "frictionloss"),
+    "tendon_armature": ("tendon", "armature"),
 }
 # Other spellings of an orientation, which would contradict a quat.
 _TURNS = ("axisangle", "xyaxes", "zaxis", "euler")
@@ -77,7 +77,7 @@ def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
     root = ET.fromstring(spec.to_xml())
     _absolute_folders(root, robot.spec)
     written = _compiled(ET.tostring(root, encoding="unicode"), robot)
-    for name in _ATTRIBUTES:
+    for name in ATTRIBUTES:
         value = wanted.get(name, getattr(robot.mj, name))
         _set_attribute(root, robot.mj, name, value, like=getattr(written, name))
     _set_damping(root, robot.mj, wanted)
@@ -106,10 +106,11 @@ def _elements(root: ET.Element, kind: str) -> list[ET.Element]:
 
 def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np.ndarray, *, like: np.ndarray) -> None:
     """Write the rows of `value` that `like`, what the file now gives, does not have."""
-    kind, attribute, width = _ATTRIBUTES[name]
+    kind, attribute = ATTRIBUTES[name]
     elements = _elements(root, kind)
-    rows, there = (np.asarray(x, float).reshape(-1, width) for x in (value, like))
-    nominal = np.asarray(getattr(model, name), float).reshape(-1, width)
+    nominal = np.asarray(getattr(model, name), float)
+    nominal = nominal if nominal.ndim == 2 else nominal[:, None]
+    rows, there = (np.asarray(x, float).reshape(nominal.shape) for x in (value, like))
     # Lost digits only: larger differences come from frames that the compiler moves, which are not the file's to give.
     lost = np.abs(rows - there).max(1) <= _DIGITS * np.maximum(np.abs(rows).max(1), _DIGITS)
     for row in np.flatnonzero((rows != nominal).any(1) | ((rows != there).any(1) & lost)):

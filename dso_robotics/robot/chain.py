@@ -12,13 +12,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core.chain import Chain
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters import theta as blocks
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
 from dso_robotics.physics.device import put_model
 from dso_robotics.physics.divergence import diverged
 from dso_robotics.robot import noise as noises
 from dso_robotics.robot.context import Context
-from dso_robotics.robot.layout import Block, Layout, lay_out
 from dso_robotics.robot.lift import Lift
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import Observation, Scaling, no_scaling
@@ -78,7 +78,7 @@ def _normal(key: PRNGKeyArray, size: int) -> Array:
 
 
 class RobotChain(Chain):
-    """Made by `robot_chain`. theta are the free blocks of `layout`: "policy", "mechanism", "noise".
+    """Made by `robot_chain`. theta are the free blocks of `layout`, in the open chart: "policy", "mechanism", "noise".
 
     A control step is `substeps` steps of the model. L(x) is charged on arrival: it sees the state and the control that led
     to it, which is what a simulator's reward of a step sees.
@@ -91,7 +91,7 @@ class RobotChain(Chain):
     squash: Squash
     start: Callable[[PRNGKeyArray], RobotState]
     price: Callable[[Scene], Array]
-    layout: Layout = eqx.field(static=True)
+    layout: blocks.Theta = eqx.field(static=True)
     mechanism: Mechanism | None = eqx.field(static=True)
     mj: mujoco.MjModel = eqx.field(static=True)
     substeps: int = eqx.field(static=True)
@@ -111,7 +111,7 @@ class RobotChain(Chain):
         """Physical parameters and design numbers at theta, in their own units."""
         if self.mechanism is None:
             return jnp.zeros(0)
-        return self.mechanism.constrain(self.layout.split(theta)["mechanism"])
+        return self.layout.values(theta)["mechanism"]
 
     def model(self, theta: Theta, state: RobotState | None = None) -> tuple[mjx.Model, Array | None]:
         """The physical model at theta in the context of a state (the model's own without one), and its products of inertia."""
@@ -347,11 +347,10 @@ def robot_chain(
     held = _multiple(delay, substeps * timestep, "delay", "the control step", least=0)
     rng = np.random.default_rng(0) if rng is None else rng
     actuators = mechanism.robot.names("actuator")
-    blocks = [Block("policy", policy.initial(rng), "policy" not in frozen)]
+    parts = [blocks.Block("policy", policy.initial(rng), "policy" not in frozen)]
     if mechanism.size or mechanism.drawn:
-        start = mechanism.unconstrain(mechanism.initial)
-        blocks.append(Block("mechanism", start, "mechanism" not in frozen, mechanism.names))
-    blocks.append(noises.noise_block(noise, actuators, free=noise_free and "noise" not in frozen))
+        parts.append(mechanism.block("mechanism", free="mechanism" not in frozen))
+    parts.append(noises.noise_block(noise, actuators, free=noise_free and "noise" not in frozen))
     chain = RobotChain(
         base=put_model(mj, friction_dofs=mechanism.friction_dofs, source=source),
         policy=policy,
@@ -360,7 +359,7 @@ def robot_chain(
         squash=squash(mj),
         start=lambda key: chain.rest(),
         price=price,
-        layout=lay_out(blocks),
+        layout=blocks.Theta(tuple(parts), chart="open"),
         mechanism=mechanism if mechanism.size or mechanism.drawn else None,
         mj=mj,
         substeps=substeps,

@@ -13,9 +13,8 @@ from dso_robotics.parameters.path import Declaration
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.model import Robot, nearest
 from dso_robotics.robot.closed_loop import ClosedLoop, linear_policy, linearised
-from dso_robotics.robot.corrector import make_corrector
+from dso_robotics.robot.corrector import Scales, make_corrector
 from dso_robotics.robot.estimator_start import kalman_gain, linear_model
-from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
 from dso_robotics.robot.filter_jax import JaxFilter
 from dso_robotics.robot.filter_mjx import MjxSystem
 
@@ -61,8 +60,7 @@ def mujoco_loop(
     interval = mj.opt.timestep * substeps
     rest = np.concatenate([np.asarray(goal, float), np.zeros(mj.nv + mj.na)])
     hold = _hold(mj, rest)
-    plain = EstimatorVector(make_corrector("gain", 1, 1, 1), names, addresses, physics, np.zeros(1))
-    system = MjxSystem(plain, interval, substeps, unconstrained=True)
+    system = MjxSystem(physics, addresses, interval, substeps, unconstrained=True)
     parameters = physics.unconstrain(physics.initial)
     policy = linear_policy(
         system,
@@ -83,7 +81,7 @@ def mujoco_loop(
     made = make_corrector(corrector, system.space.size, len(names), system.space.features_size, units=units)
     chain = JaxFilter(system, made, scales, parameters=physics.size)
     loop = ClosedLoop(
-        world=MjxSystem(_bare(world, names), interval, substeps),
+        world=MjxSystem(ParameterVector((), world.mj), _addresses(world, names), interval, substeps),
         reality=jnp.zeros(0),
         filter=chain,
         task=task,
@@ -108,12 +106,6 @@ def _addresses(robot: Robot, names: Sequence[str]) -> np.ndarray:
                 f"{robot.source}: there is no sensor channel {name!r}; it has {nearest(name, every, len(every))}."
             )
     return np.array([every[name][1] for name in names], dtype=np.intp)
-
-
-def _bare(robot: Robot, names: tuple[str, ...]) -> EstimatorVector:
-    """A vector with nothing to learn: the robot as it is, seen through these channels."""
-    nothing = make_corrector("gain", 1, 1, 1)
-    return EstimatorVector(nothing, names, _addresses(robot, names), ParameterVector((), robot.mj), np.zeros(1))
 
 
 def _hold(model: mujoco.MjModel, rest: np.ndarray) -> np.ndarray:

@@ -1,22 +1,46 @@
-"""Correctors: from what the sensors read beyond the prediction to a change of the predicted state.
+"""Correctors: from what the sensors read beyond the prediction to a change of the predicted state; and an estimator's theta.
 
 Every array may have leading axes, and weights and vectors broadcast against each other: the same lines serve NumPy (many
-weights and many windows at once), JAX (one of each, vmap outside) and the runtime. Numbers are whitened: innovations are in
-units of `innovation_scale` and changes in units of `change_scale`, which the estimator's vector holds.
+weights and many windows at once), JAX (one of each, vmap outside) and the runtime. Numbers are whitened: innovations and
+changes are in the units of `Scales`.
 """
 
 import abc
+import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters.theta import Block, Prior, Theta
+from dso_robotics.parameters.vector import ParameterVector
 
 Array = Any  # a NumPy or a JAX array
 Weights = Mapping[str, Array]
+# Weights of a corrector are whitened, so one size and one weak prior do for all.
+_WEIGHT_SCALE, _WEIGHT_PRIOR = 0.3, 1.0
+# A gain's prior is wide: a constant gain must reach what the data ask for.
+_GAIN_PRIOR = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """Units of the corrector's numbers.
+
+    innovation: (ny,) in the channels' units; change: (k,) of the tangent space; centre, state: (nx,) of the features.
+    """
+
+    innovation: np.ndarray
+    change: np.ndarray
+    centre: np.ndarray
+    state: np.ndarray
+
+    def as_dict(self) -> dict[str, np.ndarray]:
+        """The arrays by name, as the run file stores them."""
+        return {name: getattr(self, name) for name in ("innovation", "change", "centre", "state")}
 
 
 @dataclass(frozen=True)
@@ -66,30 +90,26 @@ class Corrector(abc.ABC):
     @property
     def size(self) -> int:
         """Number of weights."""
-        return sum(math.prod(shape) for shape in self.shapes().values())
+        return self.layout.size
+
+    @functools.cached_property
+    def layout(self) -> Theta:
+        """The weights as blocks."""
+        return Theta(tuple(Block(name, np.zeros(shape)) for name, shape in self.shapes().items()))
 
     def initial(self, gain: np.ndarray, seed: int = 0) -> np.ndarray:
         """Flat start weights: the constant `gain` (k, ny), recurrent inputs at random, all other effects zero."""
         rng = np.random.default_rng(seed)
-        parts = []
-        for name, shape in self.shapes().items():
-            if name == "gain":
-                value = np.asarray(gain, float)
-            elif name in ("slope", "output", "bias"):
-                value = np.zeros(shape)
-            else:
-                value = rng.normal(size=shape) * (0.5 / math.sqrt(shape[-1]))
-            parts.append(value.ravel())
-        return np.concatenate(parts)
+        drawn = {
+            name: rng.normal(size=shape) * (0.5 / math.sqrt(shape[-1]))
+            for name, shape in self.shapes().items()
+            if name not in ("gain", "slope", "output", "bias")
+        }
+        return self.layout.join({"gain": np.asarray(gain, float)} | drawn)
 
     def split(self, flat: Array) -> dict[str, Array]:
         """Blocks (..., *shape) of flat weights (..., size)."""
-        blocks, begin = {}, 0
-        for name, shape in self.shapes().items():
-            count = math.prod(shape)
-            blocks[name] = flat[..., begin : begin + count].reshape((*flat.shape[:-1], *shape))
-            begin += count
-        return blocks
+        return self.layout.split(flat)
 
 
 def _times(matrix: Array, vector: Array) -> Array:
@@ -193,3 +213,42 @@ def make_corrector(kind: str, k: int, ny: int, nf: int, *, units: int = 8) -> Co
     if kind in ("mlp", "recurrent") and not 1 <= units <= 1000:
         raise DsoError(f"corrector {kind!r}: units = {units}; give a whole number from 1 to 1000, such as 8.")
     return CORRECTORS[kind](k, ny, nf, units if kind in ("mlp", "recurrent") else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class EstimatorTheta(Theta):
+    """Theta of an estimator: blocks "corrector" (its weights) and "physics" (parameters of the model and its sensors).
+
+    Noise scales are not in it: least squares sets them to their optimum at every point (`costs.estimation`), and the gradient
+    route of `robot.filter_jax` has blocks of its own for them. Weights have a weak prior about their start.
+
+    weights: start of the corrector's; physical: start of the physics (m,), None for its own initial values.
+    """
+
+    blocks: tuple[Block, ...] = field(init=False)
+    corrector: Corrector
+    physics: ParameterVector
+    weights: np.ndarray
+    physical: np.ndarray | None = None
+
+    def __post_init__(self):
+        none = np.zeros(len(self.weights))
+        layout = self.corrector.layout
+        wide = {block.name: _GAIN_PRIOR for block in layout.blocks if block.name == "gain"}
+        prior = Prior(self.weights, layout.spread(wide, _WEIGHT_PRIOR), none > 0)
+        mine = Block("corrector", self.weights, scale=none + _WEIGHT_SCALE, prior=prior, entries=layout.names)
+        physics = self.physics.block("physics")
+        if self.physical is not None:
+            physics = replace(physics, initial=self.physical)
+        object.__setattr__(self, "blocks", (mine, physics))
+        super().__post_init__()
+
+    def parts(self, z: Array) -> tuple[dict[str, Array], Array]:
+        """Corrector weights by block, and the physical coordinates, of z (..., n)."""
+        found = self.split(z)
+        return self.corrector.split(found["corrector"]), found["physics"]
+
+    def by_name(self, z: np.ndarray) -> dict[str, np.ndarray]:
+        """Corrector weights by block and physics by path, for the run file."""
+        weights, physical = self.parts(z)
+        return {f"corrector/{name}": value for name, value in weights.items()} | self.physics.split(physical)

@@ -16,10 +16,10 @@ import numpy as np
 from dso_robotics.data.match import actuator_names
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters.vector import sensor_ids
 from dso_robotics.physics.model import load, nearest, without_delays
-from dso_robotics.robot.corrector import Corrector, make_corrector
+from dso_robotics.robot.corrector import Corrector, Scales, make_corrector
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.estimator_vector import Scales, sensor_ids
 
 # A time step may be this fraction of the model's beside a whole number of them.
 _OFF_STEP = 0.01

@@ -3,16 +3,14 @@ several delays of the sensors that may be late.
 """
 
 import copy
-import dataclasses
 import itertools
 
 import mujoco
 import numpy as np
 
 from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.robot.corrector import Corrector, make_corrector
+from dso_robotics.robot.corrector import EstimatorTheta, Scales, make_corrector
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.robot.filter_data import Passages
 
@@ -73,7 +71,7 @@ def kalman_gain(
 
 def begin(
     kind: str, units: int, passages: Passages, physics: ParameterVector, *, seed: int = 0
-) -> tuple[EstimatorVector, Scales]:
+) -> tuple[EstimatorTheta, Scales]:
     """The vector with its start values, and the scales that whiten it.
 
     The start gain is the one of several Kalman filters' that predicts the passages best, together with the delay of each sensor
@@ -90,7 +88,7 @@ def begin(
     scales = Scales(spread, tangent, centre, state)
     corrector = make_corrector("gain", space.size, ny, space.features_size)
     best, gain, error = np.inf, np.zeros((space.size, ny)), np.full_like(passages.measured[:, 1:], np.nan)
-    chain = CFilter(_vector(corrector, passages, physics, gain, seed), scales, passages)
+    chain = CFilter(EstimatorTheta(corrector, physics, corrector.initial(gain, seed)), scales, passages)
     gains, physical = _start_gains(model, passages, tangent), physics.initial
     for points in _delayed(physics):
         begun = physical
@@ -109,30 +107,17 @@ def begin(
     change = np.maximum(change, 1e-4 * tangent)
     scales = Scales(innovation, change, centre, state)
     corrector = make_corrector(kind, space.size, ny, space.features_size, units=units)
-    vector = _vector(corrector, passages, physics, gain / change[:, None] * innovation, seed)
-    return dataclasses.replace(vector, physical=physical), scales
-
-
-def _vector(
-    corrector: Corrector,
-    passages: Passages,
-    physics: ParameterVector,
-    gain: np.ndarray,
-    seed: int,
-) -> EstimatorVector:
-    channels = passages.channels
-    weights = corrector.initial(gain, seed)
-    return EstimatorVector(corrector, channels.sensor_names, channels.sensor_addresses, physics, weights)
+    weights = corrector.initial(gain / change[:, None] * innovation, seed)
+    return EstimatorTheta(corrector, physics, weights, physical), scales
 
 
 def _delayed(physics: ParameterVector) -> list[list[tuple[np.ndarray, float]]]:
     """Rounds of what to try: coordinates (m,) and the value to set them to. The first round changes nothing."""
-    rounds, at = [[(np.zeros(physics.size, bool), 0.0)]], 0
-    for p in physics.parameters:
+    rounds = [[(np.zeros(physics.size, bool), 0.0)]]
+    for p, here in physics.places():
         if any(slot.field == "sensor_delay" for slot in p.slots):
-            where = np.arange(physics.size) == at
+            where = np.arange(physics.size) == here.start
             rounds.append([(where, d) for d in np.linspace(p.low[0], p.high[0], _DELAYS) if d != p.initial[0]])
-        at += p.size
     return rounds
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from mujoco import batch
 
 from dso_robotics.physics.batch import set_fields
+from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
 from dso_robotics.robot.filter_data import Passages
 
 _STEP = 1e-6
@@ -42,7 +42,7 @@ class CFilter:
 
     def __init__(
         self,
-        vector: EstimatorVector,
+        vector: EstimatorTheta,
         scales: Scales,
         passages: Passages,
         *,
@@ -85,10 +85,10 @@ class CFilter:
     def _simulate(self, points: np.ndarray, start: np.ndarray) -> Filtered:
         vector, scales, space, given = self.vector, self.scales, self.space, self.passages
         (p, b), updates, ny = (len(points), len(start)), given.measured.shape[1] - 1, given.measured.shape[2]
-        weights, physics = vector.split(points[:, None])
-        engine = self._prepare(physics[:, 0], p, b)
-        gain, bias = vector.sensors(physics)
-        late = vector.late(physics)
+        weights, physics = vector.parts(points[:, None])
+        engine, addresses = self._prepare(physics[:, 0], p, b), given.channels.sensor_addresses
+        gain, bias = vector.physics.sensors(physics, addresses)
+        late = vector.physics.late(physics, addresses)
         nq, nv = space.nq, space.nv
         qpos, qvel, ctrl = engine.bind("qpos"), engine.bind("qvel"), engine.bind("ctrl")
         act = engine.bind("act") if space.na else None
@@ -96,7 +96,6 @@ class CFilter:
         state = np.broadcast_to(start, (p, b, space.width))
         memory = np.zeros((p, b, vector.corrector.memory_size))
         predicted, states = np.empty((p, b, updates, ny)), np.empty((p, b, updates, space.width))
-        addresses = given.channels.sensor_addresses
 
         def place(state: np.ndarray) -> None:
             flat = state.reshape(p * b, -1)

@@ -1,8 +1,8 @@
 """The estimator chain (99) as a JAX function: for dynamics written by the user and, through MJX, for MuJoCo models.
 
-theta = [corrector weights, model parameters, log noise scales, optional spread of the noise with the state, optional log
-scales of the state's error]: one vector, differentiated through the whole window in reverse mode. Loaded only when asked
-for: importing JAX takes seconds. Functions are unbatched; the caller sets float64.
+`JaxFilter.layout` is theta: corrector, physics, sensor noise, spread of that with the state, noise of the state. It is
+differentiated through the whole window in reverse mode. Loaded only when asked for: importing JAX takes seconds. Functions are
+unbatched; the caller sets float64.
 """
 
 import abc
@@ -16,12 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dso_robotics.core.descent import Moment, Result, Status, descend
+from dso_robotics.core.likelihood import likelihood
 from dso_robotics.core.method.first_order import FirstOrder
 from dso_robotics.core.method.sampled import Sampled, Stopping
 from dso_robotics.core.sampler import ExactSampler
 from dso_robotics.errors import DsoError
-from dso_robotics.robot.corrector import Corrector
-from dso_robotics.robot.estimator_vector import Scales
+from dso_robotics.parameters.theta import Block, Theta
+from dso_robotics.robot.corrector import Corrector, Scales
 
 
 class System(eqx.Module):
@@ -129,31 +130,26 @@ class JaxFilter(eqx.Module):
     ahead: int = eqx.field(static=True, default=1)
 
     @property
+    def layout(self) -> Theta:
+        """Theta in the open chart, with the noise scales as logarithms; at first they are the innovation scales."""
+        c, noise = self.corrector, np.tile(np.log(self.scales.innovation), (self.ahead, 1))
+        blocks = {"corrector": np.zeros(c.size), "physics": np.zeros(self.parameters), "sensor noise": noise}
+        spread = Block("spread", np.zeros((c.ny, c.nf)), free=self.covariance)
+        return Theta((*(Block(*pair) for pair in blocks.items()), spread, Block("state noise", np.zeros(self.truths))))
+
+    @property
     def size(self) -> int:
         """Length of theta."""
-        c = self.corrector
-        spread = c.ny * c.nf if self.covariance else 0
-        return c.size + self.parameters + self.ahead * c.ny + spread + self.truths
+        return self.layout.size
 
     def initial(self, gain: np.ndarray, parameters: np.ndarray, *, seed: int = 0) -> np.ndarray:
         """Start theta: constant whitened gain (k, ny), noise as large as the innovation scales."""
-        rest = np.zeros(self.size - self.corrector.size - self.parameters)
-        rest[: self.ahead * self.corrector.ny] = np.tile(np.log(self.scales.innovation), self.ahead)
-        return np.concatenate([self.corrector.initial(gain, seed), parameters, rest])
+        return self.layout.join({"corrector": self.corrector.initial(gain, seed), "physics": parameters})
 
     def split(self, theta: Float[Array, " n"]) -> tuple[dict[str, Array], Array, Array, Array, Array]:
         """Weights, model parameters (m,), log noise (ahead, ny), spread (ny, nf), log truth scales."""
-        c, at = self.corrector, self.corrector.size
-        weights = c.split(theta[:at])
-        parameters = theta[at : at + self.parameters]
-        at += self.parameters
-        noise = theta[at : at + self.ahead * c.ny].reshape(self.ahead, c.ny)
-        at += self.ahead * c.ny
-        spread = jnp.zeros((c.ny, c.nf))
-        if self.covariance:
-            spread = theta[at : at + c.ny * c.nf].reshape(c.ny, c.nf)
-            at += c.ny * c.nf
-        return weights, parameters, noise, spread, theta[at:]
+        weights, *rest = self.layout.split(theta).values()
+        return self.corrector.split(weights), *rest
 
     def begin(self, model: Any, start: Float[Array, " nx"], ctrl: Float[Array, " nu"]) -> Belief:
         """What the estimator holds when it starts at a state, with late sensors showing what they read there."""
@@ -200,9 +196,7 @@ class JaxFilter(eqx.Module):
         run = self.run(theta, passage)
         seen = jnp.isfinite(passage.measured[1:]) & passage.counted[1:, None]
         error = jnp.where(seen, (run.predicted - jnp.nan_to_num(passage.measured[1:])) * jnp.exp(-run.log_scale), 0.0)
-        v = self.robust
-        half = 0.5 * error**2 if v is None else 0.5 * (v + 1) * jnp.log1p(error**2 / v)
-        total = jnp.sum(half + jnp.where(seen, run.log_scale, 0.0))
+        total = jnp.sum(likelihood(self.robust).cost(error) + jnp.where(seen, run.log_scale, 0.0))
         if self.supervised > 0 and self.truths:
             log_truth = self.split(theta)[-1]
             known = jnp.isfinite(passage.truth[1:]).all(-1) & passage.counted[1:]

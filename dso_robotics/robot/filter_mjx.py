@@ -20,20 +20,20 @@ from dso_robotics.physics.constants import set_constants
 from dso_robotics.physics.device import put_model
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.estimator_vector import EstimatorVector
 from dso_robotics.robot.filter_data import Passages
 from dso_robotics.robot.filter_jax import JaxFilter, Passage, System
 
 
 class MjxSystem(System):
-    """The model of `vector`; its parameters are physics and sensors, the tail of the vector's z.
+    """The model of `parameters`, which are its physics and sensors, seen by the channels at `addresses` (ny,) in sensordata.
 
-    unconstrained: physics come as theta of `ParameterVector.constrain`, in which any gradient method keeps the bounds;
+    unconstrained: the parameters come in the open chart of theta, in which any gradient method keeps the bounds;
     sensors: scale, bias and delay [s] (ny,) of sensors that are not parameters but known.
     """
 
     model: mjx.Model
-    vector: EstimatorVector = eqx.field(static=True)
+    parameters: ParameterVector = eqx.field(static=True)
+    addresses: tuple[int, ...] = eqx.field(static=True)
     space: Space = eqx.field(static=True)
     substeps: int = eqx.field(static=True)
     unconstrained: bool = eqx.field(static=True)
@@ -43,29 +43,27 @@ class MjxSystem(System):
 
     def __init__(
         self,
-        vector: EstimatorVector,
+        parameters: ParameterVector,
+        addresses: np.ndarray,
         interval: float,
         substeps: int,
         *,
         unconstrained: bool = False,
         sensors: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     ):
-        mj = copy.copy(vector.physics.mj)
+        mj = copy.copy(parameters.mj)
         mj.opt.timestep = interval / substeps
-        freed = {i for p in vector.physics.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
+        freed = {i for p in parameters.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
         self.model = put_model(mj, friction_dofs=sorted(freed))
-        self.vector, self.space = vector, Space(mj)
+        self.parameters, self.addresses, self.space = parameters, tuple(map(int, addresses)), Space(mj)
         self.substeps, self.unconstrained, self.sensors = substeps, unconstrained, sensors
         self.interval = interval
-        self.longest = vector.physics.longest("sensor_delay") if sensors is None else float(sensors[2].max(initial=0.0))
+        self.longest = parameters.longest("sensor_delay") if sensors is None else float(sensors[2].max(initial=0.0))
 
     def prepare(self, parameters: Float[Array, " m"]) -> tuple[Any, ...]:
         """Model, products of inertia, sensor scales, biases and delays."""
-        skipped = jnp.zeros(len(self.vector.weights), parameters.dtype)
-        _, z = self.vector.split(jnp.concatenate([skipped, parameters]))
-        mine = self.vector.physics
-        if self.unconstrained:
-            z = mine.constrain(z)
+        mine = self.parameters
+        z = mine.constrain(parameters) if self.unconstrained else parameters
         fields, products, model = mine.fields(z) if mine.size else {}, None, self.model
         full = fields.pop("body_inertia_full", None)
         if full is not None:
@@ -82,8 +80,10 @@ class MjxSystem(System):
             model = set_constants(model, products=products)
         if self.sensors is not None:
             return model, products, *self.sensors
-        late = self.vector.late(z)
-        return model, products, *self.vector.sensors(z), jnp.zeros(len(self.vector.addresses)) if late is None else late
+        channels = np.array(self.addresses, int)
+        late = mine.late(z, channels)
+        late = jnp.zeros(len(channels)) if late is None else late
+        return model, products, *mine.sensors(z, channels), late
 
     @property
     def oldest(self) -> int:
@@ -110,7 +110,7 @@ class MjxSystem(System):
         """The selected channels under `ctrl`."""
         mj, products, scale, bias, _ = model
         readings = physics.measure(mj, self._state(mj, state), ctrl, products=products)
-        return readings[self.vector.addresses] * scale + bias
+        return readings[np.array(self.addresses, int)] * scale + bias
 
     def move(self, state: Array, change: Array) -> Array:
         """See `Space.move`."""
@@ -137,9 +137,8 @@ def load_batch(folder: str | Path) -> tuple[JaxFilter, Float[Array, " n"]]:
     """
     runtime = Estimator.load(folder)
     learned, model = runtime.learned, runtime.model
-    physics = ParameterVector((), model)
-    vector = EstimatorVector(learned.corrector, learned.names, learned.addresses, physics, learned.weights)
-    system = MjxSystem(vector, learned.interval, learned.substeps, sensors=(learned.scale, learned.bias, learned.delay))
+    nothing, sensors = ParameterVector((), model), (learned.scale, learned.bias, learned.delay)
+    system = MjxSystem(nothing, learned.addresses, learned.interval, learned.substeps, sensors=sensors)
     chain = JaxFilter(system, learned.corrector, learned.scales, covariance=True)
     return chain, jnp.asarray(np.concatenate([learned.weights, np.log(learned.sigma), learned.spread.ravel()]))
 

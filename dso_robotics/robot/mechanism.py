@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters import box
+from dso_robotics.parameters.theta import Block, Theta
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics import inertia
 from dso_robotics.physics.backend import mjx
@@ -20,19 +20,23 @@ Array = Any  # a NumPy or a JAX array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Mechanism:
-    """Physical parameters `vector` and design `design` of one robot, either or both; numbers z (size,), parameters first.
+class Mechanism(Theta):
+    """Theta of physical parameters `vector` and of a block "design" of one robot, either or both; its numbers are z (size,).
 
-    Theta holds unconstrained coordinates of z: logistic between two bounds, softplus beside one. The last `drawn` parameters
-    are not of theta and not in z: an episode's context gives them, and without one they are the model's own.
+    The last `drawn` parameters are not of theta and not in z: an episode's context gives them, and without one they are the
+    model's own.
     """
 
+    blocks: tuple[Block, ...] = dataclasses.field(init=False)
     robot: Robot
     vector: ParameterVector | None = None
     design: Design | None = None
     drawn: int = 0
 
     def __post_init__(self):
+        own = [p for p, here in self.vector.places() if here.stop <= self._own] if self.vector is not None else []
+        object.__setattr__(self, "blocks", (*own, *([] if self.design is None else [_block(self.design)])))
+        super().__post_init__()
         unused = sorted(self.vector.signals(self.vector.initial)) if self.vector is not None else []
         if unused:
             raise DsoError(
@@ -64,64 +68,6 @@ class Mechanism:
         """How many parameters z holds."""
         return self.vector.size - self.drawn if self.vector is not None else 0
 
-    def _stack(self, name: str) -> np.ndarray:
-        parts = [np.asarray(getattr(part, name), float) for part in (self.vector, self.design) if part is not None]
-        if self.vector is not None:
-            parts[0] = parts[0][: self._own]
-        return np.concatenate([np.zeros(0), *parts])
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Name of every number."""
-        vector = self.vector.coordinate_names if self.vector is not None else ()
-        return (*vector[: self._own], *(self.design.names if self.design is not None else ()))
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """Unit of every number; 1 for the coordinates of a full inertia."""
-        units: list[str] = []
-        for p in self.vector.parameters if self.vector is not None else ():
-            units += ["1"] * p.size if p.factor is not None else list(p.units)
-        return (*units[: self._own], *(self.design.units if self.design is not None else ()))
-
-    @property
-    def size(self) -> int:
-        """How many numbers there are."""
-        return len(self.names)
-
-    @property
-    def initial(self) -> np.ndarray:
-        """z of the start (size,)."""
-        return self._stack("initial")
-
-    @property
-    def low(self) -> np.ndarray:
-        """Lower bounds (size,)."""
-        return self._stack("low")
-
-    @property
-    def high(self) -> np.ndarray:
-        """Upper bounds (size,)."""
-        return self._stack("high")
-
-    @property
-    def scale(self) -> np.ndarray:
-        """Typical sizes (size,)."""
-        vector = self.vector.scale[: self._own] if self.vector is not None else np.zeros(0)
-        if self.design is None:
-            return vector
-        own = np.abs(self.design.initial)
-        span = self.design.high - self.design.low
-        return np.concatenate([vector, np.where(own > 0, own, np.where(np.isfinite(span), span, 1.0))])
-
-    def constrain(self, theta: Array) -> Array:
-        """z (size,) of unconstrained coordinates (size,)."""
-        return box.constrain(theta, self.low, self.high, self.scale)
-
-    def unconstrain(self, z: np.ndarray) -> np.ndarray:
-        """Unconstrained coordinates (size,) of z (size,)."""
-        return box.unconstrain(z, self.low, self.high, self.scale)
-
     def normalised(self, z: Array) -> Array:
         """z (size,) as a part of its ranges, -1 to 1; without two bounds, its distance from the start in typical sizes."""
         both = np.isfinite(self.low) & np.isfinite(self.high)
@@ -152,3 +98,12 @@ class Mechanism:
         if any(name in mujoco.MjModel._setconst_inputs for name in fields):
             model = set_constants(model, products=products)
         return model, products
+
+
+def _block(design: Design) -> Block:
+    """The numbers of a design as a block of theta; one that starts at zero is as large as its range, or one."""
+    start, span = np.abs(design.initial), design.high - design.low
+    scale = np.where(start > 0, start, np.where(np.isfinite(span), span, 1.0))
+    return Block(
+        "design", design.initial, True, design.low, design.high, scale, entries=design.names, units=design.units
+    )

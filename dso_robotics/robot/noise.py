@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dso_robotics.errors import DsoError
-from dso_robotics.robot.layout import Block
+from dso_robotics.parameters.theta import Block
 
 
 def noise_block(scale: float, actuators: list[str], *, free: bool = False) -> Block:
@@ -17,7 +17,7 @@ def noise_block(scale: float, actuators: list[str], *, free: bool = False) -> Bl
     if not 0.0 < scale < 1e3:
         raise DsoError(f"noise: the standard deviation of the actions must be positive, got {scale:g}; write 0.1, say.")
     names = tuple(f"noise/{name or i}" for i, name in enumerate(actuators))
-    return Block("noise", np.full(len(actuators), np.log(scale)), free, names)
+    return Block("noise", np.full(len(actuators), np.log(scale)), free, entries=names)
 
 
 def log_density(deviation: Float[Array, " nu"], log_scale: Float[Array, " nu"]) -> Float[Array, ""]:

@@ -18,8 +18,8 @@ from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load, without_delays
 from dso_robotics.robot import estimator_start, filter_data
+from dso_robotics.robot.corrector import EstimatorTheta
 from dso_robotics.robot.estimator import Learned
-from dso_robotics.robot.estimator_vector import EstimatorVector
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies.estimate_search import Found, Search, by_adam, by_gauss_newton
@@ -103,9 +103,9 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     if study.covariance:
         sigma, spread = score.learn_spread(fits["train"], sigma, problem.degrees)
     sigma = sigma * factor
-    _, z = vector.split(found.z)
-    scale, bias = vector.sensors(z)
-    late = vector.late(z)
+    _, z = vector.parts(found.z)
+    scale, bias = physics.sensors(z, channels.sensor_addresses)
+    late = physics.late(z, channels.sensor_addresses)
     learned = Learned(
         corrector=vector.corrector,
         weights=found.z[: len(vector.weights)],
@@ -157,7 +157,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         "warnings": [*problems(log), *_warnings(found, fits, fit, vector)],
     }
     groups = {
-        "theta": vector.blocks(found.z) | {"noise": found.sigma},
+        "theta": vector.by_name(found.z) | {"noise": found.sigma},
         "estimator": learned.as_dict(),
         "history": found.history,
         "traces": {name: score.traces(f, whole[name]) for name, f in fits.items()},
@@ -196,7 +196,7 @@ def _physics(study: EstimateStudy, robot: Robot) -> ParameterVector:
     return physics
 
 
-def _engine(study: EstimateStudy, vector: EstimatorVector) -> tuple[str, str]:
+def _engine(study: EstimateStudy, vector: EstimatorTheta) -> tuple[str, str]:
     if study.engine == "mjx" or (study.engine == "auto" and vector.size > _MANY):
         why = "asked for" if study.engine == "mjx" else f"{vector.size} numbers, more than {_MANY}"
         require_mjx(f"this study (engine 'mjx': {why})")
@@ -205,9 +205,9 @@ def _engine(study: EstimateStudy, vector: EstimatorVector) -> tuple[str, str]:
     return "mujoco", f"{why}: Gauss-Newton on finite differences of C MuJoCo, nothing to compile"
 
 
-def _parameters(vector: EstimatorVector, z: np.ndarray) -> dict[str, Any]:
+def _parameters(vector: EstimatorTheta, z: np.ndarray) -> dict[str, Any]:
     """Physics, sensor biases and scales, as in contract 1; corrector weights are in run.h5."""
-    _, physical = vector.split(z)
+    _, physical = vector.parts(z)
     table: dict[str, Any] = {}
     if vector.physics.size:
         begin = vector.physics.report(vector.physics.initial)
@@ -216,7 +216,7 @@ def _parameters(vector: EstimatorVector, z: np.ndarray) -> dict[str, Any]:
     return table
 
 
-def _warnings(found: Found, fits: dict[str, score.Fit], fit: dict[str, Any], vector: EstimatorVector) -> list[str]:
+def _warnings(found: Found, fits: dict[str, score.Fit], fit: dict[str, Any], vector: EstimatorTheta) -> list[str]:
     texts = []
     # A search that went on past the estimator that was kept has done its work.
     if not found.converged and found.kept is None:

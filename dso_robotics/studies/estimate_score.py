@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from dso_robotics.core.likelihood import Normal, Student, likelihood
 from dso_robotics.data.match import Channels
+from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.robot.filter_data import Passages
 
@@ -33,7 +34,7 @@ class Fit:
     diverged: int
 
 
-def judge(vector: EstimatorVector, scales: Scales, given: Passages, z: np.ndarray, warm_up: int) -> Fit:
+def judge(vector: EstimatorTheta, scales: Scales, given: Passages, z: np.ndarray, warm_up: int) -> Fit:
     """Filter every rollout of `given` from its start to its end."""
     run = CFilter(vector, scales, given).run(z, given.start)
     space = Space(vector.physics.mj)
@@ -66,22 +67,21 @@ def learn_spread(fit: Fit, sigma: np.ndarray, degrees: np.ndarray | None) -> tup
             continue
         error, inputs = fit.innovation[..., c][rows], fit.features[rows]
         inputs = np.column_stack([np.ones(len(inputs)), inputs])
-        robust = None if degrees is None else float(degrees[c])
+        noise = likelihood(None if degrees is None else float(degrees[c]))
 
         def cost(
             w: np.ndarray,
             error: np.ndarray = error,
             inputs: np.ndarray = inputs,
             c: int = c,
-            robust: float | None = robust,
+            noise: Normal | Student = noise,
         ) -> Any:
             log_scale = np.log(sigma[c]) + inputs @ w
-            square = (error * np.exp(-log_scale)) ** 2
-            half = 0.5 * square if robust is None else 0.5 * (robust + 1) * np.log1p(square / robust)
-            slope = square if robust is None else (robust + 1) * square / (robust + square)
+            white = error * np.exp(-log_scale)
+            slope = noise.weight(white) * white**2
             prior = w[1:] / _PRIOR**2
             gradient = (inputs * (1 - slope)[:, None]).sum(0) + np.concatenate([[0.0], prior])
-            return float(np.sum(half + log_scale) + 0.5 * np.sum(w[1:] ** 2) / _PRIOR**2), gradient
+            return float(np.sum(noise.cost(white) + log_scale) + 0.5 * np.sum(w[1:] ** 2) / _PRIOR**2), gradient
 
         found = minimize(cost, np.zeros(nf + 1), jac=True, method="L-BFGS-B", bounds=[(-6, 6)] * (nf + 1))
         scale[c], spread[c] = sigma[c] * np.exp(found.x[0]), found.x[1:]

@@ -12,7 +12,7 @@ from dso_robotics.core.method.gauss_newton import GaussNewton
 from dso_robotics.core.method.least_squares import Record, Settings, StartError
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.errors import DsoError
-from dso_robotics.robot.estimator_vector import EstimatorVector, Scales
+from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.filter_data import Passages
 from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.estimate_study import EstimateStudy
@@ -50,7 +50,7 @@ class Search:
     """
 
     study: EstimateStudy
-    vector: EstimatorVector
+    vector: EstimatorTheta
     scales: Scales
     given: Passages
     problem: WindowedEstimation
@@ -135,7 +135,8 @@ def by_adam(asked: Search) -> Found:
     study, vector, given = asked.study, asked.vector, asked.given
     scales, lead, w = asked.scales, asked.lead, len(vector.weights)
     truths = 2 * vector.physics.mj.nv if study.supervised > 0 and np.isfinite(given.truth).any() else 0
-    system = MjxSystem(vector, given.interval, given.substeps, unconstrained=True)
+    addresses = given.channels.sensor_addresses
+    system = MjxSystem(vector.physics, addresses, given.interval, given.substeps, unconstrained=True)
     chain = JaxFilter(
         system,
         vector.corrector,

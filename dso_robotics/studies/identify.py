@@ -12,11 +12,11 @@ import numpy as np
 from dso_robotics import __version__
 from dso_robotics.core.covariance import Uncertainty, uncertainty
 from dso_robotics.core.descent import Moment, Result
+from dso_robotics.core.likelihood import Normal, Student
 from dso_robotics.core.method.gauss_newton import GaussNewton
 from dso_robotics.core.method.least_squares import Record, Settings, Solution, StartError
 from dso_robotics.costs.continuity import Continuity
 from dso_robotics.costs.identification import WindowedIdentification
-from dso_robotics.costs.likelihood import Normal, Student
 from dso_robotics.data.log import merge_logs, problems, read_log
 from dso_robotics.data.match import Channels, match_channels
 from dso_robotics.data.split import hold_out

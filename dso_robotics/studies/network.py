@@ -8,9 +8,9 @@ import mujoco
 import numpy as np
 
 from dso_robotics.core.descent import Best, Status, descend
+from dso_robotics.core.likelihood import Likelihood
 from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.identification import WindowedIdentification
-from dso_robotics.costs.likelihood import Likelihood
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import matches

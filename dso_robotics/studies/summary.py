@@ -33,13 +33,11 @@ def parameters(vector: ParameterVector, solution: Solution, spread: Uncertainty)
     log-Cholesky coordinates, where every draw is a possible body: no negative mass.
     `determined` is False for a number that the data leave as wide as its prior, its bounds or its own size.
     """
-    blocks, begin, table = vector.split(solution.z), 0, {}
-    known, which = vector.prior
+    blocks, table = vector.split(solution.z), {}
+    known, which = vector.priors
     prior = np.full(vector.size, np.inf)
     prior[which] = known.std * np.where(known.log, known.mean, 1.0)
-    for p in vector.parameters:
-        here = slice(begin, begin + p.size)
-        begin += p.size
+    for p, here in vector.places():
         z = blocks[p.path]
         value, initial = p.report(z), p.report(p.initial)
         covariance, active = spread.covariance[here, here], solution.active[here]
@@ -49,12 +47,12 @@ def parameters(vector: ParameterVector, solution: Solution, spread: Uncertainty)
             )
         else:
             low, high, determined = _drawn_interval(p, z, covariance, prior[here], spread.data[here, here])
-            active = np.full(len(p.labels), bool(active.any()))
-        for i, label in enumerate(p.labels):
+            active = np.full(len(p.reported), bool(active.any()))
+        for i, (label, unit) in enumerate(p.reported.items()):
             table[label] = {
                 "value": float(value[i]),
                 "initial": float(initial[i]),
-                "unit": p.units[i],
+                "unit": unit,
                 "low95": float(low[i]),
                 "high95": float(high[i]),
                 "at_bound": bool(active[i]),
@@ -129,7 +127,7 @@ def unseen(vector: ParameterVector, table: dict[str, Any], spread: Uncertainty) 
                 "differently."
             )
     for p in vector.parameters:
-        left = [label[len(p.path) + 1 : -1] for label in p.labels if not table[label]["determined"]]
+        left = [label[len(p.path) + 1 : -1] for label in p.reported if not table[label]["determined"]]
         if p.factor is not None and left:
             found[f"{', '.join(left)} of {p.path}"] = (
                 "at most combinations of them. Their values and intervals rest on the weak prior, a factor e about the "
@@ -181,8 +179,8 @@ def continuity(jumps: Continuity, vector: ParameterVector) -> dict[str, Any]:
 def _is_none(name: str, value: float) -> bool:
     """Whether a number is at the zero below which physics has nothing, as for friction."""
     kind, _, rest = name.partition("+")[0].partition("/")
-    family = FAMILIES.get((kind, rest.rpartition("/")[2].partition("[")[0]))
-    return family is not None and family.low == 0 and abs(value) <= 1e-300
+    label = f"{kind}/{rest.rpartition('/')[2].partition('[')[0]}"
+    return label in FAMILIES and FAMILIES[label].low == 0 and abs(value) <= 1e-300
 
 
 def warnings(

@@ -7,8 +7,7 @@ from scipy.linalg import solve_discrete_are, solve_discrete_lyapunov
 
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.closed_loop import ClosedLoop, closed_loop_cost, linear_policy, train_in_loop
-from dso_robotics.robot.corrector import make_corrector
-from dso_robotics.robot.estimator_vector import Scales
+from dso_robotics.robot.corrector import Scales, make_corrector
 from dso_robotics.robot.filter_jax import JaxFilter, OwnSystem, train
 
 # An unstable plant with one input and one sensor.

@@ -47,7 +47,7 @@ def test_the_gradient_through_mjx_is_that_of_c(kind, free, ahead):
     def by_c(z):
         return 0.5 * np.sum(cost.residual(z.copy(), given.start) ** 2) + cost.log_scale()
 
-    system = MjxSystem(vector, given.interval, given.substeps)
+    system = MjxSystem(vector.physics, given.channels.sensor_addresses, given.interval, given.substeps)
     made = JaxFilter(system, vector.corrector, scales, parameters=vector.size - len(vector.weights), ahead=ahead)
     batch = jax_passages(given, warm_up=2, visible=visible, lead=np.concatenate([[0], lead]))
 

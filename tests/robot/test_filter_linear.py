@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import solve_discrete_are
 
-from dso_robotics.robot.corrector import make_corrector
-from dso_robotics.robot.estimator_vector import Scales
+from dso_robotics.robot.corrector import Scales, make_corrector
 from dso_robotics.robot.filter_jax import JaxFilter, OwnSystem, Passage, train
 
 A = np.array([[1.0, 0.1], [-0.2, 0.97]])
