@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests run in so many processes.
+JOBS ?= 2
 # CI and development read real recordings from a folder when there is one; users let `dso fetch` download them.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 LOCK := uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
@@ -20,10 +22,10 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/pyright
 
 check: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 fast: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 # What `pip install dso-robotics` gives: no JAX, and here the newest MuJoCo. The tests of the C engine that need no more, with
 # the numbers that MuJoCo 3.17 identifies; the package is installed as a user would, and its command runs outside the checkout.
