@@ -20,14 +20,14 @@ Bind = Callable[[Any, Array, State], Chain]
 
 
 def scored_entries(form: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
-    """Which entries of theta (n,) a gradient of this form, "pathwise", "score" or "mixed", has by the score.
+    """Which entries of theta (n,) a gradient of this form has by the score: "score", "mixed", or another, which is pathwise.
 
     Raises:
       DsoError: the score of an entry is asked for that has none.
     """
-    if form == "pathwise":
-        return np.zeros(np.shape(theta)[0], bool)
-    return chain.scored(theta) if form == "mixed" else covered(chain, theta)
+    if form == "score":
+        return covered(chain, theta)
+    return chain.scored(theta) if form == "mixed" else np.zeros(np.shape(theta)[0], bool)
 
 
 def window_loss(
