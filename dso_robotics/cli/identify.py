@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> "IdentifyStudy":
-    """The study of the flags, the study file and, when it is taken up without either, the run file; sets `args.out`."""
+    """The study of the flags, the study file and, when it is resumed without either, the run file; sets `args.out`."""
     from dso_robotics.parameters.path import parse
     from dso_robotics.studies.run import stored_study
     from dso_robotics.studies.study import IdentifyStudy, read_study

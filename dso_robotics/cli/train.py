@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> "TrainStudy":
-    """The study of the file or, when a run is taken up without one, of its run file."""
+    """The study of the file or, when a run is resumed without one, of its run file."""
     from dso_robotics.studies.run import stored_study
     from dso_robotics.studies.train_study import TrainStudy, read_train_study
 

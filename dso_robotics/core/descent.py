@@ -61,7 +61,7 @@ class Candidate:
 
 
 class Last:
-    """Ends with the last state. With a `judge`, states are judged every so many steps all the same, for whoever watches."""
+    """Ends with the last state. A `judge`, if given, judges every so many states; the descent only reports its costs."""
 
     def __init__(self, judge: Callable[[Any], float] | None = None, *, every: int = 1):
         self._judge, self._every = judge, every

@@ -95,7 +95,7 @@ class Continuity:
         """Set the scale anew; returns its relative change.
 
         `latest` are (B, k, k) each, of the latest linearisation: the windows' Hessians by their own sensors, and the derivative
-        of the ends' tangents by the starts'. A given scale is kept once: a search that is taken up again goes on from it.
+        of the ends' tangents by the starts'. A given scale is kept once: a resumed search goes on from it.
         """
         assert self.scale is not None
         if self._given or latest is None:

@@ -157,12 +157,12 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     if study.continuity:
         jumps = file.tree["state"].get("noise.jumps") if file.tree else None
         options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=jumps)
-    tale, z, sigma = None, vector.initial, None
+    tried, z, sigma = None, vector.initial, None
     if (study.starts > 1 or study.warm_start) and not file.tree:
         points = draw(vector, study.starts, study.seed)
         if study.warm_start:
             points = np.insert(points, 1, regress(vector, windows, drives), axis=0)
-        z, sigma, tale = best_start(
+        z, sigma, tried = best_start(
             lambda: WindowedIdentification(vector, windows, prediction, free_starts=False, **options),
             points,
             x,
@@ -229,15 +229,15 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     }
     if problem.continuity:
         summary["continuity"] = summaries.continuity(problem.continuity, vector)
-    if tale:
-        summary["starts"] = tale | ({"warm_start": 1} if study.warm_start else {})
-        if tale["chosen"] == 1 and study.warm_start:
+    if tried:
+        summary["starts"] = tried | ({"warm_start": 1} if study.warm_start else {})
+        if tried["chosen"] == 1 and study.warm_start:
             warnings.append(
-                "The start came from a regression on inverse dynamics, which led lower than the values given."
+                "The start came from a regression on inverse dynamics, which led to a lower cost than the given values."
             )
-        elif tale["chosen"]:
+        elif tried["chosen"]:
             warnings.append(
-                f"Of {tale['tried']} starts, drawn start {tale['chosen']} led lowest; the search went on from there."
+                f"Of {tried['tried']} starts, drawn start {tried['chosen']} led to the lowest cost; the search went on from there."
             )
     if drives:
         summary["controller"] = summaries.controllers(vector, solution.z)

@@ -1,4 +1,4 @@
-"""The run of one study: its file, kept up to date while the one loop runs, and taken up again where it was left.
+"""The run of one study: its folder and its run file, from which an interrupted run resumes.
 
 Every command runs through here: the folder is claimed, the run file is written before the first step and often enough
 afterwards that a killed run loses less than a minute, and a resumed run ends with the numbers it would have had.
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """News for whoever waits: a stage, its iteration, the cost there, and the seconds since the start.
+    """What a run reports: a stage, its iteration, the cost there, and the seconds since the start.
 
     steps, episode_cost: of a training, environment steps so far and the cost of an episode on C MuJoCo.
     """
@@ -54,7 +54,8 @@ class Progress:
 class Session:
     """One sitting of a study in its folder, from `claim` to the summary.
 
-    Every command runs so: `begin` opens the run file, `search` fills it, `finish` writes the results. progress: hears the news.
+    Every command runs so: `begin` opens the run file, `search` fills it, `finish` writes the results. progress: is given
+    every report.
     """
 
     def __init__(self, folder: Path, *, resume: bool, progress: Callable[[Progress], None]):
@@ -70,7 +71,7 @@ class Session:
         return self.file
 
     def tell(self, stage: str, iteration: int, cost: float, **more: Any) -> None:
-        """Tell the news."""
+        """Report progress."""
         self._progress(Progress(stage, iteration, cost, self.file.seconds, **more))
 
     def finish(

@@ -48,7 +48,7 @@ def best_start(
     x: np.ndarray,
     progress: Callable[[int, float], None],
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
-    """The coordinates (n,) and noise scales at which the lowest of short searches from `points` (K, n) ended, and its tale.
+    """The coordinates (n,) and noise scales where the best of short searches from `points` (K, n) ended, and a summary.
 
     Start states `x` stay as measured. A start that diverges is skipped; where all do, the first one is returned.
     """

@@ -46,7 +46,7 @@ class State:
     """Where the search is: coordinates z (n,), private unknowns x (B, ...), noise scales by name, and how it got there.
 
     iteration: steps taken. recent_cost (p,), recent_z (p, n): the last linearisations, as many as `Settings.patience`, or NaN.
-    normal: the normal equations at z, where the last step has them at hand.
+    normal: the normal equations at z, if the last step left them.
     """
 
     z: np.ndarray
@@ -172,7 +172,7 @@ class GaussNewton:
         return _TEXTS.get(Verdict(state.verdict), f"stopped after {steps} iterations")
 
     def finish(self, result: Result) -> Solution:
-        """Linearise where the search ended, if that is not at hand, and tell what the derivatives there say."""
+        """Linearise where the search ended, unless the last step did, and return what the derivatives there say."""
         state, (low, high, scale) = result.state, self._box
         history, evaluations, normal = result.history, state.evaluations, state.normal
         if normal is None:
@@ -239,7 +239,7 @@ def _further(
     damping: float,
     settings: Settings,
 ) -> tuple[np.ndarray, np.ndarray, float, int]:
-    """Steps (chords) on the derivatives at hand while they are fair: z, x, change of the noise scales, evaluations.
+    """More steps on the same derivatives (chords), while they are fair: z, x, change of the noise scales, evaluations.
 
     They let noise scales and parameters settle together, which costs a linearisation a round otherwise.
     """

@@ -73,7 +73,7 @@ class Noisy(Problem, Protocol):
 
 @runtime_checkable
 class Reusing(Problem, Protocol):
-    """A problem whose derivatives cost many times its residual, so that further steps with those at hand pay."""
+    """A problem whose derivatives cost many times its residual, so that several steps on the same ones pay."""
 
     def again(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
         """Residuals here with the derivatives of the last `linearize`, weighed as they would be here."""

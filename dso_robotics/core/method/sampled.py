@@ -19,7 +19,7 @@ from dso_robotics.errors import DsoError
 
 
 class Proposal(eqx.Module):
-    """Where to go, the method's state if it is gone to, and the reduction of J it promises (NaN: no promise)."""
+    """The next theta, the rule's state there, and the reduction of J that the step promises (NaN: no promise)."""
 
     theta: Float[Array, " n"]
     state: Any
