@@ -9,8 +9,9 @@ import pathlib
 import sys
 
 # Tests compile much and run it little: code that is not optimised compiles in half the time.
-_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}"
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+)
 
 import pytest
 

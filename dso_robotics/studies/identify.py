@@ -237,7 +237,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
             )
         elif tried["chosen"]:
             warnings.append(
-                f"Of {tried['tried']} starts, drawn start {tried['chosen']} led to the lowest cost; the search went on from there."
+                f"Of {tried['tried']} starts, drawn start {tried['chosen']} led to the lowest cost; the search went on from it."
             )
     if drives:
         summary["controller"] = summaries.controllers(vector, solution.z)
