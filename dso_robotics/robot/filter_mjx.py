@@ -8,15 +8,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
 from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.physics import inertia
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
-from dso_robotics.physics.constants import set_constants
+from dso_robotics.physics.constants import with_fields
 from dso_robotics.physics.device import put_model
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.estimator_space import Space
@@ -53,8 +51,7 @@ class MjxSystem(System):
     ):
         mj = copy.copy(parameters.mj)
         mj.opt.timestep = interval / substeps
-        freed = {i for p in parameters.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
-        self.model = put_model(mj, friction_dofs=sorted(freed))
+        self.model = put_model(mj, friction_dofs=parameters.freed("dof_frictionloss"))
         self.parameters, self.addresses, self.space = parameters, tuple(map(int, addresses)), Space(mj)
         self.substeps, self.unconstrained, self.sensors = substeps, unconstrained, sensors
         self.interval = interval
@@ -64,20 +61,7 @@ class MjxSystem(System):
         """Model, products of inertia, sensor scales, biases and delays."""
         mine = self.parameters
         z = mine.constrain(parameters) if self.unconstrained else parameters
-        fields, products, model = mine.fields(z) if mine.size else {}, None, self.model
-        full = fields.pop("body_inertia_full", None)
-        if full is not None:
-            axes = inertia.rotation(mine.mj.body_iquat)
-            local = jnp.swapaxes(axes, -1, -2) @ full @ axes
-            given = np.isfinite(mine.fields(mine.initial)["body_inertia_full"][:, 0, 0])
-            diagonal = jnp.stack([local[:, i, i] for i in range(3)], -1)
-            fields["body_inertia"] = jnp.where(given[:, None], diagonal, mine.mj.body_inertia)
-            offdiagonal = jnp.stack([local[:, 0, 1], local[:, 0, 2], local[:, 1, 2]], -1)
-            products = jnp.where(given[:, None], offdiagonal, 0.0)
-        if fields:
-            model = model.replace(**fields)
-        if any(name in mujoco.MjModel._setconst_inputs for name in fields):
-            model = set_constants(model, products=products)
+        model, products = with_fields(self.model, mine.mj, mine.fields(z))
         if self.sensors is not None:
             return model, products, *self.sensors
         channels = np.array(self.addresses, int)

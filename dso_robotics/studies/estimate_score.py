@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from dso_robotics.core.likelihood import Normal, Student, likelihood
+from dso_robotics.core.likelihood import Likelihood, likelihood
 from dso_robotics.data.match import Channels
 from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.estimator_space import Space
@@ -74,7 +74,7 @@ def learn_spread(fit: Fit, sigma: np.ndarray, degrees: np.ndarray | None) -> tup
             error: np.ndarray = error,
             inputs: np.ndarray = inputs,
             c: int = c,
-            noise: Normal | Student = noise,
+            noise: Likelihood = noise,
         ) -> Any:
             log_scale = np.log(sigma[c]) + inputs @ w
             white = error * np.exp(-log_scale)
