@@ -38,7 +38,7 @@ class WindowedEstimation:
         robust: float | str | None = None,
         supervised: float = 0.0,
     ):
-        given = chain.passages
+        given = chain.windows
         self.chain, self._supervised = chain, supervised
         self._auto = robust == "auto"
         # Degrees of freedom (ny,) of the channels' noise, None where it is normal.

@@ -18,8 +18,8 @@ from dso_robotics.physics.constants import with_fields
 from dso_robotics.physics.device import put_model
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.filter_data import Passages
-from dso_robotics.robot.filter_jax import JaxFilter, Passage, System
+from dso_robotics.robot.filter_data import FilterWindows
+from dso_robotics.robot.filter_jax import FilterWindow, JaxFilter, System
 
 
 class MjxSystem(System):
@@ -116,7 +116,7 @@ class MjxSystem(System):
 def load_batch(folder: str | Path) -> tuple[JaxFilter, Float[Array, " n"]]:
     """The estimator that `dso estimate --out FOLDER` wrote, as a chain and its theta for JAX.
 
-    `jax.vmap(chain.run, in_axes=(None, 0))(theta, passages)` filters many recordings at once. Raises DsoError as
+    `jax.vmap(chain.run, in_axes=(None, 0))(theta, windows)` filters many recordings at once. Raises DsoError as
     `Estimator.load` does, and when MJX cannot do the model.
     """
     runtime = Estimator.load(folder)
@@ -127,19 +127,19 @@ def load_batch(folder: str | Path) -> tuple[JaxFilter, Float[Array, " n"]]:
     return chain, jnp.asarray(np.concatenate([learned.weights, np.log(learned.sigma), learned.spread.ravel()]))
 
 
-def jax_passages(
-    passages: Passages, *, warm_up: int = 0, visible: np.ndarray | None = None, lead: np.ndarray | None = None
-) -> Passage:
-    """All windows of `passages` as one batch for `JaxFilter`; `visible` (T,) and `lead` (T,) hold for each of them."""
-    count, length = passages.measured.shape[:2]
+def jax_windows(
+    windows: FilterWindows, *, warm_up: int = 0, visible: np.ndarray | None = None, lead: np.ndarray | None = None
+) -> FilterWindow:
+    """All windows of `windows` as one batch for `JaxFilter`; `visible` (T,) and `lead` (T,) hold for each of them."""
+    count, length = windows.measured.shape[:2]
     seen = np.ones(length, bool) if visible is None else visible
     counted = np.arange(length) > warm_up
-    return Passage(
-        start=jnp.asarray(passages.start),
-        ctrl=jnp.asarray(passages.ctrl),
-        measured=jnp.asarray(passages.measured),
+    return FilterWindow(
+        start=jnp.asarray(windows.start),
+        ctrl=jnp.asarray(windows.ctrl),
+        measured=jnp.asarray(windows.measured),
         visible=jnp.broadcast_to(jnp.asarray(seen), (count, length)),
         counted=jnp.broadcast_to(jnp.asarray(counted), (count, length)),
-        truth=jnp.asarray(passages.truth),
+        truth=jnp.asarray(windows.truth),
         lead=None if lead is None else jnp.broadcast_to(jnp.asarray(lead), (count, length)),
     )

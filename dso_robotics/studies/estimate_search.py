@@ -11,7 +11,7 @@ from dso_robotics.core import gauss_newton
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.corrector import EstimatorTheta, Scales
-from dso_robotics.robot.filter_data import Passages
+from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.studies.estimate_checkpoint import EstimateCheckpoint, take
 from dso_robotics.studies.estimate_study import EstimateStudy
 
@@ -65,7 +65,7 @@ class Search:
     study: EstimateStudy
     vector: EstimatorTheta
     scales: Scales
-    given: Passages
+    given: FilterWindows
     problem: WindowedEstimation
     warm_up: int
     lead: np.ndarray
@@ -165,7 +165,7 @@ def by_adam(search: Search) -> Found:
 
     from dso_robotics.core.descent import DescentState
     from dso_robotics.robot.filter_jax import JaxFilter, train
-    from dso_robotics.robot.filter_mjx import MjxSystem, jax_passages
+    from dso_robotics.robot.filter_mjx import MjxSystem, jax_windows
 
     study, vector, given, problem, checkpoint = (
         search.study,
@@ -246,7 +246,7 @@ def by_adam(search: Search) -> Found:
     result = train(
         chain,
         begin,
-        jax_passages(given, warm_up=search.warm_up, visible=search.visible, lead=np.concatenate([[0], lead])),
+        jax_windows(given, warm_up=search.warm_up, visible=search.visible, lead=np.concatenate([[0], lead])),
         iterations=study.iterations,
         learning_rate=study.learning_rate,
         seed=study.seed,
