@@ -99,7 +99,7 @@ class Kalman:
         return x, (p + p.T) / 2, e, s
 
     def run(self, start, ctrl, measured, noise) -> tuple[float, np.ndarray, np.ndarray]:
-        """Negative log-likelihood, innovations (U, ny) and states (U, n) of one passage."""
+        """Negative log-likelihood, innovations (U, ny) and states (U, n) of one window."""
         q, r = np.diag(np.exp(2 * noise[: self.n])), np.diag(np.exp(2 * noise[self.n :]))
         x, p, cost, errors, states = start.copy(), 1e-2 * np.eye(self.n), 0.0, [], []
         for u, y in zip(ctrl[:-1], measured[1:], strict=True):
@@ -112,7 +112,7 @@ class Kalman:
             states.append(x)
         return cost, np.array(errors), np.array(states)
 
-    def tune(self, given: filter_data.Passages, most: int, begin: np.ndarray | None = None) -> np.ndarray:
+    def tune(self, given: filter_data.FilterWindows, most: int, begin: np.ndarray | None = None) -> np.ndarray:
         """Noise of maximum likelihood on every other training window."""
         if begin is None:
             sensors = np.log(0.3 * np.nanstd(given.measured, (0, 1)))
@@ -131,8 +131,8 @@ class Kalman:
         ).x
 
 
-def summarise(errors: np.ndarray, states: np.ndarray, given: filter_data.Passages, skip: int) -> dict:
-    """Hold-out numbers after the first `skip` samples, over all passages."""
+def summarise(errors: np.ndarray, states: np.ndarray, given: filter_data.FilterWindows, skip: int) -> dict:
+    """Hold-out numbers after the first `skip` samples, over all windows."""
     out = {"innovation_rmse": np.sqrt(np.nanmean(errors[:, skip:] ** 2, axis=(0, 1))).tolist()}
     truth = given.truth[:, 1:]
     if np.isfinite(truth).any():
@@ -158,7 +158,7 @@ def compare(
     parts = {}
     for name, seconds in (("train", window), ("hold_out", None)):
         mine = [r for r in log.rollouts if (r.name in hold) == (name == "hold_out")]
-        parts[name] = filter_data.passages(
+        parts[name] = filter_data.cut_windows(
             mine, channels, robot.mj, interval=interval, substeps=substeps, seconds=seconds
         )
     train, test = parts["train"], parts["hold_out"]
@@ -219,7 +219,7 @@ def compare(
 _KEPT: dict[tuple, object] = {}
 
 
-def library(robot: Robot, train: filter_data.Passages, test: filter_data.Passages, skip: int) -> dict:
+def library(robot: Robot, train: filter_data.FilterWindows, test: filter_data.FilterWindows, skip: int) -> dict:
     """dynamax's EKF, UKF and smoother; how far the EKF is from the one here and from cuthbert's. Nothing without dynamax."""
     try:
         import cuthbert  # noqa: F401
@@ -269,7 +269,7 @@ def latency(robot: Robot, sensors: list[str] | None, rng) -> dict:
     )
     log = Log("", "", "", (rollout,))
     channels = filter_data.select_channels(log, model, sensors)
-    given = filter_data.passages(
+    given = filter_data.cut_windows(
         log.rollouts, channels, model, interval=float(model.opt.timestep), substeps=1, seconds=None
     )
     for kind in ("gain", "linear", "mlp", "recurrent"):

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dso_robotics.robot.corrector import Scales, make_corrector
-from dso_robotics.robot.filter_jax import JaxFilter, Passage, System, train
+from dso_robotics.robot.filter_jax import FilterWindow, JaxFilter, System, train
 
 jax.config.update("jax_enable_x64", True)
 GRAVITY = 9.81
@@ -127,7 +127,7 @@ def orientation(acc: np.ndarray, mag: np.ndarray) -> np.ndarray:
     return q / np.linalg.norm(q)
 
 
-def windows(trial, length: int) -> Passage:
+def windows(trial, length: int) -> FilterWindow:
     """Pieces of the movement that begin at the cameras' orientation, with the bias of the rest before it."""
     bias, rows = trial["imu_gyr"][:2000].mean(0), []
     moving = np.flatnonzero(trial["movement"])
@@ -139,7 +139,7 @@ def windows(trial, length: int) -> Passage:
     shape = truth.shape[:2]
     # What the first ten seconds show is the start, which the cameras gave.
     counted = np.tile(np.arange(length) >= 2860, (len(start), 1))
-    return Passage(start, ctrl, np.zeros((*shape, 3)), np.ones(shape, bool), counted, truth)
+    return FilterWindow(start, ctrl, np.zeros((*shape, 3)), np.ones(shape, bool), counted, truth)
 
 
 def error(chain, theta, trial) -> float:
@@ -149,7 +149,7 @@ def error(chain, theta, trial) -> float:
     count = len(trial["ctrl"])
     ones = np.ones(count, bool)
     ctrl = np.concatenate([trial["ctrl"][1:], trial["ctrl"][-1:]])
-    data = Passage(start, ctrl, np.zeros((count, 3)), ones, ones, trial["opt_quat"])
+    data = FilterWindow(start, ctrl, np.zeros((count, 3)), ones, ones, trial["opt_quat"])
     states = np.asarray(jax.jit(lambda p: chain.run(theta, p).states)(jax.tree.map(jnp.asarray, data)))
     cosine = np.abs(np.sum(states[:, :4] * trial["opt_quat"][1:], axis=1))
     angle = 2 * np.arccos(np.minimum(cosine, 1.0))

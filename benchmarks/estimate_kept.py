@@ -13,14 +13,14 @@ import numpy as np
 from scipy.optimize import minimize
 
 from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.robot.filter_data import Passages
+from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.robot.filter_mjx import MjxSystem
 
 # dynamax adds 1e-9 to the diagonal of what it inverts, so states and readings are given to it in hundredths.
 _UNIT = 0.01
 
 
-def first_noise(model: mujoco.MjModel, given: Passages) -> np.ndarray:
+def first_noise(model: mujoco.MjModel, given: FilterWindows) -> np.ndarray:
     """Where the search for the noise begins: log deviations."""
     sensors = np.log(0.3 * np.nanstd(given.measured, (0, 1)))
     return np.concatenate([np.full(model.nv, -7.0), np.full(model.nv, -3.0), sensors])
@@ -29,7 +29,7 @@ def first_noise(model: mujoco.MjModel, given: Passages) -> np.ndarray:
 class Kept:
     """Filters of the model in `given`, with hinges and slides only; noise: log deviations [process (2 nv), sensors]."""
 
-    def __init__(self, model: mujoco.MjModel, given: Passages):
+    def __init__(self, model: mujoco.MjModel, given: FilterWindows):
         self.model, self.n = model, 2 * model.nv
         self.system = MjxSystem(
             ParameterVector((), model), given.channels.sensor_addresses, given.interval, given.substeps
@@ -40,7 +40,7 @@ class Kept:
         self._compiled: dict[str, Any] = {}
         self.check_step(given)
 
-    def check_step(self, given: Passages, count: int = 100) -> float:
+    def check_step(self, given: FilterWindows, count: int = 100) -> float:
         """The largest difference of one step from C MuJoCo's, over states and controls of the log."""
         data, worst = mujoco.MjData(self.model), 0.0
         assert given.substeps == 1
@@ -67,7 +67,7 @@ class Kept:
     def _run(
         self, kind: str, start: jax.Array, ctrl: jax.Array, measured: jax.Array, noise: jax.Array
     ) -> dict[str, Any]:
-        """One passage: log-likelihood, predicted readings and states after each measurement; and smoothed states."""
+        """One window: log-likelihood, predicted readings and states after each measurement; and smoothed states."""
         from dynamax.nonlinear_gaussian_ssm import inference_ekf, inference_ukf
 
         parameters, u = self._parameters(start, ctrl, noise)
@@ -97,8 +97,8 @@ class Kept:
             self._compiled[kind] = jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None)))
         return self._compiled[kind]
 
-    def tune(self, kind: str, given: Passages, begin: np.ndarray, most: int) -> np.ndarray:
-        """Noise of maximum likelihood on every other window of the passages, by Nelder-Mead."""
+    def tune(self, kind: str, given: FilterWindows, begin: np.ndarray, most: int) -> np.ndarray:
+        """Noise of maximum likelihood on every other window, by Nelder-Mead."""
         data = [jnp.asarray(part[::2]) for part in (given.start, given.ctrl, given.measured)]
         run = self._batch(kind)
 
@@ -110,13 +110,13 @@ class Kept:
         settings = {"maxfev": most, "initial_simplex": simplex, "fatol": 0.5}
         return minimize(cost, begin, method="Nelder-Mead", options=settings).x
 
-    def run(self, kind: str, given: Passages, noise: np.ndarray) -> dict[str, np.ndarray]:
-        """All passages of `given`: innovations (B, U, ny), filtered and smoothed states (B, U, nx), log-likelihood (B,)."""
+    def run(self, kind: str, given: FilterWindows, noise: np.ndarray) -> dict[str, np.ndarray]:
+        """All windows of `given`: innovations (B, U, ny), filtered and smoothed states (B, U, nx), log-likelihood (B,)."""
         found = self._batch(kind)(*map(jnp.asarray, (given.start, given.ctrl, given.measured)), jnp.asarray(noise))
         out = {name: np.asarray(value) for name, value in found.items()}
         return out | {"innovations": given.measured[:, 1:] - out["predicted"]}
 
-    def cuthbert(self, given: Passages, noise: np.ndarray) -> np.ndarray:
+    def cuthbert(self, given: FilterWindows, noise: np.ndarray) -> np.ndarray:
         """States (B, U, nx) after each measurement by cuthbert's EKF, in square-root form."""
         from cuthbert import filter as run_filter
         from cuthbert.gaussian import moments

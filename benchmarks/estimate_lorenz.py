@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dso_robotics.robot.corrector import Scales, make_corrector
-from dso_robotics.robot.filter_jax import JaxFilter, OwnSystem, Passage, train
+from dso_robotics.robot.filter_jax import FilterWindow, JaxFilter, OwnSystem, train
 
 jax.config.update("jax_enable_x64", True)
 DRIFT = np.array([[-10.0, 10.0, 0.0], [28.0, -1.0, 0.0], [0.0, 0.0, -8.0 / 3.0]])
@@ -83,7 +83,7 @@ def turn() -> np.ndarray:
     return z @ y @ x
 
 
-def windows(x, y, length: int) -> Passage:
+def windows(x, y, length: int) -> FilterWindow:
     """Pieces that begin at the true state, as the published training does."""
     rows = [
         (x[b, i - 1], y[b, i - 1 : i + length], x[b, i - 1 : i + length])
@@ -92,19 +92,27 @@ def windows(x, y, length: int) -> Passage:
     ]
     start, measured, truth = (np.stack(part) for part in zip(*rows, strict=True))
     shape = measured.shape[:2]
-    return Passage(start, np.zeros((*shape, 1)), measured, np.ones(shape, bool), np.ones(shape, bool), truth)
+    return FilterWindow(start, np.zeros((*shape, 1)), measured, np.ones(shape, bool), np.ones(shape, bool), truth)
 
 
-def whole(y) -> Passage:
+def whole(y) -> FilterWindow:
     """Test sequences from the known first state: a row without measurement stands before them."""
     y = np.concatenate([np.full((len(y), 1, 3), np.nan), y], axis=1)
     shape = y.shape[:2]
     ones = np.ones(shape, bool)
-    return Passage(np.ones((len(y), 3)), np.zeros((*shape, 1)), y, ones, ones, np.full(y.shape, np.nan))
+    return FilterWindow(np.ones((len(y), 3)), np.zeros((*shape, 1)), y, ones, ones, np.full(y.shape, np.nan))
 
 
 def learn(
-    kind: str, units: int, r: float, data: Passage, *, supervised: float, iterations: int, sensors=None, extra: int = 0
+    kind: str,
+    units: int,
+    r: float,
+    data: FilterWindow,
+    *,
+    supervised: float,
+    iterations: int,
+    sensors=None,
+    extra: int = 0,
 ):
     """A trained chain and its theta."""
     system = OwnSystem(lambda x, u, theta: taylor(x), sensors or (lambda x, theta: x))

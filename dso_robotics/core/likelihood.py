@@ -5,7 +5,7 @@ arrays of any shape.
 """
 
 import dataclasses
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.special
@@ -15,67 +15,40 @@ Array = Any  # a NumPy or a JAX array
 _ROUNDS = 20
 
 
-class Likelihood(Protocol):
-    """A distribution of errors r over their noise scale."""
+@dataclasses.dataclass(frozen=True)
+class Normal:
+    """Normal errors: least squares.
 
-    @property
-    def log_normaliser(self) -> Any:
-        """Minus the logarithm of its normalising constant over the normal one's: costs of distributions can be compared."""
-        ...
+    log_normaliser: minus the logarithm of the normalising constant over the normal one's, by which costs of distributions can
+    be compared.
+    """
+
+    log_normaliser: float = dataclasses.field(default=0.0, init=False)
 
     def cost(self, r: Array) -> Array:
         """-log p(r) up to a constant: zero at zero."""
-        ...
+        return 0.5 * r**2
 
     def weight(self, r: Array) -> Array:
         """Derivative of `cost` over r: how much a sample counts beside a normal one's."""
-        ...
+        return r.__array_namespace__().ones_like(r)
 
     def whiten(self, r: Array) -> Array:
         """Number of the sign of r whose half square is `cost`: least squares needs no other form."""
-        ...
+        return r
 
     def slope(self, r: Array) -> Array:
         """Derivative of `whiten`."""
-        ...
+        return r.__array_namespace__().ones_like(r)
 
     def scale(
         self, squares: np.ndarray, members: np.ndarray, start: np.ndarray, *, floor: Any = 0.0, rounds: int = _ROUNDS
     ) -> np.ndarray:
         """Maximum-likelihood scales (G, C) of squared errors (B, S, C) whose blocks belong to groups `members` (G, B), NumPy.
 
-        Unmeasured errors are NaN. `start` (G, C) begins an iteration where one is needed: `rounds` of them, no scale below
+        Unmeasured errors are NaN. `start` (G, C) begins an iteration where one is needed, of so many rounds. No scale is below
         `floor` (C,).
         """
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Normal:
-    """Normal errors: least squares."""
-
-    log_normaliser: float = dataclasses.field(default=0.0, init=False)
-
-    def cost(self, r: Array) -> Array:
-        """See `Likelihood.cost`."""
-        return 0.5 * r**2
-
-    def weight(self, r: Array) -> Array:
-        """See `Likelihood.weight`."""
-        return r.__array_namespace__().ones_like(r)
-
-    def whiten(self, r: Array) -> Array:
-        """See `Likelihood.whiten`."""
-        return r
-
-    def slope(self, r: Array) -> Array:
-        """See `Likelihood.slope`."""
-        return r.__array_namespace__().ones_like(r)
-
-    def scale(
-        self, squares: np.ndarray, members: np.ndarray, start: np.ndarray, *, floor: Any = 0.0, rounds: int = _ROUNDS
-    ) -> np.ndarray:
-        """See `Likelihood.scale`: the root mean square."""
         return np.maximum(np.sqrt(_mean(squares, members)), floor)
 
 
@@ -91,25 +64,25 @@ class Student:
 
     @property
     def log_normaliser(self) -> Any:
-        """See `Likelihood.log_normaliser`."""
+        """See `Normal`."""
         log, v = scipy.special.gammaln, self.dof
         return log(v / 2) - log((v + 1) / 2) + 0.5 * np.log(v / 2)
 
     def cost(self, r: Array) -> Array:
-        """See `Likelihood.cost`."""
+        """See `Normal.cost`."""
         return 0.5 * (self.dof + 1) * r.__array_namespace__().log1p(r**2 / self.dof)
 
     def weight(self, r: Array) -> Array:
-        """See `Likelihood.weight`."""
+        """See `Normal.weight`."""
         return (self.dof + 1) / (self.dof + r**2)
 
     def whiten(self, r: Array) -> Array:
-        """See `Likelihood.whiten`."""
+        """See `Normal.whiten`."""
         xp = r.__array_namespace__()
         return xp.sign(r) * xp.sqrt((self.dof + 1) * xp.log1p(r**2 / self.dof))
 
     def slope(self, r: Array) -> Array:
-        """See `Likelihood.slope`."""
+        """See `Normal.slope`."""
         xp = r.__array_namespace__()
         tiny = xp.abs(r) < 1e-6
         safe = xp.where(tiny, 1.0, r)
@@ -119,7 +92,7 @@ class Student:
     def scale(
         self, squares: np.ndarray, members: np.ndarray, start: np.ndarray, *, floor: Any = 0.0, rounds: int = _ROUNDS
     ) -> np.ndarray:
-        """See `Likelihood.scale`: the fixed point of expectation-maximisation."""
+        """See `Normal.scale`: the fixed point of expectation-maximisation."""
         sigma, group = start, np.argmax(members, axis=0)
         for _ in range(rounds):
             weight = (self.dof + 1) / (self.dof + squares / np.maximum(sigma[group][:, None] ** 2, 1e-300))
@@ -127,7 +100,10 @@ class Student:
         return sigma
 
 
-def likelihood(dof: float | np.ndarray | None) -> Normal | Student:
+Likelihood = Normal | Student
+
+
+def likelihood(dof: float | np.ndarray | None) -> Likelihood:
     """Student's t with so many degrees of freedom, or the normal distribution for None."""
     return Normal() if dof is None else Student(dof)
 

@@ -9,7 +9,7 @@ state given the estimate.
 import numpy as np
 import scipy.stats
 
-from dso_robotics.core.likelihood import Normal, Student, likelihood
+from dso_robotics.core.likelihood import Likelihood, Student, likelihood
 from dso_robotics.robot.filter import CFilter, Filtered
 
 _LEAST_NOISE = 1e-9
@@ -38,7 +38,7 @@ class WindowedEstimation:
         robust: float | str | None = None,
         supervised: float = 0.0,
     ):
-        given = chain.passages
+        given = chain.windows
         self.chain, self._supervised = chain, supervised
         self._auto = robust == "auto"
         # Degrees of freedom (ny,) of the channels' noise, None where it is normal.
@@ -149,13 +149,13 @@ class WindowedEstimation:
             self.truth_sigma = truth
         return change
 
-    def _scales(self, error: np.ndarray, distribution: Normal | Student) -> np.ndarray:
+    def _scales(self, error: np.ndarray, distribution: Likelihood) -> np.ndarray:
         """Noise scales (A, ny) of maximum likelihood, from the present ones."""
         squares = np.swapaxes(np.where(self._seen, error**2, np.nan), 0, 1)
         return distribution.scale(squares, self._members, self.sigma, floor=self._floor, rounds=_ROUNDS)
 
     @property
-    def likelihood(self) -> Normal | Student:
+    def likelihood(self) -> Likelihood:
         """The distribution of the channels' innovations over their noise scales."""
         return likelihood(self.degrees)
 

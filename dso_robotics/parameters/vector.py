@@ -92,6 +92,10 @@ class ParameterVector(Theta):
         matrices, offsets = self.expansion([""])
         return z @ matrices[0].T + offsets[0]
 
+    def freed(self, field: str) -> list[int]:
+        """The flat indices of a model field that some parameter writes, sorted."""
+        return sorted({i for p in self.parameters for slot in p.slots if slot.field == field for i in slot.at})
+
     @property
     def local(self) -> bool:
         """Whether some recording has a value of its own."""

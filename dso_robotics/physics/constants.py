@@ -8,13 +8,16 @@ is slightly off.
 As in C, a relative pose given to a weld and the spring length of a tendon are parameters once the model is compiled.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
-from dso_robotics.physics import stages
+from dso_robotics.physics import inertia, stages
 from dso_robotics.physics.backend import mjx, mjx_math, smooth, support
 from dso_robotics.physics.linear import solve_spd
 
@@ -135,3 +138,19 @@ def _cameras(model: mjx.Model, data: mjx.Data) -> dict[str, Array]:
     target = np.where(model.cam_targetbodyid >= 0, model.cam_targetbodyid, body)
     place, turn = jax.vmap(support.local_to_global)(data.xpos[body], data.xquat[body], model.cam_pos, model.cam_quat)
     return {"cam_pos0": place - data.xpos[body], "cam_poscom0": place - data.subtree_com[target], "cam_mat0": turn}
+
+
+def with_fields(base: mjx.Model, mj: mujoco.MjModel, fields: Mapping[str, Any]) -> tuple[mjx.Model, Array | None]:
+    """`base`, put on the device from `mj`, with other fields of the model, constants included; and the products of inertia.
+
+    "body_inertia_full" (nbody, 3, 3) [kg m^2] stands for body_inertia, as in `inertia.diagonal_and_products`; without it there
+    are no products: None.
+    """
+    plain, products = dict(fields), None
+    full = plain.pop("body_inertia_full", None)
+    if full is not None:
+        plain["body_inertia"], products = inertia.diagonal_and_products(mj, full)
+    model = base.replace(**{name: jnp.asarray(value) for name, value in plain.items()})
+    if any(name in mujoco.MjModel._setconst_inputs for name in plain):
+        model = set_constants(model, products=products)
+    return model, products

@@ -23,7 +23,7 @@ from dso_robotics.core.method.sampled import Stopping, minimise
 from dso_robotics.core.objective import Average, Problem
 from dso_robotics.core.sampler import PathwiseSampler
 from dso_robotics.errors import DsoError
-from dso_robotics.robot.filter_jax import Belief, JaxFilter, Passage, System, adam
+from dso_robotics.robot.filter_jax import Belief, FilterWindow, JaxFilter, System, adam
 
 
 class Loop(NamedTuple):
@@ -109,13 +109,13 @@ class ClosedLoop(Chain):
         """Whether the world or the belief blew up."""
         return ~(jnp.all(jnp.isfinite(state.state)) & jnp.all(jnp.isfinite(state.belief.state)))
 
-    def record(self, theta: Float[Array, " n"], *, seed: int, rollouts: int, steps: int) -> Passage:
+    def record(self, theta: Float[Array, " n"], *, seed: int, rollouts: int, steps: int) -> FilterWindow:
         """Controls and noisy measurements of closed-loop runs, as an estimator's training on prediction errors takes them."""
         start, ctrl, measured = _recorded(self, theta, jax.random.split(jax.random.key(seed), rollouts), steps)
         ctrl = jnp.concatenate([ctrl, ctrl[:, -1:]], 1)
         some = np.ones(measured.shape[:2], bool)
         nothing = np.full((*some.shape, len(self.goal)), np.nan)
-        return Passage(start, ctrl, measured, some, some & (np.arange(steps + 1) > steps // 5), nothing)
+        return FilterWindow(start, ctrl, measured, some, some & (np.arange(steps + 1) > steps // 5), nothing)
 
 
 def linearised(

@@ -12,7 +12,7 @@ from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.robot.corrector import EstimatorTheta, Scales, make_corrector
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter import CFilter
-from dso_robotics.robot.filter_data import Passages
+from dso_robotics.robot.filter_data import FilterWindows
 
 # Start gains are steady-state Kalman filters', with process noise of these shares of each direction's spread: positions
 # [m, rad] follow from velocities, which forces that the model lacks disturb. The cost of a gain has several valleys (a late or
@@ -70,34 +70,34 @@ def kalman_gain(
 
 
 def begin(
-    kind: str, units: int, passages: Passages, physics: ParameterVector, *, seed: int = 0
+    kind: str, units: int, windows: FilterWindows, physics: ParameterVector, *, seed: int = 0
 ) -> tuple[EstimatorTheta, Scales]:
     """The vector with its start values, and the scales that whiten it.
 
-    The start gain is the one of several Kalman filters' that predicts the passages best, together with the delay of each sensor
+    The start gain is the one of several Kalman filters' that predicts the windows best, together with the delay of each sensor
     whose delay is free. Innovations are measured with it, so that one unit of innovation is what the filter will see.
     """
     model = physics.mj
     space = Space(model)
-    ny = passages.measured.shape[2]
-    spread = np.maximum(np.nanstd(passages.measured, axis=(0, 1)), 1e-9)
-    state = np.std(passages.start, axis=0)
-    centre = np.mean(passages.start, axis=0)
+    ny = windows.measured.shape[2]
+    spread = np.maximum(np.nanstd(windows.measured, axis=(0, 1)), 1e-9)
+    state = np.std(windows.start, axis=0)
+    centre = np.mean(windows.start, axis=0)
     state = np.where(state > 1e-6, state, 1.0)
-    tangent = _tangent_spread(space, passages.start)
+    tangent = _tangent_spread(space, windows.start)
     scales = Scales(spread, tangent, centre, state)
     corrector = make_corrector("gain", space.size, ny, space.features_size)
-    best, gain, error = np.inf, np.zeros((space.size, ny)), np.full_like(passages.measured[:, 1:], np.nan)
-    chain = CFilter(EstimatorTheta(corrector, physics, corrector.initial(gain, seed)), scales, passages)
-    gains, physical = _start_gains(model, passages, tangent), physics.initial
+    best, gain, error = np.inf, np.zeros((space.size, ny)), np.full_like(windows.measured[:, 1:], np.nan)
+    chain = CFilter(EstimatorTheta(corrector, physics, corrector.initial(gain, seed)), scales, windows)
+    gains, physical = _start_gains(model, windows, tangent), physics.initial
     for points in _delayed(physics):
         begun = physical
         for where, value in points:
             trial = np.where(where, value, begun)
             for candidate in gains:
                 z = np.concatenate([corrector.initial(candidate / tangent[:, None] * spread), trial])
-                misses = passages.measured[:, 1:] - chain.run(z, passages.start).predicted
-                cost = _misfit(misses, passages)
+                misses = windows.measured[:, 1:] - chain.run(z, windows.start).predicted
+                cost = _misfit(misses, windows)
                 if cost < best:
                     best, gain, error, physical = cost, candidate, misses, trial
     innovation = np.nanmedian(np.abs(error), axis=(0, 1)) * 1.5
@@ -121,30 +121,30 @@ def _delayed(physics: ParameterVector) -> list[list[tuple[np.ndarray, float]]]:
     return rounds
 
 
-def _misfit(errors: np.ndarray, passages: Passages) -> float:
+def _misfit(errors: np.ndarray, windows: FilterWindows) -> float:
     """Negative log-likelihood, up to a constant, of errors (B, U, ny) at each channel's own best noise."""
     errors = errors[:, round(_WARM_UP * errors.shape[1]) :]
-    seen = np.isfinite(passages.measured[:, -errors.shape[1] :])
+    seen = np.isfinite(windows.measured[:, -errors.shape[1] :])
     with np.errstate(over="ignore", invalid="ignore"):
         total = np.sum(np.where(seen, errors, 0.0) ** 2, axis=(0, 1))
     count = np.maximum(seen.sum((0, 1)), 1)
     return float(np.sum(count * 0.5 * np.log(total / count + 1e-300))) if np.isfinite(total).all() else np.inf
 
 
-def _start_gains(model: mujoco.MjModel, passages: Passages, tangent: np.ndarray) -> list[np.ndarray]:
+def _start_gains(model: mujoco.MjModel, windows: FilterWindows, tangent: np.ndarray) -> list[np.ndarray]:
     """Means of the Kalman gains at a few start states, one for each pair of process noises.
 
     The sensors' noise is what second differences of readings show.
     """
     scaled = copy.copy(model)
-    scaled.opt.timestep = passages.interval / passages.substeps
-    measured = passages.measured
+    scaled.opt.timestep = windows.interval / windows.substeps
+    measured = windows.measured
     spread = np.maximum(np.nanstd(measured, axis=(0, 1)), 1e-9)
     rough = np.array([_roughness(measured[..., c]) for c in range(measured.shape[-1])])
     noise = np.clip(rough, 1e-4 * spread, spread) ** 2
-    each = max(1, len(passages) // 5)
-    places = zip(passages.start[::each][:5], passages.ctrl[::each, 0][:5], strict=True)
-    models = [linear_model(scaled, passages.channels.sensor_addresses, x, u, passages.substeps) for x, u in places]
+    each = max(1, len(windows) // 5)
+    places = zip(windows.start[::each][:5], windows.ctrl[::each, 0][:5], strict=True)
+    models = [linear_model(scaled, windows.channels.sensor_addresses, x, u, windows.substeps) for x, u in places]
     models = [parts for parts in models if all(np.isfinite(part).all() for part in parts)]
     found = []
     for position, rate in itertools.product(_POSITION_NOISES, _RATE_NOISES):

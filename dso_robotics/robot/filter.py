@@ -15,7 +15,7 @@ from mujoco import batch
 from dso_robotics.physics.batch import set_fields
 from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.filter_data import Passages
+from dso_robotics.robot.filter_data import FilterWindows
 
 _STEP = 1e-6
 # Simulations in one piece: memory does not grow with the number of parameters.
@@ -36,7 +36,7 @@ def needed_stage(model: mujoco.MjModel, sensors: np.ndarray) -> int:
 
 
 class CFilter:
-    """Runs the chain for `passages`; `visible` (T,) is False at samples the corrector must do without (prediction ahead)."""
+    """Runs the chain for `windows`; `visible` (T,) is False at samples the corrector must do without (prediction ahead)."""
 
     name = "mujoco"
 
@@ -44,21 +44,21 @@ class CFilter:
         self,
         vector: EstimatorTheta,
         scales: Scales,
-        passages: Passages,
+        windows: FilterWindows,
         *,
         visible: np.ndarray | None = None,
         threads: int = 0,
     ):
-        self.vector, self.scales, self.passages = vector, scales, passages
+        self.vector, self.scales, self.windows = vector, scales, windows
         self.steps = 0
         self.space = Space(vector.physics.mj)
         self._model = copy.copy(vector.physics.mj)
-        self._model.opt.timestep = passages.interval / passages.substeps
+        self._model.opt.timestep = windows.interval / windows.substeps
         # A simulation that blows up is to say so by NaN, not to begin again.
         self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._threads = threads
-        self._stage = needed_stage(self._model, passages.channels.sensor_ids)
-        length = passages.measured.shape[1]
+        self._stage = needed_stage(self._model, windows.channels.sensor_ids)
+        length = windows.measured.shape[1]
         self._visible = np.ones(length, bool) if visible is None else visible
         self._batches: dict[int, batch.Batch] = {}
 
@@ -83,7 +83,7 @@ class CFilter:
         return Filtered(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("predicted", "states")))
 
     def _simulate(self, points: np.ndarray, start: np.ndarray) -> Filtered:
-        vector, scales, space, given = self.vector, self.scales, self.space, self.passages
+        vector, scales, space, given = self.vector, self.scales, self.space, self.windows
         (p, b), updates, ny = (len(points), len(start)), given.measured.shape[1] - 1, given.measured.shape[2]
         weights, physics = vector.parts(points[:, None])
         engine, addresses = self._prepare(physics[:, 0], p, b), given.channels.sensor_addresses

@@ -21,10 +21,10 @@ _FEWEST = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Passages:
-    """B passages of T samples, `interval` [s] apart; the filter starts at the first sample and is updated T-1 times.
+class FilterWindows:
+    """B windows of T samples, `interval` [s] apart; the filter starts at the first sample and is updated T-1 times.
 
-    ctrl: (B, T, nu) held from each sample to the next; measured: (B, T, ny), NaN where missing and behind a passage's end;
+    ctrl: (B, T, nu) held from each sample to the next; measured: (B, T, ny), NaN where missing and behind a window's end;
     start: (B, nq+nv+na) at the first sample; truth: (B, T, nq+nv), NaN where the log has none.
     rollout: (B,) index into `rollouts`; first: (B,) index of the first sample on its rollout's grid.
     """
@@ -43,16 +43,16 @@ class Passages:
     def __len__(self) -> int:
         return len(self.first)
 
-    def pick(self, which: np.ndarray) -> "Passages":
+    def pick(self, which: np.ndarray) -> "FilterWindows":
         """Those of `which` (B,), booleans or indices."""
         rows = ("ctrl", "measured", "start", "truth", "rollout", "first")
         return replace(self, **{name: getattr(self, name)[which] for name in rows})
 
 
-def set_apart(given: Passages, share: float, source: str) -> tuple[Passages, Passages | None]:
-    """The passages to train on, and about `share` of all, evenly spread, to choose by (None for a share of 0).
+def set_apart(given: FilterWindows, share: float, source: str) -> tuple[FilterWindows, FilterWindows | None]:
+    """The windows to train on, and about `share` of all, evenly spread, to choose by (None for a share of 0).
 
-    Raises DsoError when the passages are too few for both.
+    Raises DsoError when the windows are too few for both.
     """
     if not share:
         return given, None
@@ -188,7 +188,7 @@ def on_grid(rollout: Rollout, channels: Channels, interval: float, source: str) 
     )
 
 
-def passages(
+def cut_windows(
     rollouts: Sequence[Rollout],
     channels: Channels,
     model: mujoco.MjModel,
@@ -197,8 +197,8 @@ def passages(
     substeps: int,
     seconds: float | None,
     source: str = "log",
-) -> Passages:
-    """Windows of `seconds` that follow each other, or one passage a rollout when None; starts guessed from the log.
+) -> FilterWindows:
+    """Windows of `seconds` that follow each other, or one window a rollout when None; starts guessed from the log.
 
     Raises DsoError when every rollout is shorter than a window, and for what `on_grid` refuses.
     """
@@ -246,7 +246,7 @@ def passages(
         rollout=rows,
         time=np.array([gridded[i].time[b] for i, b in pieces]),
     )
-    return Passages(
+    return FilterWindows(
         rollouts=gridded,
         channels=channels,
         interval=interval,

@@ -77,7 +77,7 @@ class OwnSystem(System):
         return self.sensors(state, model)
 
 
-class Passage(NamedTuple):
+class FilterWindow(NamedTuple):
     """One window: start (nx,), ctrl (T, nu) held from each sample, measured (T, ny) with NaN where missing.
 
     visible: (T,) False where the corrector must do without; counted: (T,) False in the warm-up; truth: (T, nt) or NaN.
@@ -176,7 +176,7 @@ class JaxFilter(eqx.Module):
             past = jnp.concatenate([system.read(model, state, ctrl)[None], past[:-1]])
         return Belief(state, memory, past), reading, features
 
-    def run(self, theta: Float[Array, " n"], passage: Passage) -> Run:
+    def run(self, theta: Float[Array, " n"], window: FilterWindow) -> Run:
         """Filter one window."""
         weights, parameters, noise, spread, _ = self.split(theta)
         model = self.system.prepare(parameters)
@@ -186,31 +186,31 @@ class JaxFilter(eqx.Module):
             belief, reading, features = self.update(model, weights, belief, ctrl, measured, visible)
             return belief, (reading, noise[lead] + spread @ features, belief.state)
 
-        lead = jnp.zeros(len(passage.ctrl), int) if passage.lead is None else passage.lead
-        inputs = (passage.ctrl[:-1], passage.measured[1:], passage.visible[1:], lead[1:])
-        _, out = jax.lax.scan(step, self.begin(model, passage.start, passage.ctrl[0]), inputs)
+        lead = jnp.zeros(len(window.ctrl), int) if window.lead is None else window.lead
+        inputs = (window.ctrl[:-1], window.measured[1:], window.visible[1:], lead[1:])
+        _, out = jax.lax.scan(step, self.begin(model, window.start, window.ctrl[0]), inputs)
         return Run(*out)
 
-    def cost(self, theta: Float[Array, " n"], passage: Passage) -> Float[Array, ""]:
+    def cost(self, theta: Float[Array, " n"], window: FilterWindow) -> Float[Array, ""]:
         """Negative log-likelihood of one window's measurements and, when supervised, of its states."""
-        run = self.run(theta, passage)
-        seen = jnp.isfinite(passage.measured[1:]) & passage.counted[1:, None]
-        error = jnp.where(seen, (run.predicted - jnp.nan_to_num(passage.measured[1:])) * jnp.exp(-run.log_scale), 0.0)
+        run = self.run(theta, window)
+        seen = jnp.isfinite(window.measured[1:]) & window.counted[1:, None]
+        error = jnp.where(seen, (run.predicted - jnp.nan_to_num(window.measured[1:])) * jnp.exp(-run.log_scale), 0.0)
         total = jnp.sum(likelihood(self.robust).cost(error) + jnp.where(seen, run.log_scale, 0.0))
         if self.supervised > 0 and self.truths:
             log_truth = self.split(theta)[-1]
-            known = jnp.isfinite(passage.truth[1:]).all(-1) & passage.counted[1:]
-            truth = jnp.where(known[:, None], passage.truth[1:], run.states[:, : passage.truth.shape[1]])
+            known = jnp.isfinite(window.truth[1:]).all(-1) & window.counted[1:]
+            truth = jnp.where(known[:, None], window.truth[1:], run.states[:, : window.truth.shape[1]])
             full = run.states.at[:, : truth.shape[1]].set(truth)
             off = jax.vmap(self.system.difference)(full, run.states)[:, : self.truths] * jnp.exp(-log_truth)
             each = 0.5 * jnp.sum(off**2, axis=1) + jnp.sum(log_truth)
             total = total + self.supervised * jnp.sum(jnp.where(known, each, 0.0))
         return total
 
-    def mean_cost(self, theta: Float[Array, " n"], passages: Passage) -> Float[Array, ""]:
+    def mean_cost(self, theta: Float[Array, " n"], windows: FilterWindow) -> Float[Array, ""]:
         """Cost a measured sample over a batch of windows (leading axis)."""
-        costs = jax.vmap(self.cost, in_axes=(None, 0))(theta, passages)
-        seen = jnp.isfinite(passages.measured[:, 1:]) & passages.counted[:, 1:, None]
+        costs = jax.vmap(self.cost, in_axes=(None, 0))(theta, windows)
+        seen = jnp.isfinite(windows.measured[:, 1:]) & windows.counted[:, 1:, None]
         return jnp.sum(costs) / jnp.sum(seen)
 
 
@@ -225,7 +225,7 @@ class _MeanCost(eqx.Module):
     """The cost of all windows at once, a function of theta."""
 
     chain: JaxFilter
-    data: Passage
+    data: FilterWindow
 
     def __call__(self, theta: Array) -> Array:
         return self.chain.mean_cost(theta, self.data)
@@ -242,10 +242,10 @@ def adam(learning_rate: float, iterations: int, *, weight_decay: float = 0.0) ->
 
 
 def adam_method(
-    chain: JaxFilter, passages: Passage, *, iterations: int, learning_rate: float, weight_decay: float = 0.0
+    chain: JaxFilter, windows: FilterWindow, *, iterations: int, learning_rate: float, weight_decay: float = 0.0
 ) -> Sampled:
     """`adam` on the mean cost of all windows at once, a method of the one loop."""
-    cost = ExactSampler(_MeanCost(chain, jax.tree.map(jnp.asarray, passages)))
+    cost = ExactSampler(_MeanCost(chain, jax.tree.map(jnp.asarray, windows)))
     rule = adam(learning_rate, iterations, weight_decay=weight_decay)
     return Sampled(rule, cost, stopping=Stopping(tolerance=1e-7, noise_floor=False))
 
@@ -253,7 +253,7 @@ def adam_method(
 def train(
     chain: JaxFilter,
     theta: np.ndarray,
-    passages: Passage,
+    windows: FilterWindow,
     *,
     iterations: int,
     learning_rate: float = 1e-2,
@@ -266,7 +266,7 @@ def train(
     Raises:
       DsoError: the cost is not finite at the start.
     """
-    method = adam_method(chain, passages, iterations=iterations, learning_rate=learning_rate, weight_decay=weight_decay)
+    method = adam_method(chain, windows, iterations=iterations, learning_rate=learning_rate, weight_decay=weight_decay)
     first = method.init(jax.random.key(seed), jnp.asarray(theta))
     found = descend(method, first, iterations=iterations, watch=watch)
     if found.status is Status.DIVERGED and not found.history:

@@ -8,20 +8,18 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
 from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.physics import inertia
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
-from dso_robotics.physics.constants import set_constants
+from dso_robotics.physics.constants import with_fields
 from dso_robotics.physics.device import put_model
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.filter_data import Passages
-from dso_robotics.robot.filter_jax import JaxFilter, Passage, System
+from dso_robotics.robot.filter_data import FilterWindows
+from dso_robotics.robot.filter_jax import FilterWindow, JaxFilter, System
 
 
 class MjxSystem(System):
@@ -53,8 +51,7 @@ class MjxSystem(System):
     ):
         mj = copy.copy(parameters.mj)
         mj.opt.timestep = interval / substeps
-        freed = {i for p in parameters.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
-        self.model = put_model(mj, friction_dofs=sorted(freed))
+        self.model = put_model(mj, friction_dofs=parameters.freed("dof_frictionloss"))
         self.parameters, self.addresses, self.space = parameters, tuple(map(int, addresses)), Space(mj)
         self.substeps, self.unconstrained, self.sensors = substeps, unconstrained, sensors
         self.interval = interval
@@ -64,20 +61,7 @@ class MjxSystem(System):
         """Model, products of inertia, sensor scales, biases and delays."""
         mine = self.parameters
         z = mine.constrain(parameters) if self.unconstrained else parameters
-        fields, products, model = mine.fields(z) if mine.size else {}, None, self.model
-        full = fields.pop("body_inertia_full", None)
-        if full is not None:
-            axes = inertia.rotation(mine.mj.body_iquat)
-            local = jnp.swapaxes(axes, -1, -2) @ full @ axes
-            given = np.isfinite(mine.fields(mine.initial)["body_inertia_full"][:, 0, 0])
-            diagonal = jnp.stack([local[:, i, i] for i in range(3)], -1)
-            fields["body_inertia"] = jnp.where(given[:, None], diagonal, mine.mj.body_inertia)
-            offdiagonal = jnp.stack([local[:, 0, 1], local[:, 0, 2], local[:, 1, 2]], -1)
-            products = jnp.where(given[:, None], offdiagonal, 0.0)
-        if fields:
-            model = model.replace(**fields)
-        if any(name in mujoco.MjModel._setconst_inputs for name in fields):
-            model = set_constants(model, products=products)
+        model, products = with_fields(self.model, mine.mj, mine.fields(z))
         if self.sensors is not None:
             return model, products, *self.sensors
         channels = np.array(self.addresses, int)
@@ -132,7 +116,7 @@ class MjxSystem(System):
 def load_batch(folder: str | Path) -> tuple[JaxFilter, Float[Array, " n"]]:
     """The estimator that `dso estimate --out FOLDER` wrote, as a chain and its theta for JAX.
 
-    `jax.vmap(chain.run, in_axes=(None, 0))(theta, passages)` filters many recordings at once. Raises DsoError as
+    `jax.vmap(chain.run, in_axes=(None, 0))(theta, windows)` filters many recordings at once. Raises DsoError as
     `Estimator.load` does, and when MJX cannot do the model.
     """
     runtime = Estimator.load(folder)
@@ -143,19 +127,19 @@ def load_batch(folder: str | Path) -> tuple[JaxFilter, Float[Array, " n"]]:
     return chain, jnp.asarray(np.concatenate([learned.weights, np.log(learned.sigma), learned.spread.ravel()]))
 
 
-def jax_passages(
-    passages: Passages, *, warm_up: int = 0, visible: np.ndarray | None = None, lead: np.ndarray | None = None
-) -> Passage:
-    """All windows of `passages` as one batch for `JaxFilter`; `visible` (T,) and `lead` (T,) hold for each of them."""
-    count, length = passages.measured.shape[:2]
+def jax_windows(
+    windows: FilterWindows, *, warm_up: int = 0, visible: np.ndarray | None = None, lead: np.ndarray | None = None
+) -> FilterWindow:
+    """All windows of `windows` as one batch for `JaxFilter`; `visible` (T,) and `lead` (T,) hold for each of them."""
+    count, length = windows.measured.shape[:2]
     seen = np.ones(length, bool) if visible is None else visible
     counted = np.arange(length) > warm_up
-    return Passage(
-        start=jnp.asarray(passages.start),
-        ctrl=jnp.asarray(passages.ctrl),
-        measured=jnp.asarray(passages.measured),
+    return FilterWindow(
+        start=jnp.asarray(windows.start),
+        ctrl=jnp.asarray(windows.ctrl),
+        measured=jnp.asarray(windows.measured),
         visible=jnp.broadcast_to(jnp.asarray(seen), (count, length)),
         counted=jnp.broadcast_to(jnp.asarray(counted), (count, length)),
-        truth=jnp.asarray(passages.truth),
+        truth=jnp.asarray(windows.truth),
         lead=None if lead is None else jnp.broadcast_to(jnp.asarray(lead), (count, length)),
     )

@@ -3,16 +3,14 @@
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.theta import Block, Theta
 from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.physics import inertia
 from dso_robotics.physics.backend import mjx
-from dso_robotics.physics.constants import set_constants
+from dso_robotics.physics.constants import with_fields
 from dso_robotics.physics.design.compose import Design
 from dso_robotics.physics.model import Robot
 
@@ -60,8 +58,7 @@ class Mechanism(Theta):
     @property
     def friction_dofs(self) -> list[int]:
         """Degrees of freedom whose friction loss is free, and so may start at zero."""
-        parameters = self.vector.parameters if self.vector is not None else ()
-        return sorted({i for p in parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at})
+        return self.vector.freed("dof_frictionloss") if self.vector is not None else []
 
     @property
     def _own(self) -> int:
@@ -89,15 +86,7 @@ class Mechanism(Theta):
 
     def model(self, base: mjx.Model, z: Array, drawn: Array | None = None) -> tuple[mjx.Model, Array | None]:
         """`base`, put on the device from `mj`, at z; and the products of inertia where full inertias change."""
-        fields = self.fields(z, drawn)
-        full = fields.pop("body_inertia_full", None)
-        products = None
-        if full is not None:
-            fields["body_inertia"], products = inertia.diagonal_and_products(self.mj, full)
-        model = base.replace(**{name: jnp.asarray(value) for name, value in fields.items()})
-        if any(name in mujoco.MjModel._setconst_inputs for name in fields):
-            model = set_constants(model, products=products)
-        return model, products
+        return with_fields(base, self.mj, self.fields(z, drawn))
 
 
 def _block(design: Design) -> Block:

@@ -1,7 +1,7 @@
 """Policies: functions of an observation with all their weights in one flat block of theta.
 
 A policy gives one number for each actuator; `Squash` takes it to the actuator's range. What a policy remembers is part of
-the state of the chain, see `brain.py`.
+the state of the chain, see `recurrent.py`.
 """
 
 import abc

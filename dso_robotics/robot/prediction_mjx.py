@@ -8,17 +8,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.physics import inertia, stages
+from dso_robotics.physics import stages
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
-from dso_robotics.physics.constants import set_constants
+from dso_robotics.physics.constants import with_fields
 from dso_robotics.physics.device import put_model
 from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.signals import arriving, commanded, reported
@@ -38,14 +37,12 @@ class MjxPrediction:
     def __init__(self, vector: ParameterVector, windows: Windows):
         self.vector, self.windows = vector, windows
         self.steps, self.compile_seconds = 0, 0.0
-        freed = {i for p in vector.parameters for s in p.slots if s.field == "dof_frictionloss" for i in s.at}
-        smooth = {i for p in vector.parameters for s in p.slots if s.field == "tendon_frictionloss" for i in s.at}
-        if any(vector.mj.tendon_frictionloss[i] == 0 for i in smooth):
+        if any(vector.mj.tendon_frictionloss[i] == 0 for i in vector.freed("tendon_frictionloss")):
             raise DsoError(
                 "a tendon whose frictionloss is 0 in the model has no friction on MJX, whatever the value freed; write a small "
                 "frictionloss in the model, or use --engine mujoco."
             )
-        self._model = put_model(vector.mj, friction_dofs=sorted(freed))
+        self._model = put_model(vector.mj, friction_dofs=vector.freed("dof_frictionloss"))
         self._expansion = tuple(map(jnp.asarray, vector.expansion([r.name for r in windows.rollouts])))
         self._compiled: dict[str, Callable[..., tuple[Array, ...]]] = {}
 
@@ -206,15 +203,7 @@ class MjxPrediction:
 
     def _model_at(self, z: Array) -> tuple[mjx.Model, Array | None]:
         """The MJX model at z, with the products of inertia when a full inertia is free."""
-        fields = self.vector.shared.fields(z)
-        full = fields.pop("body_inertia_full", None)
-        products = None
-        if full is not None:
-            fields["body_inertia"], products = inertia.diagonal_and_products(self.vector.mj, full)
-        model = self._model.replace(**fields)
-        if any(name in mujoco.MjModel._setconst_inputs for name in fields):
-            model = set_constants(model, products=products)
-        return model, products
+        return with_fields(self._model, self.vector.mj, self.vector.shared.fields(z))
 
     def _run(
         self, name: str, function: Callable[..., Array | tuple[Array, ...]], z: np.ndarray, start: np.ndarray

@@ -60,11 +60,11 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     timestep = study.timestep or float(robot.mj.opt.timestep)
     interval, substeps = filter_data.common_interval(log.rollouts, timestep, log.label)
     cut = {"interval": interval, "substeps": substeps, "source": log.label}
-    windows = filter_data.passages(split.train, channels, robot.mj, seconds=study.window, **cut)
+    windows = filter_data.cut_windows(split.train, channels, robot.mj, seconds=study.window, **cut)
     given, apart = filter_data.set_apart(windows, study.validation, log.label)
     parts = {"train": split.train, "hold_out": split.hold_out}
     whole = {
-        name: filter_data.passages(part, channels, robot.mj, seconds=None, **cut)
+        name: filter_data.cut_windows(part, channels, robot.mj, seconds=None, **cut)
         for name, part in parts.items()
         if part
     }

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from dso_robotics.core.likelihood import Normal, Student, likelihood
+from dso_robotics.core.likelihood import Likelihood, likelihood
 from dso_robotics.data.match import Channels
 from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter import CFilter
-from dso_robotics.robot.filter_data import Passages
+from dso_robotics.robot.filter_data import FilterWindows
 
 _Z95 = 1.959963984540054
 # A spread that changes the scale by more than e to this between features' ends is not believed.
@@ -34,7 +34,7 @@ class Fit:
     diverged: int
 
 
-def judge(vector: EstimatorTheta, scales: Scales, given: Passages, z: np.ndarray, warm_up: int) -> Fit:
+def judge(vector: EstimatorTheta, scales: Scales, given: FilterWindows, z: np.ndarray, warm_up: int) -> Fit:
     """Filter every rollout of `given` from its start to its end."""
     run = CFilter(vector, scales, given).run(z, given.start)
     space = Space(vector.physics.mj)
@@ -74,7 +74,7 @@ def learn_spread(fit: Fit, sigma: np.ndarray, degrees: np.ndarray | None) -> tup
             error: np.ndarray = error,
             inputs: np.ndarray = inputs,
             c: int = c,
-            noise: Normal | Student = noise,
+            noise: Likelihood = noise,
         ) -> Any:
             log_scale = np.log(sigma[c]) + inputs @ w
             white = error * np.exp(-log_scale)
@@ -116,7 +116,7 @@ def state_table(fit: Fit) -> dict[str, Any] | None:
     }
 
 
-def traces(fit: Fit, given: Passages) -> dict[str, Any]:
+def traces(fit: Fit, given: FilterWindows) -> dict[str, Any]:
     """What figures need, by rollout."""
     found = {}
     for b, i in enumerate(given.rollout):

@@ -13,7 +13,7 @@ from dso_robotics.core.method.least_squares import Record, Settings, StartError
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.corrector import EstimatorTheta, Scales
-from dso_robotics.robot.filter_data import Passages
+from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.estimate_study import EstimateStudy
 from dso_robotics.studies.run import RunFile, search
@@ -52,7 +52,7 @@ class Search:
     study: EstimateStudy
     vector: EstimatorTheta
     scales: Scales
-    given: Passages
+    given: FilterWindows
     problem: WindowedEstimation
     warm_up: int
     lead: np.ndarray
@@ -130,7 +130,7 @@ def by_adam(asked: Search) -> Found:
 
     from dso_robotics.core.method import sampled
     from dso_robotics.robot.filter_jax import JaxFilter, adam_method
-    from dso_robotics.robot.filter_mjx import MjxSystem, jax_passages
+    from dso_robotics.robot.filter_mjx import MjxSystem
 
     study, vector, given = asked.study, asked.vector, asked.given
     scales, lead, w = asked.scales, asked.lead, len(vector.weights)
@@ -150,7 +150,7 @@ def by_adam(asked: Search) -> Found:
     physics = vector.physics
     noise = np.tile(np.log(scales.innovation), chain.ahead)
     begin = np.concatenate((vector.weights, physics.unconstrain(vector.initial[w:]), noise, np.zeros(truths)))
-    windows = jax_passages(given, warm_up=asked.warm_up, visible=asked.visible, lead=np.concatenate([[0], lead]))
+    windows = jax_windows(given, warm_up=asked.warm_up, visible=asked.visible, lead=np.concatenate([[0], lead]))
     clock, compiled = time.perf_counter(), []
     method = adam_method(chain, windows, iterations=study.iterations, learning_rate=study.learning_rate)
     first = method.init(jax.random.key(study.seed), jnp.asarray(begin))

@@ -107,10 +107,9 @@ def _drawn_interval(
 
 def unseen(vector: ParameterVector, table: dict[str, Any], spread: Uncertainty) -> dict[str, str]:
     """What the data leave open, in words, each with advice: directions of plain numbers, and numbers of full inertias."""
-    inertial, begin = np.zeros((len(vector.parameters), vector.size), bool), 0
-    for i, p in enumerate(vector.parameters):
-        inertial[i, begin : begin + p.size] = p.factor is not None
-        begin += p.size
+    inertial = np.zeros((len(vector.parameters), vector.size), bool)
+    for i, (p, here) in enumerate(vector.places()):
+        inertial[i, here] = p.factor is not None
     # A body's unseen directions alone are many and in coordinates nobody measures: its numbers are named instead.
     own = ((spread.unseen**2) @ inertial.T.astype(float)).max(1, initial=0.0) > _MOSTLY
     found = {}

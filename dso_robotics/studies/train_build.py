@@ -27,13 +27,13 @@ from dso_robotics.physics.design import (
 )
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
-from dso_robotics.robot.brain import BrainPolicy
 from dso_robotics.robot.chain import RobotChain, Spread, robot_chain, seen_besides
 from dso_robotics.robot.context import Context, Draw, Varied, one_of
 from dso_robotics.robot.lift import Lift, lift
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import sensor_observation, state_observation
 from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, Policy, TimedPolicy
+from dso_robotics.robot.recurrent import RecurrentPolicy
 from dso_robotics.studies.train_bounds import refuse_overlap
 from dso_robotics.studies.train_costs import number, supervised_cost, term
 from dso_robotics.studies.train_study import TrainStudy
@@ -181,7 +181,7 @@ def _policy(study: TrainStudy, inputs: int, outputs: int) -> Policy:
     elif kind == "network":
         policy = NetworkPolicy(width, outputs, tuple(int(h) for h in given.get("hidden", (32, 32))))
     else:
-        policy = BrainPolicy(width, outputs, int(given.get("units", 16)), kind == "gated")
+        policy = RecurrentPolicy(width, outputs, int(given.get("units", 16)), kind == "gated")
     return TimedPolicy(policy, float(period or study.seconds), count, period is not None) if count else policy
 
 

@@ -1,4 +1,4 @@
-"""A trained-size estimator of the test pendulum, for several tests: a log, its passages, a vector."""
+"""A trained-size estimator of the test pendulum, for several tests: a log, its windows, a vector."""
 
 import mujoco
 import numpy as np
@@ -13,12 +13,12 @@ from tests.pendulum import PENDULUM, record
 def problem(
     kind: str = "gain", *, seconds: float = 1.0, units: int = 3, free: tuple[str, ...] = ("joint/hinge/damping",)
 ):
-    """(vector, scales, passages) of a pendulum whose mass and friction are wrong."""
+    """(vector, scales, windows) of a pendulum whose mass and friction are wrong."""
     robot = load(mujoco.MjSpec.from_string(PENDULUM.format(damping=0.16, frictionloss=0.02, mass=1.0)))
     log = record(0, runs=2, seconds=2.0)
     channels = filter_data.select_channels(log, robot.mj, None)
     interval, substeps = filter_data.common_interval(log.rollouts, float(robot.mj.opt.timestep), "log")
-    given = filter_data.passages(
+    given = filter_data.cut_windows(
         log.rollouts, channels, robot.mj, interval=interval, substeps=substeps, seconds=seconds
     )
     vector, scales = estimator_start.begin(kind, units, given, pack([parse(path) for path in free], robot))

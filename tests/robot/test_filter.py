@@ -33,7 +33,7 @@ LATE = ("joint/hinge/damping", "sensor/speed/delay=0.013", "sensor/angle/bias")
 )
 def test_the_gradient_through_mjx_is_that_of_c(kind, free, ahead):
     from dso_robotics.robot.filter_jax import JaxFilter
-    from dso_robotics.robot.filter_mjx import MjxSystem, jax_passages
+    from dso_robotics.robot.filter_mjx import MjxSystem, jax_windows
 
     vector, scales, given = problem(kind, seconds=0.14 if ahead > 1 else 0.1, units=2, free=free)
     lead, visible = pattern(given.measured.shape[1], ahead)
@@ -49,7 +49,7 @@ def test_the_gradient_through_mjx_is_that_of_c(kind, free, ahead):
 
     system = MjxSystem(vector.physics, given.channels.sensor_addresses, given.interval, given.substeps)
     made = JaxFilter(system, vector.corrector, scales, parameters=vector.size - len(vector.weights), ahead=ahead)
-    batch = jax_passages(given, warm_up=2, visible=visible, lead=np.concatenate([[0], lead]))
+    batch = jax_windows(given, warm_up=2, visible=visible, lead=np.concatenate([[0], lead]))
 
     def by_mjx(z):
         theta = jnp.concatenate([z, jnp.log(jnp.asarray(cost.sigma.ravel()))])

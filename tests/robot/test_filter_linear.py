@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import solve_discrete_are
 
 from dso_robotics.robot.corrector import Scales, make_corrector
-from dso_robotics.robot.filter_jax import JaxFilter, OwnSystem, Passage, train
+from dso_robotics.robot.filter_jax import FilterWindow, JaxFilter, OwnSystem, train
 
 A = np.array([[1.0, 0.1], [-0.2, 0.97]])
 C = np.array([[1.0, 0.0], [0.3, 1.0]])
@@ -32,9 +32,9 @@ def chain(kind: str, **more) -> JaxFilter:
     return JaxFilter(system, make_corrector(kind, 2, 2, 2, units=4), Scales(0.2 * one, 0.1 * one, 0 * one, one), **more)
 
 
-def passage(start, y, warm_up=30, truth=None) -> Passage:
+def window(start, y, warm_up=30, truth=None) -> FilterWindow:
     count, length = y.shape[:2]
-    return Passage(
+    return FilterWindow(
         start=start,
         ctrl=np.zeros((count, length, 1)),
         measured=y,
@@ -49,7 +49,7 @@ def test_the_gain_converges_to_the_kalman_gain():
     made = chain("gain")
     begin = made.initial(0.3 * np.eye(2), np.zeros(0))
 
-    found = train(made, begin, passage(np.zeros((200, 2)), y), iterations=200, learning_rate=0.1)
+    found = train(made, begin, window(np.zeros((200, 2)), y), iterations=200, learning_rate=0.1)
     weights, _, noise, _, _ = made.split(found.theta)
     gain = np.asarray(weights["gain"]) * 0.1 / 0.2
     best = kalman_gain_of_riccati()
@@ -67,12 +67,12 @@ def test_the_covariance_learned_tells_large_errors_from_small():
     y = y + np.where(x[..., :1] > 0, 2.0, 0.0) * rng.normal(size=y.shape)
     made = chain("linear", covariance=True)
     begin = made.initial(0.3 * np.eye(2), np.zeros(0))
-    data = passage(np.zeros((50, 2)), y)
+    data = window(np.zeros((50, 2)), y)
     theta = train(made, begin, data, iterations=150, learning_rate=0.05).theta
     _, fresh = simulate(np.random.default_rng(2), 1, 4000)
     states, _ = simulate(np.random.default_rng(2), 1, 4000)
     fresh = fresh + np.where(states[..., :1] > 0, 2.0, 0.0) * np.random.default_rng(3).normal(size=fresh.shape)
-    run = made.run(theta, jax.tree.map(lambda part: part[0], passage(np.zeros((1, 2)), fresh)))
+    run = made.run(theta, jax.tree.map(lambda part: part[0], window(np.zeros((1, 2)), fresh)))
     whitened = (np.asarray(run.predicted) - fresh[0, 1:]) / np.exp(run.log_scale)
     covered = (np.abs(whitened[100:]) < 1.96).mean()
     assert 0.9 < covered < 0.99
@@ -86,7 +86,7 @@ def test_a_start_that_is_not_finite_is_refused():
     from dso_robotics.errors import DsoError
 
     made = chain("gain")
-    data = passage(np.full((2, 2), np.inf), np.zeros((2, 40, 2)))
+    data = window(np.full((2, 2), np.inf), np.zeros((2, 40, 2)))
     with pytest.raises(DsoError, match="not finite"):
         train(made, made.initial(np.eye(2), np.zeros(0)), data, iterations=2)
 

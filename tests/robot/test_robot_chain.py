@@ -20,11 +20,11 @@ from dso_robotics.parameters.path import parse
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.design import Gear, LimbLength, compose
 from dso_robotics.physics.model import load
-from dso_robotics.robot.brain import BrainPolicy
 from dso_robotics.robot.chain import PassiveChain, Spread, robot_chain
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import sensor_observation, state_observation
 from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, TimedPolicy
+from dso_robotics.robot.recurrent import RecurrentPolicy
 from tests.robot.robot_oracle import differences, model_at, network, play
 from tests.studies.train_robots import CART
 
@@ -126,7 +126,7 @@ def test_value_and_gradient_of_every_block_are_those_of_c(chain):
 def test_recurrent_policy_is_that_of_equation_100(cartpole):
     observation = state_observation(cartpole)
     for gated in (False, True):
-        policy = BrainPolicy(observation.size, 1, 3, gated)
+        policy = RecurrentPolicy(observation.size, 1, 3, gated)
         weights = np.random.default_rng(3).normal(size=policy.size)
         seen, units = np.random.default_rng(4).normal(size=5), np.array([0.1, -0.5, 0.9])
         w_in, w_rec, b = weights[:15].reshape(3, 5), weights[15:24].reshape(3, 3), weights[24:27]

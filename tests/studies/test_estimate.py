@@ -79,7 +79,7 @@ def _bias(result) -> float:
 def test_the_batch_form_gives_what_the_runtime_gives(result):
     import jax
 
-    from dso_robotics.robot.filter_jax import Passage
+    from dso_robotics.robot.filter_jax import FilterWindow
     from dso_robotics.robot.filter_mjx import load_batch
 
     rng, shape = np.random.default_rng(0), (2, 12)
@@ -87,8 +87,8 @@ def test_the_batch_form_gives_what_the_runtime_gives(result):
     measured[0, 5, 0] = measured[1, 7] = np.nan
     ones = np.ones(shape, bool)
     chain, theta = load_batch(result)
-    passages = Passage(np.zeros((2, 2)), ctrl, measured, ones, ones, np.full((*shape, 2), np.nan))
-    run = jax.jit(jax.vmap(chain.run, in_axes=(None, 0)))(theta, passages)
+    windows = FilterWindow(np.zeros((2, 2)), ctrl, measured, ones, ones, np.full((*shape, 2), np.nan))
+    run = jax.jit(jax.vmap(chain.run, in_axes=(None, 0)))(theta, windows)
     for b in range(2):
         estimator = Estimator.load(result)
         estimator.reset(qpos=[0.0])

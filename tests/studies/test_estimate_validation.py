@@ -30,7 +30,7 @@ def windows(folder):
     channels = filter_data.select_channels(log, robot.mj, None)
     interval, substeps = filter_data.common_interval(log.rollouts, robot.mj.opt.timestep, "log")
     cut = {"interval": interval, "substeps": substeps, "seconds": 0.4}
-    return robot, filter_data.passages(log.rollouts[:1], channels, robot.mj, **cut)
+    return robot, filter_data.cut_windows(log.rollouts[:1], channels, robot.mj, **cut)
 
 
 def test_windows_are_set_apart_evenly(pendulum):

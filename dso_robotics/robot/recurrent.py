@@ -1,4 +1,4 @@
-"""Recurrent brain-body policies, equation (100): units that advance with the physics, all weights in theta.
+"""Recurrent policies, the brain-body policies of equation (100): units that advance with the physics, all weights in theta.
 
 The action is read from the units *after* their update, so what is seen now can act now: u = W_out y' + W_dir x.
 """
@@ -15,7 +15,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.robot.policy import Policy, layer, matrices
 
 
-class BrainPolicy(Policy):
+class RecurrentPolicy(Policy):
     """y' = tanh(W_in x + W_rec y + b), u = W_out y' + W_dir x + c; gated, y' = (1 - g) y + g tanh(...) with
     g = sigmoid(V_in x + V_rec y + d), so that a unit may keep what it holds.
     """
