@@ -165,13 +165,10 @@ class Theta:
         """Every block by name, (..., *shape), in the vector's chart; a frozen block keeps its values (*shape)."""
         xp, found = theta.__array_namespace__(), {}
         for block, here in self.places():
-            if not block.free:
+            if block.free:
+                found[block.name] = theta[..., here].reshape((*theta.shape[:-1], *np.shape(block.initial)))
+            else:
                 found[block.name] = xp.asarray(block.start(self.chart))
-                continue
-            part = theta[..., here]
-            found[block.name] = (
-                part if block.initial.ndim == 1 else part.reshape((*part.shape[:-1], *block.initial.shape))
-            )
         return found
 
     def join(self, parts: Mapping[str, Array]) -> Array:
@@ -182,17 +179,12 @@ class Theta:
         """
         for name in parts:
             self.where(name)
-        arrays = [parts[b.name] if b.name in parts else b.start(self.chart) for b in self.free]
-        if not arrays:
-            return np.zeros(0)
-        xp = next((a for a in arrays if not isinstance(a, np.ndarray)), arrays[0]).__array_namespace__()
-        leads = [np.shape(a)[: np.ndim(a) - b.initial.ndim] for a, b in zip(arrays, self.free, strict=True)]
-        lead = np.broadcast_shapes(*leads)
-        flat = [
-            xp.broadcast_to(xp.asarray(a).reshape((*own, b.size)), (*lead, b.size))
-            for a, own, b in zip(arrays, leads, self.free, strict=True)
-        ]
-        return xp.concatenate(flat, axis=-1)
+        starts = {block.name: block.start(self.chart) for block in self.free}
+        lead = np.broadcast_shapes(*(np.shape(a)[: np.ndim(a) - starts[name].ndim] for name, a in parts.items()))
+        xp = next((a.__array_namespace__() for a in parts.values() if not isinstance(a, np.ndarray)), np)
+        full = (xp.broadcast_to(parts.get(name, a), (*lead, *a.shape)) for name, a in starts.items())
+        flat = (a.reshape((*lead, block.size)) for a, block in zip(full, self.free, strict=True))
+        return xp.concatenate([xp.zeros((*lead, 0)), *flat], -1)
 
     def values(self, theta: Array) -> dict[str, Array]:
         """The numbers of every block by name, whatever the vector's chart."""
