@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli import plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
+    from dso_robotics.report.table import estimation_table
     from dso_robotics.studies.estimate import estimate
     from dso_robotics.studies.estimate_checkpoint import stored_estimate_study
     from dso_robotics.studies.estimate_study import read_estimate_study
@@ -73,15 +74,7 @@ def run(args: argparse.Namespace) -> int:
         cure = f"`dso estimate --resume --out {where}` goes on" if saved else "nothing of this run was saved yet"
         print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
         return 130
-    for part, fit in summary["fit"].items():
-        for name, entry in fit.items():
-            print(
-                plain(
-                    f"{part:9} {name:24} one step ahead: rms {entry['rmse']:.4g} {entry['unit']}, "
-                    f"{entry['covered_percent']:.1f}% within 1.96 predicted standard deviations"
-                )
-            )
-    for text in summary["warnings"]:
-        print(plain(f"warning: {text}"))
+    for line in estimation_table(summary):
+        print(plain(line))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0

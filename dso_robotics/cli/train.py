@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
                 f"relative error {block.error:.1e} (C's own differences agree to {block.kink:.1e})"
             )
         return 0
+    from dso_robotics.report.table import training_table
     from dso_robotics.report.train import write_report
     from dso_robotics.studies.design import design
     from dso_robotics.studies.train import Progress, train
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         )
         print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
         return 130
-    print(plain("\n".join(table(found.summary))))
+    print(plain("\n".join(training_table(found.summary))))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0
 
@@ -125,19 +126,3 @@ def _study(args: argparse.Namespace) -> "TrainStudy":
     from dso_robotics.studies.train_checkpoint import stored_train_study
 
     return stored_train_study(args.out)
-
-
-def table(summary: dict[str, Any]) -> list[str]:
-    """What is printed at the end."""
-    cost, seconds = summary["cost"], summary["seconds"]
-    lines = [
-        summary["message"],
-        f"steps of the environment: {summary['environment_steps']:,}; {seconds['total']:.1f} s, "
-        f"{seconds['compile']:.1f} s of them compiling",
-        f"at a quarter of the time step: {cost['quarter_timestep']:.4g}",
-        "cost by term: " + ", ".join(f"{name} {value:.4g}" for name, value in cost["terms"].items()),
-    ]
-    for name, row in summary["parameters"].items():
-        bound = "  at bound" if row["at_bound"] else ""
-        lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}{bound}")
-    return lines + [f"warning: {text}" for text in summary["warnings"]]
