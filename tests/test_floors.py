@@ -18,6 +18,7 @@ FLOORS = (
     "costs",
     "studies",
     "report",
+    "public",
     "cli",
 )
 
@@ -52,6 +53,11 @@ def test_no_file_has_two_subjects():
 
 def test_identifying_with_the_c_engine_loads_no_jax():
     code = "import sys, dso_robotics.studies.identify, dso_robotics.report.identify; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_policy_at_run_time_loads_no_jax():
+    code = "import sys, dso_robotics as dso; dso.Policy, dso.Estimator, dso.identify; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

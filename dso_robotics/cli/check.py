@@ -10,7 +10,6 @@ from dso_robotics.errors import DsoError
 if TYPE_CHECKING:
     from dso_robotics.physics.agreement import Agreement
     from dso_robotics.physics.refinement import Refinement
-    from dso_robotics.studies.check import Overview
 
 _EPILOG = """\
 examples:
@@ -54,10 +53,11 @@ def run(args: argparse.Namespace) -> int:
         raise DsoError(f"--states {args.states}: give a number of states of at least 1.")
     robot = load(args.model)
     prepare_jax()
+    from dso_robotics.report.table import overview_lines
     from dso_robotics.studies.check import overview, silent
 
     seen = overview(robot)
-    print("\n".join(_overview(args.model, seen)))
+    print("\n".join(overview_lines(args.model, seen)))
     if not (args.gradients or args.refine):
         return 0
     if seen.engines["mjx"] or robot.mj.nv == 0:
@@ -77,18 +77,6 @@ def run(args: argparse.Namespace) -> int:
 
         print("\n" + "\n".join(_refinement(refine(robot.mj))))
     return 0
-
-
-def _overview(model: str, seen: Overview) -> list[str]:
-    from dso_robotics.report.table import columns
-
-    lines = [f"{model}", "", columns([*seen.contents, *seen.options], "<<"), ""]
-    for engine, word in (("mujoco", "C engine (--engine mujoco)"), ("mjx", "differentiable engine (--engine mjx)")):
-        reasons = seen.engines[engine]
-        lines.append(f"{word}: {'not supported' if reasons else 'supported'}")
-        lines += [f"  - {reason}" for reason in reasons]
-    lines += ["", *(f"warning: {text}" for text in seen.warnings)] if seen.warnings else []
-    return lines
 
 
 def _gradients(found: Agreement, quiet: list[str]) -> list[str]:

@@ -1,13 +1,14 @@
 """`dso estimate`: a state estimator learned from logs."""
 
 import argparse
+import functools
 import sys
 from typing import TYPE_CHECKING
 
 from dso_robotics.errors import DsoError
 
 if TYPE_CHECKING:
-    from dso_robotics.studies.run import Progress
+    pass
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli import interrupted, plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
+    from dso_robotics.report.table import estimation_table
     from dso_robotics.studies.estimate import estimate
     from dso_robotics.studies.estimate_study import EstimateStudy, read_estimate_study
     from dso_robotics.studies.run import stored_study
@@ -60,23 +62,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         write_report = None
 
-    def tell(news: "Progress") -> None:
-        print(f"{news.stage}: iteration {news.iteration}, cost {news.cost:,.1f}, {news.seconds:.1f} s", file=sys.stderr)
-
+    tell = functools.partial(print, file=sys.stderr)
     options = {"resume": args.resume, "force": args.force, "report": write_report, "progress": tell}
     try:
         summary = estimate(study, args.out, **options)
     except KeyboardInterrupt:
         return interrupted("estimate", args.out)
-    for part, fit in summary["fit"].items():
-        for name, entry in fit.items():
-            print(
-                plain(
-                    f"{part:9} {name:24} one step ahead: rms {entry['rmse']:.4g} {entry['unit']}, "
-                    f"{entry['covered_percent']:.1f}% within 1.96 predicted standard deviations"
-                )
-            )
-    for text in summary["warnings"]:
-        print(plain(f"warning: {text}"))
+    for line in estimation_table(summary):
+        print(plain(line))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0

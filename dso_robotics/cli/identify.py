@@ -128,11 +128,10 @@ def run(args: argparse.Namespace) -> int:
     with shown as status:
 
         def tell(news: Progress) -> None:
-            line = f"{news.stage}: iteration {news.iteration}, cost {news.cost:,.1f}, {news.seconds:.1f} s"
             if status is not None:
-                status.update(line)
+                status.update(str(news))
             else:
-                print(line, file=sys.stderr)
+                print(news, file=sys.stderr)
 
         try:
             result = identify(

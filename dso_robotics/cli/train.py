@@ -86,27 +86,26 @@ def run(args: argparse.Namespace) -> int:
                 f"relative error {block.error:.1e} (C's own differences agree to {block.kink:.1e})"
             )
         return 0
+    from dso_robotics.report.table import training_table
     from dso_robotics.report.train import write_report
     from dso_robotics.studies.design import design
-    from dso_robotics.studies.run import Progress
     from dso_robotics.studies.train import train
 
-    def tell(news: Progress) -> None:
-        if news.stage != "training":
-            return
-        print(
-            f"iteration {news.iteration}, {news.steps:,} steps: training cost {news.cost:.4g} a step, "
-            f"episode on C MuJoCo {news.episode_cost:.5g}, {news.seconds:.0f} s",
-            file=sys.stderr,
-        )
-
+    tell = functools.partial(print, file=sys.stderr)
     work = design if args.command == "design" else train
     draw = None if args.no_report else functools.partial(write_report, video=not args.no_video)
     try:
-        found = work(study, args.out, resume=args.resume, force=args.force, report=draw, progress=tell)
+        found = work(
+            study,
+            args.out,
+            resume=args.resume,
+            force=args.force,
+            report=draw,
+            progress=tell,
+        )
     except KeyboardInterrupt:
         return interrupted(args.command, args.out)
-    print(plain("\n".join(table(found.summary))))
+    print(plain("\n".join(training_table(found.summary))))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0
 
@@ -123,19 +122,3 @@ def _study(args: argparse.Namespace) -> "TrainStudy":
     if not args.resume:
         raise DsoError(f"no study was given; write `dso {args.command} STUDY.toml --out DIR`.")
     return stored_study(args.out, args.command, TrainStudy)
-
-
-def table(summary: dict[str, Any]) -> list[str]:
-    """What is printed at the end."""
-    cost, seconds = summary["cost"], summary["seconds"]
-    lines = [
-        summary["message"],
-        f"steps of the environment: {summary['environment_steps']:,}; {seconds['total']:.1f} s, "
-        f"{seconds['compile']:.1f} s of them compiling",
-        f"at a quarter of the time step: {cost['quarter_timestep']:.4g}",
-        "cost by term: " + ", ".join(f"{name} {value:.4g}" for name, value in cost["terms"].items()),
-    ]
-    for name, row in summary["parameters"].items():
-        bound = "  at bound" if row["at_bound"] else ""
-        lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}{bound}")
-    return lines + [f"warning: {text}" for text in summary["warnings"]]

@@ -42,6 +42,7 @@ ATTRIBUTES = {
     "actuator_gainprm": ("actuator", "gainprm"),
     "actuator_biasprm": ("actuator", "biasprm"),
     "actuator_dynprm": ("actuator", "dynprm"),
+    "actuator_ctrlrange": ("actuator", "ctrlrange"),
     "actuator_delay": ("actuator", "delay"),
     "sensor_delay": ("sensor", "delay"),
     "body_gravcomp": ("body", "gravcomp"),
@@ -56,7 +57,6 @@ ATTRIBUTES = {
 _TURNS = ("axisangle", "xyaxes", "zaxis", "euler")
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _DIGITS = 2e-5  # MuJoCo writes six
-_BODY = ("body_mass", "body_ipos", "body_inertia", "body_iquat", "body_inertia_full")
 
 
 def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
@@ -81,12 +81,20 @@ def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
         value = wanted.get(name, getattr(robot.mj, name))
         _set_attribute(root, robot.mj, name, value, like=getattr(written, name))
     _set_damping(root, robot.mj, wanted)
-    if any(name in wanted for name in _BODY):
-        _set_inertials(root, robot.mj, wanted)
+    _set_inertials(root, robot.mj, wanted, like=written)
+    if robot.mj.opt.timestep != written.opt.timestep:
+        options = root.find("option")
+        assert options is not None  # only a time step that is not MuJoCo's own can have lost digits
+        options.set("timestep", _text(robot.mj.opt.timestep))
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode") + "\n"
     _verify(text, robot, wanted)
     return text
+
+
+def _close(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two rows of numbers differ by lost digits at most."""
+    return bool(np.abs(one - other).max() <= _DIGITS * max(np.abs(one).max(), _DIGITS))
 
 
 def _text(values: np.ndarray) -> str:
@@ -145,7 +153,10 @@ def _set_damping(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, n
         elements[int(model.dof_jntid[row])].set("damping", _text(values))
 
 
-def _set_inertials(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray]) -> None:
+def _set_inertials(
+    root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray], *, like: mujoco.MjModel
+) -> None:
+    """Write the inertias that are new, and those whose digits the file lost; it now gives those of `like`."""
     elements = _elements(root, "body")
     mass = wanted.get("body_mass", model.body_mass)
     ipos = wanted.get("body_ipos", model.body_ipos)
@@ -153,12 +164,15 @@ def _set_inertials(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str,
     axes = wanted.get("body_iquat", model.body_iquat)
     nominal = (model.body_mass, model.body_ipos, model.body_inertia, model.body_iquat)
     for body in range(1, model.nbody):
-        if all(
-            np.array_equal(new[body], old[body]) for new, old in zip((mass, ipos, moments, axes), nominal, strict=True)
-        ):
-            continue
         element = elements[body]
         inertial = element.find("inertial")
+        new = [np.atleast_1d(part[body]) for part in (mass, ipos, moments, axes)]
+        there = [
+            np.atleast_1d(part[body]) for part in (like.body_mass, like.body_ipos, like.body_inertia, like.body_iquat)
+        ]
+        stays = all(np.array_equal(a, old[body].reshape(-1)) for a, old in zip(new, nominal, strict=True))
+        if stays and (inertial is None or all(map(np.array_equal, new, there)) or not all(map(_close, new, there))):
+            continue
         if inertial is None:
             inertial = ET.Element("inertial")
             element.insert(0, inertial)

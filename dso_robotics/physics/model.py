@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError, nearest
+from dso_robotics.physics.description import description
 from dso_robotics.physics.versions import refuse_faults
 
 KINDS = {
@@ -44,18 +45,30 @@ class Robot:
         return [mujoco.mj_id2name(self.mj, KINDS[kind], i) or "" for i in range(self.count(kind))]
 
 
-def load(source: str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel) -> Robot:
-    """Load a robot from an MJCF or URDF file, an `MjSpec` or an `MjModel`.
+def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot") -> Robot:
+    """Load a robot from an MJCF or URDF file, an `MjSpec` or an `MjModel`; a `Robot` is returned as it is.
+
+    An `MjModel` has no MJCF in it, which is needed to write a result. It is loaded with the one that MuJoCo still has of it
+    if that compiles to the same model, numbers changed since included; load it before another model, or pass the path or the
+    `MjSpec`.
 
     Raises:
       DsoError: the file is missing, is not a model, names a mesh or include that cannot be found, or needs what the installed
         MuJoCo does wrongly.
     """
+    if isinstance(source, Robot):
+        return source
     if isinstance(source, mujoco.MjModel):
         refuse_faults(source, "MjModel")
-        return Robot(mj=source, spec=None, source="MjModel")
+        spec = description(source)
+        return Robot(mj=source if spec is None else _compile(spec, "MjModel"), spec=spec, source="MjModel")
     if isinstance(source, mujoco.MjSpec):
         return Robot(mj=_compile(source, "MjSpec"), spec=source, source="MjSpec")
+    if not isinstance(source, str | os.PathLike):
+        raise DsoError(
+            f"a model is a path, an MjSpec, an MjModel or what `load` made of one, not {type(source).__name__} "
+            f"{str(source)[:60]!r}."
+        )
     path = pathlib.Path(source)
     if path.is_dir():
         raise DsoError(f"{path}: this is a folder, not a model. Give the MJCF (.xml) or URDF (.urdf) file inside it.")

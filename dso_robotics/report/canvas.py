@@ -50,9 +50,16 @@ class Picture:
             temporary.write_bytes(self.png)
 
 
+class Sheet(Figure):
+    """A figure outside pyplot that a notebook shows all the same."""
+
+    def _repr_png_(self) -> bytes:
+        return picture(self, "", "").png
+
+
 def blank(height: float, *, width: float = WIDTH, constrained: bool = False) -> Figure:
     """An empty white figure of so many inches, outside pyplot."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", layout="constrained" if constrained else None)
+    figure = Sheet(figsize=(width, height), dpi=_DPI, facecolor="white", layout="constrained" if constrained else None)
     FigureCanvasAgg(figure)
     return figure
 

@@ -1,7 +1,10 @@
 """The table a person wants to see at the end of a run, as plain text."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dso_robotics.studies.check import Overview
 
 
 def identification_table(summary: Mapping[str, Any]) -> str:
@@ -31,6 +34,44 @@ def identification_table(summary: Mapping[str, Any]) -> str:
     )
     blocks += [f"note: {text}" for text in summary["warnings"]]
     return "\n\n".join(blocks[:1]) + "\n\n" + "\n".join(blocks[1:3]) + "\n\n" + "\n".join(blocks[3:])
+
+
+def training_table(summary: Mapping[str, Any]) -> list[str]:
+    """Lines on what a training or a design came to."""
+    cost, seconds = summary["cost"], summary["seconds"]
+    lines = [
+        summary["message"],
+        f"steps of the environment: {summary['environment_steps']:,}; {seconds['total']:.1f} s, "
+        f"{seconds['compile']:.1f} s of them compiling",
+        f"at a quarter of the time step: {cost['quarter_timestep']:.4g}",
+        "cost by term: " + ", ".join(f"{name} {value:.4g}" for name, value in cost["terms"].items()),
+    ]
+    for name, row in summary["parameters"].items():
+        bound = "  at bound" if row["at_bound"] else ""
+        lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}{bound}")
+    return lines + [f"warning: {text}" for text in summary["warnings"]]
+
+
+def estimation_table(summary: Mapping[str, Any]) -> list[str]:
+    """Lines on how well an estimator predicts each measurement, and warnings."""
+    lines = [
+        f"{part:9} {name:24} one step ahead: rms {entry['rmse']:.4g} {entry['unit']}, "
+        f"{entry['covered_percent']:.1f}% within 1.96 predicted standard deviations"
+        for part, fit in summary["fit"].items()
+        for name, entry in fit.items()
+    ]
+    return lines + [f"warning: {text}" for text in summary["warnings"]]
+
+
+def overview_lines(model: str, seen: "Overview") -> list[str]:
+    """What a model has and which engine supports it."""
+    lines = [f"{model}", "", columns([*seen.contents, *seen.options], "<<"), ""]
+    for engine, word in (("mujoco", "C engine (--engine mujoco)"), ("mjx", "differentiable engine (--engine mjx)")):
+        reasons = seen.engines[engine]
+        lines.append(f"{word}: {'not supported' if reasons else 'supported'}")
+        lines += [f"  - {reason}" for reason in reasons]
+    lines += ["", *(f"warning: {text}" for text in seen.warnings)] if seen.warnings else []
+    return lines
 
 
 def columns(rows: Sequence[Sequence[str]], align: str) -> str:

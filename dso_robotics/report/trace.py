@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from dso_robotics.report import canvas
 from dso_robotics.report.quantity import quantity, unit
@@ -98,6 +99,15 @@ class TraceSheet:
 
     def draw(self, trace: Trace, number: int) -> canvas.Picture:
         """The picture of `trace`; `number` keeps apart the files of rollouts whose names look alike."""
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", trace.name).strip("-")[:40]
+        return canvas.picture(
+            self.fill(trace),
+            f"trace-{trace.part}-{number:02d}-{slug}.png",
+            f"Measured and predicted {', '.join(self._channels)} over time, {PART_NAMES[trace.part]} run {trace.name}",
+        )
+
+    def fill(self, trace: Trace, run: str | None = None) -> Figure:
+        """The sheet's figure, showing `trace`; the legend calls it `run`, or fitted or held out."""
         breaks = np.flatnonzero(np.diff(trace.window, prepend=-1) != 0)
         broken = np.insert(trace.time, breaks, trace.time[breaks])
         marked = trace.starts if len(trace.starts) <= _MOST_RESTARTS else trace.starts[:0]
@@ -121,11 +131,6 @@ class TraceSheet:
             self._axes[-1].set_xlim(trace.time[0] - margin, trace.time[-1] + margin)
         for legend in self._figure.legends:
             restart = "; it restarts at each grey line" if len(marked) > 1 else ""
-            legend.texts[1].set_text(f"predicted open loop, {PART_NAMES[trace.part]} run{restart}")
+            legend.texts[1].set_text(f"predicted open loop, {run or f'{PART_NAMES[trace.part]} run'}{restart}")
             legend.get_lines()[1].set_color(canvas.PARTS[trace.part])
-        slug = re.sub(r"[^A-Za-z0-9]+", "-", trace.name).strip("-")[:40]
-        return canvas.picture(
-            self._figure,
-            f"trace-{trace.part}-{number:02d}-{slug}.png",
-            f"Measured and predicted {', '.join(names)} over time, {PART_NAMES[trace.part]} run {trace.name}",
-        )
+        return self._figure

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
-from dso_robotics.errors import DsoError
-from dso_robotics.physics.model import Robot, nearest
+from dso_robotics.physics.model import Robot
+from dso_robotics.robot.entries import sensor_entries, state_entries
 from dso_robotics.robot.scene import Scene
 
 _PRIOR_SAMPLES = 256.0
-_HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
 
 
 class Observation(eqx.Module):
@@ -65,31 +63,7 @@ def state_observation(robot: Robot, *, leave_out: Sequence[str] = ()) -> StateOb
     Raises:
       DsoError: there is no joint of a name in `leave_out`.
     """
-    model = robot.mj
-    names = [name or f"joint {i}" for i, name in enumerate(robot.names("joint"))]
-    for name in leave_out:
-        if name not in names:
-            raise DsoError(
-                f"{robot.source}: there is no joint '{name}' to leave out; its joints are {nearest(name, names)}."
-            )
-    plain, turning, labels, angles = [], [], [], []
-    for j, name in enumerate(names):
-        first = int(model.jnt_qposadr[j])
-        width = (7, 4, 1, 1)[int(model.jnt_type[j])]
-        if name in leave_out:
-            continue
-        if int(model.jnt_type[j]) == _HINGE and not model.jnt_limited[j]:
-            turning.append(first)
-            angles.append(name)
-        else:
-            plain += range(first, first + width)
-            labels += [name] if width == 1 else [f"{name}[{k}]" for k in range(width)]
-    labels += [f"sin {name}" for name in angles] + [f"cos {name}" for name in angles]
-    for j, name in enumerate(names):
-        width = (6, 3, 1, 1)[int(model.jnt_type[j])]
-        labels += [f"{name} velocity"] if width == 1 else [f"{name} velocity[{k}]" for k in range(width)]
-    labels += [f"activation {k}" for k in range(model.na)]
-    return StateObservation(tuple(plain), tuple(turning), tuple(labels))
+    return StateObservation(*state_entries(robot, leave_out))
 
 
 class SensorObservation(Observation):
@@ -114,18 +88,7 @@ def sensor_observation(robot: Robot, sensors: Sequence[str]) -> SensorObservatio
     Raises:
       DsoError: none is named, or the model has no such sensor.
     """
-    if not sensors:
-        raise DsoError(f"{robot.source}: no sensor was named for the policy to see; name at least one.")
-    known, columns, labels = robot.names("sensor"), [], []
-    for name in sensors:
-        if name not in known:
-            has = nearest(name, known, 8) or "none"
-            raise DsoError(f"{robot.source}: there is no sensor '{name}'; the model has {has}.")
-        i = known.index(name)
-        first, width = int(robot.mj.sensor_adr[i]), int(robot.mj.sensor_dim[i])
-        columns += range(first, first + width)
-        labels += [name] if width == 1 else [f"{name}[{k}]" for k in range(width)]
-    return SensorObservation(tuple(columns), tuple(labels))
+    return SensorObservation(*sensor_entries(robot, sensors))
 
 
 class Scaling(eqx.Module):

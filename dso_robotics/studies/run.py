@@ -50,6 +50,14 @@ class Progress:
     steps: int = 0
     episode_cost: float = math.nan
 
+    def __str__(self) -> str:
+        if not self.steps:
+            return f"{self.stage}: iteration {self.iteration}, cost {self.cost:,.1f}, {self.seconds:.1f} s"
+        return (
+            f"iteration {self.iteration}, {self.steps:,} steps: training cost {self.cost:.4g} a step, "
+            f"episode on C MuJoCo {self.episode_cost:.5g}, {self.seconds:.0f} s"
+        )
+
 
 class Session:
     """One sitting of a study in its folder, from `claim` to the summary.

@@ -1,0 +1,164 @@
+"""Learn a state estimator: models and logs as paths or objects in, a result with the estimator out."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dso_robotics.errors import DsoError
+from dso_robotics.public.computing import computing
+from dso_robotics.public.inputs import Inputs, Logs, declarations, held_out
+from dso_robotics.public.place import Place
+from dso_robotics.public.progress import teller
+from dso_robotics.public.result import Result
+from dso_robotics.public.sheet import block, html_table
+from dso_robotics.public.wording import speaking_python
+from dso_robotics.report.quantity import number, percent, unit
+from dso_robotics.report.table import estimation_table
+from dso_robotics.report.trace import PART_NAMES
+from dso_robotics.robot.estimator import Estimator
+from dso_robotics.studies.estimate import estimate as run
+from dso_robotics.studies.estimate_study import EstimateStudy, read_estimate_study
+from dso_robotics.studies.run import Progress
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from dso_robotics.parameters.path import Declaration
+    from dso_robotics.physics.model import Robot
+
+
+class Estimation(Result):
+    """What `estimate` learned."""
+
+    def __init__(self, place: Place, summary: dict[str, Any], names: Mapping[str, str]):
+        super().__init__(place, summary, names)
+
+    @property
+    def estimator(self) -> Estimator:
+        """The learned estimator, which runs on C MuJoCo and NumPy; a new one, to be `reset`, each time."""
+        return Estimator.load(self.folder)
+
+    def _draw(self, video: bool) -> None:
+        from dso_robotics.report.estimate import write_report
+
+        write_report(self.folder)
+
+    def __str__(self) -> str:
+        lines = estimation_table(self.summary | {"warnings": self.warnings})
+        begin = [
+            f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}" for name, row in self.parameters.items()
+        ]
+        return "\n".join([*begin, *lines])
+
+    def _repr_html_(self) -> str:
+        s, parts = self.summary, []
+        if self.parameters:
+            rows = [("parameter", "start", "value", "unit")]
+            rows += [(k, number(p["initial"]), number(p["value"]), unit(p["unit"])) for k, p in self.parameters.items()]
+            parts.append(html_table(rows, "<>><"))
+        rows = [("channel", "runs", "rms, one step ahead", "unit", "within 1.96 predicted sd")]
+        for part, fit in sorted(s["fit"].items()):
+            for name, entry in fit.items():
+                covered = percent(entry["covered_percent"])
+                rows.append((name, PART_NAMES[part], number(entry["rmse"], 3), unit(entry["unit"]), covered))
+        parts.append(html_table(rows, "<<><>"))
+        c = s["corrector"]
+        title = f"State estimator, {c['kind']} corrector of {c['numbers']} numbers"
+        state = f"{'converged' if self.converged else 'NOT converged'}, {s['message']}; {s['seconds']['total']:.1f} s"
+        return block(title, state, parts, self.warnings, good=self.converged)
+
+
+def estimate(
+    model: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot | None" = None,
+    logs: Logs | None = None,
+    *,
+    corrector: str | None = None,
+    free: "str | Declaration | Mapping[str, Any] | Sequence[str | Declaration | Mapping[str, Any]] | None" = None,
+    hold_out: float | str | Sequence[str] | None = None,
+    sensors: str | Sequence[str] | None = None,
+    units: int | None = None,
+    window: float | None = None,
+    warm_up: float | None = None,
+    validation: float | None = None,
+    ahead: int | None = None,
+    robust: float | str | None = None,
+    supervised: float | None = None,
+    covariance: bool | None = None,
+    timestep: float | None = None,
+    engine: str | None = None,
+    iterations: int | None = None,
+    learning_rate: float | None = None,
+    seed: int | None = None,
+    study: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    report: bool | None = None,
+    progress: bool | Callable[[Progress], None] = False,
+    precision: str = "float64",
+) -> Estimation:
+    """Learn the corrector of a predictor-corrector state estimator from recorded logs; no ground truth is needed.
+
+    model, logs, hold_out, free, study, out, progress, precision: as of `identify`. corrector: "gain", "linear", "mlp" or
+    "recurrent". sensors: those that the estimator reads, all of the model's where none are named. The others are the keys of a
+    study file of the same name (docs/estimators.md).
+
+    Raises:
+      DsoError: anything wrong with the model, the logs or the study; or a filter that diverges at the start.
+    """
+    if study is None and isinstance(model, str | os.PathLike) and Path(model).suffix == ".toml":
+        model, study = None, model
+    given = {
+        "corrector": corrector,
+        "hold_out": None if hold_out is None else held_out(hold_out),
+        "sensors": (sensors,) if isinstance(sensors, str) else None if sensors is None else tuple(sensors),
+        "units": units,
+        "window": window,
+        "warm_up": warm_up,
+        "validation": validation,
+        "ahead": ahead,
+        "robust": robust,
+        "supervised": supervised,
+        "covariance": covariance,
+        "timestep": timestep,
+        "engine": engine,
+        "iterations": iterations,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    place = Place(out)
+    inputs = Inputs(place.inputs)
+    try:
+        with speaking_python(inputs.names):
+            keys: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+            keys |= {} if model is None else {"model": inputs.model(model)}
+            keys |= {} if logs is None else {"logs": inputs.logs(logs)}
+            keys |= {} if free is None else {"free": declarations(free)}
+            asked = _study(study, keys, out if resume else None)
+            draw = None
+            if report or (report is None and out is not None):
+                from dso_robotics.report.estimate import write_report as draw
+            with computing(precision, jax=asked.engine != "mujoco"):
+                summary = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
+    except BaseException:
+        place.remove()
+        raise
+    return Estimation(place, summary, inputs.names)
+
+
+def _study(study: Any, keys: dict[str, Any], resumed: Any) -> EstimateStudy:
+    begun = None
+    if study is not None:
+        begun = read_estimate_study(study)
+    elif resumed is not None and "model" not in keys:
+        from dso_robotics.studies.run import stored_study
+
+        begun = stored_study(resumed, "estimate", EstimateStudy)
+    if begun is not None:
+        return dataclasses.replace(begun, **keys)
+    for key, what in (("model", "model"), ("logs", "log")):
+        if not keys.get(key):
+            raise DsoError(f"no {what} was given; give {key}, or a study file with --study.")
+    return EstimateStudy(**keys)

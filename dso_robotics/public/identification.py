@@ -1,0 +1,192 @@
+"""Identify physical parameters: models and logs as paths or objects in, a result that shows itself out."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dso_robotics.errors import DsoError
+from dso_robotics.public.computing import computing
+from dso_robotics.public.inputs import Inputs, Logs, declarations, held_out
+from dso_robotics.public.place import Place
+from dso_robotics.public.prediction import Prediction, predicted
+from dso_robotics.public.progress import teller
+from dso_robotics.public.result import Result
+from dso_robotics.public.sheet import block, html_table
+from dso_robotics.public.wording import speaking_python
+from dso_robotics.report.quantity import interval, number, percent, unit
+from dso_robotics.report.table import identification_table
+from dso_robotics.studies.identify import Identified, Progress
+from dso_robotics.studies.identify import identify as run
+from dso_robotics.studies.study import IdentifyStudy, read_study
+
+if TYPE_CHECKING:
+    import mujoco
+    from matplotlib.figure import Figure
+
+    from dso_robotics.parameters.path import Declaration
+    from dso_robotics.physics.model import Robot
+
+
+class Identification(Result):
+    """What `identify` found. run: all of it, for further work: vector, solution, covariance, evaluations."""
+
+    def __init__(self, place: Place, found: Identified, names: Mapping[str, str]):
+        super().__init__(place, found.summary, names)
+        self.run = found
+
+    def predict(self, logs: Logs, *, window: float | str | None = None) -> Prediction:
+        """Predict other recordings with the parameters found, as hold-out runs are scored: open loop in windows.
+
+        window: length of the windows [s], or "full" for each rollout in one piece; as the study's scores where it is not given.
+
+        Raises:
+          DsoError: a log is damaged or does not fit the model.
+        """
+        inputs = Inputs(self._place.inputs)
+        with speaking_python(inputs.names), computing(jax=False):
+            return predicted(self.run, inputs.logs(logs), window)
+
+    def plot(self, run: str | None = None) -> "Figure":
+        """Measured and predicted over time of one recording: the one called `run`, or the first held out, or the first.
+
+        Raises:
+          DsoError: there is no such recording.
+        """
+        return Prediction.of_result(self.run).plot(run)
+
+    def _draw(self, video: bool) -> None:
+        from dso_robotics.report.identify import write_report
+
+        write_report(self.folder, video=video)
+
+    def __str__(self) -> str:
+        return identification_table(self.summary | {"warnings": self.warnings})
+
+    def _repr_html_(self) -> str:
+        s = self.summary
+        rows = [("parameter", "start", "value", "95% interval", "unit", "")]
+        for path, p in self.parameters.items():
+            held = "at bound" if p["at_bound"] else "" if p.get("determined", True) else "not determined"
+            ends = interval(p["low95"], p["high95"])
+            rows.append((path, number(p["initial"]), number(p["value"], zeros=True), ends, unit(p["unit"]), held))
+        parts = [html_table(rows, "<>>^<<")]
+        fit, seconds = s["fit"], s["windows"]["score_seconds"]
+        held = bool(fit["hold_out"])
+        head = ("channel", "noise", "fitted runs", *(("held-out runs", "of spread") if held else ()), "unit")
+        channels: list[tuple[str, ...]] = [head]
+        for name, noise in s["noise"].items():
+            train, other = fit["train"].get(name, {}), fit["hold_out"].get(name, {})
+            more = (number(other.get("rmse"), 3), percent(other.get("nrmse_percent"))) if held else ()
+            channels.append((name, number(noise["value"], 3), number(train.get("rmse"), 3), *more, unit(noise["unit"])))
+        how = f"open loop over {seconds:g} s" if seconds else "sample by sample at the recorded states"
+        parts += [
+            f"<p>Prediction error, {how}, mean of the windows' root mean squares</p>",
+            html_table(channels, "<>>>><" if held else "<>><"),
+        ]
+        state = f"{'converged' if self.converged else 'NOT converged'}, {s['message']}; {s['seconds']['total']:.1f} s"
+        return block("Identification", state, parts, self.warnings, good=self.converged)
+
+
+def identify(
+    model: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot | None" = None,
+    logs: Logs | None = None,
+    *,
+    free: "str | Declaration | Mapping[str, Any] | Sequence[str | Declaration | Mapping[str, Any]] | None" = None,
+    hold_out: float | str | Sequence[str] | None = None,
+    window: float | str | None = None,
+    score_window: float | str | None = None,
+    robust: bool | None = None,
+    noise: Mapping[str, float] | None = None,
+    continuity: float | str | None = None,
+    controller: Mapping[str, Any] | None = None,
+    network: Mapping[str, Any] | None = None,
+    residual: str | None = None,
+    starts: int | None = None,
+    warm_start: bool | None = None,
+    engine: str | None = None,
+    seed: int | None = None,
+    study: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    force: bool = False,
+    report: bool | None = None,
+    video: bool = True,
+    progress: bool | Callable[[Progress], None] = False,
+    precision: str = "float64",
+) -> Identification:
+    """Fit physical parameters of a model to recorded logs, with uncertainty.
+
+    The logs are cut into windows; each is predicted open loop from a start state that is estimated too, and the parameters, the
+    noise of every channel and the start states are chosen by maximum likelihood.
+
+    model: a path (MJCF or URDF), an MjSpec, an MjModel, or what `load` returned. logs: one or several paths or `Log` objects.
+    free: paths such as "joint/*/damping" or "body/upper/mass=0.5@0.1:2" (start value, bounds), `list_parameters(model)` lists
+    them; or dicts with path, init, low, high, prior. hold_out: names of rollouts to predict only, or a fraction of them.
+    window: length of the pieces that are fitted [s] (0.5), or "full"; score_window: of those that are scored. robust: errors
+    have heavy tails. noise: known noise by channel, in its unit. The others are the keys of a study file of the same name
+    (docs/files.md). study: a study file (TOML) to read them from; arguments win. A path that ends in .toml may stand in the
+    place of `model`. out: folder for the result, as of `dso identify`, with `resume`, `force` and `report` (whether to draw
+    one: yes, with a folder). Without it the run lies in a temporary folder that goes with the result; `save` keeps it.
+    progress: True prints a line for every iteration to stderr; a function gets the same as an object. precision: of JAX,
+    where the MJX engine or a network needs it: "float64" or "float32". The caller's own setting stays.
+
+    Raises:
+      DsoError: anything wrong with the model, the logs, the declarations or the folder.
+    """
+    if study is None and isinstance(model, str | os.PathLike) and Path(model).suffix == ".toml":
+        model, study = None, model
+    given = {
+        "hold_out": None if hold_out is None else held_out(hold_out),
+        "engine": engine,
+        "window": window,
+        "score_window": score_window,
+        "seed": seed,
+        "starts": starts,
+        "warm_start": warm_start,
+        "robust": robust,
+        "noise": noise,
+        "residual": residual,
+        "network": network,
+        "continuity": continuity,
+        "controller": controller,
+    }
+    place = Place(out)
+    inputs = Inputs(place.inputs)
+    try:
+        with speaking_python(inputs.names):
+            keys = _stored(study, out, resume and model is None)
+            keys |= {key: value for key, value in given.items() if value is not None}
+            keys |= {} if model is None else {"model": inputs.model(model)}
+            keys |= {} if logs is None else {"logs": inputs.logs(logs)}
+            keys |= {} if free is None else {"free": declarations(free)}
+            if "model" not in keys:
+                raise DsoError(
+                    "no model was given; give its path, an MjSpec or an MjModel, or a study file with --study."
+                )
+            keys |= {key: tuple(keys.get(key, ())) for key in ("logs", "free")}
+            asked = IdentifyStudy(**keys)
+            draw = None
+            if report or (report is None and out is not None):
+                from dso_robotics.report.identify import write_report
+
+                draw = functools.partial(write_report, video=video)
+            with computing(precision, jax=asked.engine == "mjx" or asked.network is not None):
+                found = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
+    except BaseException:
+        place.remove()
+        raise
+    return Identification(place, found, inputs.names)
+
+
+def _stored(study: Any, out: Any, resume: bool) -> dict[str, Any]:
+    if study is not None:
+        return read_study(study)
+    if resume and out is not None:
+        from dso_robotics.studies.run import stored_study
+
+        stored = stored_study(out, "identify", IdentifyStudy)
+        return {field.name: getattr(stored, field.name) for field in dataclasses.fields(stored)}
+    return {}

@@ -1,0 +1,171 @@
+"""Logs from wherever they are: log files, tables, the registry of real recordings, a simulation."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dso_robotics.data.log import Log, merge_logs, write_log
+from dso_robotics.data.log import read_log as read
+from dso_robotics.errors import DsoError
+from dso_robotics.public.sheet import block, html_table, text_table
+from dso_robotics.public.wording import speaking_python
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from dso_robotics.data.registry import Recording
+    from dso_robotics.physics.model import Robot
+
+Path_ = str | os.PathLike[str]
+Mapping_ = str | Sequence[str] | Mapping[str, str]
+
+
+def read_log(
+    *files: Path_ | Sequence[Path_],
+    ctrl: Mapping_ = (),
+    sensors: Mapping_ = (),
+    time: str = "time",
+    rate: float | None = None,
+    split_gap: float | None = None,
+    hold_ctrl: bool = False,
+    scale: Mapping[str, float | tuple[float, str]] | None = None,
+    source: str = "",
+    licence: str = "",
+) -> Log:
+    """One log with the rollouts of all `files`: log files (.h5), or CSV and NPZ tables with a mapping to channels.
+
+    ctrl, sensors: which column is which actuator and sensor, as `dso convert` takes it, "tau1=torque*0.5:N*m", or as a dict,
+    {"tau1": "torque*0.5:N*m"}. time: column of the time stamps [s], such as "ms*0.001"; rate: samples per second [Hz] for files
+    without one. split_gap: a new rollout begins where time pauses longer [s]. hold_ctrl: empty cells of controls keep the value
+    before. scale: channel to a factor, or to a factor and the new unit. source, licence: kept in the log.
+
+    Raises:
+      DsoError: a file is missing, damaged, or lacks what the mapping names.
+    """
+    paths = [path for part in files for path in ([part] if isinstance(part, str | os.PathLike) else part)]
+    if not paths:
+        raise DsoError("no file was given; give the path of a log (.h5), CSV or NPZ file, or several.")
+    logs = []
+    with speaking_python():
+        for path in paths:
+            if Path(path).suffix.lower() not in (".csv", ".npz", ".txt", ".tsv"):
+                logs.append(read(Path(path)))
+                continue
+            from dso_robotics.data.convert import convert_table
+
+            columns = {"ctrl": _mapping(ctrl), "sensors": _mapping(sensors)}
+            timing: dict[str, Any] = {"time": time, "rate": rate, "split_gap": split_gap, "hold_ctrl": hold_ctrl}
+            rollouts = convert_table(Path(path), columns["ctrl"], columns["sensors"], **timing)
+            origin = source or f"converted from {Path(path).name}"
+            logs.append(Log(str(path), origin, licence or "not stated", rollouts))
+        log = merge_logs(logs)
+        if scale:
+            from dso_robotics.data.convert import rescale
+
+            log = rescale(log, {name: v if isinstance(v, tuple) else (v, "") for name, v in scale.items()})
+    if source or licence:
+        log = Log(log.path, source or log.source, licence or log.licence, log.rollouts, log.attributes)
+    return log
+
+
+def convert(files: Path_ | Sequence[Path_], out: Path_, *, force: bool = False, **mapping: Any) -> Log:
+    """`read_log` with the same keywords, written to the log file `out` as well; an existing one is replaced with `force` only.
+
+    Raises:
+      DsoError: as `read_log`, or `out` exists or cannot be written.
+    """
+    from dso_robotics.data.atomic import refuse_existing
+
+    with speaking_python():
+        refuse_existing(Path(out), force)
+        log = read_log(files, **mapping)
+        write_log(Path(out), log)
+        return read(Path(out))
+
+
+def _mapping(columns: Mapping_) -> list[str]:
+    if isinstance(columns, Mapping):
+        return [f"{channel}={column}" for channel, column in columns.items()]
+    return [columns] if isinstance(columns, str) else list(columns)
+
+
+class Recordings(dict[str, "Recording"]):
+    """Recordings of real mechanisms by name; prints itself."""
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return [("name", "what", "licence"), *((name, r.title, r.licence) for name, r in self.items())]
+
+    def __str__(self) -> str:
+        return text_table(self._rows(), "<<<")
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return block("Recordings", "`dso.fetch(name)` gets one", [html_table(self._rows(), "<<<")], ())
+
+
+def fetch(name: str | None = None) -> "Log | Recordings":
+    """The recording `name` of a real mechanism as a log; without a name, what there is.
+
+    Files come from their authors' repository into your cache, once, and are checked against their SHA-256.
+
+    Raises:
+      DsoError: there is none of that name, or its files cannot be had.
+    """
+    from dso_robotics.data import registry
+
+    with speaking_python():
+        return Recordings(registry.registry()) if name is None else registry.fetch(name)
+
+
+def simulate(
+    model: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot",
+    *,
+    excite: str = "multisine",
+    seconds: float = 5.0,
+    rollouts: int = 1,
+    amplitude: float | Mapping[str, float] | None = None,
+    top: float = 2.0,
+    every: int = 1,
+    action_noise: float | Mapping[str, float] = 0.0,
+    sensor_noise: float | Mapping[str, float] = 0.0,
+    quantum: float | Mapping[str, float] = 0.0,
+    delay: int = 0,
+    spread_qpos: float = 0.0,
+    spread_qvel: float = 0.0,
+    keep_state: bool = False,
+    seed: int = 0,
+) -> Log:
+    """A synthetic log of a model, recorded as a real one would be: with noise on the actions and late, noisy, quantised
+    sensors.
+
+    excite: "multisine", "chirp", "steps" or "none", within the ctrlrange or ±`amplitude`, up to `top` [Hz]. seconds: of a
+    rollout. every: steps of the model per sample. action_noise, sensor_noise: standard deviations, quantum: resolutions, in
+    the channel's unit, one number or one by name. delay: age of sensor values in samples. spread_qpos, spread_qvel:
+    half-width of random starts.
+
+    Raises:
+      DsoError: the model does not load, a name is unknown, or the simulation diverges.
+    """
+    import numpy as np
+
+    from dso_robotics.data.controls import excitations
+    from dso_robotics.data.record import Flaws, record
+    from dso_robotics.physics.model import load
+
+    def by_name(value: float | Mapping[str, float]) -> Mapping[str, float]:
+        return value if isinstance(value, Mapping) else {"*": value} if value else {}
+
+    with speaking_python():
+        if rollouts < 1 or every < 1 or seed < 0:
+            raise DsoError("rollouts and every count from 1 and seed from 0; give larger numbers.")
+        robot, rng = load(model), np.random.default_rng(seed)
+        noise = {"action_noise": by_name(action_noise), "sensor_noise": by_name(sensor_noise)}
+        flaws = Flaws(**noise, quantum=by_name(quantum), delay=delay)
+        shape: dict[str, Any] = {"seconds": seconds, "rollouts": rollouts, "every": every, "amplitude": amplitude}
+        controls = excitations(robot.mj, rng, excite, top=top, **shape)
+        source = f"simulated from {Path(robot.source).name} with excitation {excite}, seed {seed}"
+        spread: dict[str, Any] = {"spread_qpos": spread_qpos, "spread_qvel": spread_qvel}
+        return record(robot.mj, rng, controls, every=every, flaws=flaws, keep_state=keep_state, source=source, **spread)

@@ -1,0 +1,231 @@
+"""A trained policy at run time: NumPy and, where it sees sensors that nobody hands it, C MuJoCo; no JAX.
+
+>>> policy = Policy.load("result")                    # doctest: +SKIP
+>>> data.ctrl[:] = policy.act(data)                   # doctest: +SKIP
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dso_robotics.data.run_file import read_run, write_run
+from dso_robotics.errors import DsoError, nearest
+from dso_robotics.physics.model import Robot, load
+from dso_robotics.robot.entries import sensor_entries, state_entries
+from dso_robotics.robot.policy_numbers import PolicyNumbers
+
+FILE = "policy.h5"
+# MuJoCo takes larger numbers for a simulation that blew up.
+_LARGEST = 1e10
+Vector = Sequence[float] | np.ndarray
+
+
+class Policy:
+    """Gives a control for every control step, and keeps what has to be kept between them: memory, actions under way, the clock.
+
+    period [s]: of a control step, so often `act` is to be called. sees: what it observes, in order. ctrl_names: of its
+    controls. sees_sensors: whether it observes sensors of the model instead of the state.
+    """
+
+    def __init__(self, numbers: PolicyNumbers, mjcf: str = ""):
+        self.numbers, self._mjcf = numbers, mjcf
+        self.period, self.sees, self.ctrl_names = numbers.period, numbers.labels, numbers.ctrl_names
+        self.sees_sensors = bool(numbers.columns)
+        self._parts = numbers.split()
+        self._model: mujoco.MjModel | None = None
+        self._data: Any = None
+        self.reset()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Policy":
+        """The policy that `dso train --out FOLDER` left, or that `save` wrote.
+
+        Raises:
+          DsoError: the folder holds none, an unfinished or a damaged one, or one that sees what only a training knows.
+        """
+        folder = Path(folder)
+        saved = folder if folder.is_file() else folder / FILE
+        try:
+            if saved.is_file():
+                tree, _, mjcf = read_run(saved)
+                return cls(PolicyNumbers.from_dict(tree["policy"]), mjcf)
+            return _of_training(folder)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DsoError(f"{folder}: the policy in it is damaged ({error}); train again.") from error
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `folder`/policy.h5, all that `load` needs; return its path. A policy.h5 that is there is replaced.
+
+        Raises:
+          DsoError: the folder cannot be written to.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_run(folder / FILE, {"policy": self.numbers.as_dict()}, {"command": "policy"}, self._mjcf)
+        return folder / FILE
+
+    def reset(self, task: Mapping[str, float] | None = None) -> None:
+        """Begin an episode: nothing remembered, no action under way, time 0. task: numbers of the task by name.
+
+        Raises:
+          DsoError: the policy knows no task number of that name, or it is not finite.
+        """
+        n = self.numbers
+        chosen = n.task_first.copy()
+        for name, value in (task or {}).items():
+            if name not in n.tasks:
+                has = nearest(str(name), n.tasks, 8) or "none: it was trained for one task"
+                raise DsoError(f"task: there is no number {name!r}; the policy knows {has}.")
+            if not np.isfinite(value):
+                raise DsoError(f"task: {name} is {value}; give a finite number.")
+            chosen[n.tasks.index(name)] = value
+        self._task, self._memory, self._steps = chosen, np.zeros(n.memory), 0
+        self._action = np.zeros(len(n.ctrl_names))
+        self._queue = [np.zeros(len(n.ctrl_names))] * n.delay
+
+    def act(
+        self,
+        data: mujoco.MjData | None = None,
+        *,
+        qpos: Vector | None = None,
+        qvel: Vector | None = None,
+        act: Vector | None = None,
+        time: float | None = None,
+        sensors: Vector | Mapping[str, float] | None = None,
+    ) -> np.ndarray:
+        """The control (nu,) of the next control step, within the actuators' ranges.
+
+        The state is that of `data`, or qpos (nq,), qvel (nv,) and act (na,), zeros where it is not given. A policy that sees
+        sensors takes their readings as `sensors`, in the order of `sees` or by name; without them it computes what its model
+        would read in the state. time: since `reset` [s], by the policy's own clock where it is not given; with `data`, its
+        time.
+
+        Raises:
+          DsoError: a wrong size or name, or a number that is not finite; nothing has changed then.
+        """
+        n = self.numbers
+        if data is not None:
+            if any(value is not None for value in (qpos, qvel, act)):
+                raise DsoError("act: the state was given twice; give data, or qpos, qvel and act.")
+            qpos, qvel, act = data.qpos, data.qvel, data.act
+            time = float(data.time) if time is None else time
+        if self.sees_sensors and sensors is not None:
+            seen = self._readings(sensors)
+        else:
+            if sensors is not None:
+                raise DsoError("sensors: this policy sees the state; give qpos, qvel and act.")
+            if qpos is None:
+                what = "sensors, or data, or qpos and qvel" if self.sees_sensors else "data, or qpos and qvel"
+                raise DsoError(f"act: there is nothing to see; give {what}.")
+            state = [
+                np.zeros(size) if value is None else _vector(name, value, size)
+                for name, value, size in (("qpos", qpos, n.nq), ("qvel", qvel, n.nv), ("act", act, n.na))
+            ]
+            seen = self._computed(*state) if self.sees_sensors else n.observe(*state)
+        now = self._steps * n.period if time is None else float(time)
+        action, memory = n.decide(self._parts, seen, self._memory, self._task, now)
+        if not np.isfinite(action).all():
+            raise DsoError("the policy's action is not finite; check what it is shown.")
+        played, *queue = [*self._queue, action]
+        self._action, self._memory, self._queue, self._steps = action, memory, queue, self._steps + 1
+        return n.squash(played)
+
+    def _readings(self, sensors: Any) -> np.ndarray:
+        if isinstance(sensors, Mapping):
+            for name in sensors:
+                if name not in self.sees:
+                    raise DsoError(f"sensors: the policy sees no {name!r}; it sees {nearest(str(name), self.sees, 8)}.")
+            missing = [name for name in self.sees if name not in sensors]
+            if missing:
+                raise DsoError(f"sensors: {missing[0]!r} is missing; the policy sees {', '.join(self.sees)}.")
+            sensors = [sensors[name] for name in self.sees]
+        return _vector("sensors", sensors, len(self.sees))
+
+    def _computed(self, qpos: np.ndarray, qvel: np.ndarray, act: np.ndarray) -> np.ndarray:
+        """What the model's sensors read in a state, under the control that was chosen last."""
+        if self._model is None:
+            self._model = mujoco.MjModel.from_xml_string(self._mjcf)
+            self._data = mujoco.MjData(self._model)
+        mujoco.mj_resetData(self._model, self._data)
+        self._data.qpos[:], self._data.qvel[:], self._data.act[:] = qpos, qvel, act
+        self._data.ctrl[:] = self.numbers.squash(self._action)
+        mujoco.mj_forward(self._model, self._data)
+        return self._data.sensordata[list(self.numbers.columns)]
+
+    def __repr__(self) -> str:
+        n = self.numbers
+        sees = [*n.labels, *n.tasks, *(["the time"] if n.features else [])]
+        return f"Policy({n.kind}, sees {', '.join(sees)}; controls {', '.join(n.ctrl_names)} every {n.period:g} s)"
+
+
+def _vector(name: str, value: Any, size: int) -> np.ndarray:
+    given = np.array(value, float)
+    if given.shape != (size,):
+        raise DsoError(f"{name} has shape {given.shape}, but the policy's model has ({size},); give {size} numbers.")
+    good = np.abs(given) < _LARGEST
+    if not good.all():
+        raise DsoError(f"{name} holds {given[~good][0]}; give finite numbers below {_LARGEST:g}.")
+    return given
+
+
+def _of_training(folder: Path) -> Policy:
+    if not (folder / "run.h5").is_file():
+        raise DsoError(f"{folder}: there is no trained policy here; name the folder of a training.")
+    tree, study, _ = read_run(folder / "run.h5")
+    if tree.get("status") != "finished" or "learner" not in tree or "policy" not in tree.get("theta", {}):
+        raise DsoError(f"{folder}: holds no finished training; make one with `dso train STUDY.toml --out {folder}`.")
+    model = folder / "model.xml"
+    return Policy(_from_training(tree, study, load(model), str(folder)), model.read_text("utf-8"))
+
+
+def _from_training(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Robot, source: str) -> PolicyNumbers:
+    """The numbers of the policy that a training's run file and its model hold."""
+    given, mj = study["policy"], robot.mj
+    if given.get("see_design") and (study["design"] or study["free"] or study["randomise"]):
+        raise DsoError(
+            f"{source}: this policy sees numbers of the mechanism (see_design), which a run-time policy is not told; train it "
+            "without see_design."
+        )
+    plain, turning, columns = (), (), ()
+    if "observe" in given:
+        columns, labels = sensor_entries(robot, given["observe"])
+    else:
+        plain, turning, labels = state_entries(robot, given.get("leave_out", ()))
+    timestep, kind = float(mj.opt.timestep), given.get("kind", "network")
+    step = study["control_step"]
+    period = (1 if step is None else max(round(step / timestep), 1)) * timestep
+    cycle = given.get("period")
+    limited = np.asarray(mj.actuator_ctrllimited, bool)
+    low, high = np.where(limited[:, None], mj.actuator_ctrlrange, [[-1.0, 1.0]]).T
+    tasks = [(t.get("values", [t.get("low")]), t) for t in study["task"].values()]
+    return PolicyNumbers(
+        kind=kind,
+        weights=np.asarray(tree["theta"]["policy"], float),
+        hidden=tuple(int(h) for h in given.get("hidden", (32, 32))),
+        units=int(given.get("units", 16)),
+        features=int(given.get("time_features", 0)),
+        clock=float(cycle or study["seconds"]),
+        cyclic=cycle is not None,
+        mean=np.asarray(tree["scaling"]["mean"], float),
+        spread=np.asarray(tree["scaling"]["spread"], float),
+        plain=plain,
+        turning=turning,
+        columns=columns,
+        labels=labels,
+        tasks=tuple(study["task"]),
+        task_low=np.array([min(v) if "values" in t else t["low"] for v, t in tasks], float),
+        task_high=np.array([max(v) if "values" in t else t["high"] for v, t in tasks], float),
+        task_first=np.array([v[0] for v, _ in tasks], float),
+        ctrl_names=tuple(name or str(i) for i, name in enumerate(robot.names("actuator"))),
+        middle=np.where(limited, (low + high) / 2, 0.0),
+        half=np.where(limited, (high - low) / 2, 1.0),
+        limited=limited,
+        period=period,
+        delay=round(float(given.get("delay", 0.0)) / period),
+        nq=int(mj.nq),
+        nv=int(mj.nv),
+        na=int(mj.na),
+    )

@@ -1,0 +1,67 @@
+"""Which numbers of a state or of the sensors a policy sees, by place and name; imports no JAX."""
+
+from collections.abc import Sequence
+
+import mujoco
+
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.model import Robot, nearest
+
+_HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
+
+
+def state_entries(
+    robot: Robot, leave_out: Sequence[str] = ()
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
+    """Entries of qpos seen as they are, those seen as sine and cosine, and the names of all that is seen of a state.
+
+    The positions of the joints in `leave_out` are not seen.
+
+    Raises:
+      DsoError: there is no joint of a name in `leave_out`.
+    """
+    model = robot.mj
+    names = [name or f"joint {i}" for i, name in enumerate(robot.names("joint"))]
+    for name in leave_out:
+        if name not in names:
+            raise DsoError(
+                f"{robot.source}: there is no joint '{name}' to leave out; its joints are {nearest(name, names)}."
+            )
+    plain, turning, labels, angles = [], [], [], []
+    for j, name in enumerate(names):
+        first = int(model.jnt_qposadr[j])
+        width = (7, 4, 1, 1)[int(model.jnt_type[j])]
+        if name in leave_out:
+            continue
+        if int(model.jnt_type[j]) == _HINGE and not model.jnt_limited[j]:
+            turning.append(first)
+            angles.append(name)
+        else:
+            plain += range(first, first + width)
+            labels += [name] if width == 1 else [f"{name}[{k}]" for k in range(width)]
+    labels += [f"sin {name}" for name in angles] + [f"cos {name}" for name in angles]
+    for j, name in enumerate(names):
+        width = (6, 3, 1, 1)[int(model.jnt_type[j])]
+        labels += [f"{name} velocity"] if width == 1 else [f"{name} velocity[{k}]" for k in range(width)]
+    labels += [f"activation {k}" for k in range(model.na)]
+    return tuple(plain), tuple(turning), tuple(labels)
+
+
+def sensor_entries(robot: Robot, sensors: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Places in sensordata and names of the channels of `sensors`, in the order given.
+
+    Raises:
+      DsoError: none is named, or the model has no such sensor.
+    """
+    if not sensors:
+        raise DsoError(f"{robot.source}: no sensor was named for the policy to see; name at least one.")
+    known, columns, labels = robot.names("sensor"), [], []
+    for name in sensors:
+        if name not in known:
+            has = nearest(name, known, 8) or "none"
+            raise DsoError(f"{robot.source}: there is no sensor '{name}'; the model has {has}.")
+        i = known.index(name)
+        first, width = int(robot.mj.sensor_adr[i]), int(robot.mj.sensor_dim[i])
+        columns += range(first, first + width)
+        labels += [name] if width == 1 else [f"{name}[{k}]" for k in range(width)]
+    return tuple(columns), tuple(labels)
