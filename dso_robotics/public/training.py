@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from dso_robotics.physics.model import Robot
     from dso_robotics.studies.run import Progress
+    from dso_robotics.studies.train import Trained
 
 Table = Mapping[str, Any]
 

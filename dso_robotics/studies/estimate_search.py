@@ -130,7 +130,7 @@ def by_adam(asked: Search) -> Found:
 
     from dso_robotics.core.method import sampled
     from dso_robotics.robot.filter_jax import JaxFilter, adam_method
-    from dso_robotics.robot.filter_mjx import MjxSystem
+    from dso_robotics.robot.filter_mjx import MjxSystem, jax_windows
 
     study, vector, given = asked.study, asked.vector, asked.given
     scales, lead, w = asked.scales, asked.lead, len(vector.weights)
