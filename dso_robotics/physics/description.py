@@ -3,6 +3,7 @@
 import pathlib
 import tempfile
 import warnings
+import weakref
 from typing import Any
 
 import mujoco
@@ -26,26 +27,45 @@ _STATISTICS = ("meaninertia", "meanmass", "meansize", "extent", "center")
 _CLOSE = {"rtol": 1e-9, "atol": 1e-12, "equal_nan": True}
 
 
+# Specifications of the models that were compiled here, for as long as these live.
+_KNOWN: "weakref.WeakKeyDictionary[mujoco.MjModel, mujoco.MjSpec]" = weakref.WeakKeyDictionary()
+
+
+def remember(model: mujoco.MjModel, spec: mujoco.MjSpec) -> None:
+    """Note what `model` was compiled from, for `description`."""
+    _KNOWN[model] = spec
+
+
 def description(model: mujoco.MjModel) -> mujoco.MjSpec | None:
     """A specification that compiles to `model`, changes made to it after loading included; None where there is none.
 
-    A compiled model does not hold its MJCF. MuJoCo keeps that of the model which was last loaded from XML, so this works
-    until another one is loaded. The result is compiled and compared, name by name and number by number, so it is never of
-    another model.
+    A compiled model does not hold its MJCF. It is known of the models that were loaded here; of others MuJoCo keeps that of the
+    one which was last loaded from XML, until another is loaded. What is returned is compiled and compared, name by name and
+    number by number, so it is never of another model.
     """
+    known = _KNOWN.get(model)
+    for spec in (None if known is None else known.copy(), _last_loaded(model)):
+        if spec is None:
+            continue
+        try:
+            spec.stat.meaninertia = np.nan  # of no effect on the physics, and about to be given up by MuJoCo
+            # MuJoCo's XML has six digits of each number.
+            if not same(spec.compile(), model):
+                copy_back(spec, model)
+            if same(spec.compile(), model):
+                return spec
+        except (mujoco.FatalError, ValueError):
+            continue
+    return None
+
+
+def _last_loaded(model: mujoco.MjModel) -> mujoco.MjSpec | None:
     with tempfile.TemporaryDirectory(prefix="dso-") as folder:
         path = pathlib.Path(folder) / "model.xml"
         try:
             mujoco.mj_saveLastXML(str(path), model)
-            spec = mujoco.MjSpec.from_string(path.read_text("utf-8"))
-            spec.stat.meaninertia = (
-                np.nan
-            )  # an earlier call's, of no effect on the physics and about to be given up by MuJoCo
-            # The XML has six digits of each number.
-            if not same(spec.compile(), model):
-                copy_back(spec, model)
-            return spec if same(spec.compile(), model) else None
-        except (mujoco.FatalError, ValueError, OSError, UnicodeError):
+            return mujoco.MjSpec.from_string(path.read_text("utf-8"))
+        except (mujoco.FatalError, ValueError, OSError):
             return None
 
 

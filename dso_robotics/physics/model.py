@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError, nearest
-from dso_robotics.physics.description import description
+from dso_robotics.physics.description import description, remember
 from dso_robotics.physics.versions import refuse_faults
 
 KINDS = {
@@ -48,9 +48,9 @@ class Robot:
 def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot") -> Robot:
     """Load a robot from an MJCF or URDF file, an `MjSpec` or an `MjModel`; a `Robot` is returned as it is.
 
-    An `MjModel` has no MJCF in it, which is needed to write a result. It is loaded with the one that MuJoCo still has of it
-    if that compiles to the same model, numbers changed since included; load it before another model, or pass the path or the
-    `MjSpec`.
+    An `MjModel` has no MJCF in it, which is needed to write a result. That of a model that was loaded here is known; of others
+    MuJoCo has that of the last one. Where it compiles to the same model, numbers changed since included, it comes along; where
+    not, pass the path or the `MjSpec`.
 
     Raises:
       DsoError: the file is missing, is not a model, names a mesh or include that cannot be found, or needs what the installed
@@ -132,6 +132,7 @@ def _compile(spec: mujoco.MjSpec, source: str) -> mujoco.MjModel:
     except (ValueError, mujoco.FatalError) as error:
         raise DsoError(_explain(pathlib.Path(source), error)) from error
     refuse_faults(model, source)
+    remember(model, spec)
     return model
 
 

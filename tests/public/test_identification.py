@@ -75,6 +75,9 @@ def test_a_compiled_model_is_taken_while_mujoco_has_its_mjcf(pendulum):
     with pytest.raises(dso.DsoError, match=r"no MJCF.*Pass the path of the model, its MjSpec"):
         dso.identify(model, log, free="joint/hinge/damping")
     assert dso.load(model).spec is None
+    # Models that were loaded here, also those of results, stay known.
+    again = dso.identify(changed.model(), log, free="joint/hinge/damping")
+    assert values(again) == pytest.approx(values(changed), rel=1e-3)
     assert other.nv == 0
 
 
