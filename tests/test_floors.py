@@ -6,7 +6,20 @@ import subprocess
 import sys
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "dso_robotics"
-FLOORS = ("errors", "registry", "core", "physics", "parameters", "data", "robot", "costs", "studies", "report", "cli")
+FLOORS = (
+    "errors",
+    "registry",
+    "table",
+    "core",
+    "physics",
+    "parameters",
+    "data",
+    "robot",
+    "costs",
+    "studies",
+    "report",
+    "cli",
+)
 
 
 def imports(path: pathlib.Path):

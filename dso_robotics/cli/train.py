@@ -22,7 +22,8 @@ example study (TOML):
   quantity = "joint/hinge/cosine"
   target = 1.0
 
-docs/policies.md lists every key, cost and quantity. DIR receives summary.json, report.html, model.xml and run.h5.
+docs/studies.md lists every key and cost, docs/policies.md every quantity. DIR receives summary.json,
+report.html, model.xml and run.h5.
 """
 
 
@@ -61,20 +62,17 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
 
 def run(args: argparse.Namespace) -> int:
     """Train and print what came of it; returns 0."""
-    import dataclasses
     import functools
 
     from dso_robotics.cli import plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
 
-    study = _study(args)
-    if args.seed is not None:
-        if args.seed < 0:
-            raise DsoError(f"--seed {args.seed}: a seed is a whole number from 0.")
-        study = dataclasses.replace(study, seed=args.seed)
     prepare_jax()
     silence_mujoco()
+    study = _study(args)
+    if args.seed is not None:
+        study = study.changed({"seed": args.seed})
     if args.check_gradients:
         from dso_robotics.studies.gradient_check import check_gradients
         from dso_robotics.studies.train_build import build
@@ -114,12 +112,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _study(args: argparse.Namespace) -> "TrainStudy":
     """The study of the file or, when a run is taken up without one, of its run file."""
-    from dso_robotics.studies.train_study import read_train_study
-
     if not args.out and not args.check_gradients:
         raise DsoError("no folder was given for the result; name one with --out DIR.")
+    from dso_robotics.studies.train_study import TrainStudy
+
     if args.study:
-        return read_train_study(args.study)
+        return TrainStudy.read(args.study)
     if not args.resume:
         raise DsoError(f"no study was given; write `dso {args.command} STUDY.toml --out DIR`.")
     from dso_robotics.studies.train_checkpoint import stored_train_study

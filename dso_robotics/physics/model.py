@@ -43,12 +43,14 @@ class Robot:
         return [mujoco.mj_id2name(self.mj, KINDS[kind], i) or "" for i in range(self.count(kind))]
 
 
-def load(source: str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel) -> Robot:
-    """Load a robot from an MJCF or URDF file, an `MjSpec` or an `MjModel`.
+def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot") -> Robot:
+    """Load a robot from an MJCF or URDF file, an `MjSpec` or an `MjModel`; a `Robot` is returned as it is.
 
     Raises:
       DsoError: the file is missing, is not a model, or names a mesh or include that cannot be found.
     """
+    if isinstance(source, Robot):
+        return source
     if isinstance(source, mujoco.MjModel):
         return Robot(mj=source, spec=None, source="MjModel")
     if isinstance(source, mujoco.MjSpec):

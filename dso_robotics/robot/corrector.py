@@ -14,9 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dso_robotics.errors import DsoError
+from dso_robotics.registry import Registry
 
 Array = Any  # a NumPy or a JAX array
 Weights = Mapping[str, Array]
+# What a study can ask for; a new corrector registers its class by its `kind`.
+CORRECTORS: Registry[type["Corrector"]] = Registry("corrector")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Corrector(abc.ABC):
     nf: int
     units: int = 0
     kind: ClassVar[str]
+    has_units: ClassVar[bool] = False
 
     @property
     def memory_size(self) -> int:
@@ -96,6 +100,7 @@ def _times(matrix: Array, vector: Array) -> Array:
     return (matrix @ vector[..., None])[..., 0]
 
 
+@CORRECTORS.register("gain")
 @dataclass(frozen=True)
 class ConstantGain(Corrector):
     """change = K e: with a linear model and its best K, the steady-state Kalman filter."""
@@ -111,6 +116,7 @@ class ConstantGain(Corrector):
         return _times(weights["gain"], innovation), memory
 
 
+@CORRECTORS.register("linear")
 @dataclass(frozen=True)
 class LinearCorrector(Corrector):
     """change = K(s) e, with K linear in s, the features and what was measured."""
@@ -128,11 +134,13 @@ class LinearCorrector(Corrector):
         return _times(gain, innovation), memory
 
 
+@CORRECTORS.register("mlp")
 @dataclass(frozen=True)
 class MlpCorrector(Corrector):
     """change = K e + O tanh(W [e, seen, features] + b)."""
 
     kind: ClassVar[str] = "mlp"
+    has_units: ClassVar[bool] = True
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """See `Corrector`."""
@@ -146,11 +154,13 @@ class MlpCorrector(Corrector):
         return _times(weights["gain"], innovation) + _times(weights["output"], hidden), memory
 
 
+@CORRECTORS.register("recurrent")
 @dataclass(frozen=True)
 class RecurrentCorrector(Corrector):
     """change = K e + O m, with m the memory of gated recurrent units fed with [e, seen, features]."""
 
     kind: ClassVar[str] = "recurrent"
+    has_units: ClassVar[bool] = True
 
     @property
     def memory_size(self) -> int:
@@ -181,15 +191,9 @@ class RecurrentCorrector(Corrector):
         return _times(weights["gain"], innovation) + _times(weights["output"], memory), memory
 
 
-CORRECTORS: dict[str, type[Corrector]] = {
-    c.kind: c for c in (ConstantGain, LinearCorrector, MlpCorrector, RecurrentCorrector)
-}
-
-
 def make_corrector(kind: str, k: int, ny: int, nf: int, *, units: int = 8) -> Corrector:
     """The corrector called `kind` for these sizes; DsoError for an unknown kind or no units."""
-    if kind not in CORRECTORS:
-        raise DsoError(f"corrector {kind!r}: there is no such corrector; choose one of {', '.join(CORRECTORS)}.")
-    if kind in ("mlp", "recurrent") and not 1 <= units <= 1000:
+    made = CORRECTORS[kind]
+    if made.has_units and not 1 <= units <= 1000:
         raise DsoError(f"corrector {kind!r}: units = {units}; give a whole number from 1 to 1000, such as 8.")
-    return CORRECTORS[kind](k, ny, nf, units if kind in ("mlp", "recurrent") else 0)
+    return made(k, ny, nf, units if made.has_units else 0)

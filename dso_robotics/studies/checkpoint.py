@@ -13,7 +13,6 @@ import numpy as np
 from dso_robotics.core.gauss_newton import Record, Solution
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import Declaration
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.model import Robot
 from dso_robotics.studies import folder as folders
@@ -209,16 +208,8 @@ def stored_study(folder: str | Path) -> IdentifyStudy:
         raise DsoError(f"--resume: {folder} has no {folders.RUN} to go on from; leave --resume out to start a new run.")
     tree, stored, _ = read_run(path)
     try:
-        fields: dict[str, Any] = {key: value for key, value in stored.items() if key != "command"}
-        fields |= {"model": tree["inputs"]["model"], "logs": tuple(tree["inputs"]["logs"])}
-        fields["residual"] = tree["inputs"].get("residual")
-        fields["free"] = tuple(stored_declaration(entry) for entry in stored["free"])
-        return IdentifyStudy(**fields)
+        inputs = tree["inputs"]
+        places = {"model": inputs["model"], "logs": list(inputs["logs"]), "residual": inputs.get("residual")}
+        return IdentifyStudy.from_dict(stored | places)
     except (KeyError, TypeError, ValueError) as error:
         raise DsoError(f"{path}: the run file is damaged ({error}); run the study again without --resume.") from error
-
-
-def stored_declaration(entry: dict[str, Any]) -> Declaration:
-    """A declaration as a run file's study holds it."""
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    return Declaration(**fields)

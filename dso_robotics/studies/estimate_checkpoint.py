@@ -11,7 +11,7 @@ from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
 from dso_robotics.studies import folder as folders
-from dso_robotics.studies.checkpoint import compare_inputs, fingerprints, stored_declaration
+from dso_robotics.studies.checkpoint import compare_inputs, fingerprints
 from dso_robotics.studies.estimate_study import EstimateStudy
 
 # Iterations of Adam are short; writing each would take longer than making it.
@@ -104,11 +104,9 @@ def stored_estimate_study(folder: str | Path) -> EstimateStudy:
     if stored.get("command") != "estimate":
         raise DsoError(f"--resume: {path} is a run of `dso {stored.get('command', 'identify')}`; resume it with that.")
     try:
-        fields: dict[str, Any] = {key: value for key, value in stored.items() if key != "command"}
-        fields |= {"model": tree["inputs"]["model"], "logs": tuple(tree["inputs"]["logs"])}
-        fields["sensors"] = None if fields["sensors"] is None else tuple(fields["sensors"])
-        fields["free"] = tuple(stored_declaration(entry) for entry in fields["free"])
-        return EstimateStudy(**fields)
+        return EstimateStudy.from_dict(
+            stored | {"model": tree["inputs"]["model"], "logs": list(tree["inputs"]["logs"])}
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import Declaration
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.checkpoint import model_sha256
@@ -171,12 +170,7 @@ def _numbers(learner: Learner) -> dict[str, np.ndarray]:
 
 def _files(study: TrainStudy) -> dict[str, str]:
     """Every file that the costs read, by where the study names it."""
-    return {
-        f"[cost.{name}]": str(table[key])
-        for name, table in study.cost.items()
-        for key in ("log", "file")
-        if key in table
-    }
+    return {f"[cost.{name}]": file for name, cost in study.cost.items() for file in cost.files().values()}
 
 
 def _inputs(task: Task) -> dict[str, str]:
@@ -216,8 +210,6 @@ def stored_train_study(folder: str | Path) -> TrainStudy:
     if "learner" not in tree:
         raise DsoError(f"{path}: this is no run of `dso train` or `dso design`; name the folder of one.")
     try:
-        free = [Declaration(**entry) if isinstance(entry, dict) else entry for entry in stored["free"]]
-        fields: dict[str, Any] = stored | {"free": tuple(free)}
-        return TrainStudy(**fields)
+        return TrainStudy.from_dict(stored)
     except (KeyError, TypeError, ValueError) as error:
         raise DsoError(f"{path}: the run file is damaged ({error}); {_AGAIN}.") from error

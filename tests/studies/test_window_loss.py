@@ -12,7 +12,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.studies.short_horizon import Fixed, ShortHorizon
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_play import Player
-from dso_robotics.studies.train_study import read_train_study
+from dso_robotics.studies.train_study import TrainStudy
 from dso_robotics.studies.window_loss import scored_entries, window_loss
 from tests.studies.train_robots import write
 
@@ -23,7 +23,7 @@ STEPS, COUNT = 4, 16384
 def chain(tmp_path_factory):
     path = write(tmp_path_factory.mktemp("score"), more='free = ["actuator/push/gear[0]=2@1:4"]')
     path.write_text(path.read_text().replace("noise = 0.1", "noise = 0.3\nlearn_noise = true"))
-    return build(read_train_study(path)).chain
+    return build(TrainStudy.read(path)).chain
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_training_by_the_score_lowers_the_cost(tmp_path):
     path = write(tmp_path, iterations=60)
     text = path.read_text().replace("environments = 8", 'environments = 512\nmethod = "score"')
     path.write_text(text.replace("noise = 0.1", "noise = 1.0"))
-    task = build(read_train_study(path))
+    task = build(TrainStudy.read(path))
     method, player = ShortHorizon(task.chain, task.windows, explore=task.explore), Player(task.chain)
     assert method.by_score.all()
     learner = method.begin(jax.random.key(0), jnp.asarray(task.chain.layout.initial))
