@@ -24,12 +24,12 @@ def sim_to_real(seed: int) -> dict:
     """Swing-up on the cart-pole of the log: trained on the model as it is, while it is identified, and on the true one."""
     from dso_robotics.robot.play import Player
     from dso_robotics.studies.train import train
-    from dso_robotics.studies.train_study import read_train_study
+    from dso_robotics.studies.train_study import TrainStudy
 
     sys.path.insert(0, str(HERE.parent))
     from datasets.record_cartpole import TRUTH, true_model
 
-    study = dataclasses.replace(read_train_study(STUDIES / "cartpole_sim_to_real.toml"), seed=seed)
+    study = dataclasses.replace(TrainStudy.read(STUDIES / "cartpole_sim_to_real.toml"), seed=seed)
     nominal = dataclasses.replace(study, free=(), cost={"swing-up": study.cost["swing-up"]})
     model, rows = true_model(), {}
     with tempfile.TemporaryDirectory() as folder:
@@ -66,16 +66,16 @@ def demonstrations(seed: int) -> dict:
     from dso_robotics.robot.play import Player
     from dso_robotics.studies.train import train
     from dso_robotics.studies.train_build import build
-    from dso_robotics.studies.train_study import read_train_study
+    from dso_robotics.studies.train_study import TrainStudy
 
-    study = dataclasses.replace(read_train_study(STUDIES / "cartpole_demonstrations.toml"), seed=seed)
+    study = dataclasses.replace(TrainStudy.read(STUDIES / "cartpole_demonstrations.toml"), seed=seed)
     task, shown = study.cost["swing-up"], study.cost["shown"]
     costs = {
         "both": study.cost,
         "task": {"swing-up": task},
         "demonstrations": {
-            "swing-up": {**task, "weight": 1e-6},
-            "shown": {k: v for k, v in shown.items() if k != "fade"},
+            "swing-up": dataclasses.replace(task, weight=1e-6),
+            "shown": dataclasses.replace(shown, fade=None),
         },
     }
     judge, rows = build(dataclasses.replace(study, cost={"swing-up": task})), {}
@@ -99,13 +99,14 @@ def demonstrations(seed: int) -> dict:
 def two_tasks(seed: int) -> dict:
     """One recurrent network on two tasks, gated and plain: cost of an episode of each task, before and after."""
     from dso_robotics.studies.train import train
-    from dso_robotics.studies.train_study import read_train_study
+    from dso_robotics.studies.train_study import TrainStudy
 
-    study, rows = dataclasses.replace(read_train_study(STUDIES / "two_tasks.toml"), seed=seed), {}
+    study, rows = dataclasses.replace(TrainStudy.read(STUDIES / "two_tasks.toml"), seed=seed), {}
     for kind in ("gated", "brain"):
         with tempfile.TemporaryDirectory() as folder:
             found = train(
-                dataclasses.replace(study, policy={**study.policy, "kind": kind}), pathlib.Path(folder) / "out"
+                dataclasses.replace(study, policy=dataclasses.replace(study.policy, kind=kind)),
+                pathlib.Path(folder) / "out",
             )
         episodes = found.summary["episodes"]
         jobs, costs = np.array(episodes["context"]["task/job"]), np.array(episodes["cost"])
@@ -124,13 +125,13 @@ def randomised(seed: int) -> dict:
     from dso_robotics.robot.play import Player
     from dso_robotics.studies.train import compiled, train
     from dso_robotics.studies.train_build import build
-    from dso_robotics.studies.train_study import read_train_study
+    from dso_robotics.studies.train_study import TrainStudy
 
-    study, rows = dataclasses.replace(read_train_study(STUDIES / "cartpole_randomised.toml"), seed=seed), {}
+    study, rows = dataclasses.replace(TrainStudy.read(STUDIES / "cartpole_randomised.toml"), seed=seed), {}
     studies = {
         "one": dataclasses.replace(study, randomise={}),
         "all": study,
-        "told": dataclasses.replace(study, policy={**study.policy, "see_design": True}),
+        "told": dataclasses.replace(study, policy=dataclasses.replace(study.policy, see_design=True)),
     }
     family = build(study)
     draws = np.asarray(jax.vmap(family.chain.context.draw)(jax.random.split(jax.random.key(100), 24)))

@@ -47,7 +47,7 @@ def run_dso(study, tool: str) -> dict:
         "before": summary["cost"]["before"],
         "mjx": _on_mjx(found.task, found.theta, found.scaling),
         "steps": summary["environment_steps"],
-        "design_rate": study.training["design_rate"] if study.design else None,
+        "design_rate": study.training.design_rate if study.design else None,
         "design": {name: row["value"] for name, row in summary["parameters"].items()},
         "history": {
             name: history[key].tolist()
@@ -134,7 +134,7 @@ def _design(task, theta) -> dict[str, float]:
 def run_turns(study, tool: str) -> dict:
     """Policy and mechanism in turns, as many iterations and environment steps as the joint training; the best look is kept."""
     began = time.perf_counter()
-    iterations = study.training["iterations"]
+    iterations = study.training.iterations
     policy, mechanism = Training(study, iterations, "mechanism"), Training(study, iterations, "policy")
     task, judge = policy.task, Judge(policy.task)
     learner = policy.begin(task.chain.layout.initial)
@@ -156,7 +156,7 @@ def run_turns(study, tool: str) -> dict:
         "cost": judge(theta, scaling),
         "quarter_timestep": judge(theta, scaling, finer=4),
         "steps": policy.settings.steps,
-        "design_rate": policy.task.study.training["design_rate"],
+        "design_rate": policy.task.study.training.design_rate,
         "design": _design(task, theta),
         "history": {"steps": steps, "cost": costs, "seconds": seconds},
         "compile": compile_seconds,
@@ -171,7 +171,7 @@ def run_cma(study, tool: str) -> dict:
 
     from dso_robotics.studies.train_build import build
 
-    task = build(dataclasses.replace(study, policy={**study.policy, "hidden": [HIDDEN]}))
+    task = build(dataclasses.replace(study, policy=dataclasses.replace(study.policy, hidden=(HIDDEN,))))
     theta, found = design_search.both(task, study.seed, MORE * task.windows.steps, Judge(task))
     return {**found, "design": _design(task, theta)}
 
@@ -181,7 +181,7 @@ def run_nested(study, tool: str) -> dict:
     import design_search
 
     began = time.perf_counter()
-    training = Training(study, study.training["iterations"] // 2, "mechanism")
+    training = Training(study, study.training.iterations // 2, "mechanism")
     task, settings = training.task, training.settings
     layout, best, rows, judge = task.chain.layout, None, [], Judge(task)
     where = layout.where("mechanism")
@@ -258,13 +258,13 @@ def main() -> None:
     parser.add_argument("--redraw", action="store_true")
     args = parser.parse_args()
     from dso_robotics.cli.jax_setup import prepare_jax
-    from dso_robotics.studies.train_study import read_train_study
+    from dso_robotics.studies.train_study import TrainStudy
 
     prepare_jax()
     # A cache of this run's own: the first training of a tool compiles cold, as a user's first run does, the others warm.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
     if not args.redraw:
-        study = read_train_study(STUDIES / f"{args.study}.toml")
+        study = TrainStudy.read(STUDIES / f"{args.study}.toml")
         for tool in args.tool:
             run = {"turns": run_turns, "cma": run_cma, "nested": run_nested}.get(tool, run_dso)
             for seed in args.seeds:

@@ -75,9 +75,9 @@ def swing_up(folder: pathlib.Path) -> dict[str, float]:
     from dso_robotics.core.descent import descend
     from dso_robotics.robot.schedule import training_method
     from dso_robotics.studies.train_build import build
-    from dso_robotics.studies.train_study import read_train_study
+    from dso_robotics.studies.train_study import TrainStudy
 
-    task = build(read_train_study(HERE.parent / "examples" / "studies" / "cartpole_swing_up.toml"))
+    task = build(TrainStudy.read(HERE.parent / "examples" / "studies" / "cartpole_swing_up.toml"))
     method = training_method(task.chain, task.windows, explore=task.explore, supervised=task.supervised)
     first = method.init(jax.random.key(task.study.seed), jnp.asarray(task.chain.layout.initial))
     found = descend(method, first, iterations=20)

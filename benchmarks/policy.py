@@ -50,10 +50,12 @@ def run_dso(seed: int, tool: str = "dso") -> dict:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE.name
     began = time.perf_counter()
     from dso_robotics.studies.train import train
-    from dso_robotics.studies.train_study import read_train_study
+    from dso_robotics.studies.train_study import TrainStudy
 
-    study = read_train_study(STUDY)
-    study = dataclasses.replace(study, seed=seed, training={**study.training, **ACTION_SPACE.get(tool, {})})
+    study = TrainStudy.read(STUDY)
+    study = dataclasses.replace(
+        study, seed=seed, training=dataclasses.replace(study.training, **ACTION_SPACE.get(tool, {}))
+    )
     with tempfile.TemporaryDirectory() as folder:
         found = train(study, pathlib.Path(folder) / "out")
     history = found.history

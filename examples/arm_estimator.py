@@ -16,14 +16,14 @@ from dso_robotics.data.assets import asset
 from dso_robotics.data.log import read_log
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.studies.estimate import estimate
-from dso_robotics.studies.estimate_study import read_estimate_study
+from dso_robotics.studies.estimate_study import EstimateStudy
 
 STUDY = Path(__file__).parent / "studies" / "estimate_arm_imu.toml"
 
 
 def main(out: str | Path, iterations: int = 30) -> dict[str, dict]:
     # Model, parameters, data and cost are in the study; optimise.
-    study = replace(read_estimate_study(STUDY), iterations=iterations)
+    study = replace(EstimateStudy.read(STUDY), iterations=iterations)
     summary = estimate(study, out, force=True)
     for path, entry in summary["parameters"].items():
         print(f"{path:32s} {entry['initial']:8.4f} -> {entry['value']:8.4f} {entry['unit']}")

@@ -10,6 +10,7 @@ FLOORS = (
     "errors",
     "extras",
     "registry",
+    "table",
     "core",
     "physics",
     "parameters",

@@ -24,7 +24,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         ),
         epilog=(
             'STUDY.toml: model = "arm.xml", logs = ["arm.h5"], hold_out = "03", corrector = "gain" (or "linear", "mlp", '
-            '"recurrent"), free = ["joint/*/damping"], window = 1.0. docs/estimators.md explains every key.'
+            '"recurrent"), free = ["joint/*/damping"], window = 1.0. docs/studies.md lists every key.'
         ),
     )
     parser.add_argument("study", metavar="STUDY.toml", nargs="?", help="model, logs and what to learn")
@@ -44,13 +44,13 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.table import estimation_table
     from dso_robotics.studies.estimate import estimate
-    from dso_robotics.studies.estimate_study import EstimateStudy, read_estimate_study
+    from dso_robotics.studies.estimate_study import EstimateStudy
     from dso_robotics.studies.run import stored_study
 
     if not args.out:
         raise DsoError("no folder was given for the result; name one with --out DIR.")
     if args.study:
-        study = read_estimate_study(args.study)
+        study = EstimateStudy.read(args.study)
     elif args.resume:
         study = stored_study(args.out, "estimate", EstimateStudy)
     else:

@@ -150,39 +150,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> "IdentifyStudy":
-    """The study of the flags, the study file and, when it is resumed without either, the run file; sets `args.out`."""
-    from dso_robotics.parameters.path import parse
+    """The study of the options, the study file and, when it is resumed without either, the run file; sets `args.out`."""
     from dso_robotics.studies.run import stored_study
-    from dso_robotics.studies.study import IdentifyStudy, read_study
+    from dso_robotics.studies.study import IdentifyStudy
 
     if args.resume and not args.out and args.model and not args.logs:
         # `dso identify --resume DIR`
         args.out, args.model = args.model, None
     if not args.out:
         raise DsoError("no folder was given for the result; name one with --out DIR.")
-    keys: dict[str, Any] = read_study(args.study) if args.study else {}
-    if args.resume and not args.study and not args.model:
-        found = stored_study(args.out, "identify", IdentifyStudy)
-        keys = {field.name: getattr(found, field.name) for field in fields(found)}
-    if "model" in keys and args.model and Path(args.model).suffix.lower() in (".h5", ".hdf5"):
+    if args.study and args.model and Path(args.model).suffix.lower() in (".h5", ".hdf5"):
         # With the model in the study file, what stands first is a log.
         args.model, args.logs = None, [args.model, *args.logs]
-    given = {
-        "model": args.model,
-        "logs": args.logs or None,
-        "free": [parse(text) for text in args.free] or None,
-        "hold_out": args.hold_out,
-        "engine": args.engine,
-        "window": args.window,
-        "score_window": args.score_window,
-        "seed": args.seed,
-        "starts": args.starts,
-        "warm_start": args.warm_start or None,
-        "robust": args.robust or None,
-        "continuity": args.continuity,
-    }
-    keys |= {key: value for key, value in given.items() if value is not None}
-    if "model" not in keys:
+    names = {field.name for field in fields(IdentifyStudy)}
+    options = {k: v for k, v in vars(args).items() if k in names and v not in (None, False, [])}
+    if args.resume and not args.study and not args.model:
+        return stored_study(args.out, "identify", IdentifyStudy).changed(options)
+    if not args.study and not args.model:
         raise DsoError("no model was given; name an MJCF or URDF file, or a study file with --study.")
-    keys["logs"], keys["free"] = tuple(keys.get("logs", ())), tuple(keys.get("free", ()))
-    return IdentifyStudy(**keys)
+    return IdentifyStudy.read(args.study, options)

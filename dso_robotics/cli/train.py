@@ -21,7 +21,8 @@ example study (TOML):
   quantity = "joint/hinge/cosine"
   target = 1.0
 
-docs/policies.md lists every key, cost and quantity. DIR receives summary.json, report.html, model.xml and run.h5.
+docs/studies.md lists every key and cost, docs/policies.md every quantity. DIR receives summary.json,
+report.html, model.xml and run.h5.
 """
 
 
@@ -60,7 +61,6 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
 
 def run(args: argparse.Namespace) -> int:
     """Train and print what came of it; returns 0."""
-    import dataclasses
     import functools
 
     from dso_robotics.cli import interrupted, plain
@@ -69,13 +69,11 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.extras import require_mjx
 
     require_mjx(f"`dso {args.command}`")
-    study = _study(args)
-    if args.seed is not None:
-        if args.seed < 0:
-            raise DsoError(f"--seed {args.seed}: a seed is a whole number from 0.")
-        study = dataclasses.replace(study, seed=args.seed)
     prepare_jax()
     silence_mujoco()
+    study = _study(args)
+    if args.seed is not None:
+        study = study.changed({"seed": args.seed})
     if args.check_gradients:
         from dso_robotics.studies.gradient_check import check_gradients
         from dso_robotics.studies.train_build import build
@@ -113,12 +111,13 @@ def run(args: argparse.Namespace) -> int:
 def _study(args: argparse.Namespace) -> "TrainStudy":
     """The study of the file or, when a run is resumed without one, of its run file."""
     from dso_robotics.studies.run import stored_study
-    from dso_robotics.studies.train_study import TrainStudy, read_train_study
 
     if not args.out and not args.check_gradients:
         raise DsoError("no folder was given for the result; name one with --out DIR.")
+    from dso_robotics.studies.train_study import TrainStudy
+
     if args.study:
-        return read_train_study(args.study)
+        return TrainStudy.read(args.study)
     if not args.resume:
         raise DsoError(f"no study was given; write `dso {args.command} STUDY.toml --out DIR`.")
     return stored_study(args.out, args.command, TrainStudy)

@@ -48,6 +48,6 @@ def composite(parts: Mapping[str, tuple[float, Term]]) -> Composite:
         if weight < 0:
             raise DsoError(
                 f"cost {name}: its weight is {weight:g}. Costs are minimised, so a negative weight makes a reward of it, which "
-                'has no floor; write what is missing instead, with kind = "lack" or "product" and a positive weight.'
+                'has no floor; write what is missing instead, with kind = "hinge" or "product" and a positive weight.'
             )
     return Composite(tuple(t for _, t in parts.values()), tuple(parts), tuple(w for w, _ in parts.values()))

@@ -70,8 +70,8 @@ class Distance(Term):
         return (jnp.sqrt(jnp.sum(gaps**2) + self.smooth**2) - self.smooth) / self.scale
 
 
-class Lack(Term):
-    """How much a quantity lacks to reach `target`, as a part of it: max(0, target - q) / scale; of what lies above, nothing."""
+class Hinge(Term):
+    """Hinge loss max(0, target - q) / scale: what a quantity lacks to reach `target`, and nothing of what lies above."""
 
     quantity: Quantity = eqx.field(static=True)
     target: float | Quantity = eqx.field(static=True)

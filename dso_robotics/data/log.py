@@ -90,12 +90,14 @@ def merge_logs(logs: Sequence[Log]) -> Log:
     )
 
 
-def read_log(path: str | Path) -> Log:
-    """Read and check a log file.
+def read_log(path: "str | Path | Log") -> Log:
+    """Read and check a log file; a `Log` is returned as it is.
 
     Shapes and types of everything are judged before any of it is read. Raises DsoError, one paragraph that names the
     file, the thing and the cure, for a file that is missing, damaged, of another kind or version, or inconsistent.
     """
+    if isinstance(path, Log):
+        return path
     attributes, rollouts = read_contents(Path(path))
     source = str(attributes.pop("source", "not stated"))
     licence = str(attributes.pop("licence", "not stated"))

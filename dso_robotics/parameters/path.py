@@ -22,7 +22,7 @@ _NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)"
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """One `--free`: a path (with wildcards) and, when given, start value, bounds and prior.
+    """One free parameter: a path (with wildcards) and, when given, start value, bounds and prior.
 
     prior: mean and standard deviation; with `log_prior` the median, and the standard deviation of the logarithm.
     """
@@ -66,15 +66,15 @@ def parse(text: str) -> Declaration:
     match = re.match(r"^(?P<path>(?:\\.|[^=@\\])+)" + numbered, text)
     if match is None:
         raise DsoError(
-            f"--free {text}: cannot read this. Write PATH[=INIT][@LOW:HIGH], for example joint/elbow/damping=0.1@0:2."
+            f"{text}: cannot read this. Write PATH[=INIT][@LOW:HIGH], for example joint/elbow/damping=0.1@0:2."
         )
     numbers = {k: None if match[k] is None else float(match[k]) for k in ("init", "low", "high")}
     for key, value in numbers.items():
         if value is not None and (math.isnan(value) or (key == "init" and math.isinf(value))):
-            raise DsoError(f"--free {text}: {value} is not a usable number for {key}; give a finite one.")
+            raise DsoError(f"{text}: {value} is not a usable number for {key}; give a finite one.")
     if numbers["low"] is not None and numbers["high"] is not None and not numbers["low"] < numbers["high"]:
         raise DsoError(
-            f"--free {text}: the lower bound {numbers['low']:g} is not below the upper bound {numbers['high']:g}; "
+            f"{text}: the lower bound {numbers['low']:g} is not below the upper bound {numbers['high']:g}; "
             "write @LOW:HIGH."
         )
     return Declaration(match["path"].strip(), numbers["init"], numbers["low"], numbers["high"])

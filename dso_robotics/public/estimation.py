@@ -1,14 +1,12 @@
 """Learn a state estimator: models and logs as paths or objects in, a result with the estimator out."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dso_robotics.errors import DsoError
 from dso_robotics.public.computing import computing
-from dso_robotics.public.inputs import Inputs, Logs, declarations, held_out
+from dso_robotics.public.inputs import Inputs, Logs
 from dso_robotics.public.place import Place
 from dso_robotics.public.progress import teller
 from dso_robotics.public.result import Result
@@ -19,7 +17,7 @@ from dso_robotics.report.table import estimation_table
 from dso_robotics.report.trace import PART_NAMES
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.studies.estimate import estimate as run
-from dso_robotics.studies.estimate_study import EstimateStudy, read_estimate_study
+from dso_robotics.studies.estimate_study import EstimateStudy
 from dso_robotics.studies.run import Progress
 
 if TYPE_CHECKING:
@@ -112,8 +110,8 @@ def estimate(
         model, study = None, model
     given = {
         "corrector": corrector,
-        "hold_out": None if hold_out is None else held_out(hold_out),
-        "sensors": (sensors,) if isinstance(sensors, str) else None if sensors is None else tuple(sensors),
+        "hold_out": hold_out,
+        "sensors": sensors,
         "units": units,
         "window": window,
         "warm_up": warm_up,
@@ -132,11 +130,9 @@ def estimate(
     inputs = Inputs(place.inputs)
     try:
         with speaking_python(inputs.names):
-            keys: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-            keys |= {} if model is None else {"model": inputs.model(model)}
-            keys |= {} if logs is None else {"logs": inputs.logs(logs)}
-            keys |= {} if free is None else {"free": declarations(free)}
-            asked = _study(study, keys, out if resume else None)
+            asked = inputs.study(
+                EstimateStudy, study, {"model": model, "logs": logs, "free": free, **given}, out if resume else None
+            )
             draw = None
             if report or (report is None and out is not None):
                 from dso_robotics.report.estimate import write_report as draw
@@ -146,19 +142,3 @@ def estimate(
         place.remove()
         raise
     return Estimation(place, summary, inputs.names)
-
-
-def _study(study: Any, keys: dict[str, Any], resumed: Any) -> EstimateStudy:
-    begun = None
-    if study is not None:
-        begun = read_estimate_study(study)
-    elif resumed is not None and "model" not in keys:
-        from dso_robotics.studies.run import stored_study
-
-        begun = stored_study(resumed, "estimate", EstimateStudy)
-    if begun is not None:
-        return dataclasses.replace(begun, **keys)
-    for key, what in (("model", "model"), ("logs", "log")):
-        if not keys.get(key):
-            raise DsoError(f"no {what} was given; give {key}, or a study file with --study.")
-    return EstimateStudy(**keys)

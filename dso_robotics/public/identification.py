@@ -1,15 +1,13 @@
 """Identify physical parameters: models and logs as paths or objects in, a result that shows itself out."""
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dso_robotics.errors import DsoError
 from dso_robotics.public.computing import computing
-from dso_robotics.public.inputs import Inputs, Logs, declarations, held_out
+from dso_robotics.public.inputs import Inputs, Logs
 from dso_robotics.public.place import Place
 from dso_robotics.public.prediction import Prediction, predicted
 from dso_robotics.public.progress import teller
@@ -20,7 +18,7 @@ from dso_robotics.report.quantity import interval, number, percent, unit
 from dso_robotics.report.table import identification_table
 from dso_robotics.studies.identify import Identified, Progress
 from dso_robotics.studies.identify import identify as run
-from dso_robotics.studies.study import IdentifyStudy, read_study
+from dso_robotics.studies.study import IdentifyStudy
 
 if TYPE_CHECKING:
     import mujoco
@@ -139,7 +137,7 @@ def identify(
     if study is None and isinstance(model, str | os.PathLike) and Path(model).suffix == ".toml":
         model, study = None, model
     given = {
-        "hold_out": None if hold_out is None else held_out(hold_out),
+        "hold_out": hold_out,
         "engine": engine,
         "window": window,
         "score_window": score_window,
@@ -157,17 +155,9 @@ def identify(
     inputs = Inputs(place.inputs)
     try:
         with speaking_python(inputs.names):
-            keys = _stored(study, out, resume and model is None)
-            keys |= {key: value for key, value in given.items() if value is not None}
-            keys |= {} if model is None else {"model": inputs.model(model)}
-            keys |= {} if logs is None else {"logs": inputs.logs(logs)}
-            keys |= {} if free is None else {"free": declarations(free)}
-            if "model" not in keys:
-                raise DsoError(
-                    "no model was given; give its path, an MjSpec or an MjModel, or a study file with --study."
-                )
-            keys |= {key: tuple(keys.get(key, ())) for key in ("logs", "free")}
-            asked = IdentifyStudy(**keys)
+            asked = inputs.study(
+                IdentifyStudy, study, {"model": model, "logs": logs, "free": free, **given}, out if resume else None
+            )
             draw = None
             if report or (report is None and out is not None):
                 from dso_robotics.report.identify import write_report
@@ -179,14 +169,3 @@ def identify(
         place.remove()
         raise
     return Identification(place, found, inputs.names)
-
-
-def _stored(study: Any, out: Any, resume: bool) -> dict[str, Any]:
-    if study is not None:
-        return read_study(study)
-    if resume and out is not None:
-        from dso_robotics.studies.run import stored_study
-
-        stored = stored_study(out, "identify", IdentifyStudy)
-        return {field.name: getattr(stored, field.name) for field in dataclasses.fields(stored)}
-    return {}

@@ -3,16 +3,17 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dso_robotics.data.log import Log, write_log
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import Declaration, parse
 from dso_robotics.physics.description import copy_back, same
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
+from dso_robotics.studies.run import stored_study
+from dso_robotics.table import Study
 
-_FREE_KEYS = ("path", "init", "low", "high", "prior", "log_prior")
+T = TypeVar("T", bound=Study)
 Logs = str | os.PathLike[str] | Log | Sequence[str | os.PathLike[str] | Log]
 
 
@@ -80,6 +81,21 @@ class Inputs:
         self.names[str(path)] = source.label
         return str(path)
 
+    def study(self, kind: type[T], file: Any, given: Mapping[str, Any], resumed: Any, command: str = "") -> T:
+        """The study of `file` with what is given besides, of what is given alone, or of the run in the folder `resumed`.
+
+        Raises:
+          DsoError: a key is missing, unknown or has a wrong value.
+        """
+        values = {key: value for key, value in given.items() if value is not None}
+        if "model" in values:
+            values["model"] = self.model(values["model"])
+        if "logs" in values:
+            values["logs"] = self.logs(values["logs"])
+        if file is None and resumed is not None and "model" not in values:
+            return stored_study(resumed, command or kind.command, kind).changed(values)
+        return kind.read(file, values)
+
     def _put(self, name: str, known_as: str, text: str) -> str:
         path = self.folder / name
         path.write_text(text, "utf-8")
@@ -106,54 +122,3 @@ def _faithful(robot: Robot) -> Robot:
             "MjSpec or the file."
         ) from error
     return Robot(spec.compile(), spec, robot.source)
-
-
-def declarations(free: Any) -> tuple[Declaration, ...]:
-    """What is free: one or several texts `PATH[=INIT][@LOW:HIGH]`, declarations, or tables with a path and numbers.
-
-    Raises:
-      DsoError: one of them cannot be read.
-    """
-    parts = [free] if isinstance(free, str | Declaration | Mapping) else free
-    return tuple(_declaration(part) for part in parts)
-
-
-def _declaration(part: Any) -> Declaration:
-    if isinstance(part, Declaration):
-        return part
-    if isinstance(part, str):
-        return parse(part)
-    if not isinstance(part, Mapping) or not isinstance(part.get("path"), str):
-        raise DsoError(
-            f"free: {part!r} is no parameter; write a path such as 'joint/elbow/damping=0.1@0:2', or a dict with path, init, "
-            "low, high, prior."
-        )
-    for key in part:
-        if key not in _FREE_KEYS:
-            raise DsoError(f"free: {part['path']}: there is no '{key}'; a parameter has {', '.join(_FREE_KEYS)}.")
-    if "prior" in part and "log_prior" in part:
-        raise DsoError(f"free: {part['path']}: give prior or log_prior, not both.")
-    prior = part.get("prior", part.get("log_prior"))
-    try:
-        numbers = {key: float(part[key]) for key in ("init", "low", "high") if part.get(key) is not None}
-        pair = None if prior is None else tuple(map(float, prior))
-    except (TypeError, ValueError):
-        pair, numbers = (), {}
-    if pair is not None and len(pair) != 2:
-        raise DsoError(
-            f"free: {part['path']}: init, low and high are numbers, prior is (mean, standard deviation) and log_prior (median, "
-            "standard deviation of the logarithm)."
-        )
-    return Declaration(part["path"], prior=pair, log_prior="log_prior" in part, **numbers)
-
-
-def held_out(choice: Any) -> str:
-    """`hold_out` as a study has it, from a fraction, a name or several names.
-
-    Raises:
-      DsoError: it is none of these.
-    """
-    parts = choice if isinstance(choice, list | tuple) else [choice]
-    if not all(isinstance(part, str | int | float) and not isinstance(part, bool) for part in parts):
-        raise DsoError(f"hold_out: {choice!r} is neither a fraction such as 0.25 nor names of rollouts.")
-    return ",".join(map(str, parts))

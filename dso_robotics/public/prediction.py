@@ -14,7 +14,6 @@ from dso_robotics.report.trace import Trace, TraceSheet, read_traces
 from dso_robotics.robot.controller import controlled
 from dso_robotics.studies import calibration
 from dso_robotics.studies import summary as summaries
-from dso_robotics.studies.controller_settings import read_controllers
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.identify import Identified
 from dso_robotics.studies.study import FULL
@@ -101,7 +100,7 @@ def predicted(found: Identified, logs: Sequence[str], window: float | str | None
     """
     study, robot, vector = found.study, found.robot, found.vector
     log = merge_logs([read_log(path) for path in logs])
-    log, drives = controlled(log, read_controllers(study.controller), robot.mj)
+    log, drives = controlled(log, tuple(study.controller.values()), robot.mj)
     channels = match_channels(log, robot.mj)
     if set(channels.sensor_names) != set(found.channels.sensor_names):
         raise DsoError(f"{log.label}: its channels are not those that the model was identified with.")

@@ -1,6 +1,5 @@
 """Train a policy, or design a mechanism with it: a study file or keyword arguments in, a result that shows itself out."""
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,8 @@ from dso_robotics.public.wording import speaking_python
 from dso_robotics.report.quantity import number, unit
 from dso_robotics.report.table import training_table
 from dso_robotics.robot.deployed_policy import Policy
-from dso_robotics.studies.train_study import TrainStudy, read_train_study
+from dso_robotics.studies.run import stored_study
+from dso_robotics.studies.train_study import TrainStudy
 
 if TYPE_CHECKING:
     import mujoco
@@ -194,24 +194,21 @@ def _study(
         model = study
     begun = None
     if path is not None:
-        begun = read_train_study(Path(path))
+        begun = TrainStudy.read(path)
     elif resumed is not None and model is None:
-        from dso_robotics.studies.run import stored_study
-
         begun = stored_study(resumed, command, TrainStudy)
     given: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
-    if "free" in given:
-        given["free"] = (given["free"],) if isinstance(given["free"], str) else tuple(given["free"])
     if model is not None:
         given["model"] = inputs.model(model)
+    before = {} if begun is None else begun.as_dict()
     for name, table in tables.items():
         if table is not None:
-            given[name] = _table(name, table, getattr(begun, name, {}), inputs)
+            given[name] = _table(name, table, before.get(name, {}), inputs)
     if begun is not None:
-        return dataclasses.replace(begun, **given)
+        return begun.changed(given)
     if "model" not in given:
         raise DsoError("no study was given; give a study file (TOML), or a model and cost={...} at least.")
-    return TrainStudy(**{"cost": {}, **given})
+    return TrainStudy.read(None, given)
 
 
 def _table(name: str, table: Any, before: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:

@@ -7,8 +7,7 @@ gains makes no window unstable.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -22,26 +21,41 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.gains import BIAS, NO_GAINS, Gains
 from dso_robotics.physics.unit import actuator_unit, sensor_unit
 from dso_robotics.robot import start
+from dso_robotics.table import Table, key, name_key
 
 _STATES = ("qpos/", "qvel/")
 _ROUND = 1e-9
 
 
 @dataclass(frozen=True)
-class Controller:
-    """The law of one actuator.
+class Controller(Table):
+    """The law of one actuator: bias + sum of gain * (signal - reference).
 
-    gains: the factor of each signal by its name, a sensor channel, `qpos/JOINT`, `qvel/JOINT` or a control channel of the log;
-    reference: what is taken off a signal, a channel's name or a number; bias: a constant. With `hold` the control is made at
-    the log's samples and held until the next, as by a controller no faster than the log; without, at every time step of the
-    model, of signals interpolated linearly between samples. What is itself a control channel is held either way.
+    A signal is a sensor channel, `qpos/JOINT`, `qvel/JOINT` or a control channel of the log. With `hold` the control is as by a
+    controller no faster than the log; without, signals are interpolated linearly between samples. What is itself a control
+    channel is held either way.
     """
 
-    actuator: str
-    gains: Mapping[str, float]
-    reference: Mapping[str, str | float] = field(default_factory=lambda: MappingProxyType({}))
-    bias: float = 0.0
-    hold: bool = False
+    actuator: str = name_key()
+    gains: Mapping[str, float] = key(
+        "factor of each signal: where a search begins, or what it is where nothing frees it; 0.0 for not known",
+        example={"elbow_pos": -5.0, "elbow_vel": -0.2},
+    )
+    reference: Mapping[str, str | float] = key(
+        "what is taken off a signal, a channel of the log or a number", {}, example={"elbow_pos": "elbow_target"}
+    )
+    bias: float = key("a constant", 0.0)
+    hold: bool = key("made at the log's samples and held; else at every time step of the model", False)
+
+    def check(self) -> None:
+        """Signals that fit each other."""
+        if BIAS in self.gains:
+            raise DsoError("`gains`: the constant is a key of its own; write bias = 0.0 beside gains.")
+        for signal in self.reference:
+            if signal not in self.gains:
+                raise DsoError(
+                    f"`reference` names '{signal}', which has no gain; the signals are {', '.join(self.gains) or 'none'}."
+                )
 
 
 @dataclass(frozen=True, eq=False)

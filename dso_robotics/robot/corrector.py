@@ -17,9 +17,12 @@ import numpy as np
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.theta import Block, Prior, Theta
 from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.registry import Registry
 
 Array = Any  # a NumPy or a JAX array
 Weights = Mapping[str, Array]
+# What a study can ask for; a new corrector registers its class by its `kind`.
+CORRECTORS: Registry[type["Corrector"]] = Registry("corrector")
 # Weights of a corrector are whitened, so one size and one weak prior do for all.
 _WEIGHT_SCALE, _WEIGHT_PRIOR = 0.3, 1.0
 # A gain's prior is wide: a constant gain must reach what the data ask for.
@@ -55,6 +58,7 @@ class Corrector(abc.ABC):
     nf: int
     units: int = 0
     kind: ClassVar[str]
+    has_units: ClassVar[bool] = False
 
     @property
     def memory_size(self) -> int:
@@ -116,6 +120,7 @@ def _times(matrix: Array, vector: Array) -> Array:
     return (matrix @ vector[..., None])[..., 0]
 
 
+@CORRECTORS.register("gain")
 @dataclass(frozen=True)
 class ConstantGain(Corrector):
     """change = K e: with a linear model and its best K, the steady-state Kalman filter."""
@@ -131,6 +136,7 @@ class ConstantGain(Corrector):
         return _times(weights["gain"], innovation), memory
 
 
+@CORRECTORS.register("linear")
 @dataclass(frozen=True)
 class LinearCorrector(Corrector):
     """change = K(s) e, with K linear in s, the features and what was measured."""
@@ -148,11 +154,13 @@ class LinearCorrector(Corrector):
         return _times(gain, innovation), memory
 
 
+@CORRECTORS.register("mlp")
 @dataclass(frozen=True)
 class MlpCorrector(Corrector):
     """change = K e + O tanh(W [e, seen, features] + b)."""
 
     kind: ClassVar[str] = "mlp"
+    has_units: ClassVar[bool] = True
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """See `Corrector`."""
@@ -166,11 +174,13 @@ class MlpCorrector(Corrector):
         return _times(weights["gain"], innovation) + _times(weights["output"], hidden), memory
 
 
+@CORRECTORS.register("recurrent")
 @dataclass(frozen=True)
 class RecurrentCorrector(Corrector):
     """change = K e + O m, with m the memory of gated recurrent units fed with [e, seen, features]."""
 
     kind: ClassVar[str] = "recurrent"
+    has_units: ClassVar[bool] = True
 
     @property
     def memory_size(self) -> int:
@@ -201,18 +211,12 @@ class RecurrentCorrector(Corrector):
         return _times(weights["gain"], innovation) + _times(weights["output"], memory), memory
 
 
-CORRECTORS: dict[str, type[Corrector]] = {
-    c.kind: c for c in (ConstantGain, LinearCorrector, MlpCorrector, RecurrentCorrector)
-}
-
-
 def make_corrector(kind: str, k: int, ny: int, nf: int, *, units: int = 8) -> Corrector:
     """The corrector called `kind` for these sizes; DsoError for an unknown kind or no units."""
-    if kind not in CORRECTORS:
-        raise DsoError(f"corrector {kind!r}: there is no such corrector; choose one of {', '.join(CORRECTORS)}.")
-    if kind in ("mlp", "recurrent") and not 1 <= units <= 1000:
+    made = CORRECTORS[kind]
+    if made.has_units and not 1 <= units <= 1000:
         raise DsoError(f"corrector {kind!r}: units = {units}; give a whole number from 1 to 1000, such as 8.")
-    return CORRECTORS[kind](k, ny, nf, units if kind in ("mlp", "recurrent") else 0)
+    return made(k, ny, nf, units if made.has_units else 0)
 
 
 @dataclass(frozen=True, eq=False)

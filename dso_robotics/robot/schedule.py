@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.action_space import PlayedCourse
-from dso_robotics.core.method.short_horizon import Settings
+from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.objective import Problem
 from dso_robotics.physics.impedance import softened
 from dso_robotics.robot.chain import RobotChain, RobotState

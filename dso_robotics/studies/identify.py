@@ -34,12 +34,10 @@ from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import calibration
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.checkpoint import columns
-from dso_robotics.studies.controller_settings import read_controllers
 from dso_robotics.studies.estimated import split_free
 from dso_robotics.studies.estimated import table as estimated
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.network import chosen_joints, learn
-from dso_robotics.studies.network_settings import NetworkSettings
 from dso_robotics.studies.residual import own_residual
 from dso_robotics.studies.run import Progress, RunFile, Session, search, session
 from dso_robotics.studies.starts import best_start, draw
@@ -97,7 +95,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
             f"{robot.source}: the model has no sensors, so nothing of it can be compared with a log; add a <sensor> for each "
             f"channel.{urdf if robot.source.lower().endswith('.urdf') else ''}"
         )
-    log, drives = controlled(log, read_controllers(study.controller), robot.mj)
+    log, drives = controlled(log, tuple(study.controller.values()), robot.mj)
     channels = match_channels(log, robot.mj)
     split = hold_out(log, study.hold_out)
     names = [r.name for r in split.train]
@@ -129,7 +127,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     }
     if drives:
         windows, scored = drives.attach(windows), {name: drives.attach(w) for name, w in scored.items()}
-    network = NetworkSettings.read(study.network) if study.network else None
+    network = study.network
     if network:
         require_mjx("a [network]")
         chosen_joints(robot, network.joints)

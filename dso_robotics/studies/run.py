@@ -20,10 +20,10 @@ import numpy as np
 from dso_robotics.core.descent import Candidate, Last, Method, Moment, Result, descend
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import Declaration
 from dso_robotics.physics.model import Robot
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.checkpoint import columns, flatten, records, restore
+from dso_robotics.table import Study
 
 # Seconds between two writings of a search whose steps are short.
 EVERY = 20.0
@@ -33,7 +33,7 @@ _PLACES = ("model", "logs", "log", "file", "source")
 _KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling")
 _AGAIN = "run the study again without --resume"
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Study)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,11 +311,6 @@ def stored_study(folder: str | Path, command: str, kind: type[T]) -> T:
     if begun != command:
         raise DsoError(f"--resume: {path} is a run of `dso {begun or 'an older version'}`; resume it with that.")
     try:
-        free = (Declaration(**_tuples(entry)) if isinstance(entry, dict) else entry for entry in stored["free"])
-        return kind(**_tuples(stored) | {"free": tuple(free)})
-    except (KeyError, TypeError, ValueError) as error:
+        return kind.from_dict(stored)
+    except (DsoError, KeyError, TypeError, ValueError) as error:
         raise DsoError(f"{path}: the run file is damaged ({error}); {_AGAIN}.") from error
-
-
-def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}

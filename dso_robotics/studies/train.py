@@ -281,9 +281,5 @@ def _parameters(task: Task, theta: np.ndarray) -> dict[str, Any]:
 
 def _files(study: TrainStudy) -> dict[str, str]:
     """Every file that the costs read, by where the study names it."""
-    return {
-        f"file of [cost.{name}]": str(table[key])
-        for name, table in study.cost.items()
-        for key in ("log", "file")
-        if key in table
-    }
+    files = ((name, getattr(cost, key, None)) for name, cost in study.cost.items() for key in ("log", "file"))
+    return {f"file of [cost.{name}]": str(file) for name, file in files if file is not None}

@@ -9,44 +9,26 @@ import mujoco
 import numpy as np
 
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.short_horizon import Settings as Windows
 from dso_robotics.costs.composite import Composite, composite
+from dso_robotics.costs.kind import MotionCost, Scope, SupervisedCost
 from dso_robotics.costs.quantity import find_id
 from dso_robotics.costs.supervised import Supervised
+from dso_robotics.costs.task import Term, When
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import Declaration, parse
+from dso_robotics.parameters.path import Declaration
 from dso_robotics.parameters.vector import pack
-from dso_robotics.physics.design import (
-    Gear,
-    LimbLength,
-    LimbRadius,
-    SpringReference,
-    SpringStiffness,
-    UniformScale,
-    compose,
-)
+from dso_robotics.physics.design import compose
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot.chain import RobotChain, Spread, robot_chain, seen_besides
-from dso_robotics.robot.context import Context, Draw, Varied, one_of
+from dso_robotics.robot.context import Context, Draw, Varied
 from dso_robotics.robot.lift import Lift, lift
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import sensor_observation, state_observation
 from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, Policy, TimedPolicy
 from dso_robotics.robot.recurrent import RecurrentPolicy
 from dso_robotics.studies.train_bounds import refuse_overlap
-from dso_robotics.studies.train_costs import number, supervised_cost, term
-from dso_robotics.studies.train_study import TrainStudy
-
-_MAPS: dict[str, Any] = {
-    "length": LimbLength,
-    "radius": LimbRadius,
-    "gear": Gear,
-    "stiffness": SpringStiffness,
-    "springref": SpringReference,
-    "scale": UniformScale,
-}
-_SUPERVISED = ("cloning", "identification", "prior")
+from dso_robotics.studies.train_study import Training, TrainStudy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +44,7 @@ class Task:
     price: Composite
     explore: Callable[..., Any]
     supervised: dict[str, Supervised]
-    windows: Windows
+    windows: Training
     steps: int
     keep: str
 
@@ -75,27 +57,28 @@ def build(study: TrainStudy) -> Task:
     """
     robot = load(study.model)
     mechanism, context = _mechanism(study, robot)
-    timed = {name: table for name, table in study.cost.items() if table["kind"] not in _SUPERVISED}
+    timed = {name: cost for name, cost in study.cost.items() if isinstance(cost, MotionCost)}
+    apart = {name: cost for name, cost in study.cost.items() if isinstance(cost, SupervisedCost)}
     if not timed:
         raise DsoError(
-            f"{study.source}: training needs at least one cost of the motion; {', '.join(_SUPERVISED)} are none."
+            f"{study.source}: training needs at least one cost of the motion; {', '.join(apart)} need(s) no rollout."
         )
-    price = composite({name: (float(t.get("weight", 1.0)), term(study, name, t, robot)) for name, t in timed.items()})
+    price = composite({name: (cost.weight, _term(study, name, cost, robot)) for name, cost in timed.items()})
     given = study.policy
-    if "observe" in given:
-        observation = sensor_observation(robot, list(given["observe"]))
+    if given.observe is not None:
+        observation = sensor_observation(robot, list(given.observe))
     else:
-        observation = state_observation(robot, leave_out=list(given.get("leave_out", ())))
-    see = bool(given.get("see_design", False))
+        observation = state_observation(robot, leave_out=list(given.leave_out))
+    see = given.see_design
     chain = robot_chain(
         mechanism,
         _policy(study, observation.size + seen_besides(mechanism, context, see), robot.mj.nu),
         observation,
         price=price,
         seconds=study.control_step,
-        delay=float(given.get("delay", 0.0)),
-        noise=float(given.get("noise", 0.3)),
-        noise_free=bool(given.get("learn_noise", False)),
+        delay=given.delay,
+        noise=given.noise,
+        noise_free=given.learn_noise,
         context=context,
         see_design=see,
         rng=np.random.default_rng(study.seed),
@@ -105,10 +88,9 @@ def build(study: TrainStudy) -> Task:
     if context.size:
         start, explore = Varied(start, context), Varied(explore, context)
     chain = dataclasses.replace(chain, start=start, lift=_lift(study, robot))
-    settings = dict(study.training)
-    rate, keep = settings.pop("design_rate", None), settings.pop("keep", None)
-    rates = (("mechanism", float(rate)),) if rate is not None and mechanism.size else ()
-    windows = Windows(**settings, rates=rates)
+    rate, windows = study.training.design_rate, study.training
+    if rate is not None and mechanism.size:
+        windows = dataclasses.replace(windows, rates=(("mechanism", rate),))
     try:
         method = TRAINING[windows.method]
         method.entries(windows.method, chain, jnp.asarray(chain.layout.initial))
@@ -119,18 +101,15 @@ def build(study: TrainStudy) -> Task:
             f"{study.source}: [training] soften changes contacts that are differentiated through, and method = "
             f"'{windows.method}' plays them as they are; leave it out."
         )
-    apart = [name for name, table in study.cost.items() if table["kind"] in _SUPERVISED]
     if apart and not method.supervises:
         raise DsoError(
-            f"{study.source}: [training] method = '{windows.method}' follows costs of the motion alone, and cost.{apart[0]} is "
-            "of a log or of the numbers; take 'pathwise' or 'mixed'."
+            f"{study.source}: [training] method = '{windows.method}' follows costs of the motion alone, and "
+            f"cost.{next(iter(apart))} is of a log or of the numbers; take 'pathwise' or 'mixed'."
         )
     duration = chain.substeps * float(chain.mj.opt.timestep)
     steps = max(round(study.seconds / duration), 1)
     windows = dataclasses.replace(windows, episode=steps)
-    supervised = {
-        name: supervised_cost(study, name, t, chain) for name, t in study.cost.items() if t["kind"] in _SUPERVISED
-    }
+    supervised = {name: _supervised(study, name, cost, chain) for name, cost in apart.items()}
     if mechanism.size:
         # What cannot be written back, or stands in its own way, is better known before the search.
         to_mjcf(robot, mechanism.fields(mechanism.initial))
@@ -139,57 +118,64 @@ def build(study: TrainStudy) -> Task:
         except DsoError as error:
             raise DsoError(f"{study.source}: {error}") from error
     # An episode does not show what a cost without a rollout is for: an early look at wrong parameters may well be cheaper.
-    keep = keep or ("last" if supervised else "best")
+    keep = windows.keep or ("last" if supervised else "best")
     return Task(study, robot, chain, price, explore, supervised, windows, steps, keep)
+
+
+def _term(study: TrainStudy, name: str, cost: MotionCost, robot: Robot) -> Term:
+    try:
+        made = cost.term(Scope(robot, tuple(study.task)))
+    except DsoError as error:
+        raise DsoError(f"{study.source}: [cost.{name}]: {error}") from error
+    return When(made, study.conditions(name, cost.when)) if cost.when else made
+
+
+def _supervised(study: TrainStudy, name: str, cost: SupervisedCost, chain: RobotChain) -> Supervised:
+    try:
+        return Supervised(cost.weight, cost.cost(chain), cost.fade)
+    except DsoError as error:
+        raise DsoError(f"{study.source}: [cost.{name}]: {error}") from error
 
 
 def _mechanism(study: TrainStudy, robot: Robot) -> tuple[Mechanism, Context]:
     """The mechanism and what is drawn for every episode, tasks and physical numbers."""
-    declared = [entry if isinstance(entry, Declaration) else parse(str(entry)) for entry in study.free]
+    declared = list(study.free)
     own = pack(declared, robot).size if declared else 0
-    for path, (low, high) in study.randomise.items():
-        declared += [parse(f"{path}@{low}:{high}")]
+    declared += [Declaration(path, low=low, high=high) for path, (low, high) in study.randomise.items()]
     vector = pack(declared, robot) if declared else None
     maps = []
     for name, table in study.design.items():
-        bounds = (float(table["low"]), float(table["high"])) if "low" in table else None
         try:
-            maps.append(_MAPS[table["kind"]](robot, str(table["of"]), bounds=bounds))
+            maps.append(table.map(robot))
         except DsoError as error:
             raise DsoError(f"{study.source}: [design.{name}]: {error}") from error
     drawn, nominal = (), ()
     if vector is not None:
         rows = list(zip(vector.coordinate_names, vector.low, vector.high, strict=True))[own:]
         drawn, nominal = tuple(Draw(*row) for row in rows), tuple(map(float, vector.initial[own:]))
-    tasks = []
-    for name, table in study.task.items():
-        if "values" in table:
-            tasks.append(one_of(f"task/{name}", tuple(map(float, table["values"]))))
-        else:
-            tasks.append(Draw(f"task/{name}", float(table["low"]), float(table["high"])))
+    tasks = tuple(table.draw(f"task/{name}") for name, table in study.task.items())
     mechanism = Mechanism(robot, vector, compose(maps, robot) if maps else None, len(drawn))
-    return mechanism, Context(tuple(tasks), drawn, nominal)
+    return mechanism, Context(tasks, drawn, nominal)
 
 
 def _policy(study: TrainStudy, inputs: int, outputs: int) -> Policy:
     given = study.policy
-    kind, count = given.get("kind", "network"), int(given.get("time_features", 0))
-    period = given.get("period")
-    width = inputs + (TimedPolicy.width(count, period is not None) if count else 0)
-    if kind == "linear":
+    count, cycle = given.time_features, given.period is not None
+    width = inputs + (TimedPolicy.width(count, cycle) if count else 0)
+    if given.kind == "linear":
         policy: Policy = LinearPolicy(width, outputs)
-    elif kind == "network":
-        policy = NetworkPolicy(width, outputs, tuple(int(h) for h in given.get("hidden", (32, 32))))
+    elif given.kind == "network":
+        policy = NetworkPolicy(width, outputs, given.hidden)
     else:
-        policy = RecurrentPolicy(width, outputs, int(given.get("units", 16)), kind == "gated")
-    return TimedPolicy(policy, float(period or study.seconds), count, period is not None) if count else policy
+        policy = RecurrentPolicy(width, outputs, given.units, given.kind == "gated")
+    return TimedPolicy(policy, given.period or study.seconds, count, cycle) if count else policy
 
 
 def _lift(study: TrainStudy, robot: Robot) -> Lift | None:
-    if "lift" not in study.start:
+    if study.start.lift is None:
         return None
     try:
-        return lift(robot, study.start["lift"])
+        return lift(robot, study.start.lift)
     except DsoError as error:
         raise DsoError(f"{study.source}: [start] lift: {error}") from error
 
@@ -206,27 +192,25 @@ def _starts(study: TrainStudy, chain: RobotChain, robot: Robot) -> tuple[Any, An
         return int(mj.jnt_qposadr[joint]), int(mj.jnt_dofadr[joint])
 
     qpos, qvel = np.array(mj.qpos0), np.zeros(mj.nv)
-    for name, value in dict(study.start.get("position", {})).items():
-        qpos[address("start.position", name)[0]] = number(study, f"start.position.{name}", value)
-    for name, value in dict(study.start.get("velocity", {})).items():
-        qvel[address("start.velocity", name)[1]] = number(study, f"start.velocity.{name}", value)
-    width = float(study.start.get("spread", 0.0))
+    for name, value in study.start.position.items():
+        qpos[address("start.position", name)[0]] = value
+    for name, value in study.start.velocity.items():
+        qvel[address("start.velocity", name)[1]] = value
+    width = study.start.spread
     moving = np.zeros(mj.nq)
     for joint, _ in enumerate(names):
         if int(mj.jnt_type[joint]) in hinge_or_slide:
             moving[int(mj.jnt_qposadr[joint])] = width
     start = Spread(chain.rest(jnp.asarray(qpos), jnp.asarray(qvel)), jnp.asarray(moving), jnp.full(mj.nv, width))
-    if not study.explore:
+    wide = study.explore
+    if not (wide.position or wide.velocity):
         return start, start
     middle, half, speed, spin = qpos.copy(), moving.copy(), qvel.copy(), np.full(mj.nv, width)
-    for section, centre, reach, which in (("position", middle, half, 0), ("velocity", speed, spin, 1)):
-        for name, pair in dict(study.explore.get(section, {})).items():
-            where = f"explore.{section}.{name}"
-            if not isinstance(pair, list | tuple) or len(pair) != 2:
-                raise DsoError(f"{study.source}: {where} = {pair!r}; write [LOW, HIGH].")
-            low, high = (number(study, where, v) for v in pair)
-            if not low <= high:
-                raise DsoError(f"{study.source}: {where}: the lower end {low:g} lies above the upper one {high:g}.")
+    for section, ranges, centre, reach, which in (
+        ("position", wide.position, middle, half, 0),
+        ("velocity", wide.velocity, speed, spin, 1),
+    ):
+        for name, (low, high) in ranges.items():
             at = address(f"explore.{section}", name)[which]
             centre[at], reach[at] = (low + high) / 2, (high - low) / 2
     rest = chain.rest(jnp.asarray(middle), jnp.asarray(speed))

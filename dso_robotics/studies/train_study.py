@@ -1,249 +1,191 @@
-"""What a user asks of `dso train` and `dso design`: the TOML file read and checked key by key, before anything compiles."""
+"""What a user asks of `dso train` and `dso design`, from a TOML file or Python, checked before anything compiles."""
 
 import dataclasses
-import math
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+from dso_robotics.core.method.settings import Settings
+from dso_robotics.costs.kind import Cost
 from dso_robotics.errors import DsoError
-from dso_robotics.physics.model import nearest
+from dso_robotics.parameters.path import Declaration
+from dso_robotics.physics.design.map import DESIGN_MAPS, DesignMap
+from dso_robotics.physics.model import Robot
+from dso_robotics.robot.context import Draw, one_of
+from dso_robotics.studies.declaration import FREE, MODEL
+from dso_robotics.table import Key, Range, Study, Table, key, settle
 
-_POLICIES = ("linear", "network", "brain", "gated")
-KEEPS = ("best", "last")
-_SECTIONS: dict[str, dict[str, Any]] = {
-    "": {"model": str, "seed": int, "control_step": float, "seconds": float, "free": list},
-    "policy": {
-        "kind": str,
-        "hidden": list,
-        "units": int,
-        "observe": list,
-        "leave_out": list,
-        "time_features": int,
-        "period": float,
-        "noise": float,
-        "learn_noise": bool,
-        "delay": float,
-        "see_design": bool,
-    },
-    "start": {"position": dict, "velocity": dict, "spread": float, "lift": str},
-    "explore": {"position": dict, "velocity": dict},
-    "training": {
-        "method": str,
-        "environments": int,
-        "horizon": int,
-        "iterations": int,
-        "gamma": float,
-        "lam": float,
-        "learning_rate": float,
-        "final_rate": float,
-        "design_rate": float,
-        "clip": float,
-        "critic_hidden": int,
-        "critic_rate": float,
-        "critic_updates": int,
-        "critic_batch": int,
-        "target": float,
-        "noise_end": float,
-        "soften": float,
-        "restart": float,
-        "explore": float,
-        "abandon": float,
-        "keep": str,
-        "updates": int,
-        "divergence": float,
-    },
-    "cost": {},
-    "design": {},
-    "task": {},
-    "randomise": {},
-}
-# What each kind of cost takes besides kind and weight; True where it must be given.
-COSTS: dict[str, dict[str, bool]] = {
-    "product": {"factors": True},
-    "square": {"quantity": True, "target": False, "scale": False},
-    "lack": {"quantity": True, "target": True, "scale": False},
-    "distance": {"point": True, "axes": False, "target": True, "smooth": False, "scale": False},
-    "upright": {"body": True},
-    "velocity": {"quantity": True, "target": True, "scale": False},
-    "control": {},
-    "divergence": {},
-    "smoothness": {},
-    "energy": {"scale": False},
-    "limits": {},
-    "contact": {"sensor": True, "target": False, "scale": False},
-    "tracking": {"log": True, "rollout": False, "scale": False},
-    "cloning": {"log": True, "fade": False},
-    "identification": {"log": True, "window": False, "fade": False},
-    "prior": {"numbers": True, "fade": False},
-    "python": {"file": True, "function": False},
-}
-DESIGNS = ("length", "radius", "gear", "stiffness", "springref", "scale")
+_RANGES = {"hinge": [0.0, 6.28]}
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainStudy:
-    """One training: the model, and tables as in the file; `cost` and `design` map names to tables.
+class PolicyTable(Table):
+    """The policy, and what it sees and does."""
 
-    Checked at construction as far as no model is needed for it.
-    """
+    kind: str = key("brain is a recurrent network", "network", choices=("linear", "network", "brain", "gated"))
+    hidden: tuple[int, ...] = key("widths of the layers of a network", (32, 32), within="[1, 100000]")
+    units: int = key("units of brain and gated", 16, within="[1, 100000]")
+    observe: tuple[str, ...] | None = key(
+        "sensors; none: the state, unlimited hinges as sine and cosine", None, example=["gyro"]
+    )
+    leave_out: tuple[str, ...] = key("joints whose position the policy does not see", (), example=["x"])
+    time_features: int = key("waves of the time that the policy sees", 0, within="[0, 1000]")
+    period: float | None = key(
+        "of a cycle that they repeat; none: the episode", None, unit="s", within="(0, inf)", example=0.5
+    )
+    noise: float = key("standard deviation, as a part of half the actuator's range", 0.3, within="(0, inf)")
+    learn_noise: bool = key("the noise is a number to find too", False)
+    delay: float = key("time until an action is in force", 0.0, unit="s", within="[0, inf)")
+    see_design: bool = key(
+        "the policy sees the mechanism's numbers and what is randomised, as parts of their ranges", False
+    )
 
-    model: str
-    cost: Mapping[str, Mapping[str, Any]]
-    seed: int = 0
-    control_step: float | None = None
-    seconds: float = 10.0
-    free: tuple[Any, ...] = ()
-    policy: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    start: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    explore: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    design: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    task: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    randomise: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    source: str = "study"
+
+@dataclasses.dataclass(frozen=True)
+class Start(Table):
+    """Where episodes start."""
+
+    position: Mapping[str, float] = key("of joints", {}, unit="rad, m", example={"hinge": 3.14159})
+    velocity: Mapping[str, float] = key("of joints", {}, unit="rad/s, m/s", example={"hinge": 0.0})
+    spread: float = key("standard deviation about them, of all joints", 0.0, within="[0, inf)")
+    lift: str | None = key(
+        "a slide joint that points up: its values count from where the lowest geom touches the floor", None, example="z"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Explore(Table):
+    """Where windows may start besides, uniformly."""
+
+    position: Mapping[str, Range] = key("of joints", {}, unit="rad, m", example=_RANGES)
+    velocity: Mapping[str, Range] = key("of joints", {}, unit="rad/s, m/s", example=_RANGES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Settings, Table):
+    """The method: windows of a few control steps in many environments, closed by a critic."""
+
+    keep: Literal["best", "last"] | None = key(
+        "the policy that is kept: the best of the looks at an episode, or the last; none: the last with costs that need no "
+        "rollout, else the best",
+        None, example="best",
+    )  # fmt: skip
+    design_rate: float | None = key(
+        "step size of the mechanism; none: as theta's", None, within="(0, inf)", example=0.01
+    )
+    notes: ClassVar[Mapping[str, Key]] = {
+        "method": Key(doc="how a window is differentiated, or a step in action space"),
+        "environments": Key(doc="how many play at once; a multiple of 4"),
+        "horizon": Key(doc="control steps of a window"),
+        "iterations": Key(doc="how many windows each environment plays"),
+        "gamma": Key(doc="discount of a control step"),
+        "lam": Key(doc="lambda of the critic's targets"),
+        "learning_rate": Key(doc="step size of theta"),
+        "final_rate": Key(doc="what is left of it at the end, as a factor; it falls linearly"),
+        "clip": Key(doc="largest norm of the gradient of a block"),
+        "critic_hidden": Key(doc="units of the critic's layers"),
+        "critic_rate": Key(doc="step size of the critic"),
+        "critic_updates": Key(doc="its updates an iteration"),
+        "critic_batch": Key(doc="states an update"),
+        "target": Key(doc="share of the new critic that the slow one, which makes the targets, takes on"),
+        "noise_end": Key(doc="the actions' noise at the end, as a factor; reached geometrically"),
+        "soften": Key(doc="factor of how long contacts push at first; it falls to 1"),
+        "restart": Key(doc="share of windows that start anew"),
+        "explore": Key(doc="share of these that start from [explore]"),
+        "abandon": Key(doc="a window whose mean cost a step is above this starts anew; by default none", example=3.0),
+        "updates": Key(doc="of one window's surrogate (pco), or of the conjugate gradients (natural)"),
+        "divergence": Key(doc="mean KL divergence that an iteration in action space may move the policy by"),
+    }
 
     def __post_init__(self) -> None:
-        for section in ("policy", "start", "explore", "training"):
-            _check_table(getattr(self, section), _SECTIONS[section], f"{self.source}: [{section}]")
-        kind = self.policy.get("kind", "network")
-        if kind not in _POLICIES:
-            raise DsoError(f"{self.source}: [policy] kind = '{kind}' is not one of {', '.join(_POLICIES)}.")
-        keep = self.training.get("keep", "best")
-        if keep not in KEEPS:
-            raise DsoError(f"{self.source}: [training] keep = '{keep}' is not one of {', '.join(KEEPS)}.")
-        if not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise DsoError(f"{self.source}: seconds = {self.seconds:g}; an episode lasts a positive time.")
+        settle(self)
+        super().__post_init__()
+
+
+@dataclasses.dataclass(frozen=True)
+class DesignTable(Table):
+    """A design number of one thing of the mechanism."""
+
+    kind: str = key("what is designed", choices=DESIGN_MAPS, example="length")
+    of: str = key("name of a body, joint or actuator", example="forearm")
+    low: float | None = key("lower bound; none: that of the kind", None, example=0.1)
+    high: float | None = key("upper bound", None, example=0.6)
+
+    def check(self) -> None:
+        """Both bounds or none."""
+        if (self.low is None) != (self.high is None):
+            raise DsoError("give low and high together, as numbers, or neither.")
+
+    def map(self, robot: Robot) -> DesignMap:
+        """The map of the robot. Raises DsoError for what it does not have."""
+        bounds = None if self.low is None else (self.low, self.high)
+        return DESIGN_MAPS[self.kind](robot, self.of, bounds=bounds)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskTable(Table):
+    """A number that every episode draws anew and the policy sees: one of `values`, or from `low` to `high`."""
+
+    values: tuple[float, ...] = key("what is drawn from", (), example=[0.0, 1.0])
+    low: float | None = key("lower end of a range", None, example=0.0)
+    high: float | None = key("upper end", None, example=1.0)
+
+    def check(self) -> None:
+        """Values or a range."""
+        ends = [end for end in (self.low, self.high) if end is not None]
+        if len(ends) != (0 if self.values else 2) or sorted(ends) != ends:
+            raise DsoError("a task is values = [0.0, 1.0], one of which is drawn, or a range low = 0.0, high = 1.0.")
+
+    def draw(self, name: str) -> Draw:
+        """How it is drawn."""
+        return one_of(name, self.values) if self.values else Draw(name, self.low or 0.0, self.high or 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStudy(Study):
+    """One training. source: what messages call the study."""
+
+    model: Any = key("MJCF or URDF file; in Python also an MjSpec, an MjModel or a Robot", **MODEL)
+    cost: Mapping[str, Cost] = key("what is minimised, a sum of costs", {})
+    seed: int = key("of weights and of all that is drawn", 0, within="[0, 9223372036854775807]")
+    control_step: float | None = key(
+        "time between actions, a multiple of the model's time step; none: that step", None, unit="s", within="(0, inf)",
+        example=0.02,
+    )  # fmt: skip
+    seconds: float = key("length of an episode", 10.0, unit="s", within="(0, inf)")
+    free: tuple[Declaration, ...] = key("physical parameters to find too", (), **FREE)
+    policy: PolicyTable = key("the policy", PolicyTable())
+    start: Start = key("where episodes start", Start())
+    explore: Explore = key("where windows may start besides", Explore())
+    training: Training = key("the method and its settings", Training())
+    design: Mapping[str, DesignTable] = key("numbers of the mechanism to design", {})
+    task: Mapping[str, TaskTable] = key("numbers that every episode draws anew and the policy sees", {})
+    randomise: Mapping[str, Range] = key(
+        "physical numbers that every episode draws anew and the policy does not see", {},
+        example={"joint/*/damping": [0.05, 0.3]},
+    )  # fmt: skip
+    source: str = "study"
+
+    def check(self) -> None:
+        """Something to minimise, and tasks that there are."""
         if not self.cost:
-            raise DsoError(
-                f"{self.source}: the study has no cost, so there is nothing to minimise; add a [cost.NAME] table."
-            )
-        for name, table in self.cost.items():
-            self._check_cost(name, table)
-        for name, table in self.design.items():
-            self._check_design(name, table)
-        for name, table in self.task.items():
-            _check_task(table, f"{self.source}: [task.{name}]")
-        for path, pair in self.randomise.items():
-            if not _numbers(pair) or len(pair) != 2 or not pair[0] <= pair[1]:
-                raise DsoError(f'{self.source}: [randomise] {path} = {pair!r}; write "{path}" = [LOW, HIGH].')
+            raise DsoError("the study has no cost, so there is nothing to minimise; add a [cost.NAME] table.")
+        for name, cost in self.cost.items():
+            self.conditions(name, getattr(cost, "when", {}))
 
-    def _check_cost(self, name: str, table: Any) -> None:
-        where = f"{self.source}: [cost.{name}]"
-        if not isinstance(table, Mapping) or "kind" not in table:
-            raise DsoError(
-                f'{where}: a cost is a table with a kind, such as kind = "control"; kinds: {", ".join(COSTS)}.'
-            )
-        kind = table["kind"]
-        if kind == "reward" or "reward" in table:
-            raise DsoError(
-                f'{where}: this is a reward, but costs are minimised. A reward between 0 and 1 is the cost kind = "product" of '
-                'its factors; for "the more the better" write kind = "lack" with the target that would be enough.'
-            )
-        if kind not in COSTS:
-            raise DsoError(f"{where}: there is no cost '{kind}'; did you mean {nearest(str(kind), COSTS, 4)}?")
-        more = () if "fade" in COSTS[kind] else ("when",)
-        for key in table:
-            if key not in ("kind", "weight", *more, *COSTS[kind]):
-                keys = ", ".join(("weight", *more, *COSTS[kind]))
-                raise DsoError(f"{where}: a '{kind}' cost has no '{key}'; it takes {keys}.")
-        for key, needed in COSTS[kind].items():
-            if needed and key not in table:
-                raise DsoError(f"{where}: a '{kind}' cost needs '{key}'.")
-        weight = table.get("weight", 1.0)
-        if not _number(weight):
-            raise DsoError(f"{where}: weight = {weight!r} is no number; write weight = 1.0.")
-        if weight < 0:
-            raise DsoError(
-                f"{where}: weight = {weight:g}. A negative weight makes a reward of a cost, and costs are minimised; write "
-                'what is missing instead, with kind = "lack" or "product" and a positive weight.'
-            )
+    def conditions(self, cost: str, when: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
+        """Which task numbers, by index, must have which values for a cost to count.
 
-    def _check_design(self, name: str, table: Any) -> None:
-        where = f"{self.source}: [design.{name}]"
-        if not isinstance(table, Mapping) or table.get("kind") not in DESIGNS:
-            raise DsoError(f"{where}: a design number is a table with kind = one of {', '.join(DESIGNS)}.")
-        for key in table:
-            if key not in ("kind", "of", "low", "high"):
-                raise DsoError(f"{where}: unknown key '{key}'; it takes kind, of, low, high.")
-        if "of" not in table:
-            raise DsoError(f'{where}: of what? Write of = "NAME" of a body, joint or actuator.')
-        if ("low" in table) != ("high" in table) or not all(_number(table[k]) for k in ("low", "high") if k in table):
-            raise DsoError(f"{where}: give low and high together, as numbers, or neither.")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The study as JSON-ready values, as stored in the run file."""
-        return dataclasses.asdict(self)
-
-
-def read_train_study(path: str | Path) -> TrainStudy:
-    """A study from its TOML file; file names in it are relative to its folder.
-
-    Raises:
-      DsoError: the file is missing, is not TOML, or has a key or value that the study does not know.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DsoError(f"{path}: there is no such study file.")
-    try:
-        content = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DsoError(f"{path}: not a TOML file ({str(error)[:200]}); mend the line named.") from error
-    known = [*_SECTIONS[""], *(s for s in _SECTIONS if s)]
-    for key in content:
-        if key not in known:
-            raise DsoError(f"{path}: unknown key '{key}'; a study has {nearest(key, known, len(known))}.")
-    if "model" not in content:
-        raise DsoError(f'{path}: the study names no model; write model = "robot.xml".')
-    _check_table({k: v for k, v in content.items() if k in _SECTIONS[""]}, _SECTIONS[""], str(path))
-    for section in _SECTIONS:
-        if section and not isinstance(content.get(section, {}), dict):
-            raise DsoError(f"{path}: '{section}' is a table; write [{section}] on a line of its own.")
-    content["model"] = str(path.parent / content["model"])
-    for table in content.get("cost", {}).values():
-        for key in ("log", "file"):
-            if isinstance(table, dict) and isinstance(table.get(key), str):
-                table[key] = str(path.parent / table[key])
-    content["free"] = tuple(content.get("free", ()))
-    return TrainStudy(**content, source=str(path))
-
-
-def _check_task(table: Any, where: str) -> None:
-    keys = set(table) if isinstance(table, Mapping) else set()
-    if keys == {"values"} and _numbers(table["values"]) and len(table["values"]):
-        return
-    if keys != {"low", "high"} or not _numbers([table["low"], table["high"]]) or not table["low"] <= table["high"]:
-        raise DsoError(
-            f"{where}: a task is values = [0.0, 1.0], one of which is drawn, or a range low = 0.0, high = 1.0."
-        )
-
-
-def _check_table(table: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
-    for key, value in table.items():
-        if key not in kinds:
-            raise DsoError(f"{where}: unknown key '{key}'; it takes {nearest(key, kinds, len(kinds))}.")
-        kind = kinds[key]
-        right = _number(value) if kind is float else isinstance(value, kind) and not (kind is int and value is True)
-        if kind is list:
-            right = isinstance(value, list | tuple)
-        if not right or (kind is float and not math.isfinite(value)):
-            raise DsoError(f"{where}: {key} = {value!r} is not what belongs there; expected {_WORDS[kind]}.")
-
-
-_WORDS = {
-    str: "a text",
-    int: "a whole number",
-    float: "a number",
-    list: "a list",
-    dict: "a table",
-    bool: "true or false",
-}
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _numbers(values: Any) -> bool:
-    return isinstance(values, list | tuple) and all(_number(v) and math.isfinite(v) for v in values)
+        Raises:
+          DsoError: there is no such task, or it has no such value.
+        """
+        names = list(self.task)
+        for name, value in when.items():
+            if name not in names:
+                raise DsoError(
+                    f"[cost.{cost}] when: there is no [task.{name}]; the study has {', '.join(names) or 'none'}."
+                )
+            values = self.task[name].values
+            if value not in values:
+                has = ", ".join(f"{v:g}" for v in values) or "a range"
+                raise DsoError(f"[cost.{cost}] when: {name} = {value!r} is no value of [task.{name}], which has {has}.")
+        return tuple((names.index(name), value) for name, value in when.items())

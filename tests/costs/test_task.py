@@ -8,7 +8,7 @@ import pytest
 
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
-from dso_robotics.costs.task import Distance, Factor, Function, Lack, Product, Square
+from dso_robotics.costs.task import Distance, Factor, Function, Hinge, Product, Square
 from dso_robotics.errors import DsoError
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.device import put_model
@@ -80,7 +80,7 @@ def test_terms_and_their_sum(robot, scene, data):
     parts = {
         "tip": (2.0, Distance(tuple(quantity(f"site/tip/{a}", robot) for a in "xz"), (0.1, 1.5), 0.2, 0.5)),
         "fast": (1.0, Square(quantity("joint/slider/velocity", robot), 1.0, 2.0)),
-        "low": (3.0, Lack(quantity("body/pole/upright", robot), 1.0, 2.0)),
+        "low": (3.0, Hinge(quantity("body/pole/upright", robot), 1.0, 2.0)),
         "own": (0.5, Function(lambda scene: scene.state.qpos[0] ** 2)),
     }
     cost = composite(parts)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dso_robotics.studies.train_build import build
-from dso_robotics.studies.train_study import read_train_study
+from dso_robotics.studies.train_study import TrainStudy
 from tests.example_files import EXAMPLES
 
 STUDIES = sorted(path for path in (EXAMPLES / "studies").glob("*.toml") if not path.stem.startswith("estimate_"))
@@ -13,7 +13,7 @@ STUDIES = sorted(path for path in (EXAMPLES / "studies").glob("*.toml") if not p
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_study_can_be_built(path):
-    task = build(read_train_study(path))
+    task = build(TrainStudy.read(path))
     assert task.steps == pytest.approx(task.study.seconds / (task.chain.substeps * task.chain.mj.opt.timestep))
     start = task.chain.start(jax.random.key(0)).body.qpos
     assert np.all(np.isfinite(np.asarray(start)))

@@ -14,7 +14,7 @@ from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies.gradient_check import check_gradients
 from dso_robotics.studies.train import compiled, train
 from dso_robotics.studies.train_build import build
-from dso_robotics.studies.train_study import read_train_study
+from dso_robotics.studies.train_study import TrainStudy
 from tests.studies.train_robots import write
 
 MORE = """
@@ -44,7 +44,7 @@ target = ["task/speed"]
 def task(tmp_path_factory):
     path = write(tmp_path_factory.mktemp("context"), more=MORE)
     path.write_text(path.read_text().replace("noise = 0.1", "noise = 0.1\nsee_design = true"))
-    return build(read_train_study(path))
+    return build(TrainStudy.read(path))
 
 
 def test_draws_fill_their_ranges_and_trials_cover_the_ends():
@@ -150,4 +150,4 @@ def test_a_bad_context_is_refused_before_anything_compiles(tmp_path, monkeypatch
     path.write_text(path.read_text().replace(old, new))
     monkeypatch.setattr("jax.jit", lambda *a, **k: pytest.fail("compiled"))
     with pytest.raises(DsoError, match=told):
-        build(read_train_study(path))
+        build(TrainStudy.read(path))

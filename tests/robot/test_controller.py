@@ -21,7 +21,7 @@ from dso_robotics.robot.controller import Controller, controlled
 from dso_robotics.robot.prediction import CPrediction
 from dso_robotics.robot.prediction_mjx import MjxPrediction
 from dso_robotics.studies.identify import identify
-from dso_robotics.studies.study import IdentifyStudy, read_study
+from dso_robotics.studies.study import IdentifyStudy
 from dso_robotics.studies.warm_start import regress
 
 ARM = """
@@ -191,8 +191,7 @@ def folder(tmp_path_factory):
 
 
 def study(folder, **changes):
-    keys = read_study(folder / "study.toml") | changes
-    return IdentifyStudy(**(keys | {"logs": tuple(keys["logs"]), "free": tuple(keys["free"])}))
+    return IdentifyStudy.read(folder / "study.toml", **changes)
 
 
 def test_gains_and_physics_are_recovered_together(folder, tmp_path):
@@ -251,7 +250,7 @@ def test_a_regression_starts_gains_too(folder, tmp_path):
     z = regress(vector, windows, drives)
     np.testing.assert_allclose(z, [*GAINS.values(), TRUTH["damping"], TRUTH["mass"]], rtol=0.2, atol=0.05)
     (out := tmp_path / "out").mkdir()
-    zeros = study(folder).controller["m1"] | {"gains": dict.fromkeys(("q1", "v1", "q2"), 0.0)}
+    zeros = dataclasses.replace(study(folder).controller["m1"], gains=dict.fromkeys(("q1", "v1", "q2"), 0.0))
     summary = identify(study(folder, warm_start=True, controller={"m1": zeros}), out).summary
     assert summary["parameters"]["controller/m1/q1"]["value"] == pytest.approx(-9.0, rel=0.02)
 
@@ -319,12 +318,12 @@ def test_what_cannot_be_is_refused_with_its_cure(folder, tmp_path):
         "reads 'q3', which the log does not hold": {"m1": {"gains": {"q3": 1.0}}},
         "no hinge or slide is called 'wrist'": {"m1": {"gains": {"qpos/wrist": 1.0}}},
         "unknown key 'gain'": {"m1": {"gain": {"q1": 1.0}}},
-        "gains is None": {"m1": {}},
-        "is a table of its own": {"m1": 3},
+        "'gains' is missing; write gains = {": {"m1": {}},
+        r"controller.m1 = 3: expected a table; write \[controller.m1\]": {"m1": 3},
         "reference names 'q2', which has no gain": {"m1": {"gains": {"q1": 1.0}, "reference": {"q2": "r"}}},
-        "bias is 'x'": {"m1": {"gains": {"q1": 1.0}, "bias": "x"}},
+        "bias = 'x': expected a number": {"m1": {"gains": {"q1": 1.0}, "bias": "x"}},
         "the constant is a key of its own": {"m1": {"gains": {"bias": 1.0}}},
-        "hold is 1": {"m1": {"gains": {"q1": 1.0}, "hold": 1}},
+        "hold = 1: expected true or false": {"m1": {"gains": {"q1": 1.0}, "hold": 1}},
     }
     for message, controller in wrong.items():
         with pytest.raises(DsoError, match=message):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from dso_robotics.core.method.short_horizon import Settings
+from dso_robotics.core.method.settings import Settings
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Divergence, Square
@@ -20,7 +20,7 @@ from dso_robotics.robot.play import CWindows
 from dso_robotics.robot.policy import LinearPolicy
 from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies.train_build import build
-from dso_robotics.studies.train_study import read_train_study
+from dso_robotics.studies.train_study import TrainStudy
 from tests.studies.test_short_horizon import GAMMA, cart
 from tests.studies.train_robots import CART, linear_cart, regulated_cart, trained, write
 
@@ -41,7 +41,7 @@ def test_c_plays_what_mjx_plays(tmp_path, own):
     )
     text = path.read_text().replace('kind = "linear"', 'kind = "linear"\ndelay = 0.1\ntime_features = 2\nperiod = 0.7')
     path.write_text(text)
-    chain = build(read_train_study(path)).chain
+    chain = build(TrainStudy.read(path)).chain
     theta = jnp.asarray(chain.layout.initial) + 0.3
     theta = theta + 0.5 * jax.random.normal(jax.random.key(2), (COUNT, theta.shape[0])) if own else theta
     starts = jax.vmap(chain.start)(jax.random.split(jax.random.key(0), COUNT))
@@ -138,8 +138,8 @@ def test_costs_of_a_log_and_free_physics_are_refused(tmp_path):
     path = write(tmp_path, more='free = ["actuator/push/gear[0]=2@1:4"]')
     path.write_text(path.read_text().replace("[training]", '[training]\nmethod = "natural"'))
     with pytest.raises(DsoError, match="gear"):
-        build(read_train_study(path))
+        build(TrainStudy.read(path))
     path = write(tmp_path, more="[cost.near]\nkind = 'prior'\nnumbers = {}")
     path.write_text(path.read_text().replace("[training]", '[training]\nmethod = "pco"'))
     with pytest.raises(DsoError, match="costs of the motion alone"):
-        build(read_train_study(path))
+        build(TrainStudy.read(path))

@@ -13,7 +13,7 @@ from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import parse
 from dso_robotics.studies.identify import identify
-from dso_robotics.studies.study import IdentifyStudy, read_study
+from dso_robotics.studies.study import IdentifyStudy
 from tests.pendulum import NOISE, TRUTH, record
 
 FREE = ("joint/hinge/damping", "joint/hinge/frictionloss", "body/pole/mass")
@@ -168,12 +168,13 @@ def test_a_study_file_gives_the_same_study(pendulum, tmp_path):
         'model = "pendulum.xml"\nlogs = ["pendulum.h5"]\nhold_out = ["run2"]\n'
         'free = ["joint/hinge/damping", {path = "body/pole/mass", init = 0.9, prior = [0.8, 0.1]}]\n'
     )
-    keys = read_study(path)
-    assert keys["hold_out"] == "run2"
-    assert keys["free"][1].prior == (0.8, 0.1)
+    found = IdentifyStudy.read(path)
+    assert found.hold_out == "run2"
+    assert found.free[1].prior == (0.8, 0.1)
+    assert found.model == str(pendulum / "pendulum.xml")
     path.write_text('modle = "pendulum.xml"\n')
     with pytest.raises(DsoError, match=r"unknown key 'modle'.*'model'"):
-        read_study(path)
+        IdentifyStudy.read(path)
 
 
 @pytest.mark.slow

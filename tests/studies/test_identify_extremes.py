@@ -13,7 +13,7 @@ from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import parse
 from dso_robotics.studies.identify import identify
-from dso_robotics.studies.study import IdentifyStudy, read_study
+from dso_robotics.studies.study import IdentifyStudy
 from tests.pendulum import TRUTH, record
 
 IMU = """
@@ -128,12 +128,6 @@ def test_a_full_window_is_each_rollout_in_one_piece(pendulum, tmp_path, capsys):
         assert abs(entry["value"] - TRUTH[name]) < 0.15 * TRUTH[name]
     assert "1.49 s" in capsys.readouterr().out
     # The flag is the same study.
-    study = IdentifyStudy(window=float("inf"), **_keys(tmp_path / "study.toml"))
+    study = IdentifyStudy.read(tmp_path / "study.toml", window=float("inf"))
     assert study.as_dict()["window"] == "full"
-    assert IdentifyStudy(**_keys(tmp_path / "study.toml") | {"window": "full"}) == study
-
-
-def _keys(path):
-    keys = read_study(path)
-    keys.pop("window")
-    return keys | {"logs": tuple(keys["logs"]), "free": tuple(keys["free"])}
+    assert IdentifyStudy.read(tmp_path / "study.toml", window="full") == study

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dso_robotics.core.method.short_horizon import Settings
+from dso_robotics.core.method.settings import Settings
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Square

@@ -10,7 +10,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies.train import compiled
 from dso_robotics.studies.train_build import build
-from dso_robotics.studies.train_study import read_train_study
+from dso_robotics.studies.train_study import TrainStudy
 
 LEG = """<mujoco model="leg">
   <option timestep="0.005" iterations="3" ls_iterations="4"/>
@@ -47,7 +47,7 @@ lift = "z"
 [explore]
 position = { z = [-0.02, 0.0], swing = [-1.0, 1.0] }
 [cost.height]
-kind = "lack"
+kind = "hinge"
 quantity = "body/hip/z"
 target = 2.0
 [design.reach]
@@ -72,7 +72,7 @@ def study(folder, old="", new="", leg=LEG):
     (folder / "leg.xml").write_text(leg)
     assert old in STUDY
     (folder / "study.toml").write_text(STUDY.replace(old, new, 1))
-    return read_train_study(folder / "study.toml")
+    return TrainStudy.read(folder / "study.toml")
 
 
 @pytest.fixture(scope="module")

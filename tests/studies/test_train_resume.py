@@ -11,7 +11,7 @@ from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.studies import train as training
 from dso_robotics.studies.train import train
-from dso_robotics.studies.train_study import read_train_study
+from dso_robotics.studies.train_study import TrainStudy
 from tests.studies.train_robots import write
 
 ITERATIONS, KILLED = 6, 4
@@ -38,7 +38,7 @@ def begun(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "EVERY", 0.0)
         with pytest.raises(Killed):
-            train(read_train_study(path), folder / "out", progress=kill)
+            train(TrainStudy.read(path), folder / "out", progress=kill)
     return folder
 
 
@@ -54,7 +54,7 @@ def test_the_folder_alone_ends_as_an_uninterrupted_run_does(begun, tmp_path, mon
     assert not (tmp_path / "out" / "summary.json").exists()
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", "--resume", "--out", "out", "--no-report"]) == 0
-    whole = train(read_train_study(begun / "study.toml"), tmp_path / "whole")
+    whole = train(TrainStudy.read(begun / "study.toml"), tmp_path / "whole")
     mine, theirs = (dict(numbers(read_run(tmp_path / name / "run.h5")[0])) for name in ("out", "whole"))
     assert len(mine) > 40
     assert list(mine) == list(theirs)
@@ -79,7 +79,7 @@ def test_the_folder_alone_ends_as_an_uninterrupted_run_does(begun, tmp_path, mon
         assert costs[best] < 0.99 * costs[-1]
         assert np.abs(mine["state.theta"] - whole.theta).max() > 1e-3
     with pytest.raises(DsoError, match="finished already"):
-        train(read_train_study(begun / "study.toml"), tmp_path / "out", resume=True)
+        train(TrainStudy.read(begun / "study.toml"), tmp_path / "out", resume=True)
 
 
 def test_another_study_model_or_file_is_refused_before_anything_compiles(begun, tmp_path, monkeypatch):
@@ -88,12 +88,12 @@ def test_another_study_model_or_file_is_refused_before_anything_compiles(begun, 
     path, text = tmp_path / "study.toml", (tmp_path / "study.toml").read_text()
     path.write_text(text.replace("weight = 0.3", "weight = 0.4"))
     with pytest.raises(DsoError, match=r"the study that was begun, but cost differ"):
-        train(read_train_study(path), tmp_path / "out", resume=True)
+        train(TrainStudy.read(path), tmp_path / "out", resume=True)
     path.write_text(text)
     model = (tmp_path / "cart.xml").read_text()
     (tmp_path / "cart.xml").write_text(model.replace('mass="1"', 'mass="1.5"'))
     with pytest.raises(DsoError, match=r"model .*cart\.xml has changed"):
-        train(read_train_study(path), tmp_path / "out", resume=True)
+        train(TrainStudy.read(path), tmp_path / "out", resume=True)
 
 
 def test_resume_without_a_run_is_refused(tmp_path, capsys):

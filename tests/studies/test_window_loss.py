@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dso_robotics.core.method.short_horizon import Settings
+from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.method.window import scored_entries, window_loss
 from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.value import KnownValue
@@ -13,7 +13,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.robot.play import Player
 from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies.train_build import build
-from dso_robotics.studies.train_study import read_train_study
+from dso_robotics.studies.train_study import TrainStudy
 from tests.studies.train_robots import write
 
 STEPS, COUNT = 4, 16384
@@ -23,7 +23,7 @@ STEPS, COUNT = 4, 16384
 def chain(tmp_path_factory):
     path = write(tmp_path_factory.mktemp("score"), more='free = ["actuator/push/gear[0]=2@1:4"]')
     path.write_text(path.read_text().replace("noise = 0.1", "noise = 0.3\nlearn_noise = true"))
-    return build(read_train_study(path)).chain
+    return build(TrainStudy.read(path)).chain
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_training_by_the_score_lowers_the_cost(tmp_path):
     path = write(tmp_path, iterations=60)
     text = path.read_text().replace("environments = 8", 'environments = 512\nmethod = "score"')
     path.write_text(text.replace("noise = 0.1", "noise = 1.0"))
-    task = build(read_train_study(path))
+    task = build(TrainStudy.read(path))
     method, player = training_method(task.chain, task.windows, explore=task.explore), Player(task.chain)
     assert method.by_score.all()
     learner = method.init(jax.random.key(0), jnp.asarray(task.chain.layout.initial))

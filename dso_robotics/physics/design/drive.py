@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
-from dso_robotics.physics.design.map import Array, DesignMap, Fields, find, read, write
+from dso_robotics.physics.design.map import DESIGN_MAPS, Array, DesignMap, Fields, find, read, write
 
 _SLIDE, _HINGE = int(mujoco.mjtJoint.mjJNT_SLIDE), int(mujoco.mjtJoint.mjJNT_HINGE)
 
@@ -31,6 +31,7 @@ class _Spring(DesignMap):
         return rotary if int(self.robot.mj.jnt_type[self.joint]) == _HINGE else linear
 
 
+@DESIGN_MAPS.register("stiffness")
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpringStiffness(_Spring):
     """Stiffness [N*m/rad or N/m] of a hinge or slide joint's spring; not negative by default.
@@ -49,6 +50,7 @@ class SpringStiffness(_Spring):
         return write(self.robot, fields, "jnt_stiffness", [self.joint], numbers)
 
 
+@DESIGN_MAPS.register("springref")
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpringReference(_Spring):
     """Position [rad or m] at which the spring of a hinge or slide joint is at rest. Unbounded.
@@ -68,6 +70,7 @@ class SpringReference(_Spring):
         return write(self.robot, fields, "qpos_spring", [self.robot.mj.jnt_qposadr[self.joint]], numbers)
 
 
+@DESIGN_MAPS.register("gear")
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gear(DesignMap):
     """One component of an actuator's gear [1]: the first unless `component` says another. Unbounded.

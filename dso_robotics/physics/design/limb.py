@@ -7,7 +7,7 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.design import contents
-from dso_robotics.physics.design.map import Array, DesignMap, Fields, find, read, write
+from dso_robotics.physics.design.map import DESIGN_MAPS, Array, DesignMap, Fields, find, read, write
 from dso_robotics.physics.geometry import BOX, CAPSULE, CYLINDER, ELLIPSOID, SPHERE, geometry
 from dso_robotics.physics.inertia import rotation
 
@@ -71,6 +71,7 @@ class _Limb(DesignMap):
         return rows, cosine
 
 
+@DESIGN_MAPS.register("length")
 @dataclasses.dataclass(frozen=True, eq=False)
 class LimbLength(_Limb):
     """Length of a limb [m]: the body is stretched along its direction, its near end staying where it is.
@@ -128,6 +129,7 @@ class LimbLength(_Limb):
         return write(robot, out, "geom_quat", rows[oblique], turned[..., oblique, :])
 
 
+@DESIGN_MAPS.register("radius")
 @dataclasses.dataclass(frozen=True, eq=False)
 class LimbRadius(_Limb):
     """Radius of a limb [m]: the largest of its geoms across the limb; the others keep their proportion to it.

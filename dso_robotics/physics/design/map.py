@@ -1,6 +1,7 @@
 """One design map: a few numbers, their names, units and bounds, and what they do to the fields of a model.
 
-A new map is one class: `__post_init__` looks its object up and calls `_declare`, `apply` writes fields.
+A new map is one class: `__post_init__` looks its object up and calls `_declare`, `apply` writes fields; registered in
+`DESIGN_MAPS`, a study can ask for it by name.
 """
 
 import abc
@@ -13,10 +14,13 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import KINDS, Robot, nearest
+from dso_robotics.registry import Registry
 
 Array = Any  # a NumPy or a JAX array
 Fields = dict[str, Array]  # whole model fields (..., *shape), named as in MjModel
 Bound = float | Sequence[float]
+# The maps that [design.NAME] can ask for, by `kind`; each takes the robot, a name and bounds.
+DESIGN_MAPS: Registry[Any] = Registry("design map", "dso_robotics.physics.design")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.design import contents
-from dso_robotics.physics.design.map import Array, DesignMap, Fields, find, read, write
+from dso_robotics.physics.design.map import DESIGN_MAPS, Array, DesignMap, Fields, find, read, write
 from dso_robotics.physics.geometry import geometry
 
 
+@DESIGN_MAPS.register("scale")
 @dataclasses.dataclass(frozen=True, eq=False)
 class UniformScale(DesignMap):
     """Scale [1] of a body and all bodies below it, about where the body hangs on its parent (its first joint or origin).

@@ -1,0 +1,86 @@
+"""Kinds of cost that a study can ask for: a dataclass each, whose fields are the keys of [cost.NAME]."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from dso_robotics.costs.quantity import Quantity, quantity
+from dso_robotics.costs.task import Term
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.model import Robot
+from dso_robotics.registry import Registry
+from dso_robotics.robot.chain import RobotChain
+from dso_robotics.table import Table, key
+
+_REWARD = (
+    'this is a reward, but costs are minimised. A reward between 0 and 1 is the cost kind = "product" of its factors; for '
+    '"the more the better" write kind = "hinge" with the target that would be enough.'
+)
+# Every kind by its name; a new one is a file in `costs.kinds`, or anywhere, that registers its dataclass.
+COSTS: Registry[type["Cost"]] = Registry("cost", "dso_robotics.costs.kinds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """What a cost of the motion may refer to: the robot, and the names of what is drawn for an episode."""
+
+    robot: Robot
+    tasks: tuple[str, ...] = ()
+
+    def quantity(self, name: str) -> Quantity:
+        """The quantity called `name`, see `costs.quantity`."""
+        return quantity(name, self.robot, self.tasks)
+
+    def target(self, value: float | str) -> float | Quantity:
+        """A number, or the quantity that gives it, such as "task/goal"."""
+        return self.quantity(value) if isinstance(value, str) else value
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost(Table, abc.ABC):
+    """A [cost.NAME] table."""
+
+    kinds = COSTS
+    refused: ClassVar[Mapping[str, str]] = {
+        "reward": _REWARD,
+        "lack": 'kind = "lack" has its usual name now, the hinge loss; write kind = "hinge" with the same keys.',
+    }
+    weight: float = key("factor of the cost; not negative", 1.0)
+
+    def check(self) -> None:
+        """Refuse rewards."""
+        if self.weight < 0:
+            raise DsoError(
+                f"weight = {self.weight:g}. A negative weight makes a reward of a cost, and costs are minimised; write what is "
+                'missing instead, with kind = "hinge" or "product" and a positive weight.'
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MotionCost(Cost):
+    """A cost of the motion: one number for each step of the chain."""
+
+    when: Mapping[str, float] = key(
+        "the cost counts only in episodes in which these tasks have these values", {}, example={"side": 1.0}
+    )
+
+    @abc.abstractmethod
+    def term(self, scope: Scope) -> Term:
+        """The cost of a step. Raises DsoError for what the robot does not have."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SupervisedCost(Cost):
+    """A cost that needs no rollout of the chain, of a log or of the numbers themselves."""
+
+    fade: float | None = key(
+        "share of the iterations over which the weight falls to zero; none: it stays",
+        None,
+        within="(0, 1]",
+        example=0.5,
+    )
+
+    @abc.abstractmethod
+    def cost(self, chain: RobotChain) -> Callable[..., Any]:
+        """A function of the chain and theta. Raises DsoError for what the chain or a file does not have."""

@@ -1,0 +1,24 @@
+"""What is known of the mechanism beforehand."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dso_robotics.costs.kind import COSTS, SupervisedCost
+from dso_robotics.costs.prior import prior
+from dso_robotics.robot.chain import RobotChain
+from dso_robotics.table import key
+
+
+@COSTS.register("prior")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PriorCost(SupervisedCost):
+    """-log p of numbers of the mechanism, each normal about a mean."""
+
+    numbers: Mapping[str, tuple[float, float]] = key(
+        "mean and standard deviation of each number", example={"body/leg/length": [0.4, 0.05]}
+    )
+
+    def cost(self, chain: RobotChain) -> Callable[..., Any]:
+        """See `SupervisedCost`."""
+        return prior(chain, dict(self.numbers))
