@@ -81,7 +81,10 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'dso_robotics' has no attribute '{name}'")
     place = _PUBLIC[name]
-    thing = getattr(importlib.import_module(f"dso_robotics.{place}"), name)
+    from dso_robotics.extras import needing
+
+    with needing(f"dso.{name}"):
+        thing = getattr(importlib.import_module(f"dso_robotics.{place}"), name)
     globals()[name] = thing
     return thing
 

@@ -166,7 +166,7 @@ def test_errors_speak_of_arguments_and_of_what_was_given(pendulum):
     model, log = pendulum / "pendulum.xml", record(0, runs=2)
     with pytest.raises(dso.DsoError, match=r"^log: hold_out='nine'"):
         dso.identify(model, log, free=FREE, hold_out="nine")
-    with pytest.raises(dso.DsoError, match=r"free=PATH .`dso.parameters\(model\)`"):
+    with pytest.raises(dso.DsoError, match=r"free=PATH .`dso.list_parameters\(model\)`"):
         dso.identify(model, log)
     with pytest.raises(dso.DsoError, match=r"^engine='gpu'"):
         dso.identify(model, log, free=FREE, engine="gpu")
