@@ -49,7 +49,7 @@ class EstimateStudy(Study):
     engine: str = key("simulator and derivatives; auto says why", "auto", choices=ENGINES)
     iterations: int = key("of the search, at most", 30, within="[1, 1000000]")
     learning_rate: float = key("step size of Adam", 0.01, within="(0, inf)")
-    seed: int = key("of weights and of what is drawn", 0, within="[0, 9223372036854775807]")
+    seed: int = key("of weights and of what is drawn", 0, within="[0, 9e18]")
 
     def check(self) -> None:
         """Something to learn from."""

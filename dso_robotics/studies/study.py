@@ -38,7 +38,7 @@ class IdentifyStudy(Study):
         "length of the pieces whose errors are reported; none: the same",
         None, unit="s", within="(0, inf]", kind=float | Literal["full"] | None, example=0.5,
     )  # fmt: skip
-    seed: int = key("of the drawn starts and of a network's first weights", 0, within="[0, 9223372036854775807]")
+    seed: int = key("of the drawn starts and of a network's first weights", 0, within="[0, 9e18]")
     starts: int = key("short searches from drawn starts that compete before one goes on", 1, within="[1, 10000]")
     warm_start: bool = key("a start found by regression on inverse dynamics competes too", False)
     robust: bool = key("errors have heavy tails: outliers lose their pull", False)

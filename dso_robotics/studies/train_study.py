@@ -142,11 +142,14 @@ class TaskTable(Table):
 
 @dataclasses.dataclass(frozen=True)
 class TrainStudy(Study):
-    """One training. source: what messages call the study."""
+    """One training: a policy, and what of the mechanism is to be found with it, against a sum of costs.
+
+    source: what messages call the study.
+    """
 
     model: Any = key("MJCF or URDF file; in Python also an MjSpec, an MjModel or a Robot", **MODEL)
     cost: Mapping[str, Cost] = key("what is minimised, a sum of costs", {})
-    seed: int = key("of weights and of all that is drawn", 0, within="[0, 9223372036854775807]")
+    seed: int = key("of weights and of all that is drawn", 0, within="[0, 9e18]")
     control_step: float | None = key(
         "time between actions, a multiple of the model's time step; none: that step", None, unit="s", within="(0, inf)",
         example=0.02,

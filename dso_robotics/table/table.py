@@ -310,12 +310,14 @@ def _fit(kind: Any, value: Any, place: _Place) -> Any:
         return _made(kind, value, place)
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()  # a number of NumPy or JAX
-    if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if isinstance(value, bool) and kind is not bool:
+        raise _Misfit
+    if kind is float and isinstance(value, numbers.Real):
         try:
             return float(value)
         except OverflowError:
             raise _Misfit from None
-    if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+    if kind is int and isinstance(value, numbers.Integral):
         return int(value)
     if not isinstance(value, kind):
         raise _Misfit

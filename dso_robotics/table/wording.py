@@ -1,7 +1,6 @@
 """How tables speak: types, bounds and values in words and in TOML."""
 
 import json
-import math
 import types
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -59,12 +58,13 @@ def in_words(kind: Any, within: str) -> Iterator[str]:
 
 
 def _numeric(noun: str, within: str) -> str:
-    low, high = _interval(within or "(-inf, inf)")
-    if low == 0 and high == math.inf and within[0] == "(":
+    within = within or "(-inf, inf)"
+    low, high = (end.strip() for end in within[1:-1].split(","))
+    if (low, high, within[0]) == ("0", "inf", "("):
         return f"a positive {noun}"
-    told = [] if low == -math.inf else [f"from {low:g}" if within[0] == "[" else f"above {low:g}"]
-    told += [] if high == math.inf else [f"to {high:g}" if within[-1] == "]" else f"below {high:g}"]
-    return " ".join([f"a {noun}", *told]).replace(" below", " to below" if " from" in " ".join(told) else " below")
+    told = [] if low == "-inf" else [f"{'from' if within[0] == '[' else 'above'} {low}"]
+    told += [] if high == "inf" else [f"{'to' if told else 'up to'} {'' if within[-1] == ']' else 'below '}{high}"]
+    return " ".join([f"a {noun}", *told])
 
 
 def is_table(kind: Any) -> bool:
