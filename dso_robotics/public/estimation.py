@@ -1,5 +1,6 @@
 """Learn a state estimator: models and logs as paths or objects in, a result with the estimator out."""
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,9 +34,9 @@ class Estimation(Result):
     def __init__(self, place: Place, summary: dict[str, Any], names: Mapping[str, str]):
         super().__init__(place, summary, names)
 
-    @property
+    @functools.cached_property
     def estimator(self) -> Estimator:
-        """The learned estimator, which runs on C MuJoCo and NumPy; a new one, to be `reset`, each time."""
+        """The learned estimator, which runs on C MuJoCo and NumPy; `reset` it before its first update."""
         return Estimator.load(self.folder)
 
     def _draw(self, video: bool) -> None:
@@ -60,7 +61,9 @@ class Estimation(Result):
         for part, fit in sorted(s["fit"].items()):
             for name, entry in fit.items():
                 covered = percent(entry["covered_percent"])
-                rows.append((name, PART_NAMES[part], number(entry["rmse"], 3), unit(entry["unit"]), covered))
+                rows.append(
+                    (name, PART_NAMES[part], number(entry["rmse"], 3, zeros=True), unit(entry["unit"]), covered)
+                )
         parts.append(html_table(rows, "<<><>"))
         c = s["corrector"]
         title = f"State estimator, {c['kind']} corrector of {c['numbers']} numbers"

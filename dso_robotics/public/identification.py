@@ -77,8 +77,16 @@ class Identification(Result):
         channels: list[tuple[str, ...]] = [head]
         for name, noise in s["noise"].items():
             train, other = fit["train"].get(name, {}), fit["hold_out"].get(name, {})
-            more = (number(other.get("rmse"), 3), percent(other.get("nrmse_percent"))) if held else ()
-            channels.append((name, number(noise["value"], 3), number(train.get("rmse"), 3), *more, unit(noise["unit"])))
+            more = (number(other.get("rmse"), 3, zeros=True), percent(other.get("nrmse_percent"))) if held else ()
+            channels.append(
+                (
+                    name,
+                    number(noise["value"], 3, zeros=True),
+                    number(train.get("rmse"), 3, zeros=True),
+                    *more,
+                    unit(noise["unit"]),
+                )
+            )
         how = f"open loop over {seconds:g} s" if seconds else "sample by sample at the recorded states"
         parts += [
             f"<p>Prediction error, {how}, mean of the windows' root mean squares</p>",

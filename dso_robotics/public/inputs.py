@@ -1,6 +1,7 @@
 """What a caller hands over, made into what a study holds: models and logs into files, texts into declarations."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,7 +38,9 @@ class Inputs:
             return source.source
         robot = _faithful(robot)
         spec = self._with_assets(robot)
-        name = Path(robot.source).stem or "model"
+        name = (
+            Path(robot.source).stem if Path(robot.source).suffix else re.sub(r"[^\w.-]", "_", spec.modelname) or "model"
+        )
         return self._put(f"{name}.xml", robot.source, to_mjcf(Robot(robot.mj, spec, robot.source), {}))
 
     def _with_assets(self, robot: Robot) -> Any:

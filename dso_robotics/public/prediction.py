@@ -68,7 +68,7 @@ class Prediction:
     def _rows(self) -> list[tuple[str, ...]]:
         rows = [("channel", "RMS error", "of spread", "unit")]
         return rows + [
-            (name, number(self.rmse[name]), percent(self.percent[name]), unit(text))
+            (name, number(self.rmse[name], zeros=True), percent(self.percent[name]), unit(text))
             for name, text in self.channels.items()
         ]
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dso_robotics.report.table import columns
 
 _STYLE = (
-    "<style>.dso-result{font-size:.95em;line-height:1.4}.dso-result table{border-collapse:collapse;margin:.4em 0 .8em}"
+    "<style>.dso-result{font-size:.95em;line-height:1.4}.dso-result table{border-collapse:collapse;margin:.4em 0 .8em;"
+    "font-size:inherit}"
     ".dso-result th,.dso-result td{padding:.18em .9em .18em 0;text-align:right;background:none;border:0;"
     "border-bottom:1px solid #8886;white-space:nowrap}.dso-result .l{text-align:left}"
     ".dso-result p{margin:.4em 0;max-width:60em}.dso-result ul{margin:.3em 0;padding-left:1.3em;max-width:60em}"

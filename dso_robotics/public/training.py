@@ -37,9 +37,9 @@ class Training(Result):
         super().__init__(place, found.summary, names)
         self.run = found
 
-    @property
+    @functools.cached_property
     def policy(self) -> Policy:
-        """The trained policy, which runs on NumPy; a new one, before its first step, each time."""
+        """The trained policy, which runs on NumPy. It remembers between steps: `reset` it before each episode."""
         return Policy.load(self.folder)
 
     def _draw(self, video: bool) -> None:

@@ -20,6 +20,7 @@ def test_an_estimator_is_learned_from_objects_and_kept(pendulum, tmp_path):
     assert "State estimator" in found._repr_html_()
     assert found.parameters["body/pole/mass"]["low95"] is None
     estimator = found.estimator
+    assert found.estimator is estimator
     rollout = log.rollouts[1]
     estimator.reset(measurement=rollout.sensordata[0])
     state = estimator.update(rollout.ctrl[0], rollout.sensordata[1])

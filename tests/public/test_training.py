@@ -55,6 +55,8 @@ def test_it_trains_in_float64_and_shows_itself(found):
 
 def test_the_policy_plays_the_episode_that_the_training_played(found):
     policy, model = found.policy, found.model()
+    policy.reset()
+    assert found.policy is policy  # so that what it remembers stays
     episode, data = found.run.episodes[0], mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = episode.qpos[0], episode.qvel[0]
     for step, ctrl in enumerate(episode.ctrl):
