@@ -1,4 +1,4 @@
-"""`dso train`: a policy, and whatever of the mechanism the study frees, against any composite of costs."""
+"""`dso train`: optimises a policy, and what the study frees of the mechanism, for any sum of costs."""
 
 import argparse
 import sys
@@ -21,7 +21,7 @@ example study (TOML):
   quantity = "joint/hinge/cosine"
   target = 1.0
 
-docs/policies.md lists every key, cost and quantity. DIR receives summary.json, report.html, model.xml and run.h5.
+docs/policies.md lists every key, cost and quantity. The results in DIR are summary.json, report.html, model.xml and run.h5.
 """
 
 
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def add_study_parser(subparsers: Any, command: str, summary: str, description: str) -> None:
-    """A command that runs a training study."""
+    """Add a command that runs a training study."""
     parser = subparsers.add_parser(
         command,
         help=summary,
@@ -50,16 +50,16 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     )
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the study's seed")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the interrupted run in DIR; `--resume --out DIR` is enough"
+        "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
-    parser.add_argument("--no-video", action="store_true", help="no moving picture in the report")
+    parser.add_argument("--no-video", action="store_true", help="no film in the report")
     parser.set_defaults(run=run, command=command)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and print what came of it; returns 0."""
+    """Train and print the result; returns 0."""
     import dataclasses
     import functools
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     study = _study(args)
     if args.seed is not None:
         if args.seed < 0:
-            raise DsoError(f"--seed {args.seed}: a seed is a whole number from 0.")
+            raise DsoError(f"--seed {args.seed}: give a whole number of at least 0.")
         study = dataclasses.replace(study, seed=args.seed)
     prepare_jax()
     silence_mujoco()
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> "TrainStudy":
-    """The study of the file or, when a run is taken up without one, of its run file."""
+    """The study from the file, or from the run file when a run is resumed without a study file."""
     from dso_robotics.studies.run import stored_study
     from dso_robotics.studies.train_study import TrainStudy, read_train_study
 
@@ -126,12 +126,12 @@ def _study(args: argparse.Namespace) -> "TrainStudy":
 
 
 def table(summary: dict[str, Any]) -> list[str]:
-    """What is printed at the end."""
+    """Lines printed at the end."""
     cost, seconds = summary["cost"], summary["seconds"]
     lines = [
         summary["message"],
         f"steps of the environment: {summary['environment_steps']:,}; {seconds['total']:.1f} s, "
-        f"{seconds['compile']:.1f} s of them compiling",
+        f"of which {seconds['compile']:.1f} s compiling",
         f"at a quarter of the time step: {cost['quarter_timestep']:.4g}",
         "cost by term: " + ", ".join(f"{name} {value:.4g}" for name, value in cost["terms"].items()),
     ]
