@@ -1,4 +1,4 @@
-"""The `dso` command: one module a subcommand; this one parses, dispatches and turns errors into exit status 2."""
+"""The `dso` command, with one module for each subcommand. This module parses, dispatches and maps errors to exit status 2."""
 
 import argparse
 import io
@@ -45,11 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 on success, 2 on bad input, 130 when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show a character shows its number.
+            # A character that the terminal cannot show is printed as its number.
             stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         if not sys.warnoptions:
-            # What a command has to say it says itself; NumPy's remarks on NaN mean nothing to its user.
+            # Commands print their own warnings; NumPy's warnings about NaN do not help the user.
             warnings.simplefilter("ignore")
         return _guarded(argv)
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(argv: Sequence[str] | None) -> int:
     try:
         args = parser().parse_args(argv)
-        with needing("what was asked for"):
+        with needing("this command"):
             status = int(args.run(args) or 0)
         sys.stdout.flush()
     except DsoError as error:
@@ -72,7 +72,8 @@ def _guarded(argv: Sequence[str] | None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(
-            f"dso: {plain(where)}reading or writing failed ({error.strerror or error}); make room, or choose another place.",
+            f"dso: {plain(where)}reading or writing failed ({error.strerror or error}); free some space, or choose another "
+            "place.",
             file=sys.stderr,
         )
         _drop_output()
@@ -81,20 +82,20 @@ def _guarded(argv: Sequence[str] | None) -> int:
 
 
 def plain(text: str) -> str:
-    """`text` with control characters, which a name in a file may hold to confuse a terminal, shown as escapes."""
+    """`text` with control characters as escapes: a name in a file may contain some, which would confuse a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def interrupted(command: str, out: str) -> int:
-    """Say whether the interrupted run in the folder `out` can be resumed; returns the exit status."""
+    """Print whether the interrupted run in the folder `out` can be resumed; returns the exit status."""
     where = pathlib.Path(out)
     saved = (where / "run.h5").exists() and not (where / "summary.json").exists()
-    cure = f"`dso {command} --resume --out {where}` goes on" if saved else "nothing of this run was saved yet"
+    cure = f"`dso {command} --resume --out {where}` continues the run" if saved else "nothing of this run was saved yet"
     print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
     return 130
 
 
 def _drop_output() -> None:
-    """What is still to be printed has no place to go; without this Python would try again when it ends, and complain."""
+    """Discard further output, because its reader is gone. Otherwise Python would print an error at exit."""
     if sys.stdout is sys.__stdout__:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

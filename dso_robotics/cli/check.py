@@ -1,4 +1,4 @@
-"""`dso check`: what a model has, which engine supports it, and how far its gradients can be trusted."""
+"""`dso check`: what a model contains, which engine supports it, and how accurate its gradients are."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to `subparsers`, as argparse's add_subparsers returns them."""
     parser = subparsers.add_parser(
         "check",
-        help="what a model has, which engine supports it, how good its gradients are",
-        description="Look at a model before using it: contents, options, what each engine supports and what to change, "
-        "and, when asked, its derivatives against finite differences of C MuJoCo.",
+        help="what a model contains, which engine supports it, how accurate its gradients are",
+        description="Examine a model before using it: contents, options, what each engine supports and what to change. "
+        "With --gradients, also compare its derivatives with finite differences of C MuJoCo.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="MJCF or URDF file")
     parser.add_argument("--gradients", action="store_true", help="compare step and derivatives with C MuJoCo")
     parser.add_argument(
-        "--refine", action="store_true", help="see how a gradient through contact moves as the time step shrinks"
+        "--refine", action="store_true", help="see how a gradient through contact changes with smaller time steps"
     )
     parser.add_argument("--states", type=int, default=20, metavar="N", help="states to compare (default: %(default)s)")
     parser.set_defaults(run=run)
@@ -94,19 +94,19 @@ def _gradients(found: Agreement, quiet: list[str]) -> list[str]:
         "",
         columns(rows, "<>>>><"),
         "",
-        "Errors are relative to the derivative. Excluded states sit where a contact, limit, friction or clip switches, or the",
-        "effect is too small for a finite difference: C's own differences at two step sizes disagree there.",
+        "Errors are relative to the derivative. A state is excluded if C's own differences at two step sizes disagree: there a",
+        "contact, limit, friction or clip switches, or the effect is too small for a finite difference.",
     ]
     if found.switching:
         lines.insert(
             2,
-            f"left out of it: {found.switching} states that switch (see below), largest error {found.step_switching:.1e}",
+            f"not included: {found.switching} states that switch (see below), largest error {found.step_switching:.1e}",
         )
     zero = [name for name, block in found.blocks.items() if block.zero]
     if zero:
         lines.append(
-            f"exactly zero on every state: {', '.join(zero)}. Nothing that was simulated depends on them, so no gradient "
-            "method will move them."
+            f"exactly zero on every state: {', '.join(zero)}. Nothing in these simulations depends on them, so a gradient "
+            "method will not change them."
         )
     return lines + quiet
 
@@ -119,7 +119,7 @@ def _refinement(found: Refinement) -> list[str]:
     for i, timestep in enumerate(found.timesteps):
         rows.append((f"{timestep:.6g}", *(f"{found.derivatives[name][i]:.6g}" for name in names)))
     lines = [
-        f"derivative of the final state (sum of its elements) after {found.seconds:g} s, as the time step shrinks",
+        f"derivative of the final state (sum of its elements) after {found.seconds:g} s, for smaller and smaller time steps",
         f"contact or joint limit on {found.touching:.0%} of the steps, {found.switches} switches",
         "",
         columns(rows, ">" * len(rows[0])),
@@ -127,5 +127,5 @@ def _refinement(found: Refinement) -> list[str]:
         *(f"The derivative by {name} {found.verdict(name)}" for name in names),
     ]
     if not found.touching:
-        lines.append("No contact or limit was met: this says nothing about gradients through impacts.")
+        lines.append("There was no contact or limit: this says nothing about gradients through impacts.")
     return lines

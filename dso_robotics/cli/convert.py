@@ -1,4 +1,4 @@
-"""`dso convert`: a log from CSV or NPZ files, or a log with its units put right."""
+"""`dso convert`: makes a log from CSV or NPZ files, or corrects the units of a log."""
 
 import argparse
 from pathlib import Path
@@ -13,9 +13,9 @@ examples:
   dso convert bench.npz --out bench.h5 --rate 1000 --ctrl motor=u[0] --sensor angle=q[0]:rad
   dso convert old.h5 --out new.h5 --scale angle=0.0174533:rad
 
-A mapping is channel=column[*scale][+offset][:unit]; `column` alone keeps its name. The channel's name is that of the
+A mapping is channel=column[*scale][+offset][:unit]; `column` alone keeps its name. The channel has the name of the
 actuator or sensor in the model; component i of a sensor with several is called name[i]. Every file becomes a rollout
-named like the file. Empty cells of sensors mean "not measured". Angles are not unwrapped.
+with the name of the file. Empty cells of sensors mean "not measured". Angles are not unwrapped.
 """
 
 
@@ -23,8 +23,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to `subparsers`, as argparse's add_subparsers returns them."""
     parser = subparsers.add_parser(
         "convert",
-        help="a log from CSV or NPZ files",
-        description="Make a log from tables: say which column is which actuator and sensor, and in which unit.",
+        help="make a log from CSV or NPZ files",
+        description="Make a log from tables: give the column and the unit of each actuator and sensor.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -37,12 +37,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--rate", type=float, metavar="HZ", help="samples per second, for files without a time column")
     parser.add_argument(
-        "--split-gap", type=float, metavar="SECONDS", help="begin a new rollout where time pauses longer"
+        "--split-gap", type=float, metavar="SECONDS", help="begin a new rollout after a pause longer than this"
     )
-    parser.add_argument("--hold-ctrl", action="store_true", help="fill empty cells of controls with the value before")
+    parser.add_argument("--hold-ctrl", action="store_true", help="fill empty cells of controls with the previous value")
     parser.add_argument("--scale", action="append", default=[], metavar="CHANNEL=FACTOR[:UNIT]", help="change a unit")
-    parser.add_argument("--source", default="", metavar="TEXT", help="where the data come from, kept in the log")
-    parser.add_argument("--licence", default="", metavar="TEXT", help="under which terms, kept in the log")
+    parser.add_argument("--source", default="", metavar="TEXT", help="where the data come from, stored in the log")
+    parser.add_argument("--licence", default="", metavar="TEXT", help="licence of the data, stored in the log")
     parser.add_argument("--force", action="store_true", help="replace the output if it exists")
     parser.set_defaults(run=run)
     return parser
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.source or args.licence:
         log = Log(log.path, args.source or log.source, args.licence or log.licence, log.rollouts, log.attributes)
     write_log(args.out, log)
-    print(f"{args.out}: {len(log.rollouts)} rollout(s); look at it with `dso inspect {args.out}`")
+    print(f"{args.out}: {len(log.rollouts)} rollout(s); `dso inspect {args.out}` shows its contents")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`dso design`: the same study as `dso train`, with a mechanism that is designed together with its policy."""
+"""`dso design`: a study as for `dso train` that optimises a mechanism together with its policy."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`dso estimate`: a state estimator learned from logs."""
+"""`dso estimate`: learns a state estimator from logs."""
 
 import argparse
 import functools
@@ -17,10 +17,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "estimate",
         help="learn a state estimator from recorded logs",
         description=(
-            "Learn a state estimator: MuJoCo predicts, a corrector moves the prediction by what the sensors read beyond it. "
-            "Corrector, sensor biases and scales, noise and physics are chosen together, such that each measurement is "
-            "predicted as well as can be from those before it; no ground truth is needed. DIR receives summary.json, "
-            "report.html, model.xml and run.h5; `dso_robotics.robot.estimator.Estimator.load(DIR)` runs it."
+            "Learn a state estimator: MuJoCo predicts, and a corrector corrects the prediction by the difference between "
+            "measured and predicted sensor readings. Corrector, sensor biases and scales, noise and physics are optimised "
+            "together, to predict each measurement as well as possible from the earlier ones; no ground truth is needed. The "
+            "results in DIR are summary.json, report.html, model.xml and run.h5; "
+            "`dso_robotics.robot.estimator.Estimator.load(DIR)` loads the estimator."
         ),
         epilog=(
             'STUDY.toml: model = "arm.xml", logs = ["arm.h5"], hold_out = "03", corrector = "gain" (or "linear", "mlp", '
@@ -30,7 +31,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("study", metavar="STUDY.toml", nargs="?", help="model, logs and what to learn")
     parser.add_argument("--out", metavar="DIR", help="folder for the result")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the interrupted run in DIR; `--resume --out DIR` is enough"
+        "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
@@ -38,7 +39,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Learn and print what it is worth."""
+    """Learn an estimator and print its prediction errors."""
     from dso_robotics.cli import interrupted, plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.resume:
         study = stored_study(args.out, "estimate", EstimateStudy)
     else:
-        raise DsoError("no study was given; name a STUDY.toml, or go on with an interrupted run by --resume --out DIR.")
+        raise DsoError("no study was given; name a STUDY.toml, or continue an interrupted run with --resume --out DIR.")
     prepare_jax()
     silence_mujoco()
     if not args.no_report:

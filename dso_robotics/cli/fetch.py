@@ -1,4 +1,4 @@
-"""`dso fetch`: a real recording of the registry as a log."""
+"""`dso fetch`: writes a real recording of the registry as a log."""
 
 import argparse
 import sys
@@ -6,11 +6,11 @@ from typing import Any
 
 _EPILOG = """\
 examples:
-  dso fetch                                         what there is, and under which licence
+  dso fetch                                         list the recordings and their licences
   dso fetch dfki_double_pendulum_A0 --out arm.h5
 
-Files are downloaded once, from their authors' repository at a pinned commit, into your cache folder and checked against
-their SHA-256. Without a network, set DSO_DATA to a folder that holds NAME/raw with the files.
+Files are downloaded once from their authors' repository, at a pinned commit, to your cache folder, and checked against
+their SHA-256. Without a network, put the files in NAME/raw in a folder and set DSO_DATA to that folder.
 """
 
 
@@ -18,8 +18,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to `subparsers`, as argparse's add_subparsers returns them."""
     parser = subparsers.add_parser(
         "fetch",
-        help="a real recording as a log; without a name, the list",
-        description="Get a real recording of a real mechanism and write it as a log, with its source and licence.",
+        help="get a real recording as a log; without a name, list them",
+        description="Get a recording of a real mechanism and write it as a log, with its source and licence.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch and write, or list; returns 0. Raises DsoError when a file cannot be had or differs from the registered "
+    """Fetch and write, or list; returns 0. Raises DsoError when a file is unavailable or differs from the registered "
     "one."""
     from dso_robotics.data.atomic import refuse_existing
     from dso_robotics.data.registry import fetch, registry
@@ -47,5 +47,5 @@ def run(args: argparse.Namespace) -> int:
     refuse_existing(out, args.force)
     log = fetch(args.name, progress=lambda text: print(text, file=sys.stderr))
     write_log(out, log)
-    print(f"{out}: {len(log.rollouts)} rollouts, licence {log.licence}; look at it with `dso inspect {out}`")
+    print(f"{out}: {len(log.rollouts)} rollouts, licence {log.licence}; `dso inspect {out}` shows its contents")
     return 0

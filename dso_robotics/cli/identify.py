@@ -1,4 +1,4 @@
-"""`dso identify`: physical parameters from logs."""
+"""`dso identify`: fits physical parameters to logs."""
 
 import argparse
 import functools
@@ -20,10 +20,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "identify",
         help="fit physical parameters to recorded logs, with uncertainty",
         description=(
-            "Fit physical parameters of a MuJoCo model to recorded logs. The logs are cut into windows; each is predicted "
-            "open loop from a start state that is estimated too, and the parameters, the noise scale of every channel and "
-            "the start states are chosen by maximum likelihood. DIR receives summary.json, report.html, model.xml (the "
-            "model with the new values) and run.h5."
+            "Fit physical parameters of a MuJoCo model to recorded logs. The logs are cut into windows. Each window is "
+            "predicted open loop from its start state. The parameters, the noise scale of every channel and the start states "
+            "are estimated by maximum likelihood. The results in DIR are summary.json, report.html, model.xml (the model with "
+            "the new values) and run.h5."
         ),
         epilog=(
             "example: dso identify arm.xml arm.h5 --free 'joint/*/damping=0.1@0:2' --free body/upper/inertia "
@@ -31,7 +31,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         ),
     )
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="MJCF or URDF file; sensors and actuators name the channels"
+        "model", nargs="?", metavar="MODEL", help="MJCF or URDF file; its sensors and actuators are the channels"
     )
     parser.add_argument(
         "logs", nargs="*", metavar="LOG", help="log files (HDF5; `dso convert` makes them from CSV or NPZ)"
@@ -41,51 +41,51 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="append",
         default=[],
         metavar="PATH[=INIT][@LOW:HIGH]",
-        help="what to identify, with start value and bounds; may be repeated, and PATH may hold * and ?",
+        help="what to identify, with start value and bounds; may be repeated; PATH may contain * and ?",
     )
     parser.add_argument("--out", metavar="DIR", help="folder for the result")
     parser.add_argument(
         "--hold-out",
         metavar="NAME[,NAME]|FRACTION",
-        help="rollouts to predict but not to fit, or how many of them (0 to 1)",
+        help="rollouts to predict but not to fit, or their share (0 to 1)",
     )
     parser.add_argument(
-        "--engine", metavar="auto|mujoco|mjx", help="simulator and derivatives; auto (default) says why"
+        "--engine", metavar="auto|mujoco|mjx", help="simulator and derivatives; auto (default) explains its choice"
     )
     parser.add_argument(
         "--window",
         type=_seconds,
         metavar="SECONDS|full|0",
-        help="length of the pieces fitted open loop (0.5); full: each rollout in one piece, free-running; 0: no simulation, "
-        "each sample is compared with its recorded state, to calibrate sensors",
+        help="length of the windows fitted open loop (0.5); full: each rollout is one window; 0: no simulation, to calibrate "
+        "sensors each sample is compared with its recorded state",
     )
     parser.add_argument(
-        "--score-window", type=_seconds, metavar="SECONDS|full", help="length of the pieces scored (as --window)"
+        "--score-window", type=_seconds, metavar="SECONDS|full", help="length of the windows scored (as --window)"
     )
-    parser.add_argument("--robust", action="store_true", help="errors have heavy tails: outliers lose their pull")
+    parser.add_argument("--robust", action="store_true", help="assume heavy-tailed errors, so that outliers count less")
     parser.add_argument(
         "--continuity",
         type=_jump,
         metavar="SCALE|learned",
-        help="tie each window's end to the start of the next, up to a jump of SCALE standard deviations of what a window alone "
-        "tells about its start, or of a size that is estimated (off)",
+        help="tie each window's end to the start of the next. The scale of the jumps is SCALE standard deviations of a start "
+        "state estimated from its window alone, or is learned (off)",
     )
     parser.add_argument(
-        "--starts", type=int, metavar="N", help="try N starts drawn about the given one; the best goes on (1)"
+        "--starts", type=int, metavar="N", help="try N random starts around the given one; continue with the best (1)"
     )
     parser.add_argument(
-        "--warm-start", action="store_true", help="let a regression on inverse dynamics compete as a start"
+        "--warm-start", action="store_true", help="also try a start from a regression on inverse dynamics"
     )
     parser.add_argument(
-        "--seed", type=int, metavar="N", help="of the drawn starts and of a network's first weights (0)"
+        "--seed", type=int, metavar="N", help="seed of the random starts and of a network's first weights (0)"
     )
-    parser.add_argument("--study", metavar="FILE.toml", help="read any of these from a file; flags win")
+    parser.add_argument("--study", metavar="FILE.toml", help="read any of these from a file; flags override it")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the interrupted run in DIR; `--resume --out DIR` is enough"
+        "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
-    parser.add_argument("--no-video", action="store_true", help="no moving picture in the report")
+    parser.add_argument("--no-video", action="store_true", help="no film in the report")
     parser.set_defaults(run=run)
 
 
@@ -93,7 +93,9 @@ def _seconds(text: str) -> float:
     try:
         return float("inf") if text == "full" else float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; give one, such as 0.5, or full") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds; give one, such as 0.5, or full"
+        ) from None
 
 
 def _jump(text: str) -> float | str:
@@ -116,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     prepare_jax()
     silence_mujoco()
     write_report = None
-    if not args.no_report:  # the figures' library takes as long to import as a small search
+    if not args.no_report:  # importing the plotting library takes as long as a small search
         from dso_robotics.report.identify import write_report as draw
 
         write_report = functools.partial(draw, video=not args.no_video)

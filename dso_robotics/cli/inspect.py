@@ -1,4 +1,4 @@
-"""`dso inspect`: what is in a log, and what is wrong with it."""
+"""`dso inspect`: shows what is in a log and what is suspicious."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _EPILOG = """\
 example:
   dso inspect arm.h5 --plot arm.png
 
-A log is an HDF5 file with the attributes schema = "dso-log" and schema_version = 1 that holds
+A log is an HDF5 file with the attributes schema = "dso-log" and schema_version = 1. It contains
   /rollouts/<name>/time        (T,)     seconds, increasing, not necessarily uniform
   /rollouts/<name>/ctrl        (T, nu)  held from one sample to the next; attributes names, units
   /rollouts/<name>/sensordata  (T, ns)  NaN where not measured; attributes names, units
-  /rollouts/<name>/qpos, qvel           optional, when the state itself was recorded
-A file that breaks these rules is refused with the reason; what is merely suspicious is listed under "problems".
+  /rollouts/<name>/qpos, qvel           optional, if the state was recorded
+A file that breaks these rules is refused with the reason. Anything else suspicious is listed under "problems".
 """
 
 
@@ -26,13 +26,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to `subparsers`, as argparse's add_subparsers returns them."""
     parser = subparsers.add_parser(
         "inspect",
-        help="what is in a log, and what is wrong with it",
+        help="show what is in a log and what is suspicious",
         description="Show the rollouts and channels of a log, their rates and ranges, and everything that looks "
-        "suspicious. Worth a minute before any fit.",
+        "suspicious. Do this before any fit.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("log", metavar="LOG.h5", help="the log to look at")
+    parser.add_argument("log", metavar="LOG.h5", help="the log to show")
     parser.add_argument("--plot", metavar="FILE.png", help="also draw every channel over time (.png, .svg or .pdf)")
     parser.add_argument("--force", action="store_true", help="replace the plot if the file exists")
     parser.set_defaults(run=run)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(log: Log) -> str:
-    """The summary as text: head, rollouts, channels, problems."""
+    """The summary as text: header, rollouts, channels, problems."""
     from dso_robotics.data.problems import problems
 
     span = sum(float(r.time[-1] - r.time[0]) for r in log.rollouts)

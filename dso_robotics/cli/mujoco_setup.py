@@ -2,7 +2,7 @@
 
 
 def silence_mujoco() -> None:
-    """Keep MuJoCo from writing its warnings to MUJOCO_LOG.TXT in the working folder: divergence is reported by the commands."""
+    """Stop MuJoCo from writing warnings to MUJOCO_LOG.TXT in the working folder: the commands report divergence."""
     import mujoco
 
     mujoco.set_mju_user_warning(lambda text: None)

@@ -1,4 +1,4 @@
-"""`dso parameters`: every path that can be freed."""
+"""`dso parameters`: lists every path that can be freed."""
 
 import argparse
 
@@ -7,8 +7,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `dso parameters MODEL`."""
     parser = subparsers.add_parser(
         "parameters",
-        help="every PATH of a model that can be freed, with value and unit",
-        description="List every PATH of a model that `dso identify --free` takes, with its present value and its unit.",
+        help="list every PATH of a model that can be freed, with value and unit",
+        description="List every PATH of a model that `dso identify --free` accepts, with its present value and its unit.",
         epilog="example: dso parameters models/two_joint_arm.xml",
     )
     parser.add_argument("model", metavar="MODEL", help="MJCF or URDF file")

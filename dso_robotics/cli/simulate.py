@@ -1,4 +1,4 @@
-"""`dso simulate`: record a synthetic log."""
+"""`dso simulate`: records a synthetic log."""
 
 import argparse
 from pathlib import Path
@@ -13,8 +13,8 @@ examples:
   dso simulate arm.xml --out replay.h5 --controls measured.h5
   dso simulate pendulum.xml --out swing.h5 --excite none --spread-qpos 1.5
 
-SD, X and STEP are one number for all channels, or NAME=number for one; repeat the option for several.
-Actuators and sensors need names in the model; they become the log's channels.
+SD, X and STEP are one number for all channels, or NAME=number for one channel; repeat the option for several.
+Actuators and sensors must have names in the model; these become the log's channels.
 """
 
 
@@ -23,42 +23,46 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "simulate",
         help="record a synthetic log from a model",
-        description="Move a simulated mechanism and record it as a real one would be: with noise on the actions, and "
-        "late, noisy, quantised sensors.",
+        description="Simulate a mechanism and record it like a real one: with noise on the actions, and with delayed, "
+        "noisy, quantised sensors.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="MODEL", help="MJCF or URDF file")
     parser.add_argument("--out", required=True, metavar="LOG.h5", help="the log to write")
-    what = parser.add_argument_group("what moves it").add_mutually_exclusive_group()
+    what = parser.add_argument_group("controls").add_mutually_exclusive_group()
     what.add_argument(
-        "--controls", metavar="FILE", help="play back a log, or a CSV or NPZ with time and a column per actuator"
+        "--controls", metavar="FILE", help="play back a log, or a CSV or NPZ file with time and a column per actuator"
     )
     what.add_argument(
         "--excite",
         default="multisine",
         choices=("multisine", "chirp", "steps", "none"),
-        help="signal that shows the parameters (default: %(default)s)",
+        help="excitation signal (default: %(default)s)",
     )
     group = parser.add_argument_group("excitation")
     group.add_argument(
         "--amplitude", action="append", default=[], metavar="X", help="±limit of the controls (default: the ctrlrange)"
     )
     group.add_argument("--top", type=float, default=2.0, metavar="HZ", help="highest frequency (default: %(default)s)")
-    group.add_argument("--seconds", type=float, default=5.0, metavar="S", help="of a rollout (default: %(default)s)")
-    group.add_argument("--rollouts", type=int, default=1, metavar="N", help="how many (default: %(default)s)")
+    group.add_argument(
+        "--seconds", type=float, default=5.0, metavar="S", help="length of a rollout (default: %(default)s)"
+    )
+    group.add_argument("--rollouts", type=int, default=1, metavar="N", help="number of rollouts (default: %(default)s)")
     group.add_argument("--spread-qpos", type=float, default=0.0, metavar="X", help="random start, ±X rad or m")
     group.add_argument("--spread-qvel", type=float, default=0.0, metavar="X", help="random start, ±X rad/s or m/s")
     group = parser.add_argument_group("recording")
     group.add_argument(
         "--every", type=int, default=1, metavar="N", help="one sample per N steps of the model (default: 1)"
     )
-    group.add_argument("--action-noise", action="append", default=[], metavar="SD", help="felt, but not in the log")
+    group.add_argument(
+        "--action-noise", action="append", default=[], metavar="SD", help="standard deviation, not in the log"
+    )
     group.add_argument("--sensor-noise", action="append", default=[], metavar="SD", help="standard deviation")
     group.add_argument("--quantum", action="append", default=[], metavar="STEP", help="resolution of a sensor")
     group.add_argument("--delay", type=int, default=0, metavar="N", help="age of sensor values, in samples")
     group.add_argument("--keep-state", action="store_true", help="record the exact qpos and qvel too")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of all randomness (default: %(default)s)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: %(default)s)")
     group.add_argument("--force", action="store_true", help="replace the output if it exists")
     parser.set_defaults(run=run)
     return parser
@@ -76,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     refuse_existing(args.out, args.force)
     if args.rollouts < 1 or args.every < 1 or args.seed < 0:
-        raise DsoError("--rollouts and --every count from 1 and --seed from 0; give larger numbers.")
+        raise DsoError("--rollouts and --every must be at least 1 and --seed at least 0; give larger numbers.")
     flaws = Flaws(
         action_noise=_by_name("--action-noise", args.action_noise),
         sensor_noise=_by_name("--sensor-noise", args.sensor_noise),
@@ -112,13 +116,13 @@ def run(args: argparse.Namespace) -> int:
         source=f"simulated from {Path(args.model).name} with {moved}, seed {args.seed}",
     )
     write_log(args.out, log)
-    print(f"{args.out}: {len(log.rollouts)} rollout(s); look at it with `dso inspect {args.out}`")
+    print(f"{args.out}: {len(log.rollouts)} rollout(s); `dso inspect {args.out}` shows its contents")
     return 0
 
 
 def _by_name(option: str, texts: list[str]) -> dict[str, float]:
     values = {}
-    # "*" first, so that a number for all does not overwrite one for a single channel.
+    # "*" first, so that a number for all channels does not overwrite one for a single channel.
     for text in sorted(texts, key=lambda text: "=" in text):
         name, _, number = text.rpartition("=")
         try:

@@ -1,4 +1,4 @@
-"""`dso train`: a policy, and whatever of the mechanism the study frees, against any composite of costs."""
+"""`dso train`: optimises a policy, and what the study frees of the mechanism, for any sum of costs."""
 
 import argparse
 import sys
@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def add_study_parser(subparsers: Any, command: str, summary: str, description: str) -> None:
-    """A command that runs a training study."""
+    """Add a command that runs a training study."""
     parser = subparsers.add_parser(
         command,
         help=summary,
@@ -51,11 +51,11 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     )
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the study's seed")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the interrupted run in DIR; `--resume --out DIR` is enough"
+        "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
-    parser.add_argument("--no-video", action="store_true", help="no moving picture in the report")
+    parser.add_argument("--no-video", action="store_true", help="no film in the report")
     parser.set_defaults(run=run, command=command)
 
 

@@ -1,4 +1,4 @@
-"""`dso view`: a result in motion."""
+"""`dso view`: replays the motion of a result."""
 
 import argparse
 import re
@@ -12,10 +12,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "view",
         help="replay a result: a recording as predicted and as measured, or a trained policy's episode",
         description=(
-            "Replay a result in MuJoCo's viewer, or write it to a video file. Of an identification, a recording: the model "
-            "with its new values as it is predicted open loop, window after window, and a grey ghost of it as it was "
-            "measured. Of a training, an episode of the trained policy on C MuJoCo; of a design the same, with a grey ghost "
-            "of the mechanism that the design began with, in the same joint positions, where it looks another."
+            "Replay a result in MuJoCo's viewer, or write it to a video file. An identification shows a recording: the motion "
+            "predicted open loop by the model with its new values, window after window, and the measured motion as a grey "
+            "ghost. A training shows an episode of the trained policy on C MuJoCo. A design shows the same; if the design "
+            "changed the shape of the mechanism, the initial mechanism is a grey ghost in the same joint positions."
         ),
         epilog="example: dso view result --video arm.webp. Without --video a window opens.",
     )
@@ -24,15 +24,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--run",
         dest="recording",
         metavar="NAME",
-        help="recording to replay (the first held out), or, of a training, `trained` (the default) or `untrained`",
+        help="recording to replay (default: the first held out); for a training, `trained` (the default) or `untrained`",
     )
     parser.add_argument(
-        "--beside", metavar="DIR2", help="another training or design, whose episode is the grey ghost instead"
+        "--beside", metavar="DIR2", help="another training or design; its episode is the grey ghost instead"
     )
     parser.add_argument(
         "--video",
         metavar="FILE",
-        help="write FILE instead: .webp, .gif, .apng, or what ffmpeg writes (.mp4, .webm, .mkv, .mov)",
+        help="write FILE instead: .webp, .gif, .apng, or with ffmpeg .mp4, .webm, .mkv, .mov",
     )
     parser.add_argument("--span", metavar="FROM:TO", help="only these seconds of the recording's clock")
     parser.add_argument(
@@ -77,7 +77,7 @@ def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
     if not match:
         raise DsoError(f"--size {text}: write WIDTHxHEIGHT in pixels, such as 640x480.")
-    # Video formats want even numbers.
+    # Video formats need even numbers.
     width, height = (int(n) // 2 * 2 for n in match.groups())
     return width, height
 
@@ -92,6 +92,6 @@ def _span(text: str | None) -> tuple[float | None, float | None]:
         begin, end = 1.0, 0.0
     if begin is not None and end is not None and not begin < end:
         raise DsoError(
-            f"--span {text}: write FROM:TO in seconds with FROM below TO, such as 2:5; either may be left out."
+            f"--span {text}: write FROM:TO in seconds with FROM below TO, such as 2:5; one of them may be left out."
         )
     return begin, end

@@ -1,1 +1,1 @@
-"""Logs: the HDF5 contract, conversion, registry of recordings, synthetic recording."""
+"""Logs: the HDF5 format, conversion, the registry of recordings, synthetic recordings."""

@@ -1,4 +1,4 @@
-"""Controls to record with: drawn by an excitation, or played back from a file."""
+"""Controls for a recording: from an excitation signal, or played back from a file."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,15 +29,15 @@ def excitations(
 ) -> list[tuple[str, Array]]:
     """Controls for `record`: `rollouts` excitations of `kind`, each `seconds` long, called "00", "01", ...
 
-    `kind` is one of excitation.KINDS, or "none" for zeros. They span each actuator's ctrlrange, or ±`amplitude` (one
-    number, or one by actuator name) cut to that range. `top` [Hz] is as in `excite`. Raises DsoError for an actuator
-    with neither.
+    `kind` is one of excitation.KINDS, or "none" for zeros. The limits are each actuator's ctrlrange, or ±`amplitude` (one
+    number, or one by actuator name) clipped to that range. `top` [Hz] is explained in `excite`. Raises DsoError for an
+    actuator with neither limit.
     """
     names, time = actuator_names(model), sample_times(model, seconds, every)
     if kind == "none":
         return [(f"{i:02d}", np.zeros((len(time), model.nu))) for i in range(rollouts)]
     if not names:
-        raise DsoError("the model has no actuators to excite; let it move freely with `--excite none`.")
+        raise DsoError("the model has no actuators to excite; record its free motion with `--excite none`.")
     low, high = model.actuator_ctrlrange.T.copy()
     limited = model.actuator_ctrllimited.astype(bool)
     low[~limited], high[~limited] = -np.inf, np.inf
@@ -56,7 +56,7 @@ def excitations(
 
 
 def sample_times(model: mujoco.MjModel, seconds: float, every: int = 1) -> Array:
-    """Times (T,) s of the samples of a recording `seconds` long; DsoError when that is under two samples."""
+    """Times (T,) [s] of the samples of a recording `seconds` long. Raises DsoError if there are fewer than two samples."""
     interval = every * model.opt.timestep
     count = round(seconds / interval) if np.isfinite(seconds) else 0
     if count < 2:
@@ -65,10 +65,10 @@ def sample_times(model: mujoco.MjModel, seconds: float, every: int = 1) -> Array
 
 
 def recorded_controls(model: mujoco.MjModel, path: str | Path, every: int = 1) -> list[tuple[str, Array]]:
-    """Controls for `record` from a file, held between its samples and put on the grid of `every` steps of `model`.
+    """Controls for `record` from a file, held between its samples and sampled every `every` steps of `model`.
 
-    A log gives one per rollout, under its name. A CSV or NPZ file with the columns `time` [s] and one per actuator, by
-    its name, gives one. Raises DsoError for a file that cannot be read or lacks an actuator.
+    A log gives one control sequence per rollout, with the rollout's name. A CSV or NPZ file gives one; its columns are `time`
+    [s] and one per actuator, with the actuator's name. Raises DsoError for a file that cannot be read or lacks an actuator.
     """
     names, path = actuator_names(model), Path(path)
     if not names:
@@ -84,7 +84,7 @@ def recorded_controls(model: mujoco.MjModel, path: str | Path, every: int = 1) -
                 f"{listed(names)}."
             )
         columns = [rollout.ctrl_names.index(name) for name in names]
-        # Only the controls: sensors need not survive the new grid.
+        # Only the controls: sensors may be too sparse for the new grid.
         bare = replace(rollout, sensordata=None, sensor_names=(), sensor_units=(), qpos=None, qvel=None)
         held = resample(bare, every * model.opt.timestep).ctrl
         assert held is not None

@@ -1,4 +1,4 @@
-"""Tables from elsewhere made into logs: which column is which channel, in which unit."""
+"""Converts tables to logs: which column is which channel, in which unit."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _ARITHMETIC = re.compile(rf"^(?P<column>.+?)(?:\*(?P<scale>[+-]?{_NUMBER}))?(?P<
 
 @dataclass(frozen=True)
 class Column:
-    """A channel made from a column: `channel = column * scale + offset`, in `unit` after scaling ("" if unknown)."""
+    """A channel made from a column: `channel = column * scale + offset`. `unit` is the unit after scaling ("" if unknown)."""
 
     channel: str
     column: str
@@ -34,10 +34,10 @@ class Column:
 
 
 def parse_column(text: str, columns: Sequence[str]) -> Column:
-    """Read `channel=column[*scale][+offset][:unit]`, or `column` alone where both are called the same.
+    """Parse `channel=column[*scale][+offset][:unit]`, or `column` alone if channel and column have the same name.
 
-    A text that is itself one of `columns` is taken as that, so names may contain `*`, `+`, `-` and `:`.
-    Raises DsoError listing `columns` when the column is not among them.
+    If the text is one of `columns`, it is the name of that column, so names may contain `*`, `+`, `-` and `:`.
+    Raises DsoError listing `columns` when the column is not one of them.
     """
     channel, equals, expression = text.partition("=")
     channel, expression = (channel.strip(), expression.strip()) if equals else ("", text.strip())
@@ -68,11 +68,14 @@ def convert_table(
 ) -> tuple[Rollout, ...]:
     """Rollouts from one CSV or NPZ file.
 
-    `ctrl` and `sensors` are mappings in the form `parse_column` reads; `time` is one as well, so milliseconds are
-    `t*0.001`. Without a time column, `rate` gives the samples per second [Hz]. `name` is the rollout's name (the file's
-    stem if None). Empty cells of sensors become NaN, not measured. With `hold_ctrl` empty cells of controls keep the
-    value before them, otherwise they are an error. Where time pauses for over `split_gap` seconds a new rollout begins,
-    called `name.1`, `name.2`, ...; a piece of one sample is dropped.
+    ctrl, sensors: mappings in the format of `parse_column`.
+    time: mapping of the time column [s]; `t*0.001` for milliseconds.
+    rate: samples per second [Hz], for files without a time column.
+    name: name of the rollout; the file's stem if None.
+    hold_ctrl: an empty cell of a control takes the previous value; otherwise it is an error.
+    split_gap: a new rollout, called `name.1`, `name.2`, ..., begins after a pause longer than this [s]. A piece of one sample
+      is dropped.
+    Empty cells of sensors become NaN: not measured.
     Raises DsoError naming the file and the column.
     """
     table = read_table(path)
@@ -92,7 +95,7 @@ def convert_table(
     lengths = {kind: len(values) for kind, values in arrays.items() if values is not None}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{kind} {length}" for kind, length in lengths.items())
-        raise DsoError(f"{path}: the columns mapped differ in length ({found}); take columns of the same recording.")
+        raise DsoError(f"{path}: the mapped columns differ in length ({found}); use columns of the same recording.")
     if controls is not None and hold_ctrl:
         controls = _held(controls)
     labels: dict[str, Any] = {
@@ -124,7 +127,7 @@ def convert_table(
 def rescale(log: Log, scales: Mapping[str, tuple[float, str]]) -> Log:
     """The log with channels multiplied by a factor and given a new unit: `{"angle": (0.0174533, "rad")}`.
 
-    Raises DsoError listing the channels when one is in no rollout.
+    Raises DsoError listing the channels when a channel is in no rollout.
     """
     known = tuple(dict.fromkeys(name for r in log.rollouts for name in (*r.ctrl_names, *r.sensor_names)))
     for name, (factor, _) in scales.items():
@@ -162,13 +165,13 @@ def _stack(columns: Sequence[Column], table: Table) -> Array | None:
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{column} {length}" for column, length in lengths.items())
         raise DsoError(
-            f"{table.path}: the columns mapped differ in length ({found}); take columns of the same recording."
+            f"{table.path}: the mapped columns differ in length ({found}); use columns of the same recording."
         )
     return np.stack(values, axis=1) if values else None
 
 
 def _held(values: Array) -> Array:
-    """Each NaN replaced by the last number above it; one with none above stays, and is refused later."""
+    """Each NaN replaced by the last number before it. A NaN without a number before it stays and is refused later."""
     rows = np.where(np.isnan(values), 0, np.arange(len(values))[:, None])
     return np.take_along_axis(values, np.maximum.accumulate(rows, axis=0), axis=0)
 

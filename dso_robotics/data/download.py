@@ -1,4 +1,4 @@
-"""One file from the web, without letting a dead connection keep anyone waiting."""
+"""Downloads one file, with a time limit for a dead connection."""
 
 import logging
 import tempfile
@@ -10,7 +10,7 @@ from dso_robotics.errors import DsoError
 
 
 class _Pulse:
-    """Progress bar in the form pooch accepts, which only remembers when bytes last came."""
+    """Progress bar for pooch that only records when bytes last arrived."""
 
     total = 0  # pooch sets it
 
@@ -28,10 +28,10 @@ class _Pulse:
 
 
 def download(url: str, *, patience: float = 8.0, way_round: str = "") -> bytes:
-    """Content of `url`, fetched with pooch and through the proxies of the environment.
+    """Content of `url`, downloaded with pooch through the proxies of the environment.
 
-    Gives up when no byte has come for `patience` seconds, name resolution and connecting included, and never retries.
-    Raises DsoError naming the URL, the reason and `way_round`, a sentence on what else the user can do.
+    Fails when no byte has arrived for `patience` seconds, including name resolution and connecting. There are no retries.
+    Raises DsoError naming the URL, the reason and `way_round`, a sentence that says what else the user can do.
     """
     import pooch
 
@@ -48,13 +48,13 @@ def download(url: str, *, patience: float = 8.0, way_round: str = "") -> bytes:
         except Exception as error:  # reported below, in the caller's thread
             outcome.append(error)
 
-    # A daemon thread, because resolving a name cannot be given a time limit: it is left behind when it hangs.
+    # A daemon thread, because name resolution has no time limit: if it hangs, the thread is abandoned.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     while thread.is_alive() and time.monotonic() - pulse.last < patience:
         thread.join(0.05)
     if not outcome:
-        raise DsoError(f"{url}: download failed (nothing came for {patience:g} s); {way_round}")
+        raise DsoError(f"{url}: download failed (no data for {patience:g} s); {way_round}")
     if isinstance(outcome[0], Exception):
         raise DsoError(f"{url}: download failed ({_reason(outcome[0])}); {way_round}") from outcome[0]
     return outcome[0]

@@ -1,4 +1,4 @@
-"""Control signals that make a mechanism show its parameters: multisine, chirp, random steps."""
+"""Control signals for identification: multisine, chirp, random steps."""
 
 from collections.abc import Callable
 
@@ -11,14 +11,14 @@ Generator = np.random.Generator
 
 
 def excite(kind: str, rng: Generator, time: Array, low: Array, high: Array, *, top: float = 2.0) -> Array:
-    """Controls (T, nu) between `low` (nu,) and `high` (nu,) at the times `time` (T,) s.
+    """Controls (T, nu) between `low` (nu,) and `high` (nu,) at the times `time` (T,) [s].
 
-    `kind` is one of `KINDS`. `top` [Hz] is the highest frequency of `multisine` and `chirp` and the mean rate at which
-    `steps` change. Every actuator gets its own random phases, so that their effects can be told apart.
-    Raises DsoError for an unknown kind or a frequency the sampling cannot carry.
+    `kind` is one of `KINDS`. `top` [Hz] is the highest frequency of `multisine` and `chirp`, and the mean rate at which
+    `steps` change. Every actuator has its own random phases, so that the effects of the actuators can be separated.
+    Raises DsoError for an unknown kind or a frequency too high for the sampling rate.
     """
     if kind not in KINDS:
-        raise DsoError(f"excitation {kind!r}: there is none of that name; choose one of {', '.join(KINDS)}.")
+        raise DsoError(f"excitation {kind!r}: there is no excitation of that name; choose one of {', '.join(KINDS)}.")
     interval = float(np.max(np.diff(time)))
     if not 0 < top < 0.5 / interval:
         raise DsoError(
@@ -30,11 +30,11 @@ def excite(kind: str, rng: Generator, time: Array, low: Array, high: Array, *, t
 
 
 def _multisine(rng: Generator, time: Array, top: float) -> Array:
-    """Sum of sines on the harmonics of the recording's length up to `top`, scaled to touch ±1."""
+    """Sum of sines at the harmonics of the recording's length up to `top`, scaled to a maximum of 1."""
     span = time[-1]
     harmonics = np.unique(np.geomspace(1.0, max(top * span, 1.0), 12).round())
     phases = rng.uniform(0, 2 * np.pi, len(harmonics))
-    # Amplitudes fall with the square root of the frequency: torque at high frequency moves a mass little, yet heats it.
+    # Amplitudes fall with the square root of the frequency: torque at high frequency hardly moves a mass but heats the motor.
     waves = np.sin(2 * np.pi * harmonics * time[:, None] / span + phases) / np.sqrt(harmonics)
     signal = waves.sum(axis=1)
     return signal / np.abs(signal).max()
@@ -43,7 +43,7 @@ def _multisine(rng: Generator, time: Array, top: float) -> Array:
 def _chirp(rng: Generator, time: Array, top: float) -> Array:
     """Sine whose frequency rises exponentially from one period per recording (at most `top`/10) to `top`."""
     span = time[-1]
-    # Another rate for each actuator: equal chirps would move all joints in step.
+    # A different rate for each actuator: equal chirps would move all joints in the same way.
     top *= rng.uniform(0.6, 1.0)
     bottom = min(1.0 / span, top / 10)
     growth = np.log(top / bottom) / span
@@ -62,4 +62,4 @@ KINDS: dict[str, Callable[[Generator, Array, float], Array]] = {
     "chirp": _chirp,
     "steps": _steps,
 }
-"""Name of each excitation to the function that draws it, between -1 and 1."""
+"""Maps the name of each excitation to the function that generates it, between -1 and 1."""

@@ -1,4 +1,4 @@
-"""The HDF5 layout of a log, read with suspicion: nothing is allocated before its declared size has been judged."""
+"""The HDF5 layout of a log. The reader checks every declared size before it allocates memory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ SCHEMA_VERSION = 1
 RANKS = {"time": 1, "ctrl": 2, "sensordata": 2, "qpos": 2, "qvel": 2}
 """Datasets of a rollout and their number of axes."""
 PREFIX = {"ctrl": "ctrl", "sensordata": "sensor"}
-"""Datasets whose channels have names and units, and how Rollout's fields for these begin."""
+"""Datasets whose channels have names and units, and the prefix of Rollout's fields for them."""
 Contents = tuple[dict[str, float | str], tuple[Rollout, ...]]
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MAX_CHANNELS = 10_000
 
 
 def read_contents(path: Path) -> Contents:
-    """Attributes of the file's head and the rollouts, checked; every fault is a DsoError that names `path`."""
+    """Attributes of the file and its rollouts, checked. Every fault raises a DsoError that names `path`."""
     _check_signature(path)
     try:
         with h5py.File(path, "r") as file:
@@ -67,7 +67,7 @@ def _read(file: h5py.File, path: Path) -> Contents:
         group = _group(rollouts, name, path, f"rollout {name!r} is not a group")
         found[name] = _datasets(group, path, name)
         claimed += sum(_claim(dataset) for dataset in found[name].values())
-        # Within the loop, so that the message can say which rollout goes too far.
+        # Inside the loop, so that the message names the rollout that is too large.
         refuse_oversized(claimed, path, f"the data up to rollout {name!r}")
     read = []
     for name in names:
@@ -91,14 +91,14 @@ def _check_schema(file: h5py.File, path: Path) -> None:
     if schema != SCHEMA:
         said = "has no attribute 'schema'" if schema is None else f"has the schema {schema!r}"
         raise DsoError(
-            f"{path}: {said}, expected {SCHEMA!r}, so it is some other HDF5 file; make a log of its data with "
-            "`dso convert`, or set the attribute if it is laid out like one."
+            f"{path}: {said}, expected {SCHEMA!r}, so it is some other HDF5 file; convert its data with "
+            "`dso convert`, or set the attribute if the file has the layout of a log."
         )
     version = _scalar(file, "schema_version")
     if version != SCHEMA_VERSION:
-        said = "states no schema_version" if version is None else f"has schema_version {version!r}"
+        said = "has no schema_version" if version is None else f"has schema_version {version!r}"
         raise DsoError(
-            f"{path}: {said}; this release reads version {SCHEMA_VERSION}. Install a release that knows the file's "
+            f"{path}: {said}; this release reads version {SCHEMA_VERSION}. Install a release that reads the file's "
             "version, or record it again."
         )
 
@@ -108,7 +108,7 @@ def _group(parent: h5py.Group, name: str, path: Path, complaint: str) -> h5py.Gr
     # Soft and external links could lead to other files; a log is one self-contained file.
     child = parent[name] if isinstance(link, h5py.HardLink) else None
     if not isinstance(child, h5py.Group):
-        raise DsoError(f"{path}: {complaint}; a log keeps its data in /rollouts/<name>/time, ctrl, sensordata.")
+        raise DsoError(f"{path}: {complaint}; the data of a log are in /rollouts/<name>/time, ctrl, sensordata.")
     return child
 
 
@@ -123,7 +123,7 @@ def _datasets(group: h5py.Group, path: Path, name: str) -> dict[str, h5py.Datase
         if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
             raise DsoError(f"{where}, {kind}: is not a dataset stored in this file; store the numbers themselves.")
         if dataset.dtype.kind not in "fiu":
-            raise DsoError(f"{where}, {kind}: holds values of type {dataset.dtype}, not real numbers; store floats.")
+            raise DsoError(f"{where}, {kind}: has values of type {dataset.dtype}, not real numbers; store floats.")
         if dataset.shape is None or len(dataset.shape) != rank:
             expected = "(samples,)" if rank == 1 else "(samples, channels)"
             raise DsoError(f"{where}, {kind}: has shape {dataset.shape}, expected {expected}; reshape it.")
@@ -146,7 +146,7 @@ def _datasets(group: h5py.Group, path: Path, name: str) -> dict[str, h5py.Datase
 
 
 def _claim(dataset: h5py.Dataset) -> int:
-    """Bytes the dataset needs as float64; a chunk counts too, because it is unpacked whole even for one sample."""
+    """Bytes of memory for the dataset as float64. At least one chunk counts, because a chunk is always unpacked whole."""
     sizes = [_product(dataset.shape), _product(dataset.chunks or ())]
     return 8 * max(sizes)
 
@@ -175,12 +175,12 @@ def _texts(dataset: h5py.Dataset, key: str, where: str, *, required: bool) -> tu
     values = np.asarray(dataset.attrs[key], dtype=object).reshape(-1).tolist()
     texts = [value.decode() if isinstance(value, bytes) else value for value in values]
     if not all(isinstance(text, str) for text in texts):
-        raise DsoError(f"{where}: the attribute {key!r} does not hold texts; store strings.")
+        raise DsoError(f"{where}: the attribute {key!r} does not contain text; store strings.")
     return tuple(texts)
 
 
 def _scalar(file: h5py.File, key: str) -> float | str | None:
-    """A text or number of the file's head; None when it is absent or neither."""
+    """An attribute of the file, text or number; None if it is absent or neither."""
     if key not in file.attrs or _product(file.attrs.get_id(key).shape or ()) != 1:
         return None
     value = np.asarray(file.attrs[key]).reshape(()).item()

@@ -1,4 +1,4 @@
-"""The log file: what it holds, how it is read with suspicion and written atomically."""
+"""The log file: its contents, how it is checked and read, and how it is written atomically."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,10 +19,13 @@ __all__ = ["Log", "Rollout", "merge_logs", "problems", "read_log", "write_log"]
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """Recordings of one mechanism, with where they come from.
+    """Recordings of one mechanism and their origin.
 
-    `path` is where the log was read from ("" when it was not), `source` and `licence` are free text, `attributes`
-    holds further numbers and texts of the file's head, such as the true parameters of a synthetic log.
+    path: file that the log was read from; "" if it was not read from a file.
+    source: where the data come from, free text.
+    licence: free text.
+    rollouts: the recordings.
+    attributes: other numbers and texts of the file, such as the true parameters of a synthetic log.
     """
 
     path: str
@@ -38,7 +41,7 @@ class Log:
         repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if repeated:
             raise DsoError(f"several rollouts are called {repeated[0]!r}; names must differ.")
-        # Rollouts with the same channels in another order are put in the order of the first.
+        # Rollouts with the same channels in another order are reordered like the first.
         first, *rest = self.rollouts
         object.__setattr__(self, "rollouts", (first, *(rollout.ordered_like(first) for rollout in rest)))
 
@@ -49,11 +52,11 @@ class Log:
 
     @property
     def label(self) -> str:
-        """How messages call this log: its path, or `log` before it has one."""
+        """Name of this log in messages: its path, or `log` if it has none."""
         return self.path or "log"
 
     def __getitem__(self, name: str) -> Rollout:
-        """The rollout called `name`; DsoError listing the valid names when there is none."""
+        """The rollout called `name`. Raises DsoError listing the valid names when there is none."""
         for rollout in self.rollouts:
             if rollout.name == name:
                 return rollout
@@ -63,19 +66,19 @@ class Log:
 
 
 def merge_logs(logs: Sequence[Log]) -> Log:
-    """One log with the rollouts of all; a name that occurs in several becomes `<file stem>:<name>`.
+    """One log with the rollouts of all `logs`. A name that occurs in several becomes `<file stem>:<name>`.
 
-    Raises DsoError when two of them are the same file: its samples would count twice.
+    Raises DsoError when two logs are the same file: its samples would count twice.
     """
     if len(logs) == 1:
         return logs[0]
     files = [Path(log.path).resolve() for log in logs if log.path]
     twice = [str(file) for file in files if files.count(file) > 1]
     if twice:
-        raise DsoError(f"{twice[0]}: this log is given twice, and its samples would count twice; name it once.")
+        raise DsoError(f"{twice[0]}: this log is given twice, so its samples would count twice; give it once.")
     names = [name for log in logs for name in log.names]
     stems = [Path(log.label).stem for log in logs]
-    # Logs of the same file name in different folders are told apart by number.
+    # Logs with the same file name in different folders get a number.
     tags = [f"{stem}-{stems[:i].count(stem) + 1}" if stems.count(stem) > 1 else stem for i, stem in enumerate(stems)]
     rollouts = [
         replace(r, name=f"{tag}:{r.name}") if names.count(r.name) > 1 else r
@@ -93,8 +96,8 @@ def merge_logs(logs: Sequence[Log]) -> Log:
 def read_log(path: "str | Path | Log") -> Log:
     """Read and check a log file; a `Log` is returned as it is.
 
-    Shapes and types of everything are judged before any of it is read. Raises DsoError, one paragraph that names the
-    file, the thing and the cure, for a file that is missing, damaged, of another kind or version, or inconsistent.
+    All shapes and types are checked before any data are read. Raises DsoError for a file that is missing, damaged, of
+    another kind or version, or inconsistent. The message names the file, the thing and the cure.
     """
     if isinstance(path, Log):
         return path
@@ -105,10 +108,10 @@ def read_log(path: "str | Path | Log") -> Log:
 
 
 def write_log(path: str | Path, log: Log, *, dtype: Any = np.float64) -> None:
-    """Write `log` to `path`, replacing it, by way of a temporary file in the same folder.
+    """Write `log` to `path` atomically, replacing an existing file.
 
-    Arrays are gzip-compressed; `dtype=np.float32` halves them (time stays float64). The bytes depend on the log only.
-    Raises DsoError when the folder cannot be written to.
+    Arrays are gzip-compressed. `dtype=np.float32` halves their size (time stays float64). The bytes depend on the log only.
+    Raises DsoError when the folder is not writable.
     """
     with atomic_file(path) as temporary, memory_file(temporary) as file:
         file.attrs.update(log.attributes)

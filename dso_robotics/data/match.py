@@ -1,4 +1,4 @@
-"""Which channel of a log belongs to which actuator and sensor of a MuJoCo model, by name."""
+"""Matches the channels of a log to the actuators and sensors of a MuJoCo model, by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +17,17 @@ __all__ = ["Channels", "actuator_names", "match_channels", "sensor_channels", "s
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """How a log's channels and a model's actuators and sensors correspond.
+    """How a log's channels correspond to a model's actuators and sensors.
 
-    `ctrl_columns` (nu,): `rollout.ctrl[:, ctrl_columns]` is in the order of `data.ctrl`.
-    `sensor_addresses` (ns,): `data.sensordata[sensor_addresses]` is in the order of `rollout.sensordata`'s columns.
-    `sensor_ids` (ns,): the sensor each channel belongs to.
-    Names are in the order of the model for actuators and of the log for sensor channels. Units are the log's, or the
-    model's where the log states none, or "" where neither is known. `warnings` are sentences about units.
+    ctrl_columns: (nu,), `rollout.ctrl[:, ctrl_columns]` is in the order of `data.ctrl`.
+    ctrl_names: names of the actuators, in the order of the model.
+    ctrl_units: their units.
+    sensor_addresses: (ns,), `data.sensordata[sensor_addresses]` is in the order of the columns of `rollout.sensordata`.
+    sensor_ids: (ns,), the sensor of each channel.
+    sensor_names: names of the sensor channels, in the order of the log.
+    sensor_units: their units.
+    warnings: sentences about units.
+    A unit is the log's; the model's if the log gives none; "" if neither is known.
     """
 
     ctrl_columns: NDArray[np.intp]
@@ -39,10 +43,10 @@ class Channels:
 def match_channels(log: Log, model: mujoco.MjModel, *, ctrl: bool = True, sensors: bool = True) -> Channels:
     """Match the channels of every rollout of `log` to `model`, each side completely.
 
-    Actuators match ctrl channels of the same name. A sensor with one component matches the channel of its name, one
-    with several matches `name[0]`, `name[1]`, ... With `ctrl=False` or `sensors=False` that side is neither needed nor
-    looked at. Raises DsoError listing both sides when a channel is missing, extra or misshapen, when rollouts disagree,
-    when the model has an unnamed actuator or sensor, and when the stated unit differs from the model's.
+    Actuators match ctrl channels of the same name. A sensor with one component matches the channel of its name. A sensor
+    with several matches `name[0]`, `name[1]`, ... With `ctrl=False` or `sensors=False` that side is ignored. Raises DsoError
+    listing both sides when a channel is missing, extra or of the wrong shape, when rollouts differ, when the model has an
+    unnamed actuator or sensor, and when a unit in the log differs from the model's.
     """
     first = log.rollouts[0]
     actuators = actuator_names(model) if ctrl else ()
@@ -76,15 +80,15 @@ def match_channels(log: Log, model: mujoco.MjModel, *, ctrl: bool = True, sensor
 
 
 def actuator_names(model: mujoco.MjModel) -> tuple[str, ...]:
-    """Names of the actuators in the model's order; DsoError when one has none.
+    """Names of the actuators in the model's order. Raises DsoError when an actuator has no name.
 
-    An actuator with internal state has one control like any other, so the length is nu.
+    An actuator with internal state also has one control, so the length is nu.
     """
     return _names(model, mujoco.mjtObj.mjOBJ_ACTUATOR, model.nu, "actuator")
 
 
 def sensor_channels(model: mujoco.MjModel) -> dict[str, tuple[int, int]]:
-    """Channel name to (sensor id, address in `data.sensordata`), in the model's order; DsoError for unnamed sensors."""
+    """Maps channel name to (sensor id, address in `data.sensordata`), in the model's order. Unnamed sensor: DsoError."""
     channels = {}
     for i, name in enumerate(_names(model, mujoco.mjtObj.mjOBJ_SENSOR, model.nsensor, "sensor")):
         start, size = int(model.sensor_adr[i]), int(model.sensor_dim[i])
@@ -94,10 +98,11 @@ def sensor_channels(model: mujoco.MjModel) -> dict[str, tuple[int, int]]:
 
 
 def values_by_channel(values: Mapping[str, float], names: tuple[str, ...], what: str) -> Array:
-    """One number for each of `names`, 0 where `values` has none.
+    """One number for each of `names`; 0 if `values` has none for it.
 
-    A key is a channel's name, a sensor's name for all its components, or "*" for all channels; later keys win. Raises
-    DsoError, calling the numbers `what`, for a key that fits no channel and for a number below 0 or not finite.
+    A key is a channel's name, a sensor's name for all its components, or "*" for all channels. Later keys override earlier
+    ones. Raises DsoError for a key that matches no channel and for a number that is negative or not finite; `what` names the
+    numbers in the message.
     """
     out = np.zeros(len(names))
     for key, value in values.items():
@@ -122,7 +127,7 @@ def _names(model: mujoco.MjModel, kind: mujoco.mjtObj, count: int, word: str) ->
 
 
 def _title(model: mujoco.MjModel) -> str:
-    """The model's name in its MJCF: the text that `names` opens with, up to the first zero byte."""
+    """The model's name in its MJCF: the start of `names`, up to the first zero byte."""
     return repr(bytes(model.names).split(b"\0", 1)[0].decode(errors="replace"))
 
 
@@ -151,7 +156,7 @@ def _compare(log: Log, rollout: Rollout, kind: str, expected: tuple[str, ...], m
 def _hint(name: str, missing: tuple[str, ...], expected: tuple[str, ...]) -> str:
     base = name.split("[")[0]
     parts = [e for e in expected if e.split("[")[0] == base]
-    if parts:  # the same sensor with another number of components
+    if parts:  # the same sensor with a different number of components
         return f" the model's {base!r} has the channel(s) {', '.join(parts)}."
     return nearest(name, missing)
 
@@ -175,4 +180,4 @@ def _check_units(
             )
         if not log_unit:
             taken = model_unit or "the model's own unit"
-            warnings[f"channel {name!r} states no unit; taken to be in {taken}."] = None
+            warnings[f"channel {name!r} has no unit; assumed to be in {taken}."] = None

@@ -1,4 +1,4 @@
-"""A picture of a log: every channel over time, one colour a rollout."""
+"""A plot of a log: every channel over time, one colour for each rollout."""
 
 from pathlib import Path
 
@@ -17,13 +17,13 @@ _FORMATS = (".png", ".svg", ".pdf")
 def plot_log(log: Log, path: str | Path) -> None:
     """Draw `log` into the file `path` (PNG, SVG or PDF): a row for each channel, time from each rollout's start [s].
 
-    Beyond ten rollouts, and forty channels, only the first are drawn, and the title says so. Unmeasured samples leave
-    gaps. Raises DsoError for another kind of file or a folder that cannot be written to.
+    At most the first ten rollouts and the first forty channels are drawn; the title says how many. Samples that were not
+    measured leave gaps. Raises DsoError for another kind of file or a folder that is not writable.
     """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
         raise DsoError(f"{path}: a plot is written as {', '.join(_FORMATS)}; choose one of these endings.")
-    # The figure class directly: pyplot would choose a backend for the whole process.
+    # Figure without pyplot, which would choose a backend for the whole process.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,7 +40,7 @@ def plot_log(log: Log, path: str | Path) -> None:
                 continue
             time = rollout.time - rollout.time[0]
             line = {"color": f"C{number}", "linewidth": 0.8, "label": rollout.name}
-            # Sparse channels would vanish: a line needs two measured neighbours.
+            # Dots, because a line needs two adjacent measured samples and sparse channels have none.
             lone = np.isnan(values[1:-1]).mean() > 0.3 if len(values) > 2 else True
             if lone:
                 axis.plot(time, values, ".", markersize=2, **line)
@@ -66,7 +66,7 @@ def plot_log(log: Log, path: str | Path) -> None:
 
 
 def _channels(rollouts: tuple[Rollout, ...]) -> dict[tuple[str, str], str]:
-    """(kind, channel) to unit, over all rollouts, in order of appearance."""
+    """Maps (kind, channel) to unit, over all rollouts, in order of appearance."""
     found: dict[tuple[str, str], str] = {}
     for kind, prefix in (("ctrl", "ctrl"), ("sensor", "sensor")):
         for rollout in rollouts:

@@ -1,4 +1,4 @@
-"""What is suspicious, though not wrong, in a log: the warnings `dso inspect` prints before anyone fits a model."""
+"""Suspicious but valid things in a log: the warnings that `dso inspect` prints."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from dso_robotics.data.log import Log
 
 GAP = 5.0
-"""A pause this many times the median sample interval is a gap."""
+"""A pause of more than this many median sample intervals is a gap."""
 JITTER = 0.1
-"""Sampling is irregular when more than this share of the intervals is over 20% off the median."""
+"""Sampling is irregular when more than this share of the intervals differ from the median by over 20%."""
 MISSING = 0.01
-"""Share of NaN in a channel worth a warning."""
+"""Share of NaN in a channel that gives a warning."""
 
 
 def problems(log: Log) -> list[str]:
     """Warnings about `log`, each one sentence naming the rollout and the channel; empty for a clean log.
 
-    Looks for frozen and duplicated channels, gaps in time, irregular sampling, missing units, unmeasured samples, and
-    rollouts whose channels differ from the first one's.
+    It detects frozen and duplicated channels, gaps in time, irregular sampling, missing units, unmeasured samples, and
+    rollouts whose channels differ from those of the first.
     """
     found: list[str] = []
     for rollout in log.rollouts:
@@ -32,12 +32,12 @@ def problems(log: Log) -> list[str]:
 
 
 def median_interval(rollout: Rollout) -> float:
-    """Median time between samples, s."""
+    """Median time between samples [s]."""
     return float(np.median(np.diff(rollout.time)))
 
 
 def irregular_share(rollout: Rollout) -> float:
-    """Share of the sample intervals that are over 20% off the median, 0 to 1."""
+    """Share of the sample intervals that differ from the median by over 20%, 0 to 1."""
     intervals, median = np.diff(rollout.time), median_interval(rollout)
     return float(np.mean(np.abs(intervals - median) > 0.2 * median))
 
@@ -55,7 +55,7 @@ def _time(rollout: Rollout) -> list[str]:
     share = irregular_share(rollout)
     if share > JITTER:
         found.append(
-            f"sampling is irregular: {share:.0%} of the intervals are over 20% off the median of {median:.3g} s; "
+            f"sampling is irregular: {share:.0%} of the intervals differ from the median of {median:.3g} s by over 20%; "
             "the log is resampled to the model's time step."
         )
     return found

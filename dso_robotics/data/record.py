@@ -1,4 +1,4 @@
-"""Synthetic logs: a MuJoCo model rolled out with noisy actions and flawed sensors."""
+"""Synthetic logs: rollouts of a MuJoCo model with noisy actions and imperfect sensors."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,12 +20,14 @@ _BAD = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujo
 
 @dataclass(frozen=True, kw_only=True)
 class Flaws:
-    """What a real machine does to a signal, applied in this order: delay, noise, quantisation.
+    """Imperfections of a real machine. Sensors are first delayed, then noise is added, then they are quantised.
 
-    `action_noise` maps an actuator to the standard deviation, in units of its control, of Gaussian noise that the
-    mechanism feels and the log does not show. `sensor_noise` and `quantum` map a channel to the standard deviation of
-    its noise and to its step, in units of the channel; a sensor's name stands for all its channels, "*" for all there
-    are. `delay` is the age of the sensor values, in samples.
+    action_noise: maps an actuator to the standard deviation of Gaussian noise on its control, in the control's unit. The
+      noise acts on the mechanism but is not in the log.
+    sensor_noise: maps a channel to the standard deviation of its noise, in the channel's unit.
+    quantum: maps a channel to its resolution, in the channel's unit.
+    delay: age of the sensor values, in samples.
+    In `sensor_noise` and `quantum`, a sensor's name means all its channels, and "*" means all channels.
     """
 
     action_noise: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -48,14 +50,14 @@ def record(
     source: str = "",
     licence: str = "not stated",
 ) -> Log:
-    """Roll `model` out once for each of `controls`, pairs of a rollout's name and its ctrl (T, nu).
+    """One rollout of `model` for each of `controls`, pairs of a rollout's name and its ctrl (T, nu).
 
-    One sample is taken, and its control held, for `every` steps of the model. Rollouts start at the model's initial
-    position and velocity plus uniform noise of half-width `spread_qpos` [rad or m, in tangent coordinates] and
-    `spread_qvel` [rad/s or m/s]. `force` is called before each step and may set forces the model lacks, for instance
-    friction in `data.qfrc_applied`. With `keep_state` the log holds qpos and qvel too, exact and undelayed.
-    Deterministic: the same generator state gives the same log. Raises DsoError when the simulation diverges, an
-    actuator or sensor has no name, or `flaws` names a channel the model lacks.
+    One sample is taken every `every` steps of the model, and its control is held for these steps. Rollouts start at the
+    model's initial position and velocity plus uniform noise of half-width `spread_qpos` [rad or m, in tangent coordinates]
+    and `spread_qvel` [rad/s or m/s]. `force` is called before each step and may set forces that the model does not have, for
+    instance friction in `data.qfrc_applied`. With `keep_state` the log also contains qpos and qvel, exact and without delay.
+    The same generator state gives the same log. Raises DsoError when the simulation diverges, when an actuator or sensor has
+    no name, or when `flaws` names a channel that the model does not have.
     """
     flaws = flaws or Flaws()
     actuators, sensors = actuator_names(model), sensor_channels(model)
@@ -97,7 +99,7 @@ def record(
 
 def _start(model: mujoco.MjModel, rng: np.random.Generator, spread_qpos: float, spread_qvel: float):
     qpos = model.qpos0.copy()
-    # Along the tangent, so that quaternions stay unit.
+    # In tangent coordinates, so that quaternions stay unit quaternions.
     mujoco.mj_integratePos(model, qpos, spread_qpos * rng.uniform(-1, 1, model.nv), 1.0)
     return qpos, spread_qvel * rng.uniform(-1, 1, model.nv)
 
@@ -111,7 +113,7 @@ def _roll(
     force: Callable[[mujoco.MjModel, mujoco.MjData], None] | None,
     name: str,
 ) -> tuple[Array, Array]:
-    """States (T, nq+nv) and sensor readings (T, nsensordata), both at the instant from which ctrl[t] is held."""
+    """States (T, nq+nv) and sensor readings (T, nsensordata), both at the moment from which ctrl[t] is held."""
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = qpos, qvel
     states, sensed = np.empty((len(ctrl), model.nq + model.nv)), np.empty((len(ctrl), model.nsensordata))
@@ -137,7 +139,7 @@ def _roll(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep MuJoCo from printing its warnings and writing MUJOCO_LOG.TXT: divergence is reported as an error instead."""
+    """Stop MuJoCo from printing warnings and writing MUJOCO_LOG.TXT: divergence is reported as an error instead."""
     before = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda text: None)
     try:

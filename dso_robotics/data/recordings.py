@@ -1,7 +1,7 @@
-"""Registered recordings that are not plain tables: what their files hold, as rollouts with names and units.
+"""Registered recordings that are not plain tables: converts their files to rollouts with names and units.
 
-Each function takes one file as its authors published it and the name of the rollout it becomes (or begins with), and returns
-the rollouts and what else the log's head should say.
+Each function takes one file as its authors published it, and the rollout's name (or the beginning of the names). It returns
+the rollouts and further attributes of the log.
 """
 
 import json
@@ -20,11 +20,11 @@ Converted = tuple[tuple[Rollout, ...], dict[str, float | str]]
 
 
 def position_servo(path: Path, name: str) -> Converted:
-    """A hobby servo that follows goal positions: a JSON file of entries, with the firmware's gain in its head.
+    """A hobby servo that follows goal positions: a JSON file of entries, with the firmware's gain in its header.
 
-    The firmware's duty cycle is `target` - `feedback` * angle, within -1 and 1: `feedback` [1/rad] is its gain and `target` its
-    gain times the goal. With `powered` (1, or 0 while the torque is off, when the others are 0 too) they are the controls.
-    Sensors `pos` [rad] and `vel` [rad/s]. Time is the file's own, with its irregular steps.
+    The firmware's duty cycle is `target` - `feedback` * angle, clipped to -1 and 1. The controls are `feedback` [1/rad], the
+    gain; `target`, the gain times the goal; and `powered`, 1 or 0. While the torque is off, all three are 0.
+    The sensors are `pos` [rad] and `vel` [rad/s]. The times are those of the file, with irregular steps.
     """
     with path.open() as stream:
         content = json.load(stream)
@@ -51,9 +51,9 @@ def position_servo(path: Path, name: str) -> Converted:
 def falling_arms(path: Path, name: str) -> Converted:
     """Freely swinging arms on a clamped cart: a MATLAB file of consecutive pieces of one recording.
 
-    Rollouts `id01`, `id02`, ... are the authors' identification pieces and `val1`, ... their validation pieces. The file's
-    angles are absolute and zero upright; `pos1` is zero hanging down, `pos2` is relative to the first arm [rad], `vel1` and
-    `vel2` are their rates [rad/s], which the authors have smoothed.
+    Rollouts `id01`, `id02`, ... are the authors' identification pieces; `val1`, ... are their validation pieces. In the file
+    angles are absolute and zero is upright. In the log `pos1` [rad] is zero when the arm hangs down, and `pos2` [rad] is
+    relative to the first arm. `vel1` and `vel2` are their rates [rad/s], smoothed by the authors.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
@@ -68,7 +68,7 @@ def falling_arms(path: Path, name: str) -> Converted:
         for number, (time, angles_and_rates) in enumerate(cells, 1):
             angle, rate = np.split(np.asarray(angles_and_rates, float).T, 2, axis=1)
             joints = range(1, angle.shape[1] + 1)
-            # Angle and rate of each arm relative to the one it hangs on; the first hangs from straight down.
+            # Angle and rate of each arm relative to the arm it hangs on; for the first arm relative to straight down.
             relative = [np.diff(angle, axis=1, prepend=np.pi), np.diff(rate, axis=1, prepend=0.0)]
             rollouts.append(
                 Rollout(
@@ -85,9 +85,10 @@ def falling_arms(path: Path, name: str) -> Converted:
 def inertial_unit(path: Path, name: str) -> Converted:
     """A hand-held inertial measurement unit with an optical reference: an HDF5 file of arrays.
 
-    Sensors in the unit's own axes: `gyro[i]` [rad/s], `accelerometer[i]` [m/s^2], `magnetometer[i]` [uT]; from the cameras, NaN
-    where they lost the markers: `orientation[i]`, the quaternion w, x, y, z from the unit to east, north, up, and
-    `position[i]` [m]. The log's head says when the movement begins and ends [s]: errors are counted in between.
+    Sensors in the unit's own axes: `gyro[i]` [rad/s], `accelerometer[i]` [m/s^2], `magnetometer[i]` [uT].
+    From the cameras: `orientation[i]`, the quaternion w, x, y, z from the unit to east, north, up, and `position[i]` [m]. They
+    are NaN where the cameras lost the markers.
+    The log's attributes give the begin and end of the movement [s]: errors count only between them.
     """
     sources = {
         "gyro": ("imu_gyr", "rad/s"),
@@ -120,7 +121,7 @@ CONVERTERS: dict[str, Callable[[Path, str], Converted]] = {
 
 
 def convert_recording(kind: str, path: Path, name: str) -> Converted:
-    """The file at `path` by the converter called `kind`; DsoError when it does not hold what that converter expects."""
+    """The file at `path`, converted by the converter `kind`. Raises DsoError when the file is not what `kind` expects."""
     try:
         return CONVERTERS[kind](path, name)
     except (OSError, KeyError, ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Real recordings by name: where each comes from, under which licence, and how it becomes a log."""
+"""Real recordings by name: the source of each, its licence, and how it is converted to a log."""
 
 import hashlib
 import os
@@ -22,8 +22,11 @@ from dso_robotics.errors import DsoError
 class Source:
     """One file of a recording.
 
-    `rollout` is the name it gets in the log, `local` its name in `$DSO_DATA/<recording>/raw`, `url` where upstream
-    keeps it. `sha256` is of the upstream bytes, "" where unknown; `sha256_reduced` of the bytes after `reduce_csv`.
+    rollout: its name in the log.
+    local: its name in `$DSO_DATA/<recording>/raw`.
+    url: its upstream address.
+    sha256: hash of the upstream bytes, "" if unknown.
+    sha256_reduced: hash of the bytes after `reduce_csv`.
     """
 
     rollout: str
@@ -37,9 +40,11 @@ class Source:
 class Recording:
     """One entry of the registry: what was recorded, by whom, and the mapping of columns to channels.
 
-    Files of plain tables are mapped by `time`, `ctrl` and `sensors`; `columns` and `digits` say how such a file is reduced
-    before it is checked and converted: the columns kept and the significant digits printed. Other files are read by the
-    function `converter` of `data.recordings`. `folder` is the recording's in `$DSO_DATA`, where it is not `name`.
+    time, ctrl, sensors: mapping of a plain table.
+    columns: columns that are kept when a plain table is reduced, before it is checked and converted.
+    digits: significant digits of a reduced table.
+    converter: function of `data.recordings` for a file that is not a plain table.
+    folder: name of the recording's folder in `$DSO_DATA`, if it is not `name`.
     """
 
     name: str
@@ -58,7 +63,7 @@ class Recording:
 
 
 def registry() -> dict[str, Recording]:
-    """All recordings that can be fetched, by name."""
+    """All registered recordings, by name."""
     with asset("datasets/registry.toml").open("rb") as stream:
         entries = tomllib.load(stream)
     return {name: _recording(name, entry) for name, entry in entries.items()}
@@ -67,15 +72,15 @@ def registry() -> dict[str, Recording]:
 def fetch(name: str, *, progress: Callable[[str], None] | None = None, patience: float = 8.0) -> Log:
     """The recording `name` as a log.
 
-    Its files come from `$DSO_DATA/<name>/raw` when that folder exists, otherwise from upstream into the user's cache;
-    every file is checked against its SHA-256 either way. `progress` receives a line of text per file. A download gives
-    up after `patience` seconds without a byte. Raises DsoError for an unknown name (listing the known ones), a file
-    that is missing or differs, and a failed download, naming DSO_DATA as the way round it.
+    Its files are read from `$DSO_DATA/<name>/raw` if that folder exists; otherwise they are downloaded to the user's cache.
+    Every file is checked against its SHA-256. `progress` receives a line of text per file. A download fails after `patience`
+    seconds without a byte. Raises DsoError for an unknown name (listing the known ones), a file that is missing or differs,
+    and a failed download (the message explains DSO_DATA).
     """
     known = registry()
     if name not in known:
         raise DsoError(
-            f"recording {name!r}: there is none of that name.{nearest(name, tuple(known))} Known: "
+            f"recording {name!r}: there is no recording of that name.{nearest(name, tuple(known))} Known: "
             f"{listed(tuple(known))}."
         )
     recording = known[name]
@@ -100,10 +105,10 @@ def fetch(name: str, *, progress: Callable[[str], None] | None = None, patience:
 
 
 def reduce_csv(content: bytes, columns: tuple[str, ...], digits: int) -> bytes:
-    """CSV text with only `columns`, every number printed with `digits` significant digits and lines ended by \\n.
+    """CSV text with only `columns`, every number with `digits` significant digits, lines ended by \\n.
 
-    Reducing a reduced file gives the same bytes, so its SHA-256 identifies the measured numbers whether they come from
-    upstream's full-precision file or from a trimmed copy of it. Raises ValueError when a column is missing.
+    Reducing a reduced file gives the same bytes. So its SHA-256 identifies the measured numbers, whether they come from the
+    full-precision upstream file or from a reduced copy. Raises ValueError when a column is missing.
     """
     lines = content.decode().splitlines()
     head = lines[0].split(",")
@@ -164,7 +169,7 @@ def _check_local(path: Path, source: Source, recording: Recording) -> None:
 
 
 def _verified(content: bytes, source: Source, recording: Recording) -> bytes | None:
-    """The content to convert, if it is what is registered: the upstream bytes, or what they reduce to."""
+    """The content to convert, if it is the registered one: the upstream bytes, or the reduced bytes."""
     digest = hashlib.sha256(content).hexdigest()
     if source.sha256 and digest == source.sha256:
         return content if not source.sha256_reduced else reduce_csv(content, recording.columns, recording.digits)
@@ -196,10 +201,10 @@ def _download(recording: Recording, progress: Callable[[str], None], patience: f
         verified = _verified(content, source, recording)
         if verified is None:
             raise DsoError(
-                f"{source.url}: what was downloaded differs from the registered file (SHA-256 "
+                f"{source.url}: the downloaded file differs from the registered file (SHA-256 "
                 f"{source.sha256 or source.sha256_reduced + ' after reduction'}), so it is not used; {_WAY_ROUND}"
             )
-        # The cache keeps the reduced bytes: the log is then the same to the last digit wherever the file came from.
+        # The cache contains the reduced bytes, so the log is the same to the last digit whatever the source of the file.
         with atomic_file(folder / source.local) as temporary:
             temporary.write_bytes(verified)
     return folder

@@ -1,4 +1,4 @@
-"""A rollout put on the fixed time step of a model."""
+"""Resamples a rollout to the fixed time step of a model."""
 
 from dataclasses import replace
 
@@ -16,12 +16,12 @@ _ROUNDING = 1e-6
 def resample(rollout: Rollout, timestep: float, *, max_gap: float = MAX_GAP) -> Rollout:
     """The rollout at `time[0] + k * timestep`, up to its last sample.
 
-    `timestep` [s] is the model's. Controls are held from one sample to the next, as the log means them. Each sensor
-    channel is interpolated linearly between its own measured samples, but not across pauses of more than `max_gap` of
-    its usual intervals: there, and before its first and after its last sample, it is NaN. `qpos` and `qvel` are
-    interpolated linearly; quaternions in `qpos` need normalising afterwards. Angles are not wrapped. A log sampled
-    faster than `timestep` is thinned without a filter. A rollout already on the grid comes back with the same values.
-    Raises DsoError when time spans so long that the grid would be absurd, usually because it is not in seconds.
+    `timestep` [s] is the model's. Controls are held from one sample to the next, as defined for a log. Each sensor channel is
+    interpolated linearly between its own measured samples, but not across pauses longer than `max_gap` of its usual
+    intervals. In such a pause, before its first and after its last sample it is NaN. `qpos` and `qvel` are interpolated
+    linearly; quaternions in `qpos` must be normalised afterwards. Angles are not wrapped. A log sampled faster than
+    `timestep` is thinned without a filter. A rollout already on the grid keeps its values.
+    Raises DsoError when the grid would have far too many steps, usually because time is not in seconds.
     """
     if not (np.isfinite(timestep) and timestep > 0):
         raise DsoError(f"rollout {rollout.name!r}: the time step is {timestep:g} s; give a positive one.")
@@ -38,7 +38,7 @@ def resample(rollout: Rollout, timestep: float, *, max_gap: float = MAX_GAP) -> 
             "that time is in seconds."
         )
     grid = time[0] + timestep * np.arange(int(steps) + 1)
-    # Clocks round: a grid time a hair before a sample means that sample.
+    # Clocks round: a grid time just before a sample is treated as the time of that sample.
     tolerance = _ROUNDING * timestep
     changes: dict[str, Array] = {"time": grid}
     if rollout.ctrl is not None:

@@ -1,4 +1,4 @@
-"""One recording: time, controls, sensor channels, checked when it is made."""
+"""One recording: time, controls and sensor channels, checked at construction."""
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -16,15 +16,20 @@ Array = NDArray[np.float64]
 class Rollout:
     """One uninterrupted recording of a mechanism.
 
-    `time` (T,) s, strictly increasing, not necessarily uniform.
-    `ctrl` (T, nu), held from `time[t]` to `time[t + 1]`; `ctrl_names` and `ctrl_units` have nu entries. A
-    channel that is NaN at every sample was not recorded, and is left out.
-    `sensordata` (T, ns), NaN where a channel was not measured; `sensor_names` and `sensor_units` have ns entries.
-    `qpos` (T, nq) and `qvel` (T, nv) when the state itself was recorded.
-    A unit that is not known is the empty string; with no units at all the tuples may be left out.
+    name: name of the rollout.
+    time: (T,) [s], strictly increasing, not necessarily uniform.
+    ctrl: (T, nu), held from `time[t]` to `time[t + 1]`. A channel that is NaN at every sample was not recorded and is left out.
+    ctrl_names: (nu,).
+    ctrl_units: (nu,).
+    sensordata: (T, ns), NaN where a channel was not measured.
+    sensor_names: (ns,).
+    sensor_units: (ns,).
+    qpos: (T, nq), if the state was recorded.
+    qvel: (T, nv), if the state was recorded.
+    An unknown unit is the empty string. If no unit is known, the tuples of units may be left out.
 
-    Arrays are converted to read-only float64. Raises DsoError naming the rollout, the channel and the sample when a
-    length, a name, the time or a value cannot be right.
+    Arrays are converted to read-only float64. Raises DsoError naming the rollout, the channel and the sample when a length, a
+    name, the time or a value is invalid.
     """
 
     name: str
@@ -73,15 +78,15 @@ class Rollout:
                 object.__setattr__(self, kind, values)
 
     def sensor(self, name: str) -> Array:
-        """Values (T,) of one sensor channel; DsoError listing the valid names when there is none called `name`."""
+        """Values (T,) of the sensor channel `name`. Raises DsoError listing the valid names when there is none."""
         return _column(self.sensordata, self.sensor_names, name, f"rollout {self.name!r}, sensordata")
 
     def control(self, name: str) -> Array:
-        """Values (T,) of one control channel; DsoError listing the valid names when there is none called `name`."""
+        """Values (T,) of the control channel `name`. Raises DsoError listing the valid names when there is none."""
         return _column(self.ctrl, self.ctrl_names, name, f"rollout {self.name!r}, ctrl")
 
     def ordered_like(self, other: "Rollout") -> "Rollout":
-        """This rollout with its channels in the order of `other`, where both have the same ones; else unchanged."""
+        """This rollout with its channels in the order of `other`, if both have the same channels; otherwise unchanged."""
         changes: dict[str, Any] = {}
         for kind, prefix in (("ctrl", "ctrl"), ("sensordata", "sensor")):
             mine, theirs = getattr(self, f"{prefix}_names"), getattr(other, f"{prefix}_names")
@@ -94,13 +99,13 @@ class Rollout:
 
 
 def nearest(name: str, names: tuple[str, ...]) -> str:
-    """`" Did you mean 'x'?"` for the closest of `names`, or nothing when none is close."""
+    """`" Did you mean 'x'?"` for the closest of `names`, or an empty string if none is close."""
     close = get_close_matches(name, names, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def listed(names: tuple[str, ...]) -> str:
-    """Names as text for a message: at most a dozen, then a count, and `none` for an empty tuple."""
+    """Names as text for a message: at most twelve and the total number; `none` for an empty tuple."""
     shown = ", ".join(names[:12])
     return (shown + (f", ... ({len(names)} in all)" if len(names) > 12 else "")) or "none"
 
@@ -117,7 +122,7 @@ def _array(values: Any, rank: int, where: str) -> Array:
     except ValueError as error:
         raise DsoError(f"{where}: rows differ in length ({error}); give a rectangular array.") from error
     if array.dtype.kind not in "fiu":
-        raise DsoError(f"{where}: holds values of type {array.dtype}, not real numbers; store floats.")
+        raise DsoError(f"{where}: has values of type {array.dtype}, not real numbers; store floats.")
     if array.ndim != rank:
         expected = "(samples,)" if rank == 1 else "(samples, channels)"
         raise DsoError(f"{where}: has shape {array.shape}, expected {expected}; reshape it.")
@@ -178,7 +183,7 @@ def _check_finite(values: Array, names: Any, time: Array, where: str) -> None:
 def _recorded(
     values: Array, names: tuple[str, ...], units: tuple[str, ...]
 ) -> tuple[Array, tuple[str, ...], tuple[str, ...]]:
-    """Control channels without those that are NaN throughout."""
+    """Control channels without those that are NaN at every sample."""
     kept = np.flatnonzero(~np.isnan(values).all(axis=0))
     if len(kept) == len(names):
         return values, names, units

@@ -1,4 +1,4 @@
-"""The run file `run.h5`: theta by named block, its history, optimiser state, cost terms, study, model. No pickle."""
+"""The run file `run.h5`: theta in named blocks, its history, optimiser state, cost terms, study, model. No pickle."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,10 +19,12 @@ Tree = Mapping[str, Any]
 def write_run(
     path: Path, tree: Tree, study: Mapping[str, Any], mjcf: str, *, ready: Callable[[], object] = lambda: None
 ) -> None:
-    """Write a run file atomically; `ready` is called when all of it is on the disk, just before it takes its place.
+    """Write a run file atomically.
 
-    `tree` is nested mappings of arrays, numbers and strings; `study` the resolved study, stored as JSON; `mjcf` the model's
-    text before the run, so that the file alone is enough to resume and to redraw the report.
+    tree: nested mappings of arrays, numbers and strings.
+    study: the resolved study, stored as JSON.
+    mjcf: text of the model before the run. With it the file alone is enough to resume and to redraw the report.
+    ready: called when the whole file is on the disk, just before it replaces the old one.
     """
     with atomic_file(path) as temporary:
         with memory_file(temporary) as file:
@@ -41,7 +43,7 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DsoError(f"{path}: there is no run file here; give the folder that a dso command wrote with --out.")
+        raise DsoError(f"{path}: there is no run file here; give the --out folder of a dso command.")
     try:
         with h5py.File(path, "r") as file:
             schema, version = file.attrs.get("schema"), file.attrs.get("schema_version")
@@ -58,7 +60,7 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
 
 def _write(group: h5py.Group, tree: Tree) -> None:
     for name, value in tree.items():
-        # A slash would nest groups: parameter paths keep theirs as a division sign.
+        # A slash would nest groups, so a slash in a parameter path becomes a division sign.
         key = name.replace("/", "∕")
         if isinstance(value, Mapping):
             _write(group.create_group(key), value)

@@ -1,4 +1,4 @@
-"""Which rollouts a study fits and which it only predicts."""
+"""Splits rollouts into those that a study fits and those that it only predicts."""
 
 import re
 from dataclasses import dataclass, replace
@@ -12,18 +12,22 @@ from dso_robotics.errors import DsoError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Rollouts to fit and rollouts held out; `hold_out` is empty when nothing was asked for."""
+    """Rollouts to fit and rollouts held out.
+
+    train: rollouts to fit.
+    hold_out: rollouts held out; empty if none were chosen.
+    """
 
     train: tuple[Rollout, ...]
     hold_out: tuple[Rollout, ...]
 
 
 def hold_out(log: Log, choice: str | None) -> Split:
-    """Divide the rollouts of `log` by `choice`: `NAME[,NAME]`, or a FRACTION between 0 and 1, or None for nothing.
+    """Split the rollouts of `log` by `choice`: `NAME[,NAME]`, a FRACTION between 0 and 1, or None to hold out nothing.
 
-    A fraction holds out the last rollouts, whole: the nearest number to it, at least one and not all. A log with one
-    rollout is cut in time instead, into `NAME[head]` and `NAME[tail]`. A text that is a rollout's name is a name, even
-    if it looks like a number. Raises DsoError when `choice` names nothing, something unknown, or everything.
+    A fraction holds out the last rollouts. Their number is the nearest to the fraction, at least one and not all. If the log
+    has one rollout, it is cut in time into `NAME[head]` and `NAME[tail]`. A text that is a rollout's name is a name, even if
+    it looks like a number. Raises DsoError when `choice` selects nothing, something unknown, or everything.
     """
     if choice is None:
         return Split(log.rollouts, ())
@@ -55,7 +59,7 @@ def _fraction(log: Log, text: str) -> Split:
     if not 0 < fraction < 1:
         amount = "nothing" if fraction <= 0 else "everything" if fraction >= 1 else "no fraction"
         raise DsoError(
-            f"{log.label}: --hold-out {text} names {amount}: it is no rollout's name, and a fraction lies strictly "
+            f"{log.label}: --hold-out {text} names {amount}: it is not the name of a rollout, and a fraction must be "
             f"between 0 and 1. Its rollouts: {listed(log.names)}."
         )
     count = len(log.rollouts)

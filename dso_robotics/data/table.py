@@ -1,4 +1,4 @@
-"""Named columns of numbers, from a CSV file or an NPZ archive."""
+"""Named columns of numbers from a CSV file or an NPZ archive."""
 
 import csv
 import zipfile
@@ -18,14 +18,14 @@ _DELIMITERS = ",;\t"
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Columns of a file; each is parsed when it is asked for, so that columns nobody maps may hold anything."""
+    """Columns of a file. A column is parsed only when it is requested, so unused columns may contain anything."""
 
     path: str
     names: tuple[str, ...]
     _parse: Callable[[str], Array]
 
     def column(self, name: str) -> Array:
-        """Values (T,) of one column, NaN where a cell is empty; DsoError listing the columns when there is none."""
+        """Values (T,) of one column, NaN where a cell is empty. Raises DsoError listing the columns when there is none."""
         if name not in self.names:
             raise DsoError(
                 f"{self.path}: has no column {name!r}.{nearest(name, self.names)} Its columns: {listed(self.names)}."
@@ -36,8 +36,8 @@ class Table:
 def read_table(path: str | Path) -> Table:
     """Open a CSV file (comma, semicolon or tab; the first line names the columns) or an NPZ archive of arrays.
 
-    A two-dimensional array `x` (T, k) of an archive becomes the columns `x[0]` ... `x[k-1]`. Raises DsoError for a
-    missing, empty, ragged or damaged file, and later, on parsing, for a cell that is not a number.
+    A two-dimensional array `x` (T, k) of an archive becomes the columns `x[0]` ... `x[k-1]`. Raises DsoError for a file that
+    is missing, empty or damaged, or whose rows differ in length. Parsing a column raises it for a cell that is not a number.
     """
     path = Path(path)
     if not path.exists():
@@ -103,7 +103,7 @@ def _number(cell: str) -> float | None:
 def _npz(path: Path) -> Table:
     try:
         with zipfile.ZipFile(path) as archive:
-            # numpy allocates what a member's header declares, so the headers are judged first.
+            # numpy allocates the size in a member's header, so the headers are checked first.
             refuse_oversized(sum(_claim(archive, info) for info in archive.infolist()), path, "the archive")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -113,14 +113,14 @@ def _npz(path: Path) -> Table:
     columns: dict[str, Array] = {}
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
-            continue  # texts, scalars such as a time step, and images are not columns
+            continue  # text, scalars such as a time step, and images are not columns
         if array.ndim == 1:
             columns[name] = array.astype(np.float64)
         else:
             columns.update({f"{name}[{k}]": array[:, k].astype(np.float64) for k in range(array.shape[1])})
     if not columns:
         shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in arrays.items()) or "nothing"
-        raise DsoError(f"{path}: has no array of numbers with shape (samples,) or (samples, k); it holds {shapes}.")
+        raise DsoError(f"{path}: has no array of numbers with shape (samples,) or (samples, k); it contains {shapes}.")
     return Table(str(path), tuple(columns), columns.__getitem__)
 
 

@@ -1,8 +1,7 @@
-"""Rollouts cut into windows of one length: the rectangular arrays that simulation in batches wants.
+"""Cuts rollouts into windows of one length: rectangular arrays for simulation in batches.
 
-A window starts at a recorded sample and is simulated on the model's own time grid from there. Samples keep their recorded
-times: a prediction is interpolated to them, a measurement is never moved, so logs need not be uniform and sensors may be
-slower than the model.
+A window starts at a recorded sample and is simulated from there with the model's time step. Samples keep their recorded
+times, and predictions are interpolated to them. So logs need not be uniform, and sensors may be slower than the model.
 """
 
 import itertools
@@ -15,24 +14,24 @@ from dso_robotics.data.match import Channels
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 
-# A last, shorter window is kept when it is at least this fraction of a full one.
+# A shorter last window is kept if it is at least this fraction of a full one.
 _SHORTEST = 0.25
-# A window of fewer samples says nothing beyond its own start; with fewer than _FEW it says little.
+# A window with fewer samples contains no information beyond its start state; with fewer than _FEW it contains little.
 _FEWEST, _FEW = 3, 10
-# Windows meet when the next one begins within so many sample intervals after one has ended.
+# Windows meet if the next one begins at most this many sample intervals after the end of the one before.
 _MEETING = 3.0
-# Time steps in a window: beyond, memory runs out before a search would end.
+# Most time steps in a window: with more, memory runs out before a search ends.
 _LONGEST = 1e5
-# Recorded times are trusted to this fraction of a time step when they are placed on the grid.
+# Accuracy of recorded times, as a fraction of a time step, when they are placed on the grid.
 _ROUND = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Drive:
-    """What controllers make of the recorded signals, for G numbers of theirs.
+    """Controls that controllers compute from the recorded signals, for their G parameters.
 
-    values: (B, P+T, G) the signal that each number multiplies, the P steps before a window first; share: (G, nu) one in the
-    column of the actuator whose control it is part of.
+    values: (B, P+T, G), the signal that each parameter multiplies; the P steps before a window come first.
+    share: (G, nu), 1 in the column of the actuator whose control contains the term.
     """
 
     values: np.ndarray
@@ -43,12 +42,18 @@ class Drive:
 class Windows:
     """B windows of T grid steps with at most S samples of C channels.
 
-    ctrl: (B, T, nu) held during each step, in the model's actuator order; past: (B, P, nu) the same for the P steps before.
-    step: (B, S) grid step at or before each sample; share: (B, S) in [0, 1), how far the sample is towards the next step.
-    measured: (B, S, C), NaN where nothing was measured and behind a window's last sample.
-    sample: (B, S) index of each sample in its rollout, -1 behind the last.
-    rollout: (B,) index into `rollouts`; time: (B,) start time in the rollout's clock [s].
-    drive: of the actuators whose control was not recorded but follows from what was.
+    rollouts: the rollouts that were cut.
+    channels: how channels correspond to the model.
+    timestep: time step of the grid [s].
+    ctrl: (B, T, nu), held during each step, in the model's actuator order.
+    past: (B, P, nu), the same for the P steps before the window.
+    step: (B, S), grid step at or before each sample.
+    share: (B, S) in [0, 1), position of the sample between this step and the next.
+    measured: (B, S, C), NaN where nothing was measured and after a window's last sample.
+    sample: (B, S), index of each sample in its rollout, -1 after the last.
+    rollout: (B,), index into `rollouts`.
+    time: (B,), start time in the rollout's clock [s].
+    drive: of the actuators whose control was not recorded but is computed from recorded signals.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -69,17 +74,17 @@ class Windows:
 
     @property
     def longest(self) -> float:
-        """How long the longest of the rollouts lasts [s]."""
+        """Duration of the longest rollout [s]."""
         return max(float(r.time[-1] - r.time[0]) for r in self.rollouts)
 
     @property
     def single(self) -> bool:
-        """Whether every sample is a window of its own."""
+        """Whether every window has one sample only."""
         return self.sample.shape[1] == 1
 
     @property
     def handover(self) -> np.ndarray:
-        """Where on its grid each window (B,) meets the start of the next one of its rollout [steps]; NaN where none follows."""
+        """Grid step (B,) at which each window meets the start of the next one of its rollout; NaN if none follows."""
         place = np.full(len(self), np.nan)
         follows = self.rollout[1:] == self.rollout[:-1]
         place[:-1][follows] = np.diff(self.time)[follows] / self.timestep
@@ -88,7 +93,7 @@ class Windows:
         return np.where((place >= 1) & (place <= self.ctrl.shape[1]), place, np.nan)
 
     def complete(self) -> "Windows | None":
-        """Only the windows that end before their rollout does, so none is cut short; None when there is none."""
+        """The windows that end before their rollout ends, so that none is shortened; None if there are none."""
         last = np.array([len(self.rollouts[i].time) - 1 for i in self.rollout])
         keep = self.sample.max(1) < last
         return self.only(keep) if keep.any() else None
@@ -100,35 +105,36 @@ class Windows:
         return replace(self, **{name: getattr(self, name)[keep] for name in names}, drive=drive)
 
     def doubts(self) -> list[str]:
-        """Sentences about windows that hold too little to learn much from; empty when all is well."""
+        """Warnings about windows with too few samples; empty if there are none."""
         if self.single:
             return []
         found, counts = [], np.isfinite(self.measured).sum(1)
         samples = int(np.median((self.sample >= 0).sum(1)))
         if samples < _FEW:
             found.append(
-                f"A window holds only {samples} samples, so little is left to judge the noise by; give a longer --window, and "
+                f"A window has only {samples} samples, too few to estimate the noise well; give a longer --window, and "
                 f"check that time is in seconds{_suspected(self.rollouts)}."
             )
         for name, count in zip(self.channels.sensor_names, counts.T, strict=True):
             bare = int((count < _FEWEST).sum())
             if bare > 0.1 * len(self):
                 found.append(
-                    f"Sensor channel {name!r} was measured fewer than {_FEWEST} times in {bare} of {len(self)} windows, which "
-                    "learn nothing from it; give a longer --window."
+                    f"Sensor channel {name!r} was measured fewer than {_FEWEST} times in {bare} of {len(self)} windows, so it "
+                    "gives no information there; give a longer --window."
                 )
         return found
 
     def at_samples(self, sensordata: np.ndarray, delay: np.ndarray | None = None) -> np.ndarray:
         """Channels at the sample times, (..., B, S, C), from sensordata on the grid (..., B, T, nsensordata).
 
-        With `delay` (..., B, nsensor) [s] a channel shows what its sensor read that long ago, by linear interpolation.
+        With `delay` (..., B, nsensor) [s] a channel is the sensor's reading that long before, by linear interpolation.
         """
         rows, samples = np.arange(len(self))[:, None], self.step.shape[1]
         every = np.array_equal(self.channels.sensor_addresses, np.arange(sensordata.shape[-1]))
         wanted = sensordata if every else sensordata[..., self.channels.sensor_addresses]
         if delay is None and not self.share.any():
-            # Samples on the grid need no interpolation, and one at every step not even a gather: most of the memory traffic.
+            # Samples on the grid need no interpolation. With one at every step there is no gather either, which saves most of
+            # the memory traffic.
             aligned = ((self.step == np.arange(samples)) | (self.sample < 0)).all() and samples <= wanted.shape[-2]
             return wanted[..., :samples, :] if aligned else wanted[..., rows, self.step, :]
         if delay is None:
@@ -158,15 +164,21 @@ def cut(
     source: str = "log",
     option: str = "--window",
 ) -> Windows:
-    """Cut `rollouts` into windows of `seconds`, each starting `overlap` (a fraction below 1) before the last one ends.
+    """Cut `rollouts` into windows of `seconds`.
 
-    `timestep` [s] is the model's; `source` and `option` name the log and the option in messages. Windows know the controls of
-    the `past` [s] before them; before the log, the first control is taken to have been held. The first `settle` [s] of a
-    window are simulated and not compared, and windows are that much longer: a late sensor shows there what happened before
-    the window. With `meet` windows are long enough to reach the first sample of the next one, but for gaps. Windows of fewer
-    than three samples, such as those before a gap, are left out. With `seconds` infinite every rollout is one window; with 0
-    every sample is, and nothing is simulated. Raises DsoError when the window is shorter than two steps, when every rollout
-    is shorter than a window, or when windows hold too few samples because time is hardly in seconds.
+    seconds: length of a window [s]. If infinite, every rollout is one window. If 0, every sample is a window, and nothing is
+      simulated.
+    overlap: fraction of a window, below 1, by which the next one starts before this one ends.
+    timestep: time step of the model [s].
+    source, option: the log and the option, for messages.
+    past: time before a window for which its controls are included [s]. Before the log, the first control is used.
+    settle: time at the start of a window that is simulated but not compared [s]. Windows are longer by it. During this time
+      a late sensor reads what happened before the window.
+    meet: windows are long enough to reach the first sample of the next one, except at gaps.
+
+    Windows with fewer than three samples, such as those before a gap, are left out. Raises DsoError when the window is
+    shorter than two steps, when every rollout is shorter than a window, or when windows have too few samples, probably
+    because time is not in seconds.
     """
     spans = [float(r.time[-1] - r.time[0]) for r in rollouts]
     if full := np.isinf(seconds):
@@ -199,9 +211,9 @@ def cut(
     if 2 * len(kept) < len(pieces):
         interval = _usual(rollouts)
         raise DsoError(
-            f"{source}: a window of {seconds:g} s holds fewer than {_FEWEST} samples, because the samples are {interval:.4g} s "
-            f"apart{_suspected(rollouts)}; `dso convert --time COLUMN*FACTOR` makes seconds of another unit, and a log that is "
-            f"really so slow needs {option} {10 * interval:.2g} or more."
+            f"{source}: a window of {seconds:g} s has fewer than {_FEWEST} samples, because the samples are {interval:.4g} s "
+            f"apart{_suspected(rollouts)}; `dso convert --time COLUMN*FACTOR` converts another unit to seconds. If the log "
+            f"really is so slow, give {option} {10 * interval:.2g} or more."
         )
     pieces = kept
     if meet:
@@ -249,7 +261,7 @@ def _usual(rollouts: Sequence[Rollout]) -> float:
 
 
 def _suspected(rollouts: Sequence[Rollout]) -> str:
-    """Which unit time seems to be in, as the end of a sentence; nothing when seconds are plausible."""
+    """The probable unit of time, as the end of a sentence; empty if seconds are plausible."""
     interval = _usual(rollouts)
     if interval < 0.5:
         return ""

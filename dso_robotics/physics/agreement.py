@@ -1,8 +1,8 @@
 """How far the differentiable step and its derivatives are from C MuJoCo, on states of one model reached by rollout.
 
-Derivatives are compared along random directions, one for each block of inputs: a direction mixes every element of the block,
-so one number per state tests them all. C supplies central differences; where two step sizes disagree the step itself has a
-kink there (a contact, limit or friction switches), no derivative exists to compare with, and the state is counted as excluded.
+Derivatives are compared along random directions, one for each block of inputs. A direction mixes every element of its block,
+so one number per state tests them all. The reference is a central difference of C MuJoCo. Where two step sizes disagree, the
+step has a kink (a contact, limit or friction switches). There is no derivative at a kink, so the state is counted as excluded.
 """
 
 import copy
@@ -39,20 +39,24 @@ FIELDS = (
     "geom_size",
 )
 INPUTS = ("qpos", "qvel", "act", "ctrl")
-# Relative moves of a block; C's own rounding makes smaller ones useless, larger ones cross more switches.
+# Relative moves of a block. Smaller ones drown in C's rounding; larger ones cross more switches.
 MOVES = (1e-6, 4e-6)
-# Errors are relative to the derivative's largest element, or to this: smaller effects drown in C's rounding.
+# Errors are relative to the derivative's largest element, or to this if it is larger: smaller effects drown in C's rounding.
 FLOOR = 1e-4
-# Two central differences further apart than this, in the same measure, mean a kink.
+# If two central differences are further apart than this relative error, there is a kink.
 _KINK = 1e-5
 _SOLVER_TOLERANCE, _SOLVER_ITERATIONS = 1e-14, 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Agreement of one block's derivative: largest and median relative error over the states compared.
+    """Agreement of one block's derivative.
 
-    compared, excluded: numbers of states; zero: True when the derivative was exactly zero in all of those compared.
+    largest: largest relative error over the states compared.
+    median: median relative error over the states compared.
+    compared: number of states compared.
+    excluded: number of states excluded.
+    zero: True if the derivative was exactly zero in every state compared.
     """
 
     largest: float
@@ -66,10 +70,14 @@ class Block:
 class Agreement:
     """Agreement of one model.
 
-    step: largest error of the next state, relative to the larger of one and the state's largest element, over the states
-    that do not switch. switching: how many do, in that C's own differences by position or velocity disagree there;
-    step_switching: the largest error of the next state on those. contacts: how many of the `states` had at least one
-    active constraint. compile_seconds: for the derivative.
+    step: largest error of the next state over the states that do not switch, relative to the larger of one and the state's
+      largest element.
+    switching: number of states that switch: C's own differences by position or velocity disagree there.
+    step_switching: largest error of the next state over the states that switch.
+    blocks: agreement of the derivative, by block.
+    states: number of states.
+    contacts: number of states with at least one active constraint.
+    compile_seconds: time to compile the derivative.
     """
 
     step: float
@@ -84,10 +92,10 @@ class Agreement:
 def sample_states(
     model: mujoco.MjModel, count: int, *, seconds: float = 2.0, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """States (count, nq+nv+na), controls (count, nu) and numbers of constraints (count,) along rollouts in C.
+    """States (count, nq+nv+na), controls (count, nu) and numbers of constraints (count,) from rollouts in C MuJoCo.
 
-    Every rollout starts at qpos0 with a small random velocity and plays random controls within the actuators' ranges,
-    held for 20 steps; one state is taken from each at a random time up to `seconds`.
+    Every rollout starts at qpos0 with a small random velocity. Its controls are random within the actuators' ranges and
+    are held for 20 steps each. One state is taken from each rollout, at a random time up to `seconds`.
     """
     rng, data = np.random.default_rng(seed), mujoco.MjData(model)
     low = np.where(model.actuator_ctrllimited, model.actuator_ctrlrange[:, 0], -1.0)
@@ -118,7 +126,7 @@ def converged(source: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def agreement(source: mujoco.MjModel, *, count: int = 20, seed: int = 0) -> Agreement:
-    """Compare step and derivatives of `source` on `count` states, the constraint solver of both run to convergence.
+    """Compare step and derivatives of `source` with C MuJoCo on `count` states. Both constraint solvers run to convergence.
 
     JAX must be in float64. Raises DsoError when the differentiable engine does not support the model.
     """
@@ -167,7 +175,7 @@ def _kinked(fine: np.ndarray, coarse: np.ndarray) -> bool:
 
 
 def _directions(model: mujoco.MjModel, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A random direction for each block that the model has; parameters move in proportion to their size."""
+    """A random direction for each block that the model has. Parameters move in proportion to their size."""
     sizes = {"qpos": model.nv, "qvel": model.nv, "act": model.na, "ctrl": model.nu}
     found = {name: rng.normal(size=n) for name, n in sizes.items() if n}
     for name in FIELDS:
@@ -221,7 +229,7 @@ def _differences(
     state: np.ndarray,
     ctrl: np.ndarray,
 ) -> tuple[np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """C's next state, and for each block its central differences with the fine and the coarse move."""
+    """C's next state, and for each block its central differences with the small and the large move."""
     moves = [(name, sign * size) for name in directions for size in MOVES for sign in (1, -1)]
     n = 1 + len(moves)
     starts, ctrls = np.tile(state, (n, 1)), np.tile(ctrl, (n, 1))

@@ -1,6 +1,6 @@
-"""MJX and the stages of it that this package composes, imported without the lines MJX prints when warp is absent.
+"""Imports MJX and its stages that this package uses, without the lines that MJX prints when warp is absent.
 
-Import MJX from here: its own import writes "Failed to import warp" to stdout, which would corrupt machine-read output.
+Import MJX from here. A plain import writes "Failed to import warp" to stdout, which would corrupt machine-readable output.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """The C engine: many parameter values, start states and control sequences in one call of `mujoco.batch`.
 
-Nothing is compiled and no model is rebuilt: parameters are per-simulation model fields, followed by mj_setConst where
-MuJoCo says a field feeds its derived constants.
+Nothing is compiled and no model is rebuilt. Parameters are model fields that differ by simulation. mj_setConst follows where
+MuJoCo derives constants from such a field.
 """
 
 import dataclasses
@@ -14,19 +14,19 @@ from mujoco import batch
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.inertia import principal_fields
 
-# A call's simulations are cut into pieces of this size, so that memory does not grow with the parameter count.
+# A call runs at most this many simulations at once, so that memory does not grow with the number of parameters.
 _PIECE = 4096
-_MOVED = 1e-9  # [m] or of an axis; less is rounding
+_MOVED = 1e-9  # [m], or change of a unit axis; less is rounding
 
 
 @dataclasses.dataclass(frozen=True)
 class Trajectories:
     """Outcome of N simulations over T steps of the model's own `timestep`.
 
-    sensordata: (N, T, nsensordata), at the start of each step, so row 0 is the start state's.
+    sensordata: (N, T, nsensordata), read at the start of each step, so row 0 belongs to the start state.
     state: (N, T, nq+nv+na), qpos [m, rad], qvel, act after each step.
-    ended: (N,), True where the simulation diverged; its rows are NaN from there on.
-    touched: (N,), True where anything was in contact at any time.
+    ended: (N,), True where the simulation diverged; its rows are NaN from that step on.
+    touched: (N,), True where there was a contact at any time.
     """
 
     sensordata: np.ndarray
@@ -38,9 +38,9 @@ class Trajectories:
 def set_fields(
     engine: batch.Batch, model: mujoco.MjModel, fields: Mapping[str, np.ndarray], *, repeat: int = 1
 ) -> None:
-    """Give each simulation of `engine` its own model fields (N, *shape), and the constants that follow from them.
+    """Set the model fields (N, *shape) of each simulation of `engine`, and the constants derived from them.
 
-    The engine has `repeat` simulations for each row, next to each other.
+    The engine has `repeat` adjacent simulations for each row.
     """
     derived = False
     for name, value in principal_fields(model, fields).items():
@@ -48,14 +48,14 @@ def set_fields(
         derived |= name in mujoco.MjModel._setconst_inputs
     if derived:
         engine.set_const()
-        # mj_setConst takes frames that differ by less than a tolerance for the same. A geom that began at its body's
-        # centre of mass would then follow a small change of that centre, and a finite difference would see it.
+        # mj_setConst treats frames that differ by less than a tolerance as equal. A geom at its body's centre of mass
+        # would then follow a small change of that centre, which would make finite differences wrong.
         for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
             engine.expand(name)[:] = 0
 
 
 class BatchEngine:
-    """Simulates one model under many model-field values at once, in float64 on threads."""
+    """Simulates one model with many values of its fields at once, in float64, on several threads."""
 
     def __init__(self, model: mujoco.MjModel, *, threads: int = 0):
         self.model = model
@@ -66,13 +66,13 @@ class BatchEngine:
         """Simulate N starts.
 
         Args:
-          fields: model fields, (N, *shape) each, named as in `MjModel`; "body_inertia_full" (N, nbody, 3, 3) [kg m^2], in
-            body axes about the centre of mass, stands for body_inertia and body_iquat; NaN rows keep the model's.
+          fields: model fields, (N, *shape) each, named as in `MjModel`. "body_inertia_full" (N, nbody, 3, 3) [kg m^2], in
+            body axes about the centre of mass, replaces body_inertia and body_iquat. Its NaN rows keep the model's values.
           start: (N, nq+nv+na).
           ctrl: (N, T, nu), held during each step.
 
         Raises:
-          DsoError: a joint or centre of mass moves in a body that MuJoCo computes by shortcuts (`without_shortcuts`).
+          DsoError: a joint or centre of mass moves in a body that MuJoCo compiled as simple (see `without_shortcuts`).
         """
         self._refuse_shortcuts(fields)
         n, steps = ctrl.shape[:2]
@@ -91,7 +91,7 @@ class BatchEngine:
     def _refuse_shortcuts(self, fields: Mapping[str, np.ndarray]) -> None:
         model = self.model
         simple = np.array(model.body_simple)  # 1: inertial frame at the joint; 2: slides along the axes
-        simple[0] = 0  # nothing depends on the world's
+        simple[0] = 0  # nothing depends on the frames of the world body
         rows = {
             "body_ipos": simple == 1,
             "jnt_pos": simple[model.jnt_bodyid] == 1,
@@ -104,8 +104,8 @@ class BatchEngine:
                 index = int(np.flatnonzero(moved)[0])
                 body = index if name == "body_ipos" else int(model.jnt_bodyid[index])
                 raise DsoError(
-                    f"{name} moves in body '{model.body(body).name}', which MuJoCo compiled as simple and computes by "
-                    'shortcuts that then are wrong; write simple="false" in this <body>.'
+                    f"{name} moves in body '{model.body(body).name}', which MuJoCo compiled as simple. MuJoCo computes such a "
+                    'body by shortcuts, which would then be wrong; write simple="false" in this <body>.'
                 )
 
     def _piece(self, fields: Mapping[str, np.ndarray], start: np.ndarray, ctrl: np.ndarray) -> Trajectories:
@@ -123,7 +123,7 @@ class BatchEngine:
         out = engine.rollout(steps, control=np.ascontiguousarray(ctrl) if model.nu else None, record=items)
         state = np.concatenate([out[k] for k in ("qpos", "qvel", "act") if k in out], -1)
         sensordata = out.get("sensordata", np.zeros((n, steps, 0)))
-        # A diverged simulation stops stepping and repeats its records: its clock stands still.
+        # A diverged simulation stops stepping and repeats its records, so its time does not advance.
         clock = out[mujoco.mjtState.mjSTATE_TIME].reshape(n, steps)
         going = clock > (np.arange(steps) + 0.5) * model.opt.timestep
         going &= np.isfinite(state).all(-1)

@@ -1,11 +1,12 @@
 """Derived constants of a model, recomputed differentiably: mj_setConst in JAX.
 
-MuJoCo derives from the reference configuration `qpos0` constants that the step reads: the inverse weights that set the
+The step reads constants that MuJoCo derives from the reference configuration `qpos0`: the inverse weights that set the
 softness of every constraint, subtree masses, tendon rest lengths, the strength of muscles, anchors of equality
-constraints. After a change of mass, inertia, pose, armature, gear or reference they are stale, and constrained dynamics
-is slightly off.
+constraints. They are stale after a change of mass, inertia, pose, armature, gear or reference, and the constrained dynamics
+is then slightly wrong.
 
-As in C, a relative pose given to a weld and the spring length of a tendon are parameters once the model is compiled.
+As in C, a weld's given relative pose and a tendon's spring length are not derived again: in a compiled model they are
+parameters.
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from dso_robotics.physics.linear import solve_spd
 def set_constants(model: mjx.Model, *, products: Float[Array, "nbody 3"] | None = None) -> mjx.Model:
     """`model` with every derived constant consistent with its masses, inertias, poses, armatures, gears and `qpos0`.
 
-    `products` as in `step.py`. Besides what mj_setConst computes, `geom_rbound` follows `geom_size`, as in the compiler.
+    `products` is explained in `step.py`. `geom_rbound` is also computed from `geom_size`, as MuJoCo's compiler does.
     """
     data = mjx.make_data(model).replace(qpos=model.qpos0)
     data = stages.configuration(model, data, products)
@@ -55,7 +56,7 @@ def set_constants(model: mjx.Model, *, products: Float[Array, "nbody 3"] | None 
 
 
 def _subtree_mass(model: mjx.Model) -> Float[Array, " nbody"]:
-    """Mass [kg] of each body with all its descendants."""
+    """Mass [kg] of each body and all its descendants."""
     belongs = np.eye(model.nbody)
     for body in range(model.nbody - 1, 0, -1):
         belongs[model.body_parentid[body]] += belongs[body]
@@ -63,7 +64,7 @@ def _subtree_mass(model: mjx.Model) -> Float[Array, " nbody"]:
 
 
 def _translates_only(model: mjx.Model) -> np.ndarray:
-    """Bodies MuJoCo takes as point masses: joints that only slide, along the axes (body_simple 2)."""
+    """Bodies that MuJoCo treats as point masses: all their joints slide along the axes (body_simple 2)."""
     return np.asarray(model.body_simple) == 2
 
 
@@ -80,7 +81,7 @@ def _body_weight(model: mjx.Model, data: mjx.Data, inverse: Float[Array, "nv nv"
 
 
 def _dof_weight(model: mjx.Model, inverse: Float[Array, "nv nv"]) -> Float[Array, " nv"]:
-    """Inverse inertia of each degree of freedom, averaged over those of a free or ball joint."""
+    """Inverse inertia of each degree of freedom; for a free or ball joint the average over its degrees of freedom."""
     groups, number = np.zeros(model.nv, int), 0
     for kind, first in zip(model.jnt_type, model.jnt_dofadr, strict=True):
         for width in {mjx.JointType.FREE: (3, 3), mjx.JointType.BALL: (3,)}.get(kind, (1,)):
@@ -93,9 +94,9 @@ def _dof_weight(model: mjx.Model, inverse: Float[Array, "nv nv"]) -> Float[Array
 
 
 def _anchors(model: mjx.Model, data: mjx.Data) -> Float[Array, "neq 12"]:
-    """Equality data: the second anchor of a connect follows the first; a weld without a given relative pose keeps qpos0's.
+    """Equality data. The second anchor of a connect follows from the first.
 
-    The last number of a weld is MuJoCo's mark that its relative pose was not given.
+    A weld without a given relative pose keeps the pose at qpos0. MuJoCo marks such a weld in its last number.
     """
     values = model.eq_data
     body = np.asarray(model.eq_objtype) == int(mujoco.mjtObj.mjOBJ_BODY)
@@ -116,7 +117,7 @@ def _anchors(model: mjx.Model, data: mjx.Data) -> Float[Array, "neq 12"]:
 
 
 def _bounding_radius(model: mjx.Model) -> Float[Array, " ngeom"]:
-    """Radius [m] of the sphere around each primitive geom; meshes, fields and planes keep theirs."""
+    """Radius [m] of the sphere around each primitive geom; meshes, height fields and planes keep the model's."""
     one, two, three = model.geom_size.T
     corner = jnp.sqrt(jnp.where(one > 0, one**2 + two**2 + three**2, 1.0))
     rim = jnp.sqrt(jnp.where(one > 0, one**2 + two**2, 1.0))
@@ -133,7 +134,7 @@ def _bounding_radius(model: mjx.Model) -> Float[Array, " ngeom"]:
 
 
 def _cameras(model: mjx.Model, data: mjx.Data) -> dict[str, Array]:
-    """Where tracking cameras sit relative to their bodies and centres of mass [m]."""
+    """Positions of tracking cameras relative to their bodies and centres of mass [m]."""
     body = model.cam_bodyid
     target = np.where(model.cam_targetbodyid >= 0, model.cam_targetbodyid, body)
     place, turn = jax.vmap(support.local_to_global)(data.xpos[body], data.xquat[body], model.cam_pos, model.cam_quat)

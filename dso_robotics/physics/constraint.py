@@ -7,8 +7,8 @@ MuJoCo finds the acceleration a that balances smooth and constraint forces,
 where f is the force law of the rows: linear for equalities, clipped for friction loss, one-sided for limits and for
 frictionless and pyramidal contacts, and the elliptic cone (MuJoCo documentation, "Computation", "Constraint model").
 The iterations that find a (`newton.py`) are not differentiated. The derivative follows from g = 0: da = −H⁻¹ dg with
-H = ∂g/∂a, applied again for higher orders. It is the derivative of the converged solve, whatever the number of
-iterations, and is right wherever the set of active rows does not switch.
+H = ∂g/∂a. Applying the rule again gives higher orders. This is the derivative of the converged solve, whatever the number
+of iterations. It is correct wherever the set of active rows does not change.
 """
 
 import equinox as eqx
@@ -23,20 +23,20 @@ from dso_robotics.physics.linear import solve_spd
 
 
 class Balance(eqx.Module):
-    """What the force balance of one step depends on. Rows: equality, friction loss, then one-sided and cone rows.
+    """The inputs of the force balance of one step. Row order: equality, friction loss, then one-sided and cone rows.
 
-    `friction` of a cone is (mu, tangential coefficients) with mu the regularised coefficient of the cone's axis.
+    The `friction` of a cone is (mu, tangential coefficients), where mu is the regularised coefficient of the cone's axis.
     """
 
     mass: Float[Array, "nv nv"]  # joint-space inertia M [kg, kg m²]
-    smooth: Float[Array, " nv"]  # all forces but the constraints' [N, N m]
+    smooth: Float[Array, " nv"]  # all forces except constraint forces [N, N m]
     jacobian: Float[Array, "nefc nv"]
     reference: Float[Array, " nefc"]  # reference acceleration [m/s², rad/s²]
     weight: Float[Array, " nefc"]  # inverse regularisation D
     loss: Float[Array, " nf"]  # friction loss [N, N m]
     friction: tuple[Float[Array, "ncone condim"], ...]  # by contact dimension
     equalities: int = eqx.field(static=True)
-    cones: tuple[tuple[tuple[int, ...], ...], ...] = eqx.field(static=True)  # row numbers, as friction
+    cones: tuple[tuple[tuple[int, ...], ...], ...] = eqx.field(static=True)  # row numbers, in the order of friction
 
     def rows(self, index: int) -> np.ndarray:
         """Row numbers (ncone, condim) of cone group `index`."""
@@ -62,10 +62,10 @@ def _cone_force(
 
 
 def row_force(balance: Balance, row: Float[Array, " nefc"]) -> Float[Array, " nefc"]:
-    """Force of every constraint row by its `row` = J a − a_ref."""
+    """Force of every constraint row, from `row` = J a − a_ref."""
     pull = -balance.weight * row
     first, last = balance.equalities, balance.equalities + balance.loss.size
-    # Not `clip`: at a loss of zero its derivative by the loss is the mean of both sides, which is none.
+    # Not `clip`: at a loss of zero, its derivative by the loss is the mean of both sides, which is wrong.
     dry, loss = pull[first:last], balance.loss
     dry = jnp.where(dry >= loss, loss, jnp.where(dry <= -loss, -loss, dry))
     out = jnp.concatenate([pull[:first], dry, jnp.where(row[last:] < 0, pull[last:], 0.0)])
@@ -104,7 +104,7 @@ def hessian(balance: Balance, acceleration: Float[Array, " nv"]) -> Float[Array,
 
 @jax.custom_jvp
 def equilibrium(balance: Balance, solution: Float[Array, " nv"]) -> Float[Array, " nv"]:
-    """`solution`, taken as the root of `balance`: it varies with `balance` as that root does."""
+    """`solution`, with the derivative by `balance` of the root of `balance`."""
     del balance
     return solution
 
@@ -112,7 +112,7 @@ def equilibrium(balance: Balance, solution: Float[Array, " nv"]) -> Float[Array,
 @equilibrium.defjvp
 def _equilibrium_jvp(primals, tangents):
     balance, solution = primals
-    acceleration = equilibrium(balance, solution)  # so that derivatives of this rule see the root move too
+    acceleration = equilibrium(balance, solution)  # so that derivatives of this rule include the change of the root
     _, pushed = jax.jvp(lambda b: residual(b, acceleration), (balance,), (tangents[0],))
     return acceleration, -solve_spd(hessian(balance, acceleration), pushed)
 

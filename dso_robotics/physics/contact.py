@@ -1,4 +1,4 @@
-"""Contacts: MJX's collision detection, with the contacts of capsules as C MuJoCo has them."""
+"""Contacts: MJX's collision detection, with capsule contacts computed as in C MuJoCo."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ _PLANE, _SPHERE, _CAPSULE = (int(mjx.GeomType[name]) for name in ("PLANE", "SPHE
 def collide(model: mjx.Model, data: mjx.Data) -> mjx.Data:
     """Fill the contacts of `data`.
 
-    Capsule on plane: C aligns the first tangent with the capsule's axis at any tilt, MJX only beyond 30 degrees from the
-    normal. A pyramidal cone depends on its frame, so forces and their derivatives differ below that.
+    Capsule on plane: C aligns the first tangent with the capsule's axis at any tilt. MJX does so only beyond 30 degrees from
+    the normal. A pyramidal cone depends on its frame, so below 30 degrees MJX's forces and derivatives differ from C's.
 
-    Capsule on sphere or capsule: MJX adds 1e-6 m² to squared lengths when it looks for the nearest points, which moves the
+    Capsule on sphere or capsule: MJX adds 1e-6 m² to squared lengths when it computes the nearest points. This moves the
     contact by some 1e-7 m and the next velocity by up to 1e-4. The nearest points here are exact. Where two capsules are
-    parallel to rounding, C makes up to two contacts and MJX's single one is kept.
+    parallel to rounding, C makes up to two contacts; here MJX's single contact is kept.
     """
     data = collision_driver.collision(model, data)
     kinds = set(zip(*np.asarray(model.geom_type)[pairs(model)].T.tolist(), strict=True)) if model.ngeom else set()
@@ -46,9 +46,9 @@ def collide(model: mjx.Model, data: mjx.Data) -> mjx.Data:
 def _rounded(
     model: mjx.Model, data: mjx.Data, geoms: Int[Array, "2"]
 ) -> tuple[Bool[Array, ""], Float[Array, ""], Float[Array, "3"], Float[Array, "3 3"]]:
-    """Whether the nearest points of a sphere or capsule and a capsule are unique; the contact's distance [m], place, frame.
+    """Contact of a sphere or capsule with a capsule: whether the nearest points are unique, distance [m], position, frame.
 
-    With the points pos1 + x1 axis1 and pos2 + x2 axis2, x in [-1, 1], as mjraw_CapsuleCapsule finds them.
+    The nearest points are pos1 + x1 axis1 and pos2 + x2 axis2 with x in [-1, 1], as in mjraw_CapsuleCapsule.
     """
     sphere = jnp.asarray(model.geom_type)[geoms[0]] == _SPHERE
     pos, radii, lengths = data.geom_xpos[geoms], model.geom_size[geoms, 0], model.geom_size[geoms, 1]
@@ -80,7 +80,7 @@ def pairs(model: mjx.Model | mujoco.MjModel) -> np.ndarray:
 
 
 def _aligned(normal: Float[Array, "3"], axis: Float[Array, "3"]) -> Float[Array, "3 3"]:
-    """The frame with rows (normal, projected axis, their cross product); global x stands for an axis along the normal."""
+    """The frame with rows (normal, projected axis, their cross product). Global x replaces an axis parallel to the normal."""
     flat = axis - normal * jnp.dot(normal, axis)
     square = jnp.dot(flat, flat)
     tilted = square > mujoco.mjMINVAL**2

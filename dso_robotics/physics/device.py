@@ -19,24 +19,24 @@ def put_model(
     fluid: bool = False,
     source: str = "this model",
 ) -> mjx.Model:
-    """`model` as an MJX model (JAX implementation), floats as JAX's default: float64 if `jax_enable_x64` is set.
+    """`model` as an MJX model (JAX implementation). Floats have JAX's default type: float64 if `jax_enable_x64` is set.
 
-    MJX fixes here which degrees of freedom have friction loss and whether there is a fluid. Name in `friction_dofs` and
-    `friction_tendons` those whose friction loss is zero now but shall be a parameter, and set `fluid` if density,
-    viscosity or wind shall be.
+    MJX decides here which degrees of freedom have friction loss and whether there is a fluid. If a friction loss is zero now
+    but will be a parameter, name it in `friction_dofs` or `friction_tendons`. If density, viscosity or wind will be a
+    parameter, set `fluid`.
 
     Raises:
-      DsoError: `source` has a feature that MJX would ignore or cannot do; the message says what to change.
+      DsoError: `source` has a feature that MJX ignores or does not support; the message says what to change.
     """
     refuse(model, source)
     if fluid and model.opt.integrator == mujoco.mjtIntegrator.mjINT_IMPLICITFAST:
-        raise DsoError(f"{source}: fluid drag needs another integrator than 'implicitfast': use 'Euler' or 'RK4'.")
+        raise DsoError(f"{source}: fluid drag does not work with the integrator 'implicitfast': use 'Euler' or 'RK4'.")
     energy = int(mujoco.mjtEnableBit.mjENBL_ENERGY)
     if model.opt.enableflags & energy:
-        model = copy.deepcopy(model)  # MJX refuses the flag, which only asks for numbers that no step reads
+        model = copy.deepcopy(model)  # MJX refuses this flag, which only computes numbers that no step reads
         model.opt.enableflags &= ~energy
     if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT:
-        model = copy.deepcopy(model)  # MJX would refuse pairs it has no collision for, although nothing collides
+        model = copy.deepcopy(model)  # MJX would refuse pairs without a collision function, although nothing collides
         model.geom_contype[:] = model.geom_conaffinity[:] = 0
     try:
         made = mjx.put_model(model, impl="jax")

@@ -1,4 +1,4 @@
-"""Simulations that blow up: recognised by C MuJoCo's own limit, and kept out of every derivative."""
+"""Diverged simulations: detected by C MuJoCo's own limit, and excluded from every derivative."""
 
 import functools
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from jaxtyping import Array, Bool, Float
 
 
 class State(eqx.Module):
-    """What a step starts from. `warmstart` only helps the constraint solver and carries no derivative."""
+    """State before a step. `warmstart` only speeds up the constraint solver and has no derivative."""
 
     qpos: Float[Array, " nq"]  # [m, rad, quaternions]
     qvel: Float[Array, " nv"]  # [m/s, rad/s]
     act: Float[Array, " na"]  # actuator activations
-    warmstart: Float[Array, " nv"]  # acceleration of the step before [m/s², rad/s²]
+    warmstart: Float[Array, " nv"]  # acceleration of the previous step [m/s², rad/s²]
     time: Float[Array, ""]  # [s]
 
 
 def diverged(state: State) -> Bool[Array, ""]:
-    """Whether position, velocity, activation or the acceleration that led here is NaN or beyond MuJoCo's limit of 1e10.
+    """Whether position, velocity, activation or the last acceleration is NaN or beyond MuJoCo's limit of 1e10.
 
-    C MuJoCo warns of "Nan, Inf or huge value in QPOS, QVEL or QACC" and resets the simulation at the same numbers.
+    At the same limit C MuJoCo warns of "Nan, Inf or huge value in QPOS, QVEL or QACC" and resets the simulation.
     """
     numbers = jnp.concatenate([state.qpos, state.qvel, state.act, state.warmstart])
     return ~jnp.all(jnp.abs(numbers) <= mujoco.mjMAXVAL)  # a NaN compares false
@@ -33,10 +33,10 @@ def diverged(state: State) -> Bool[Array, ""]:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def guarded(step: Callable[..., tuple[State, Any]], *inputs: Any) -> tuple[State, Any]:
-    """`step(*inputs)`, a state and what else was computed; its derivative is zero where that state has diverged.
+    """`step(*inputs)`, a state and other results. The derivative is zero where that state has diverged.
 
-    Selecting a sound value afterwards does not keep NaN out of a reverse pass: zero times the step's own infinite
-    derivative is NaN. So the derivative is cut on both sides of the step.
+    Selecting a finite value afterwards does not keep NaN out of a reverse pass: zero times the step's infinite derivative
+    is NaN. So the derivative is set to zero on both sides of the step.
     """
     return step(*inputs)
 
@@ -44,7 +44,7 @@ def guarded(step: Callable[..., tuple[State, Any]], *inputs: Any) -> tuple[State
 @functools.partial(guarded.defjvp, symbolic_zeros=True)
 def _guarded_jvp(step, primals, tangents):
     leaves, structure = jax.tree.flatten(primals)
-    # Symbolic zeros are inputs that nobody differentiates by: most fields of the model.
+    # Symbolic zeros are inputs that are not differentiated: most fields of the model.
     moves = jax.tree.leaves(tangents, is_leaf=lambda x: isinstance(x, SymbolicZero))
     moving = [i for i, move in enumerate(moves) if not isinstance(move, SymbolicZero)]
 

@@ -1,7 +1,7 @@
-"""Velocity-product acceleration of connect and weld constraints, which C MuJoCo compensates and MJX leaves out.
+"""Velocity-product acceleration of connect and weld constraints. C MuJoCo compensates it; MJX leaves it out.
 
-The rows of a connect or weld hold the accelerations of two body-fixed frames together. Those have a part that is
-quadratic in velocity (centripetal and Coriolis), the time derivative of the constraint Jacobian times the velocity; C
+The rows of a connect or weld make the accelerations of two body-fixed frames equal. A part of these accelerations is
+quadratic in velocity (centripetal and Coriolis): the time derivative of the constraint Jacobian times the velocity. C
 subtracts it from the reference acceleration.
 """
 
@@ -14,9 +14,9 @@ from dso_robotics.physics.backend import mjx, mjx_math, support
 
 
 def velocity_acceleration(model: mjx.Model, data: mjx.Data) -> Float[Array, " rows"]:
-    """d(J)/dt·v of all connect rows (3 each) and then all weld rows (6 each), in MJX's order; zero where inactive.
+    """d(J)/dt·v of all connect rows (3 each), then all weld rows (6 each), in MJX's order; zero where inactive.
 
-    Needs the velocity stage.
+    The velocity stage must have run.
     """
     if model.opt.disableflags & (mjx.DisableBit.CONSTRAINT | mjx.DisableBit.EQUALITY):
         return jnp.zeros(0)
@@ -28,7 +28,7 @@ def velocity_acceleration(model: mjx.Model, data: mjx.Data) -> Float[Array, " ro
 
 
 def _bodies(model: mjx.Model, index: int) -> tuple[bool, int, int, int, int]:
-    """Whether equality `index` joins sites; its two bodies; and its two objects."""
+    """Whether equality `index` connects sites, its two bodies, and its two objects."""
     one, two = int(model.eq_obj1id[index]), int(model.eq_obj2id[index])
     site = model.eq_objtype[index] == mjx.ObjType.SITE
     if site:
@@ -39,7 +39,7 @@ def _bodies(model: mjx.Model, index: int) -> tuple[bool, int, int, int, int]:
 def _drift(
     model: mjx.Model, data: mjx.Data, body: int, point: Float[Array, "3"]
 ) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
-    """Linear [m/s²] and angular [rad/s²] acceleration of a point fixed in `body` without any joint acceleration."""
+    """Linear [m/s²] and angular [rad/s²] acceleration of a point fixed in `body` when all joint accelerations are zero."""
     linear, angular = support.jac_dot(model, data, point, jnp.asarray(body))
     return data.qvel @ linear, data.qvel @ angular
 

@@ -1,8 +1,7 @@
 """Write model-field values back into MJCF that plain MuJoCo loads.
 
-MuJoCo writes the file itself (so URDF becomes MJCF and defaults are resolved); its six digits are then replaced by full
-precision on the attributes that changed and on those that lost digits, and the result is compiled and compared before it is
-handed out.
+MuJoCo writes the file, so URDF becomes MJCF and defaults are resolved. MuJoCo writes six digits; full precision replaces them
+in the attributes that changed and in those that lost digits. The result is compiled and compared before it is returned.
 """
 
 import xml.etree.ElementTree as ET
@@ -15,7 +14,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics import inertia
 from dso_robotics.physics.model import Robot
 
-# Field of MjModel -> (kind, MJCF attribute that holds an object's row of it). A parameter family may add its own.
+# Field of MjModel -> (kind, MJCF attribute with an object's row of the field). A parameter family may add entries.
 ATTRIBUTES = {
     "dof_frictionloss": ("joint", "frictionloss"),
     "dof_armature": ("joint", "armature"),
@@ -53,7 +52,7 @@ ATTRIBUTES = {
     "tendon_frictionloss": ("tendon", "frictionloss"),
     "tendon_armature": ("tendon", "armature"),
 }
-# Other spellings of an orientation, which would contradict a quat.
+# Other attributes of an orientation, which would contradict a quat.
 _TURNS = ("axisangle", "xyaxes", "zaxis", "euler")
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _DIGITS = 2e-5  # MuJoCo writes six
@@ -102,24 +101,24 @@ def _text(values: np.ndarray) -> str:
 
 
 def _elements(root: ET.Element, kind: str) -> list[ET.Element]:
-    """Elements of `kind` in the order of their numbers in the model: MuJoCo writes bodies depth first, each with its own."""
+    """Elements of `kind` in the order of their ids. MuJoCo writes bodies depth first, each with its own elements."""
     if kind in ("actuator", "sensor", "tendon"):
         return [e for section in root.iter(kind) if section in root for e in section]
     tags = ("joint", "freejoint") if kind == "joint" else (kind,)
     world = root.find("worldbody")
     found = [] if world is None else [e for e in world.iter() if e.tag in tags]
-    # The world itself is body 0.
+    # The world is body 0.
     return [world, *found] if kind == "body" and world is not None else found
 
 
 def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np.ndarray, *, like: np.ndarray) -> None:
-    """Write the rows of `value` that `like`, what the file now gives, does not have."""
+    """Write the rows of `value` that differ from `like`, the values that the file gives now."""
     kind, attribute = ATTRIBUTES[name]
     elements = _elements(root, kind)
     nominal = np.asarray(getattr(model, name), float)
     nominal = nominal if nominal.ndim == 2 else nominal[:, None]
     rows, there = (np.asarray(x, float).reshape(nominal.shape) for x in (value, like))
-    # Lost digits only: larger differences come from frames that the compiler moves, which are not the file's to give.
+    # Lost digits only: larger differences come from frames that the compiler moves, which the file cannot set.
     lost = np.abs(rows - there).max(1) <= _DIGITS * np.maximum(np.abs(rows).max(1), _DIGITS)
     for row in np.flatnonzero((rows != nominal).any(1) | ((rows != there).any(1) & lost)):
         index = int(row)
@@ -128,7 +127,7 @@ def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np
         elif name in ("qpos0", "qpos_spring"):
             scalar = np.isin(model.jnt_type, _SCALAR) & (model.jnt_qposadr == row)
             if not scalar.any():
-                continue  # the pose of a free or ball joint is that of its body
+                continue  # a free or ball joint has the pose of its body
             index = int(np.flatnonzero(scalar)[0])
         element = elements[index]
         if attribute == "quat":
@@ -136,13 +135,13 @@ def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np
                 element.attrib.pop(other, None)
         element.set(attribute, _text(rows[row]))
         if attribute == "delay":
-            # A buffer that holds the delay, read between its entries.
+            # A buffer long enough for the delay, interpolated between its entries.
             element.set("nsample", str(int(np.ceil(rows[row, 0] / model.opt.timestep)) + 2))
             element.set("interp", "linear")
 
 
 def _set_damping(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray]) -> None:
-    """One attribute holds the linear, quadratic and cubic coefficients, which are two fields of the model."""
+    """Write damping: one attribute contains the linear, quadratic and cubic coefficients, which are two model fields."""
     nominal = np.column_stack([model.dof_damping, model.dof_dampingpoly])
     new = nominal.copy()
     new[:, 0] = wanted.get("dof_damping", model.dof_damping)
@@ -188,7 +187,7 @@ def _set_inertials(
 
 
 def _absolute_folders(root: ET.Element, spec: mujoco.MjSpec) -> None:
-    """Meshes and textures are found from wherever the new file is saved."""
+    """Make paths absolute, so that meshes and textures are found wherever the new file is saved."""
     compiler = root.find("compiler")
     if compiler is not None and any(e.get("file") for asset in root.iter("asset") for e in asset.iter()):
         for folder in ("meshdir", "texturedir"):

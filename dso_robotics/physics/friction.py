@@ -1,7 +1,7 @@
-"""Joint friction by a law of one's own, in the C engine: what MuJoCo's constant dry friction and damping cannot say.
+"""Joint friction by a user-defined law, in the C engine: for friction that is not MuJoCo's constant dry friction and damping.
 
-The law's numbers can be user data of the model's joints (`<size nuser_jnt="3"/>`, `<joint user="...">`): a field of the model
-like others, of which every simulation of a batch may have its own values. MJX knows no such law.
+The law's parameters can be user data of the model's joints (`<size nuser_jnt="3"/>`, `<joint user="...">`). This is a model
+field like others, so every simulation of a batch can have its own values. The MJX engine does not support such a law.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,10 +17,14 @@ from dso_robotics.physics.inertia import principal_fields
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What a law may look at, of N simulations before a step.
+    """The arguments of a law: the state of N simulations before a step.
 
-    qpos: (N, nq) [m, rad]; qvel: (N, nv) [m/s, rad/s]; bias: (N, nv) gravity, Coriolis and centrifugal forces [N, N m], with
-    the sign they have on the left of the equation of motion; ctrl: (N, nu).
+    qpos: (N, nq) [m, rad].
+    qvel: (N, nv) [m/s, rad/s].
+    bias: (N, nv) gravity, Coriolis and centrifugal forces [N, N m], with their sign on the left of the equation of motion.
+    ctrl: (N, nu).
+    model: the model.
+    fields: model fields that differ by simulation, (N, *shape) each.
     """
 
     qpos: np.ndarray
@@ -35,12 +39,12 @@ class Moment:
         return self.fields[name] if name in self.fields else np.asarray(getattr(self.model, name))[None]
 
 
-# (limit of the dry friction, applied force), each (N, nv) [N, N m] or None where the law leaves it as it is.
+# (limit of the dry friction, applied force), each (N, nv) [N, N m], or None if the law does not change it.
 Law = Callable[[Moment], tuple[np.ndarray | None, np.ndarray | None]]
 
 
 class FrictionEngine(BatchEngine):
-    """The C engine that asks `law` for the friction of every step; it steps one at a time, so it is slower."""
+    """The C engine with a friction law: calls `law` before every step. It simulates step by step, so it is slower."""
 
     def __init__(self, model: mujoco.MjModel, law: Law, *, threads: int = 0):
         super().__init__(model, threads=threads)
@@ -52,7 +56,7 @@ class FrictionEngine(BatchEngine):
         fields = principal_fields(model, fields)
         engine = batch.Batch(model, n, self._count, persistent=True)
         for name, value in fields.items():
-            if name != "jnt_user":  # the law's alone
+            if name != "jnt_user":  # only the law reads it
                 engine.expand(name)[:] = value
         engine.set_const()
         for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
@@ -80,7 +84,7 @@ class FrictionEngine(BatchEngine):
             engine.step(stage=mujoco.mjtStage.mjSTAGE_VEL)
             touched |= engine.bind("ncon").ravel() > 0
             state[:, k] = np.concatenate([engine.bind(name) for name in names], axis=1)
-            # A diverged simulation is reset or stops: its clock is not where it should be.
+            # A diverged simulation is reset or stops, so its time is not the expected one.
             going[:, k] = np.abs(engine.bind("time").ravel() / model.opt.timestep - (k + 1)) < 0.5
         going = np.logical_and.accumulate(going & np.isfinite(state).all(-1), axis=1)
         state = np.where(going[..., None], state, np.nan)

@@ -1,11 +1,11 @@
 """Mass, centre of mass and inertia of bodies from the sizes, poses and densities of their geoms.
 
 The formulas are those of MuJoCo's compiler (`mjCGeom::GetVolume`, `mjCGeom::SetInertia` and `mjCBody::InertiaFromGeom` in
-src/user/user_objects.cc) for solid geoms. A compiled model holds neither density nor the mass a geom was given, so they
-come from the `MjSpec`.
+src/user/user_objects.cc) for solid geoms. A compiled model contains neither the density nor the given mass of a geom, so
+these are read from the `MjSpec`.
 
-Functions serve NumPy and JAX arrays alike and broadcast over leading axes. There is no eigendecomposition: the inertia
-is a full tensor, differentiable also where principal moments coincide.
+Functions accept NumPy and JAX arrays and broadcast over leading axes. There is no eigendecomposition: the inertia is a full
+tensor, so it is differentiable also where principal moments coincide.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ SPHERE, CAPSULE, CYLINDER, BOX, ELLIPSOID = (
     int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}")) for name in ("SPHERE", "CAPSULE", "CYLINDER", "BOX", "ELLIPSOID")
 )
 SOLIDS = (SPHERE, CAPSULE, CYLINDER, BOX, ELLIPSOID)
-# The compiler's numbers and ours differ by rounding, unless something besides geometry went into them.
+# The compiler's numbers differ from these by rounding only, unless something besides geometry changed them.
 _SAME = 1e-7
 
 
@@ -86,9 +86,12 @@ def extent(kind: int, size: Array, direction: Array) -> Array:
 class Geometry:
     """The geoms that make up the mass of some bodies.
 
-    bodies: (b,) body ids. geoms: (k,) geom ids, `kind` (k,) their types, `owner` (k,) their places in `bodies`.
-    density: (k,) [kg/m^3], 0 for geoms with a given mass. mass: (k,) [kg], 0 for geoms with a density: a given mass stays
-    when the size changes, as in MJCF.
+    bodies: (b,) body ids.
+    geoms: (k,) geom ids.
+    kind: (k,) type of each geom.
+    owner: (k,) index in `bodies` of each geom's body.
+    density: (k,) [kg/m^3], 0 for geoms with a given mass.
+    mass: (k,) [kg], 0 for geoms with a density. As in MJCF, a given mass does not change with the size.
     """
 
     bodies: np.ndarray
@@ -119,7 +122,7 @@ class Geometry:
         return total, com, (belongs[..., None, None] * tensor[..., None, :, :, :]).sum(-3)
 
     def _by_kind(self, function: Callable[[int, Array], Array], size: Array, shape: tuple[int, ...]) -> Array:
-        """`function` of each geom's kind and size, (..., k, *shape): every formula sees its own geoms only."""
+        """`function` of each geom's kind and size, (..., k, *shape). Each formula is evaluated for its own geoms only."""
         xp = size.__array_namespace__()
         groups = [np.flatnonzero(self.kind == kind) for kind in SOLIDS]
         values = [function(kind, size[..., rows, :]) for kind, rows in zip(SOLIDS, groups, strict=True)]
@@ -128,19 +131,19 @@ class Geometry:
 
 
 def geometry(robot: Robot, bodies: Iterable[int]) -> Geometry:
-    """The geometry that determines mass, centre of mass and inertia of `bodies`, without the bodies that have none.
+    """The geometry that determines mass, centre of mass and inertia of `bodies`. Bodies without mass are left out.
 
-    MuJoCo gives a body without mass an arbitrary centre of mass, which nothing depends on.
+    MuJoCo gives a body without mass an arbitrary centre of mass, on which nothing depends.
 
     Raises:
-      DsoError: the robot has no description (it came as an `MjModel`), or a body's inertia is not that of its geoms: it has
-        no geoms, an `<inertial>` of its own, meshes or shells, or a setting of the compiler changes it.
+      DsoError: the robot has no description (it was given as an `MjModel`), or a body's inertia is not that of its geoms:
+        the body has no geoms, an `<inertial>`, meshes or shells, or a setting of the compiler changes its inertia.
     """
     spec = robot.spec
     if spec is None:
         raise DsoError(
-            f"{robot.source}: a compiled MjModel does not say which density or mass its geoms have, so inertia cannot follow "
-            "geometry; load the XML file or an MjSpec."
+            f"{robot.source}: a compiled MjModel does not contain the density or mass of its geoms, so inertia cannot be "
+            "computed from geometry; load the XML file or an MjSpec."
         )
     described = {b.id: b for b in spec.bodies}, {g.id: g for g in spec.geoms}
     rows = [(body, *row) for body in sorted(set(bodies)) for row in _rows(robot, int(body), *described)]
@@ -156,7 +159,7 @@ def _rows(robot: Robot, body: int, bodies: dict[int, Any], geoms: dict[int, Any]
     model, named = robot.mj, f"{robot.source}: body '{robot.mj.body(body).name}'"
     own = [int(i) for i in np.flatnonzero(model.geom_bodyid == body)]
     if body not in bodies or any(i not in geoms for i in own):
-        raise DsoError(f"{named} is not in the description any more; load the robot again after editing its MjSpec.")
+        raise DsoError(f"{named} is no longer in the description; load the robot again after editing its MjSpec.")
     element = bodies[body]
     from_geom = element.compiler.inertiafromgeom
     always = from_geom == mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_TRUE
@@ -194,14 +197,14 @@ def _rows(robot: Robot, body: int, bodies: dict[int, Any], geoms: dict[int, Any]
 
 
 def _refuse_aligned(named: str, element: Any) -> None:
-    """A free body aligned with its inertia has another frame after every change of shape."""
+    """Refuse a free body aligned with its inertia: its frame would change with its shape."""
     joints = element.joints
     if len(joints) == 1 and joints[0].type == mujoco.mjtJoint.mjJNT_FREE and not element.bodies:
         align = joints[0].align
         auto = align == mujoco.mjtAlignFree.mjALIGNFREE_AUTO and element.compiler.alignfree
         if auto or align == mujoco.mjtAlignFree.mjALIGNFREE_TRUE:
             raise DsoError(
-                f"{named} has its frame aligned with its inertia, so its frame would move with its shape; write "
+                f"{named} has its frame aligned with its inertia, so its frame would change with its shape; write "
                 'align="false" in its <freejoint>.'
             )
 
@@ -219,7 +222,7 @@ def _compare(robot: Robot, made: Geometry) -> None:
         body = int(made.bodies[i])
         raise DsoError(
             f"{robot.source}: body '{model.body(body).name}' weighs {model.body_mass[body]:.9g} kg in the model and its geoms "
-            f"{mass[i]:.9g} kg, or its centre of mass or inertia differ, so its geometry alone does not determine them. Remove "
-            "what changes them: boundmass, boundinertia, balanceinertia or settotalmass of the compiler, massscale of a frame, "
-            "an <inertial> fused into it, or edits of the compiled model."
+            f"weigh {mass[i]:.9g} kg, or its centre of mass or inertia differs from that of its geoms. So its geometry alone "
+            "does not determine them. Remove what changes them: boundmass, boundinertia, balanceinertia or settotalmass of the "
+            "compiler, massscale of a frame, an <inertial> fused into it, or edits of the compiled model."
         )

@@ -28,7 +28,7 @@ def stiffness_damping_impedance(
     middle = jnp.clip(solimp[3], mujoco.mjMINIMP, mujoco.mjMAXIMP)
     power = jnp.maximum(solimp[4], 1.0)
 
-    # Both formats are evaluated, so the one not chosen gets harmless numbers.
+    # Both formats are evaluated, so the unused one gets safe numbers.
     direct_k, direct_b = solref[0] <= 0, solref[1] <= 0
     timeconst = jnp.where(direct_k, 1.0, solref[0])
     if not model.opt.disableflags & mjx.DisableBit.REFSAFE:
@@ -47,7 +47,7 @@ def stiffness_damping_impedance(
 
 
 def softened(model: mjx.Model, factor: Float[Array, ""] | float) -> mjx.Model:
-    """The model whose contacts take `factor` times as long to push apart: longer time constants, or k / factor², b / factor."""
+    """The model with softer contacts: time constants times `factor`, or in the direct format k / factor², b / factor."""
 
     def stretched(solref: Float[Array, "n 2"]) -> Float[Array, "n 2"]:
         direct = solref <= 0

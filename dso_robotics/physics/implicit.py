@@ -1,6 +1,6 @@
-"""Velocity-implicit integration: the acceleration with damping forces taken at the end of the step.
+"""Velocity-implicit integration: the acceleration with damping forces evaluated at the end of the step.
 
-MuJoCo documentation, "Computation", "Numerical integration"; equal to the C engine also where MJX is not: actuators at
+See MuJoCo documentation, "Computation", "Numerical integration". It equals the C engine also where MJX does not: actuators at
 their force limit, muscles, and free bodies without children, whose gyroscopic forces C integrates implicitly.
 """
 
@@ -15,7 +15,7 @@ from dso_robotics.physics.stages import damping_slope
 
 
 def end_of_step_acceleration(model: mjx.Model, data: mjx.Data) -> Float[Array, " nv"]:
-    """The a with (M − h D) a = all forces, D the derivative of the smooth forces by velocity [m/s², rad/s²]."""
+    """The a [m/s², rad/s²] that solves (M − h D) a = all forces; D is the derivative of the smooth forces by velocity."""
     total = data.qfrc_smooth + data.qfrc_constraint
     dt, flags = model.opt.timestep, model.opt.disableflags
     if model.opt.integrator == mjx.IntegratorType.EULER:
@@ -90,8 +90,8 @@ def _free_bodies(model: mjx.Model) -> list[tuple[int, int]]:
 def _bias_derivative(data: mjx.Data, body: int, first: int) -> Float[Array, "6 6"]:
     """Derivative of a free body's Coriolis and gyroscopic forces by its velocity (linear global, angular in body axes).
 
-    With ω the global angular velocity, r from the body's origin to its centre of mass, and I about the origin, the forces
-    are m ω×(ω×r) and the torques ω×Iω.
+    The forces are m ω×(ω×r) and the torques ω×Iω: ω is the global angular velocity, r points from the body's origin to its
+    centre of mass, and I is the inertia about the origin.
     """
     frame = data.xmat[body]
     omega = frame @ data.qvel[first + 3 : first + 6]

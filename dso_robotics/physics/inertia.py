@@ -1,11 +1,11 @@
-"""The ten inertial numbers of a body, in log-Cholesky coordinates: any real vector is a physically possible body.
+"""The ten inertial parameters of a body, in log-Cholesky coordinates: any real vector is a physically possible body.
 
-The 4x4 pseudo-inertia J = [[Sigma, m c], [m c^T, m]], with Sigma = tr(I_o)/2 1 - I_o and I_o the inertia about the body
-origin, is positive definite exactly when some positive mass density has that mass m, centre of mass c and inertia.
-J = U U^T with U upper triangular gives free coordinates (Rucker and Wensing, "Smooth parameterization of rigid-body
-inertia", IEEE RA-L 7(2), 2022). They are taken relative to a nominal body: zero is the nominal, one is a factor e.
+The 4x4 pseudo-inertia is J = [[Sigma, m c], [m c^T, m]], with Sigma = tr(I_o)/2 1 - I_o and I_o the inertia about the body
+origin. It is positive definite if and only if some positive mass density has that mass m, centre of mass c and inertia.
+J = U U^T with U upper triangular gives unconstrained coordinates (Rucker and Wensing, "Smooth parameterization of rigid-body
+inertia", IEEE RA-L 7(2), 2022). They are relative to a nominal body: zero is the nominal body, one is a factor e.
 
-Functions serve NumPy and JAX arrays alike and broadcast over leading axes.
+Functions accept NumPy and JAX arrays and broadcast over leading axes.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ def nominal_factor(mass: float, com: np.ndarray, inertia: np.ndarray) -> np.ndar
     """Upper-triangular U0 (4, 4) with J = U0 U0^T of a nominal body.
 
     Raises:
-      numpy.linalg.LinAlgError: the ten numbers are no physical body (J is not positive definite).
+      numpy.linalg.LinAlgError: the ten numbers are not a physical body (J is not positive definite).
     """
     reverse = np.eye(4)[::-1]
     pseudo = pseudo_inertia(np.asarray(float(mass)), np.asarray(com, float), np.asarray(inertia, float))
@@ -72,7 +72,7 @@ def nominal_factor(mass: float, com: np.ndarray, inertia: np.ndarray) -> np.ndar
 
 
 def body_from_coordinates(z: Array, factor: np.ndarray) -> tuple[Array, Array, Array]:
-    """Mass, centre of mass and inertia (as `from_pseudo_inertia`) at coordinates z (..., 10) relative to `factor`."""
+    """Mass, centre of mass and inertia (as in `from_pseudo_inertia`) at coordinates z (..., 10) relative to `factor`."""
     xp = z.__array_namespace__()
     upper = xp.matmul(xp.asarray(factor), upper_factor(z))
     return from_pseudo_inertia(xp.matmul(upper, xp.swapaxes(upper, -1, -2)))
@@ -118,9 +118,9 @@ def turned(quat: Array, vector: Array) -> Array:
 
 
 def principal(inertia: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Principal moments (..., 3), largest first as MuJoCo's compiler orders them, and their frame's quaternion (..., 4).
+    """Principal moments (..., 3), largest first as in MuJoCo's compiler, and the quaternion (..., 4) of their frame.
 
-    NumPy only: the axes have no derivative where moments repeat, so the MJX engine never calls this.
+    NumPy only: the axes have no derivative where moments are equal, so the MJX engine never calls this.
     """
     moments, axes = np.linalg.eigh(inertia)
     moments, axes = moments[..., ::-1], axes[..., ::-1]
@@ -132,7 +132,7 @@ def principal(inertia: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def principal_fields(model: mujoco.MjModel, fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """`fields` (N, *shape) with full inertia tensors replaced by the principal moments and axes that C MuJoCo stores.
 
-    Axes of `model` that are still principal are kept: C MuJoCo takes a body compiled as simple to be aligned with its axes.
+    Axes of `model` that are still principal are kept: C MuJoCo assumes that a body compiled as simple is aligned with them.
     """
     plain = dict(fields)
     full = plain.pop("body_inertia_full", None)
@@ -153,10 +153,10 @@ def principal_fields(model: mujoco.MjModel, fields: Mapping[str, np.ndarray]) ->
 
 
 def diagonal_and_products(model: mujoco.MjModel, full: Array) -> tuple[Array, Array]:
-    """`body_inertia` and `products` (as in `step.py`), (..., nbody, 3) each [kg m^2], from full tensors (..., nbody, 3, 3).
+    """`body_inertia` and `products` (see `step.py`), (..., nbody, 3) each [kg m^2], from full tensors (..., nbody, 3, 3).
 
-    The tensors are in body axes about the centre of mass; a body whose tensor is NaN keeps the model's. In the frame
-    `body_iquat` of the model the step takes any tensor, so there is no eigendecomposition and every derivative exists.
+    The tensors are in body axes about the centre of mass. A body whose tensor is NaN keeps the model's inertia. The step
+    accepts any tensor in the model's frame `body_iquat`, so there is no eigendecomposition and every derivative exists.
     """
     xp = full.__array_namespace__()
     given = xp.isfinite(full[..., 0, 0])[..., None]
@@ -168,7 +168,7 @@ def diagonal_and_products(model: mujoco.MjModel, full: Array) -> tuple[Array, Ar
 
 
 def _quaternion(matrix: np.ndarray) -> np.ndarray:
-    """Unit quaternion (..., 4) of rotation matrices (..., 3, 3): the eigenvector that needs no case distinction."""
+    """Unit quaternions (..., 4) of rotation matrices (..., 3, 3), as an eigenvector: this needs no case distinction."""
     m = matrix
     k = np.zeros((*m.shape[:-2], 4, 4))
     k[..., 0, 0] = m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]

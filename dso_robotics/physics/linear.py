@@ -5,10 +5,10 @@ from jaxtyping import Array, Float
 
 
 def solve_spd(matrix: Float[Array, "n n"], rhs: Float[Array, "n *columns"]) -> Float[Array, "n *columns"]:
-    """The x with `matrix` x = `rhs`, `matrix` symmetric positive definite.
+    """The solution x of `matrix` x = `rhs`, for a symmetric positive definite `matrix`.
 
-    dx = matrix⁻¹ (d rhs − d matrix x): the Cholesky factor itself is never differentiated, which saves most of the
-    operations that differentiating it would add, and derivatives of any order are right.
+    dx = matrix⁻¹ (d rhs − d matrix x). The Cholesky factor is never differentiated, which saves operations. Derivatives of
+    any order are correct.
     """
     factor = jax.scipy.linalg.cho_factor(jax.lax.stop_gradient(matrix))
     return jax.lax.custom_linear_solve(

@@ -1,4 +1,4 @@
-"""Load a robot: MJCF, URDF, `MjSpec` or `MjModel`, with errors that name the file and the cure."""
+"""Load a robot from MJCF, URDF, an `MjSpec` or an `MjModel`. Errors name the file and the cure."""
 
 import dataclasses
 import os
@@ -26,10 +26,11 @@ _COUNT = {"body": "nbody", "joint": "njnt", "geom": "ngeom", "site": "nsite", "t
 
 @dataclasses.dataclass(frozen=True)
 class Robot:
-    """A compiled model together with where it came from.
+    """A compiled model and its source.
 
-    `mj` is the compiled `MjModel`; `spec` the editable description (None when only a compiled model was given, which
-    then cannot be exported); `source` the file or a word such as "MjSpec" for messages.
+    mj: the compiled `MjModel`.
+    spec: the editable description. None if only a compiled model was given, which cannot be exported.
+    source: the file, or a word such as "MjSpec", for messages.
     """
 
     mj: mujoco.MjModel
@@ -53,8 +54,8 @@ def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robo
     not, pass the path or the `MjSpec`.
 
     Raises:
-      DsoError: the file is missing, is not a model, names a mesh or include that cannot be found, or needs what the installed
-        MuJoCo does wrongly.
+      DsoError: the file is missing, is not a model, names a mesh or include that is not found, or uses a feature that the
+        installed MuJoCo computes wrongly.
     """
     if isinstance(source, Robot):
         return source
@@ -78,7 +79,7 @@ def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robo
         spec = mujoco.MjSpec.from_file(str(path))
     except (ValueError, mujoco.FatalError) as error:
         raise DsoError(_explain(path, error)) from error
-    # Exported files may be saved elsewhere, so meshes and textures must be found from anywhere.
+    # Exported files may be saved elsewhere, so the paths of meshes and textures must be absolute.
     for field in ("meshdir", "texturedir"):
         folder = path.parent / getattr(spec, field)
         setattr(spec, field, str(folder.resolve()))
@@ -86,11 +87,11 @@ def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robo
 
 
 def without_shortcuts(robot: Robot, bodies: Iterable[int]) -> Robot:
-    """`robot` with `bodies` compiled so that their centre of mass and inertia may move.
+    """`robot` with `bodies` compiled so that their centre of mass and inertia may change.
 
-    MuJoCo gives a body whose inertial frame is its joint's a mass matrix with a fixed pattern of zeros. The pattern is made at
-    compile time, so it must be given up before such a body's inertia becomes a parameter. The physics stays the same.
-    Raises DsoError when there is no description to compile again.
+    If a body's inertial frame is its joint's frame, MuJoCo uses a mass matrix with a fixed pattern of zeros. MuJoCo chooses
+    the pattern when it compiles, so the pattern must be removed before such a body's inertia becomes a parameter. The physics
+    does not change. Raises DsoError when there is no description to compile again.
     """
     simple = [i for i in bodies if robot.mj.body_simple[i]]
     if not simple:
@@ -98,7 +99,7 @@ def without_shortcuts(robot: Robot, bodies: Iterable[int]) -> Robot:
     names = [mujoco.mj_id2name(robot.mj, KINDS["body"], i) for i in simple]
     if robot.spec is None:
         raise DsoError(
-            f"body '{names[0]}' was compiled for an inertial frame that stays at its joint, and a compiled MjModel cannot be "
+            f"body '{names[0]}' was compiled for an inertial frame fixed at its joint, and a compiled MjModel cannot be "
             'changed; write simple="false" on the body in the MJCF, or load the XML file.'
         )
     spec = robot.spec.copy()
@@ -108,7 +109,7 @@ def without_shortcuts(robot: Robot, bodies: Iterable[int]) -> Robot:
 
 
 def without_delays(robot: Robot) -> Robot:
-    """`robot` with no delay in any actuator or sensor: whoever simulates it applies them, starting from a recorded past.
+    """`robot` without delays of actuators and sensors. The caller applies the delays, starting from a recorded past.
 
     Raises DsoError when there is no description to compile again.
     """
@@ -117,7 +118,7 @@ def without_delays(robot: Robot) -> Robot:
         return robot
     if robot.spec is None:
         raise DsoError(
-            "this model came as a compiled MjModel with delays, which cannot be taken out of it; load the XML file or an "
+            "this model was given as a compiled MjModel with delays, which cannot be removed; load the XML file or an "
             "MjSpec."
         )
     spec = robot.spec.copy()
@@ -139,11 +140,11 @@ def _compile(spec: mujoco.MjSpec, source: str) -> mujoco.MjModel:
 def _explain(path: pathlib.Path, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if "XML parse error" in reason or "Schema violation" in reason or "root element" in reason.lower():
-        cure = "Mend the XML at the line named, or give an MJCF or URDF file."
+        cure = "Correct the XML at the given line, or give an MJCF or URDF file."
     elif "open file" in reason or "opening file" in reason or "resource" in reason:
-        cure = f"File names in the model are looked up from {path.parent.resolve()} and its meshdir or texturedir."
+        cure = f"File names in the model are relative to {path.parent.resolve()} and its meshdir or texturedir."
     else:
-        cure = "MuJoCo's own compiler refuses the model; `python -m mujoco.viewer --mjcf FILE` shows the same."
+        cure = "MuJoCo's compiler refuses the model; `python -m mujoco.viewer --mjcf FILE` gives the same error."
     return f"{path}: cannot load this model: {reason}. {cure}"
 
 

@@ -1,8 +1,8 @@
 """Newton's method for the force balance of a step, with an exact line search.
 
-The same convex problem as MuJoCo's Newton solver, to the model's iteration limits and tolerances. MJX's own solver is
-correct but searches every line with a fixed number of evaluations of a cost, all of which a batch pays for; here the
-search is for the zero of the slope and ends when it is found. Nothing here is differentiated: see `constraint.py`.
+It solves the same convex problem as MuJoCo's Newton solver, with the model's iteration limits and tolerances. MJX's solver is
+correct, but each of its line searches evaluates a cost a fixed number of times. The line search here finds the zero of the
+slope and stops there. Nothing here is differentiated: see `constraint.py`.
 """
 
 import equinox as eqx
@@ -15,12 +15,17 @@ from dso_robotics.physics import constraint
 from dso_robotics.physics.backend import mjx, replaced
 from dso_robotics.physics.constraint import Balance
 
-SOLUTION = "constraint solution"  # name of what a rematerialised step keeps, so that the search is not run again
-_ENOUGH = 1e-3  # a slope this much smaller than at the start of the line ends the search
+SOLUTION = "constraint solution"  # name of the value that a rematerialised step stores, so that it is not solved again
+_ENOUGH = 1e-3  # the line search ends when the slope is this fraction of the slope at the start of the line
 
 
 class Limits(eqx.Module):
-    """When to stop: numbers of iterations, and MuJoCo's `tolerance`, relative to the trace of the inertia."""
+    """When to stop.
+
+    iterations: limit of Newton iterations.
+    line_iterations: limit of iterations of a line search.
+    tolerance: MuJoCo's `tolerance`, relative to the trace of the inertia.
+    """
 
     iterations: int = eqx.field(static=True)
     line_iterations: int = eqx.field(static=True)
@@ -35,7 +40,15 @@ class _Progress(eqx.Module):
 
 
 class _Line(eqx.Module):
-    """A point `length` along the line, its slope and curvature, and the bracket of the zero of the slope."""
+    """A point on the line.
+
+    length: distance along the line.
+    slope: slope of the cost there.
+    curvature: curvature of the cost there.
+    low: lower end of the bracket of the slope's zero.
+    high: upper end of the bracket.
+    count: iterations so far.
+    """
 
     length: Float[Array, ""]
     slope: Float[Array, ""]
@@ -48,7 +61,7 @@ class _Line(eqx.Module):
 def minimise(
     balance: Balance, guesses: tuple[Float[Array, " nv"], Float[Array, " nv"]], limits: Limits
 ) -> Float[Array, " nv"]:
-    """The acceleration [m/s², rad/s²] at which `balance` holds, from the better one of two guesses."""
+    """The acceleration [m/s², rad/s²] at which `balance` is satisfied, starting from the better of two guesses."""
     balance, guesses, limits = jax.lax.stop_gradient((balance, guesses, limits))
     scale = 1 / jnp.trace(balance.mass)
     epsilon = jnp.finfo(balance.mass.dtype).eps
@@ -72,7 +85,7 @@ def minimise(
         return _Progress(there, gradient, progress.count + 1, ~settled & ~noise(there, gradient))
 
     first, second = (constraint.residual(balance, guess) for guess in guesses)
-    # The gradient of a strictly convex function is small where the function is: enough to choose a start.
+    # The gradient of a strictly convex function is small near its minimum: good enough to choose a start.
     better = jnp.linalg.norm(first) < jnp.linalg.norm(second)
     start, gradient = jnp.where(better, guesses[0], guesses[1]), jnp.where(better, first, second)
     begin = _Progress(start, gradient, jnp.zeros((), int), ~noise(start, gradient))
@@ -86,7 +99,7 @@ def _search(
     direction: Float[Array, " nv"],
     limits: Limits,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """How far to go along `direction`, and the decrease of the cost there: a bracketed Newton search of the slope's zero."""
+    """Step length along `direction` and the decrease of the cost, by a bracketed Newton search for the zero of the slope."""
     row, change = balance.jacobian @ here - balance.reference, balance.jacobian @ direction
     slope = jnp.dot(direction, gradient)
     smooth = slope + jnp.dot(change, constraint.row_force(balance, row))
@@ -114,7 +127,7 @@ def _search(
 
 
 def solve(model: mjx.Model, data: mjx.Data) -> mjx.Data:
-    """Fill qacc, qfrc_constraint and efc_force, all three with the derivative of the converged solution."""
+    """Compute qacc, qfrc_constraint and efc_force, each with the derivative of the converged solution."""
     balance = constraint.assemble(model, data)
     limits = Limits(model.opt.iterations, model.opt.ls_iterations, jnp.asarray(model.opt.tolerance))
     cold = model.opt.disableflags & mjx.DisableBit.WARMSTART

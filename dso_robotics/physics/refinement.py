@@ -1,8 +1,8 @@
-"""How the gradient of a rollout through contact moves as the time step shrinks.
+"""How the gradient of a rollout through contact changes as the time step gets smaller.
 
-A discrete simulation differentiates exactly, but through a hard impact its derivative need not be near that of the motion
-it approximates: at usual time steps it can even have the wrong sign (DiffMJX, ICLR 2026). It is to be trusted where it
-stays the same on a finer time step.
+The derivative of a discrete simulation is exact. Through a hard impact it can still be far from the derivative of the
+continuous motion: at usual time steps it can even have the wrong sign (DiffMJX, ICLR 2026). Trust it if it stays the same
+with a smaller time step.
 """
 
 import dataclasses
@@ -23,11 +23,13 @@ _SETTLED, _DOUBTFUL = 0.05, 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Refinement:
-    """The same physical time at ever smaller time steps.
+    """The same physical time, simulated with smaller and smaller time steps.
 
-    seconds: length of the rollout. timesteps: [s]. derivatives: by name, of the sum of the final state, one for each
-    time step. touching: share of the steps (at the model's own time step) with a contact or joint limit; switches: how
-    often their number changed.
+    seconds: length of the rollout [s].
+    timesteps: time steps [s].
+    derivatives: derivatives of the sum of the final state, by name, one for each time step.
+    touching: share of the steps (at the model's own time step) with a contact or joint limit.
+    switches: how often the number of contacts and limits changed.
     """
 
     seconds: float
@@ -49,7 +51,7 @@ class Refinement:
             words = "sign" if last * before < 0 else "magnitude"
             much = abs(last - before) / max(abs(last), 1e-3 * size)
             steady = (np.sign(values) == np.sign(last)).all() and much < _DOUBTFUL
-            trust = "Its sign holds; trust its magnitude no closer than that." if steady else "Do not trust it."
+            trust = "Its sign is stable; its magnitude is no more accurate than that." if steady else "Do not trust it."
             return f"has NOT settled: its {words} still changes (by {much:.0%}) at the smallest time steps. {trust}"
         if first * last < 0:
             return (
@@ -57,15 +59,15 @@ class Refinement:
             )
         if np.abs(first - last) > _SETTLED * abs(last):
             return f"settles, but is off by {abs(first / last - 1):.0%} at the model's time step: use a smaller one."
-        return "has settled: sign and magnitude hold at the model's time step."
+        return "has settled: sign and magnitude are reliable at the model's time step."
 
 
 def refine(source: mujoco.MjModel, *, seed: int = 0, steps: int = _STEPS) -> Refinement:
-    """Differentiate a rollout of `steps` steps, and of twice, four and eight times as many of the same total length.
+    """Differentiate a rollout of `steps` steps, and the same time with two, four and eight times as many steps.
 
-    The rollout is the one of several random ones on which most contacts and limits switch; its control is held. The
-    derivatives are along a random direction of unit length of the initial velocity, and along a random relative change
-    of all body masses. JAX must be in float64. Raises DsoError when the differentiable engine does not support the model.
+    Of several random rollouts, the one in which contacts and limits switch most is used; its control is constant. One
+    derivative is along a random unit direction of the initial velocity, the other along a random relative change of all body
+    masses. JAX must be in float64. Raises DsoError when the differentiable engine does not support the model.
     """
     model = converged(source)
     state, ctrl, touching, switches = _start(model, steps, seed)
@@ -84,7 +86,7 @@ def refine(source: mujoco.MjModel, *, seed: int = 0, steps: int = _STEPS) -> Ref
 
 
 def _start(model: mujoco.MjModel, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, float, int]:
-    """State and control from which most constraints switch within `steps`; the share of steps with any; the switches."""
+    """State and control from which constraints switch most within `steps`, share of steps with a constraint, switches."""
     states, ctrls, _ = sample_states(model, _CANDIDATES, seconds=0.5, seed=seed)
     data, best = mujoco.MjData(model), (states[0], ctrls[0], 0.0, -1)
     kinds = (mujoco.mjtConstraint.mjCNSTR_FRICTION_DOF, mujoco.mjtConstraint.mjCNSTR_FRICTION_TENDON)

@@ -1,7 +1,7 @@
-"""Features of a model that MJX would silently ignore, or cannot do: named, with what to change. Knows no JAX.
+"""Features of a model that MJX silently ignores or does not support, each with what to change. Does not import JAX.
 
-MJX 3.17 accepts most of these when the model is put on the device and then simulates something else than C MuJoCo does. What
-follows from the version of C MuJoCo beside it is in versions.py.
+MJX 3.17 accepts most of these when the model is put on the device, and then simulates something else than C MuJoCo.
+Differences that depend on the installed version of C MuJoCo are in versions.py.
 """
 
 import mujoco
@@ -19,7 +19,7 @@ _TRANSMISSIONS = {mujoco.mjtTrn.mjTRN_SLIDERCRANK: "slider-crank", mujoco.mjtTrn
 
 
 def unsupported(model: mujoco.MjModel) -> list[str]:
-    """Every feature of `model` that the differentiable engine does not have, one sentence each; empty if there is none."""
+    """Every feature of `model` that the differentiable engine does not support, one sentence each; empty if there is none."""
     own = [*_options(model), *_forces(model), *_actuators(model), *_contacts(model), *_sensors(model)]
     return [*own, *differences(model)]
 
@@ -35,13 +35,13 @@ def refuse(model: mujoco.MjModel, source: str = "this model") -> None:
 
 
 def _names(model: mujoco.MjModel, kind: mujoco.mjtObj, ids: np.ndarray) -> str:
-    """Names of up to four objects, by number where they have none."""
+    """Names of up to four objects; an unnamed object is given by its number."""
     named = [mujoco.mj_id2name(model, int(kind), int(i)) or f"number {i}" for i in np.atleast_1d(ids)[:4]]
     return ", ".join(f"'{n}'" for n in named) + (", ..." if np.size(ids) > 4 else "")
 
 
 def _rows(values: np.ndarray) -> np.ndarray:
-    """Numbers of the rows of `values` with anything but zeros."""
+    """Numbers of the rows of `values` that are not all zero."""
     return np.flatnonzero(np.asarray(values).reshape(len(values), -1).any(axis=1)) if len(values) else np.zeros(0, int)
 
 
@@ -61,7 +61,7 @@ def _options(model: mujoco.MjModel) -> list[str]:
             out.append(f"option/flag/{name} is ignored or missing: disable it.")
     fluid = option.density > 0 or option.viscosity > 0 or np.any(option.wind)
     if fluid and option.integrator == mujoco.mjtIntegrator.mjINT_IMPLICITFAST:
-        out.append("Fluid drag needs another integrator than 'implicitfast': use 'Euler' or 'RK4'.")
+        out.append("Fluid drag does not work with the integrator 'implicitfast': use 'Euler' or 'RK4'.")
     if model.nplugin:
         out.append("Engine plugins are ignored: remove them.")
     if model.nflex:

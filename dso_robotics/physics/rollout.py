@@ -1,4 +1,4 @@
-"""Many steps in one scan, ended where the simulation blows up."""
+"""Many steps in one scan, ended where the simulation diverges."""
 
 import equinox as eqx
 import jax
@@ -11,29 +11,29 @@ from dso_robotics.physics.divergence import State, diverged
 
 
 class Rollout(eqx.Module):
-    """T steps. After its end a rollout repeats its last sound state, so everything in it is finite."""
+    """T steps. After it has diverged, a rollout repeats its last valid state, so all its numbers are finite."""
 
     states: State  # leaves (T+1, ...), the start first
     alive: Bool[Array, " T+1"]  # whether a state was reached; weight costs by it
 
     @property
     def ended(self) -> Bool[Array, ""]:
-        """Whether the simulation diverged before its time."""
+        """Whether the simulation diverged before the last step."""
         return ~self.alive[..., -1]
 
     @property
     def steps(self) -> Array:
-        """How many steps took place."""
+        """Number of steps before the end."""
         return self.alive.sum(-1) - 1
 
 
 def rollout(
     model: mjx.Model, start: State, ctrl: Float[Array, "T nu"], *, products: physics.Products | None = None
 ) -> Rollout:
-    """`ctrl` played from `start`, one row a time step.
+    """Simulate from `start` with the controls `ctrl`, one row for each time step.
 
-    Value and derivative, forward and reverse, are those of the rollout cut before the step that diverged. A `start` that
-    has itself diverged gives a rollout in which nothing is alive, at the model's reference configuration.
+    Value and derivative, forward and reverse, are those of the rollout cut before the step that diverged. If `start` has
+    already diverged, no state of the rollout is alive, and all are at the model's reference configuration.
     """
     rest = physics.make_state(model)
 
@@ -42,7 +42,7 @@ def rollout(
 
     def body(carry: tuple[State, Bool[Array, ""]], row: Float[Array, " nu"]) -> tuple:
         state, alive = carry
-        # What has ended steps from rest, where a step is cheap; stepping the last state would diverge every time.
+        # A rollout that has ended steps from rest, where a step is cheap; its last state would diverge every time.
         following = physics.advance(model, chosen(alive, state, rest), jnp.where(alive, row, 0.0), products=products)
         alive &= ~diverged(following)
         state = chosen(alive, following, state)

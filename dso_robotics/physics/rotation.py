@@ -1,4 +1,4 @@
-"""Quaternions [w, x, y, z] with derivatives that hold where MJX's vanish: at rest, and at aligned orientations."""
+"""Quaternions [w, x, y, z] with correct derivatives where those of MJX are zero: at rest and at aligned orientations."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -21,7 +21,7 @@ def _half_angle(square: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array
 def integrate(quat: Float[Array, "4"], omega: Float[Array, "3"], dt: Float[Array, ""] | float) -> Float[Array, "4"]:
     """`quat` turned for `dt` [s] at the body-frame angular velocity `omega` [rad/s].
 
-    MJX normalises `omega` first, which makes the derivative at rest zero; it is dt/2 times the quaternion rate.
+    MJX normalises `omega` first, which makes the derivative at rest zero; the right one is dt/2 times the quaternion rate.
     """
     step = 0.5 * dt * omega
     cos, sinc = _half_angle(jnp.dot(step, step))
@@ -32,7 +32,7 @@ def integrate(quat: Float[Array, "4"], omega: Float[Array, "3"], dt: Float[Array
 def rotation_vector(quat: Float[Array, "4"]) -> Float[Array, "3"]:
     """The rotation axis·angle [rad] of a unit quaternion, the angle in (−π, π].
 
-    MJX divides by the norm of the vector part, which makes the Jacobian zero at the identity; it is 2.
+    MJX divides by the norm of the vector part, which makes the Jacobian zero at the identity; the right one is 2.
     """
     scalar, vector = quat[0], quat[1:]
     square = jnp.dot(vector, vector)

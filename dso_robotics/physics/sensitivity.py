@@ -1,8 +1,8 @@
-"""One step of C MuJoCo linearised at many states at once: what an adjoint needs, with nothing to compile.
+"""One step of C MuJoCo, linearised at many states at once: the input of an adjoint, without compilation.
 
-The states of a trajectory are known after it was simulated, so all their linearisations are independent and go to
-`mujoco.batch` in one call. A gradient of a rollout by any number of policy or network weights then costs 1 + k + nu steps for
-each step, whatever their number.
+After a simulation all states of the trajectory are known. Their linearisations are independent, so `mujoco.batch` computes
+them in one call. The gradient of a rollout then costs 1 + k + nu steps for each step, for any number of policy or network
+weights.
 """
 
 import dataclasses
@@ -19,8 +19,11 @@ _STEP = 1e-6
 class StepJacobians:
     """Forward differences of N steps (x, u) -> (x', y), in tangent coordinates of k = 2*nv+na numbers.
 
-    state_by_state: (N, k, k), state_by_ctrl: (N, k, nu), sensor_by_state: (N, ns, k), sensor_by_ctrl: (N, ns, nu). NaN where
-    a simulation diverged.
+    state_by_state: (N, k, k).
+    state_by_ctrl: (N, k, nu).
+    sensor_by_state: (N, ns, k).
+    sensor_by_ctrl: (N, ns, nu).
+    All are NaN where a simulation diverged.
     """
 
     state_by_state: np.ndarray

@@ -1,6 +1,6 @@
-"""Stages of the forward dynamics where MJX's own have a wrong derivative or a wrong value; the rest is MJX's.
+"""Stages of the forward dynamics whose MJX version has a wrong derivative or a wrong value. All other stages are MJX's.
 
-Each function replaces the MJX function of the same purpose in `step.py`; nothing of MJX is patched.
+In `step.py` each function replaces the MJX function of the same purpose. MJX itself is not patched.
 """
 
 import jax
@@ -18,7 +18,7 @@ _QUATERNION = (mjx.JointType.FREE, mjx.JointType.BALL)
 
 
 def _addresses(model: mjx.Model) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where in qpos and qvel the translations, and the quaternions, lie; and the joints that have a quaternion."""
+    """Addresses in qpos and qvel of the translations and of the quaternions, and the joints that have a quaternion."""
     free = model.jnt_type == mjx.JointType.FREE
     turning = np.isin(model.jnt_type, _QUATERNION)
     straight = [(int(q), int(v)) for q, v in zip(model.jnt_qposadr[~turning], model.jnt_dofadr[~turning], strict=True)]
@@ -33,7 +33,7 @@ def _addresses(model: mjx.Model) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
 def configuration(model: mjx.Model, data: mjx.Data, products: Float[Array, "nbody 3"] | None) -> mjx.Data:
     """Poses, inertias about the centre of mass, tendons and transmissions."""
-    # C holds the world's pose fixed whatever the model says; MJX would move it.
+    # In C the pose of the world is fixed, whatever the model says; MJX would move it.
     world = jnp.array([1.0, 0.0, 0.0, 0.0])
     model = model.replace(body_pos=model.body_pos.at[0].set(0.0), body_quat=model.body_quat.at[0].set(world))
     data = smooth.kinematics(model, data)
@@ -45,7 +45,7 @@ def configuration(model: mjx.Model, data: mjx.Data, products: Float[Array, "nbod
 
 
 def _add_products(data: mjx.Data, products: Float[Array, "nbody 3"]) -> mjx.Data:
-    """Products of inertia turned to the global frame and added to `cinert`, whose first six are (xx yy zz xy xz yz)."""
+    """Rotate the products of inertia to the global frame and add them to `cinert` (first six: xx yy zz xy xz yz)."""
     xy, xz, yz = products.T
     zero = jnp.zeros_like(xy)
     local = jnp.stack([zero, xy, xz, xy, zero, yz, xz, yz, zero], axis=1).reshape(-1, 3, 3)
@@ -69,7 +69,7 @@ def integrate_position(
 def passive(model: mjx.Model, data: mjx.Data) -> mjx.Data:
     """Springs, dampers, gravity compensation and fluid drag.
 
-    MJX leaves all of them out when springs or dampers are disabled, and loses the stiffness of a ball joint at rest.
+    MJX leaves all of them out when springs or dampers are disabled. It also loses the stiffness of a ball joint at rest.
     """
     flags = model.opt.disableflags
     springs, dampers = not flags & mjx.DisableBit.SPRING, not flags & mjx.DisableBit.DAMPER
@@ -96,13 +96,13 @@ def passive(model: mjx.Model, data: mjx.Data) -> mjx.Data:
 
 
 def damping_force(model: mjx.Model, qvel: Float[Array, " nv"]) -> Float[Array, " nv"]:
-    """(d0 + d1 |v| + d2 v²) v of every degree of freedom [N, N m]; MJX has d0 alone."""
+    """(d0 + d1 |v| + d2 v²) v of every degree of freedom [N, N m]; MJX uses d0 only."""
     quadratic, cubic = model.dof_dampingpoly.T
     return (model.dof_damping + quadratic * jnp.abs(qvel) + cubic * qvel**2) * qvel
 
 
 def damping_slope(model: mjx.Model, qvel: Float[Array, " nv"]) -> Float[Array, " nv"]:
-    """Derivative of `damping_force` by each one's velocity."""
+    """Derivative of `damping_force` by velocity, for each degree of freedom."""
     quadratic, cubic = model.dof_dampingpoly.T
     return model.dof_damping + 2 * quadratic * jnp.abs(qvel) + 3 * cubic * qvel**2
 
@@ -119,9 +119,10 @@ def _spring(model: mjx.Model, qpos: Float[Array, " nq"]) -> Float[Array, " nv"]:
 
 
 def make_constraint(model: mjx.Model, data: mjx.Data) -> mjx.Data:
-    """Constraint rows: Jacobian, reference acceleration, regularisation. Needs the velocity stage.
+    """Constraint rows: Jacobian, reference acceleration, regularisation. The velocity stage must have run.
 
-    MJX's, with a safe impedance and with the velocity-product acceleration of connects and welds.
+    These are MJX's rows with an impedance that is safe to differentiate, and with the velocity-product acceleration of
+    connects and welds.
     """
     made = _rows(model, data)
     if not made:
@@ -175,7 +176,7 @@ def _rows(model: mjx.Model, data: mjx.Data) -> list:
 
 
 def actuator_length(model: mjx.Model, data: mjx.Data) -> mjx.Data:
-    """Lengths of ball-joint and site-to-site actuators again, with the derivative MJX loses at aligned orientations."""
+    """Lengths of ball-joint and site-to-site actuators, with the correct derivative at aligned orientations (MJX: zero)."""
     joint = np.isin(model.actuator_trntype, (mjx.TrnType.JOINT, mjx.TrnType.JOINTINPARENT))
     target = np.where(joint, model.actuator_trnid[:, 0], 0)
     ball = np.flatnonzero(joint & (model.jnt_type[target] == mjx.JointType.BALL)) if model.njnt else np.zeros(0, int)

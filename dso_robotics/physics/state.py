@@ -1,13 +1,13 @@
-"""The tangent space of a MuJoCo state: quaternions stay unit, everything else adds."""
+"""The tangent space of a MuJoCo state: quaternions stay unit quaternions, everything else is added."""
 
 import mujoco
 import numpy as np
 
 
 class Tangent:
-    """Moves in the state (qpos, qvel, act) by (2*nv + na) numbers: position change [m, rad], then qvel, then act.
+    """Changes of the state (qpos, qvel, act) by 2*nv + na numbers: position change [m, rad], then qvel, then act.
 
-    Only models with ball or free joints need MuJoCo's quaternion arithmetic; the others take one array addition.
+    Only models with ball or free joints need MuJoCo's quaternion arithmetic; for others it is one array addition.
     """
 
     def __init__(self, model: mujoco.MjModel):
@@ -17,7 +17,7 @@ class Tangent:
 
     @property
     def flat(self) -> bool:
-        """Whether the state is its own tangent: no quaternions."""
+        """Whether the state has no quaternions, so that changes are simply added."""
         return self._euclidean
 
     def move(self, state: np.ndarray, change: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ class Tangent:
         return np.concatenate([moved, np.broadcast_to(rest + drest, (*shape, model.nv + model.na))], -1)
 
     def difference(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """The change (..., 2*nv+na) that move `start` (..., nq+nv+na) to `end`, which broadcasts against it."""
+        """The change (..., 2*nv+na) that moves `start` (..., nq+nv+na) to `end`; the two broadcast."""
         model = self._model
         rest = end[..., model.nq :] - start[..., model.nq :]
         if self._euclidean:

@@ -1,11 +1,11 @@
-"""One time step and its sensors as differentiable functions, composed of MJX's stages and this package's repairs.
+"""One time step and its sensors as differentiable functions, made of MJX's stages and this package's repairs.
 
-Everything is a pure function of a model and a state; any floating-point field of the model may carry a derivative. All
-functions are unbatched: apply `jax.jit` and `jax.vmap` outside.
+Every function is a pure function of a model and a state. It can be differentiated by any floating-point field of the model.
+Functions are unbatched: apply `jax.jit` and `jax.vmap` outside.
 
-`products` everywhere is the optional (nbody, 3) array of the off-diagonal elements (xy, xz, yz) [kg m²] of each body's
-inertia tensor in its inertial frame, added to the diagonal `body_inertia`. With it a full tensor is differentiable; the
-principal axes `body_iquat` are not where two principal moments coincide.
+`products` is always the optional (nbody, 3) array of the off-diagonal elements (xy, xz, yz) [kg m²] of each body's inertia
+tensor in its inertial frame, in addition to the diagonal `body_inertia`. It makes a full tensor differentiable. The principal
+axes `body_iquat` are not differentiable where two principal moments coincide.
 """
 
 import functools
@@ -36,7 +36,7 @@ def make_state(
     qvel: Float[Array, " nv"] | None = None,
     act: Float[Array, " na"] | None = None,
 ) -> State:
-    """A state at time 0, at the model's reference configuration and at rest unless given."""
+    """A state at time 0; by default at the model's reference configuration and at rest."""
     return State(
         qpos=jnp.asarray(model.qpos0 if qpos is None else qpos),
         qvel=jnp.zeros(model.nv) if qvel is None else jnp.asarray(qvel),
@@ -47,21 +47,21 @@ def make_state(
 
 
 def advance(model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None) -> State:
-    """The state one time step later under `ctrl`; where it has `diverged`, it has no derivative."""
+    """The state one time step later under `ctrl`. Its derivative is zero where it has `diverged`."""
     return _rematerialised(_plain)(model, state, ctrl, products)[0]
 
 
 def advance_measured(
     model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None
 ) -> tuple[State, Float[Array, " nsensordata"]]:
-    """`advance` together with `measure` of the state before the step, at the cost of one forward pass."""
+    """`advance`, and `measure` of the state before the step, for the cost of one forward pass."""
     return _rematerialised(_measured)(model, state, ctrl, products)
 
 
 def measure(
     model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None
 ) -> Float[Array, " nsensordata"]:
-    """What every sensor reads at `state` under `ctrl`, as mj_forward computes it. Only the stages needed are run."""
+    """The reading of every sensor at `state` under `ctrl`, as in mj_forward. Only the necessary stages run."""
     data = _data(model, state, ctrl)
     if model.nsensor == 0:
         return data.sensordata
@@ -88,9 +88,9 @@ def step(
     external: bool = True,
     sensors: bool = False,
 ) -> mjx.Data:
-    """`data` one time step later: qpos, qvel, act, time and warm start are new, `sensordata` (if `sensors`) is before.
+    """`data` one time step later. qpos, qvel, act, time and warm start are new; `sensordata` (if `sensors`) is from before.
 
-    `external` False leaves out the forces in `xfrc_applied` and `qfrc_applied`, which saves time when there are none.
+    `external=False` leaves out the forces in `xfrc_applied` and `qfrc_applied`, which saves time when there are none.
     """
 
     def run(data: mjx.Data, sensors: bool) -> mjx.Data:
@@ -141,7 +141,7 @@ def forward(
     return sensor.sensor_acc(model, data) if sensors else data
 
 
-@jax.jit  # for its cache: derivatives and scans look at the step several times, and tracing it takes seconds
+@jax.jit  # for its cache: derivatives and scans trace the step several times, and tracing it takes seconds
 def _plain(model: mjx.Model, state: State, ctrl: Array, products: Products | None) -> tuple[State, None]:
     return _state(step(model, _data(model, state, ctrl), products=products, external=False)), None
 
@@ -153,12 +153,12 @@ def _measured(model: mjx.Model, state: State, ctrl: Array, products: Products | 
 
 
 def _rematerialised(run: Callable[..., tuple[State, Any]]) -> Callable[..., tuple[State, Any]]:
-    """`run` of one step, computed again in the reverse pass instead of stored, all but the search for the acceleration.
+    """`run` of one step, computed again in the reverse pass instead of stored, except the solution for the acceleration.
 
-    The step makes hundreds of small arrays; storing and fetching them costs a rollout more than making them again.
+    The step makes hundreds of small arrays. Storing and loading them takes longer than computing them again.
     """
     policy = jax.checkpoint_policies.save_only_these_names(newton.SOLUTION)
-    # A scan separates the two passes, so there is no common subexpression to keep the compiler from.
+    # A scan separates the two passes, so the compiler cannot merge common subexpressions.
     return jax.checkpoint(functools.partial(guarded, run), policy=policy, prevent_cse=False)
 
 
@@ -195,15 +195,15 @@ def _velocity(model: mjx.Model, data: mjx.Data) -> mjx.Data:
 
 
 def _refuse_products(model: mjx.Model, *, forces: bool, sensors: bool) -> None:
-    """What reads principal moments and axes, and so would miss the products of inertia."""
+    """Refuse features that read principal moments and axes: they would ignore the products of inertia."""
     cure = "Use the C engine (--engine mujoco), or leave the inertia's products at zero (free the mass alone)."
     if forces and model.opt._impl.has_fluid_params:
         raise DsoError(
-            f"fluid drag follows the principal axes of a body, so a full inertia tensor cannot vary with it on MJX. {cure}"
+            f"fluid drag depends on the principal axes of a body, so on MJX it does not work with a full inertia tensor. {cure}"
         )
     if sensors and (model.sensor_type == int(mujoco.mjtSensor.mjSENS_SUBTREEANGMOM)).any():
         raise DsoError(
-            f"a subtreeangmom sensor cannot be read while a full inertia tensor varies on MJX: remove the sensor. {cure}"
+            f"on MJX a subtreeangmom sensor does not work with a full inertia tensor: remove the sensor. {cure}"
         )
 
 
@@ -221,7 +221,7 @@ def _move(
     acceleration: Float[Array, " nv"],
     velocity: Float[Array, " nv"],
 ) -> mjx.Data:
-    """The state after a time step at `act_dot` and `acceleration`, the position moving at `velocity`."""
+    """The state after a time step at `act_dot` and `acceleration`; the position changes at `velocity`."""
     return data.replace(
         act=mjx_forward._next_activation(model, data, act_dot),
         qvel=data.qvel + model.opt.timestep * acceleration,
@@ -232,7 +232,7 @@ def _move(
 
 
 def _runge_kutta(model: mjx.Model, data: mjx.Data, run, sensors: bool) -> mjx.Data:
-    """Classical Runge-Kutta of order 4; its first stage is the forward pass that sensors see."""
+    """Classical Runge-Kutta of order 4; sensors are read in its first stage."""
     start, dt = data, model.opt.timestep
     data = run(data, sensors)
     first = data

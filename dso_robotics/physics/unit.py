@@ -1,4 +1,4 @@
-"""Units of channels: how they are spelt, and which one a MuJoCo sensor or actuator implies."""
+"""Units of channels: their spellings, and the unit that a MuJoCo sensor or actuator implies."""
 
 import re
 
@@ -7,7 +7,7 @@ import mujoco
 _HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 _S = mujoco.mjtSensor
 
-# Sensors whose unit does not depend on what they are attached to.
+# Sensors whose unit depends only on their type.
 _FIXED = {
     _S.mjSENS_TOUCH: "N",
     _S.mjSENS_ACCELEROMETER: "m/s^2",
@@ -74,10 +74,10 @@ def same_unit(a: str, b: str) -> bool:
 
 
 def sensor_unit(model: mujoco.MjModel, sensor_id: int) -> str:
-    """SI unit that the type of a sensor implies, such as `rad` for jointpos on a hinge; "" where it implies none.
+    """SI unit that the type of a sensor implies, such as `rad` for jointpos on a hinge; "" if it implies none.
 
-    Sensors of tendons and actuators, magnetometers, user sensors and plugins imply none: there the unit depends on the
-    coefficients, the gear or the unit the model's author chose for the magnetic field.
+    Sensors of tendons and actuators, magnetometers, user sensors and plugins imply none. Their unit depends on the
+    coefficients, on the gear, or on the unit that the model's author chose for the magnetic field.
     """
     kind = mujoco.mjtSensor(int(model.sensor_type[sensor_id]))
     if kind in _JOINT:
@@ -86,10 +86,10 @@ def sensor_unit(model: mujoco.MjModel, sensor_id: int) -> str:
 
 
 def actuator_unit(model: mujoco.MjModel, actuator_id: int) -> str:
-    """SI unit of an actuator's control, where it is certain; "" otherwise.
+    """SI unit of an actuator's control if it is certain; "" otherwise.
 
-    Certain are motors with unit gain on a joint (force or torque, whatever the gear), and position and velocity servos
-    on a joint with unit gear.
+    It is certain for motors with unit gain on a joint (force or torque, whatever the gear), and for position and velocity
+    servos with unit gear on a joint.
     """
     transmission, dynamics, gain_type, bias_type = (
         int(getattr(model, f"actuator_{kind}type")[actuator_id]) for kind in ("trn", "dyn", "gain", "bias")
@@ -119,7 +119,7 @@ def _by_joint(model: mujoco.MjModel, joint: int, units: tuple[str, str]) -> str:
 
 def _canonical(unit: str) -> str:
     text = unit.strip().lower().replace("·", "*").replace("²", "^2").replace("**", "^")
-    text = re.sub(r"\s*([*/^])\s*", r"\1", text)  # spaces beside an operator mean nothing,
+    text = re.sub(r"\s*([*/^])\s*", r"\1", text)  # spaces beside an operator are removed,
     text = re.sub(r"\s+", "*", text)  # other spaces are products
     text = re.sub(r"(?<=[a-z])([23])\b", r"^\1", text)  # m/s2
     return _SPELLINGS.get(text, text)

@@ -1,9 +1,9 @@
-"""What differs between versions of MuJoCo, in one table: what MJX 3.17 computes otherwise than the C MuJoCo beside it.
+"""Differences between versions of MuJoCo, in one table: where MJX 3.17 computes something else than the installed C MuJoCo.
 
 Each row was measured: one step of a small model on C 3.17.0, C 4.0.0 and MJX 3.17.0 (tests/light/steps.py has the models).
-Where no row applies the three agree to rounding, but for contacts that a general convex method finds (of meshes, height fields,
-ellipsoids, cylinders): there MJX is as far from C 3.17 as from C 4.0, and `dso check` warns of them on any version.
-Contact pairs without a solref of their own are the same in all three.
+Where no row applies, the three agree to rounding, except for contacts from a general convex method (of meshes, height fields,
+ellipsoids, cylinders). There MJX is as far from C 3.17 as from C 4.0, and `dso check` warns of them on any version.
+Contact pairs without their own solref are the same in all three.
 """
 
 import dataclasses
@@ -20,9 +20,12 @@ INSTALLED: Version = tuple(int(part) for part in mujoco.__version__.split(".")[:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One thing that MJX 3.17 computes otherwise than C MuJoCo from version `since` to before `until`.
+    """One difference between MJX 3.17 and C MuJoCo.
 
-    where: names in a model what is concerned. text: a sentence with {names} and the cure.
+    since: first version of C MuJoCo with the difference.
+    until: first version without it.
+    where: function of a model that returns the names of the elements concerned.
+    text: a sentence with {names} and the cure.
     """
 
     since: Version
@@ -32,7 +35,7 @@ class Difference:
 
 
 def differences(model: mujoco.MjModel, version: Version = ()) -> list[str]:
-    """What of `model` MJX 3.17 computes otherwise than C MuJoCo of `version` (empty: the one installed), a sentence each."""
+    """Differences for `model` between MJX 3.17 and C MuJoCo of `version` (empty: the one installed), one sentence each."""
     version = version or INSTALLED
     out = []
     for row in TABLE:
@@ -43,7 +46,7 @@ def differences(model: mujoco.MjModel, version: Version = ()) -> list[str]:
 
 
 def refuse_faults(model: mujoco.MjModel, source: str, version: Version = ()) -> None:
-    """Raise a `DsoError` if C MuJoCo of `version` (empty: the one installed) cannot be trusted with `model`."""
+    """Raise a `DsoError` if C MuJoCo of `version` (empty: the one installed) is wrong for `model`."""
     version = version or INSTALLED
     newton = model.opt.solver == mujoco.mjtSolver.mjSOL_NEWTON
     if version == (4, 0, 0) and newton and mujoco.mj_isSparse(model):
@@ -54,20 +57,20 @@ def refuse_faults(model: mujoco.MjModel, source: str, version: Version = ()) -> 
     plastic = _yielding(model)
     if plastic:
         raise DsoError(
-            f"{source}: springyield of {', '.join(plastic[:4])}: what yielded is a state beside positions, velocities and "
-            "activations, which logs do not hold: remove springyield."
+            f"{source}: springyield of {', '.join(plastic[:4])}: the yield is a state in addition to positions, velocities and "
+            "activations, and logs do not contain it: remove springyield."
         )
 
 
 def _named(model: mujoco.MjModel, kind: str, chosen: Sequence[bool] | np.ndarray) -> list[str]:
-    """Objects of `kind` that are chosen, by name or number."""
+    """The chosen objects of `kind`, by name or number."""
     obj = getattr(mujoco.mjtObj, f"mjOBJ_{kind.upper()}")
     names = ((i, mujoco.mj_id2name(model, int(obj), int(i))) for i in np.flatnonzero(chosen))
     return [f"{kind} '{name}'" if name else f"{kind} number {i}" for i, name in names]
 
 
 def _saturating(model: mujoco.MjModel) -> list[str]:
-    """Joints and tendons with a limited actuator force, where an actuator's force depends on velocity and is implicit."""
+    """Joints and tendons with a limited actuator force, if an actuator's force depends on velocity and is implicit."""
     if model.opt.integrator != mujoco.mjtIntegrator.mjINT_IMPLICITFAST:
         return []
     damped = np.zeros(len(model.actuator_gaintype), bool)
@@ -127,7 +130,7 @@ TABLE = (
         _FOUR,
         _EVER,
         _saturating,
-        "The actuatorfrcrange of {names}, when it is reached, is integrated otherwise by 'implicitfast' since MuJoCo 4: use "
+        "Since MuJoCo 4 'implicitfast' integrates differently when the actuatorfrcrange of {names} is reached: use "
         "'Euler' or 'RK4', or MuJoCo 3.17.",
     ),
     # 2e-7 rad/s, 4e-7 rad in one step.
@@ -135,14 +138,14 @@ TABLE = (
         _FOUR,
         _EVER,
         _turning,
-        "RK4 turns {names} otherwise since MuJoCo 4: use 'implicitfast' or 'Euler', or MuJoCo 3.17.",
+        "Since MuJoCo 4 RK4 rotates {names} differently: use 'implicitfast' or 'Euler', or MuJoCo 3.17.",
     ),
-    # 5 cm of a tendon's length: another side is taken, or the geom is wrapped where the straight line would miss it.
+    # 5 cm of a tendon's length: the other side is chosen, or the geom is wrapped although the straight line misses it.
     Difference(
         _FOUR,
         _EVER,
         _one_sided,
-        "The sidesite of {names} chooses the side otherwise since MuJoCo 4: leave sidesite out, or use MuJoCo 3.17.",
+        "Since MuJoCo 4 the sidesite of {names} chooses the side differently: leave sidesite out, or use MuJoCo 3.17.",
     ),
     Difference(_FOUR, _EVER, _yielding, "The springyield of {names} is unknown to MJX: remove it."),
     Difference(_FOUR, _EVER, _speculative, "{names} is unknown to MJX: disable it."),
@@ -151,6 +154,6 @@ TABLE = (
         _FIRST,
         _FOUR,
         _weighing,
-        "MJX reads gravity at {names}, whose body is fixed, and MuJoCo 3 reads zero: remove it, or use the C engine.",
+        "MJX reads gravity at {names}, whose body is fixed; MuJoCo 3 reads zero: remove it, or use the C engine.",
     ),
 )

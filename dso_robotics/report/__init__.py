@@ -1,1 +1,1 @@
-"""Tables, figures, HTML."""
+"""Reports: tables, figures, HTML, films."""

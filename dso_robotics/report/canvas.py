@@ -1,4 +1,4 @@
-"""Paper for figures: one look, no state shared with the caller's own matplotlib, pictures as PNG in memory."""
+"""Base of all figures: one style, no state shared with the caller's matplotlib, PNG pictures in memory."""
 
 import base64
 import io
@@ -13,21 +13,26 @@ from matplotlib.figure import Figure
 
 from dso_robotics.data.atomic import atomic_file
 
-# Okabe and Ito's palette, which people of every colour vision tell apart.
+# Okabe and Ito's palette, distinguishable with every type of colour vision.
 INK, GREY, FAINT = "#222222", "#8a8a8a", "#d9d9d9"
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 PALETTE = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 PARTS = {"train": BLUE, "hold_out": VERMILLION}
-"""One colour for fitted runs and one for held-out runs, in every figure."""
+"""Colours of fitted runs and of held-out runs, in every figure."""
 WIDTH = 10.0
-"""Width of a figure, inches."""
+"""Width of a figure [inches]."""
 SMALL, NORMAL = 8.5, 9.5
 _DPI = 120
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished figure: file name, what it shows in words (for those who do not see it), and its PNG bytes."""
+    """A finished figure.
+
+    name: file name.
+    text: alternative text.
+    png: its PNG bytes.
+    """
 
     name: str
     text: str
@@ -35,7 +40,7 @@ class Picture:
 
     @property
     def source(self) -> str:
-        """The picture as a data URI, so that a page carries it."""
+        """The picture as a data URI, which is embedded in a page."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
     @property
@@ -73,8 +78,9 @@ def rows(
     left: float = 0.72,
     share: bool = True,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with `count` rows of axes, each `height` inches, and columns of relative `widths`: margins are fixed in
-    inches, which costs nothing, where matplotlib's layout engines draw everything twice."""
+    """A figure with `count` rows of axes, each `height` inches high, and columns of relative `widths`.
+
+    Margins are fixed in inches, which is fast: matplotlib's layout engines draw everything twice."""
     bottom, total = 0.5, top + 0.5 + count * height
     figure = blank(total)
     axes = figure.subplots(
@@ -98,7 +104,7 @@ def rows(
 
 
 def dress(axis: Axes) -> None:
-    """The look of every axis: small numbers, thin frame on two sides, a faint grid."""
+    """Apply the style of every axis: small numbers, thin frame on two sides, faint grid."""
     axis.set_facecolor("white")
     axis.tick_params(labelsize=SMALL, width=0.6, length=3, colors=INK)
     axis.grid(color=FAINT, linewidth=0.5)
@@ -110,15 +116,15 @@ def dress(axis: Axes) -> None:
 
 
 def title(axis: Axes, text: str, right: str = "") -> None:
-    """A row's name above its left end and, at its right end, a remark."""
-    # A given height spares matplotlib from measuring every tick label to find one.
+    """Write a row's name above its left end, and a remark above its right end."""
+    # With a given height matplotlib need not measure every tick label.
     axis.set_title(_plain(text), loc="left", fontsize=NORMAL, color=INK, pad=4, y=1.0)
     if right:
         axis.set_title(_plain(right), loc="right", fontsize=SMALL, color="#555555", pad=4, y=1.0)
 
 
 def label(axis: Axes, *, x: str = "", y: str = "", inches: tuple[float, float] | None = None) -> None:
-    """Axis labels in the common size; `inches` below and left of the frame, where no layout engine finds their place."""
+    """Axis labels in the common size. Without a layout engine, `inches` is their distance below and left of the frame."""
     if x:
         axis.set_xlabel(_plain(x), fontsize=SMALL, color=INK)
     if y:
@@ -152,7 +158,7 @@ def picture(figure: Figure, name: str, text: str) -> Picture:
 
 
 def thin(time: np.ndarray, values: np.ndarray, most: int = 1600) -> tuple[np.ndarray, np.ndarray]:
-    """At most about `most` points that draw the same line: each piece keeps its lowest and its highest, and its gaps."""
+    """At most about `most` points that draw the same line: each piece keeps its minimum, its maximum and its gaps."""
     if len(time) <= most:
         return time, values
     size = -(-len(time) // (most // 3))
@@ -168,5 +174,5 @@ def thin(time: np.ndarray, values: np.ndarray, most: int = 1600) -> tuple[np.nda
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib does not take for mathematics."""
+    """Text that matplotlib does not interpret as mathematics."""
     return text.replace("$", r"\$")

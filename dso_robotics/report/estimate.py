@@ -27,7 +27,7 @@ def write_report(folder: Path) -> Path:
     """Draw the run in `folder`/run.h5 as `folder`/report.html, each figure also in `folder`/figures; return its path.
 
     Raises:
-      DsoError: run.h5 is missing, damaged or of a run that has not finished; or the folder cannot be written to.
+      DsoError: run.h5 is missing, damaged or of a run that has not finished; or the folder is not writable.
     """
     folder = Path(folder)
     tree, study, _ = read_run(folder / "run.h5")
@@ -41,7 +41,7 @@ def write_report(folder: Path) -> Path:
             old.unlink()
     except OSError as error:
         raise DsoError(
-            f"{figures}: cannot write figures there ({error.strerror}); remove what is in the way."
+            f"{figures}: cannot write figures there ({error.strerror}); remove the file or folder of that name."
         ) from error
     pictures = [_convergence(tree["history"])]
     for part in sorted(tree["traces"]):
@@ -60,8 +60,8 @@ def _convergence(history: Mapping[str, np.ndarray]) -> canvas.Picture:
     cost = np.asarray(history["cost"], float)
     axes[0, 0].plot(cost - cost.min() + 1e-3, color=canvas.BLUE)
     axes[0, 0].set_yscale("log")
-    canvas.label(axes[0, 0], x="iteration", y="cost above its least")
-    return canvas.picture(figure, "convergence.png", "Negative log-likelihood above its least value, by iteration")
+    canvas.label(axes[0, 0], x="iteration", y="cost above its minimum")
+    return canvas.picture(figure, "convergence.png", "Negative log-likelihood above its minimum, by iteration")
 
 
 def _innovations(tag: str, title: str, trace: Mapping[str, Any], summary: Mapping[str, Any]) -> canvas.Picture:
@@ -76,7 +76,7 @@ def _innovations(tag: str, title: str, trace: Mapping[str, Any], summary: Mappin
             axis.axhline(sign * noise["value"], color=canvas.VERMILLION, linewidth=0.8)
         canvas.title(axis, f"{name} [{noise['unit']}]" if c else f"{title}: {name} [{noise['unit']}]")
     canvas.label(axes[-1, 0], x="time [s]")
-    text = f"{title}: innovations of {', '.join(names)}, with the band that should hold 95% of them"
+    text = f"{title}: innovations of {', '.join(names)}, with the band that should contain 95% of them"
     return canvas.picture(figure, f"innovations-{tag}.png", text)
 
 
@@ -105,7 +105,7 @@ def _page(study: Mapping[str, Any], s: Mapping[str, Any], pictures: list[canvas.
         f"<body><h1>State estimator: {html.escape(c['kind'])} corrector, {c['numbers']} numbers</h1>"
         f"<p>{'Converged' if s['converged'] else 'Not converged'}: {html.escape(s['message'])}. Updates every "
         f"{s['interval']:.6g} s; {s['engine']}, {html.escape(s['engine_reason'])}.</p>"
-        f"<h2>Warnings</h2><ul>{warnings}</ul><h2>Prediction of each measurement from those before it</h2>"
+        f"<h2>Warnings</h2><ul>{warnings}</ul><h2>Prediction of each measurement from the earlier ones</h2>"
         f"<table>{''.join(fits)}</table><h2>Physics and sensors</h2><table>{''.join(free)}</table>"
         f"<h2>Innovations</h2>{images}<h2>Study</h2><pre>{html.escape(lines)}</pre></body></html>\n"
     )

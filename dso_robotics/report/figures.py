@@ -1,4 +1,4 @@
-"""The figures that show an identification as a whole: intervals, correlations, convergence, prediction error."""
+"""Figures of a whole identification: intervals, correlations, convergence, prediction error."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,16 +48,16 @@ def draw_intervals(parameters: Mapping[str, Mapping[str, Any]]) -> canvas.Pictur
         axis.plot([], [], "|", color=canvas.INK, markersize=11, markeredgewidth=1.2)[0],
         axis.plot([], [], "o-", color=canvas.BLUE, linewidth=2.2, markersize=5.5)[0],
     ]
-    texts = ["start", "value and 95% interval (an arrow: it goes on)"]
+    texts = ["start", "value and 95% interval (an arrow: it extends further)"]
     if any(parameters[name]["at_bound"] for name in names):
         marks.append(axis.plot([], [], "o-", color=canvas.VERMILLION, linewidth=2.2, markersize=5.5)[0])
-        texts.append("held by a bound")
+        texts.append("at a bound")
     figure.legend(marks, texts, loc="outside upper left", ncols=3, fontsize=canvas.SMALL, frameon=False)
     return canvas.picture(figure, "intervals.png", "Start value, value and 95% interval of " + ", ".join(names))
 
 
 def _shares(parameter: Mapping[str, Any]) -> list[float]:
-    """Start, value, low and high over the larger of start and value; a missing end goes on for ever."""
+    """Start, value, low and high over the larger of start and value; a missing end is infinite."""
     start, value = parameter["initial"], parameter["value"]
     size = max(start, value, key=abs) or 1.0
     ends = [float("nan") if parameter[key] is None else parameter[key] / size for key in ("low95", "high95")]
@@ -71,14 +71,14 @@ def _in_numbers(parameter: Mapping[str, Any]) -> str:
 
 
 def draw_correlation(correlation: np.ndarray, names: Sequence[str]) -> canvas.Picture | None:
-    """The lower half of the correlation matrix, with numbers where they fit; None when it is too large for a page."""
+    """The lower half of the correlation matrix, with numbers if they fit; None if it is too large for a page."""
     n = len(names)
     if not 2 <= n <= _MOST_LABELS:
         return None
     cell = 0.38 if n <= _MOST_NUMBERS else 0.19
     figure = canvas.blank(min(1.9 + cell * (n - 1), 10.5), constrained=True)
     axis = figure.subplots()
-    # The diagonal says nothing: rows begin at the second number, columns end before the last.
+    # Without the diagonal: rows begin at the second parameter, columns end before the last.
     lower = np.where(np.tri(n - 1, dtype=bool), correlation[1:, :-1], np.nan)
     image = axis.imshow(lower, cmap="RdBu_r", vmin=-1, vmax=1)
     size = canvas.SMALL if n <= _MOST_NUMBERS else 6.5
@@ -97,7 +97,7 @@ def draw_correlation(correlation: np.ndarray, names: Sequence[str]) -> canvas.Pi
             colour = "white" if abs(r) > 0.6 else canvas.INK
             axis.text(j, i, text, ha="center", va="center", fontsize=7.5, color=colour)
     axis.set_anchor("W")
-    # The empty upper half has room for the scale, unless the matrix is small.
+    # The colour scale is in the empty upper half, unless the matrix is small.
     bar = figure.colorbar(image, cax=axis.inset_axes((0.86, 0.5, 0.025, 0.5) if n > 7 else (1.1, 0.0, 0.06, 1.0)))
     bar.set_label("correlation [1]", fontsize=canvas.SMALL)
     bar.ax.tick_params(labelsize=canvas.SMALL, width=0.6)
@@ -106,7 +106,7 @@ def draw_correlation(correlation: np.ndarray, names: Sequence[str]) -> canvas.Pi
 
 
 def draw_convergence(history: Mapping[str, np.ndarray], names: Sequence[str]) -> canvas.Picture | None:
-    """Cost above the lowest, damping and parameters against the final ones, by accepted step; stages marked."""
+    """Cost above its minimum, damping, and parameters relative to their final values, by accepted step; stages marked."""
     cost = np.asarray(history["cost"], float)
     if len(cost) < 2:
         return None
@@ -123,7 +123,7 @@ def draw_convergence(history: Mapping[str, np.ndarray], names: Sequence[str]) ->
     above = cost - np.nanmin(cost)
     top.plot(step, np.where(above > 0, above, np.nan), "o-", color=canvas.BLUE, markersize=3, linewidth=1)
     top.set_yscale("log" if (above > 0).any() else "linear")
-    canvas.title(top, "cost above the lowest", f"lowest {number(float(np.nanmin(cost)), 6)}")
+    canvas.title(top, "cost above its minimum", f"minimum {number(float(np.nanmin(cost)), 6)}")
     canvas.label(top, y="[nat]")
     damping = np.asarray(history["damping"], float)
     bottom.plot(step, np.where(damping > 0, damping, np.nan), "o-", color="#009E73", markersize=3, linewidth=1)
@@ -137,7 +137,7 @@ def draw_convergence(history: Mapping[str, np.ndarray], names: Sequence[str]) ->
 
 
 def _draw_paths(axis, step: np.ndarray, z: np.ndarray, names: Sequence[str]) -> None:
-    """Each coordinate's distance from where it ends, over the larger of its first and last size."""
+    """Distance of each coordinate from its final value, over the larger of its first and last size."""
     size = np.maximum(np.abs(z[0]), np.abs(z[-1]))
     paths = (z - z[-1]) / np.where(size > 0, size, 1.0)
     most = np.argsort(-np.abs(paths).max(0))
@@ -152,20 +152,20 @@ def _draw_paths(axis, step: np.ndarray, z: np.ndarray, names: Sequence[str]) -> 
         axis.set_yscale("symlog", linthresh=1.0)
         _plain_log(axis)
     axis.axhline(0, color=canvas.INK, linewidth=0.6)
-    hidden = f", the {_MOST_LINES} of {len(names)} that moved most" if len(names) > _MOST_LINES else ""
+    hidden = f", the {_MOST_LINES} of {len(names)} that changed most" if len(names) > _MOST_LINES else ""
     canvas.title(axis, f"parameters relative to their final values{hidden}")
     canvas.label(axis, x="accepted step (dotted line: next stage)", y="change over the larger of first and last [1]")
     axis.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.8)
 
 
 def _plain_log(axis) -> None:
-    """Powers of ten as plain text, which draws far faster than typeset mathematics."""
+    """Powers of ten as plain text, which is drawn much faster than typeset mathematics."""
     axis.minorticks_off()
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def draw_errors(fit: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> canvas.Picture:
-    """Prediction error by channel in percent of the channel's spread, fitted beside held out, with its size and unit."""
+    """Prediction error by channel in percent of the channel's spread, with its size and unit, for fitted and held-out runs."""
     channels = list(dict.fromkeys([*fit["train"], *fit["hold_out"]]))
     parts = [part for part in ("train", "hold_out") if fit[part]]
     figure = canvas.blank(1.0 + (0.3 if len(channels) <= 6 else 0.2) * len(channels) * len(parts), constrained=True)

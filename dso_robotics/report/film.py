@@ -1,4 +1,4 @@
-"""A replay as a video file, drawn off the screen by another process."""
+"""A replay as a video file, rendered off screen by another process."""
 
 import importlib.util
 import json
@@ -25,8 +25,16 @@ ENCODED = (".mp4", ".webm", ".mkv", ".mov")
 
 @dataclass(frozen=True)
 class Film:
-    """How to film: frames a second of film, width and height [pixels], speed of the film's time against the recording's,
-    first and last second shown, camera of the model (else one from the side), and a line of text below."""
+    """How to film.
+
+    rate: frames per second of film.
+    size: width and height [pixels].
+    speed: speed of the film relative to the recording.
+    begin: first second shown.
+    end: last second shown.
+    camera: a camera of the model; without a name, one from the side.
+    legend: a line of text below the picture.
+    """
 
     rate: float = 25.0
     size: tuple[int, int] = (640, 480)
@@ -45,11 +53,11 @@ class Film:
         late: Callable[[], bool] | None = None,
         tell: bool = False,
     ) -> None:
-        """Write `path`, whose ending names the format. With a `budget` [s] the film ends where drawing had got to by then;
-        drawing is given up as soon as `late` is true.
+        """Write `path`; its ending names the format. With a `budget` [s] the film has the frames drawn within that time.
+        Drawing stops as soon as `late` is true.
 
         Raises:
-          DsoError: the format cannot be written here, nothing here can draw, or it is given up.
+          DsoError: the format cannot be written here, no OpenGL works here, or drawing was stopped.
         """
         path = Path(path)
         encoder = _encoder(path)
@@ -64,11 +72,9 @@ class Film:
             "tell": tell,
         }
         if not any(np.isfinite(poses[index]).all(1).any() for poses in (replay.predicted, replay.measured)):
-            raise DsoError(
-                f"run {replay.name}: there is nothing to show: nothing was measured there, and nothing predicted."
-            )
+            raise DsoError(f"run {replay.name}: there is nothing to show: it has neither measured nor predicted poses.")
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, atomic_file(path) as temporary:
-            # The process that draws is told the file's own ending, which a temporary name keeps.
+            # The drawing process reads the format from the ending, so the temporary name has the same ending.
             settings["path"] = str(temporary)
             mujoco.mj_saveModel(replay.model, os.path.join(folder, "model.mjb"), None)
             if replay.shade is not None:
@@ -84,19 +90,19 @@ class Film:
 
 
 def _draw(folder: str, late: Callable[[], bool] | None, tell: bool) -> None:
-    """Try one OpenGL after the other, each in a process of its own, until one has drawn."""
+    """Try one OpenGL after the other, each in its own process, until one works."""
     failures = []
     for name in _backends():
         environment = {**os.environ, **({"MUJOCO_GL": name} if name else {})}
         command = [sys.executable, "-m", "dso_robotics.report.film_frames", folder]
-        # A terminal sees how far it is; else what is said is kept for the message.
+        # A terminal shows the progress; otherwise the output is kept for the error message.
         errors = None if tell and sys.stderr.isatty() else subprocess.PIPE
         try:
             process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
             )
         except OSError as error:
-            raise DsoError(f"the process that draws cannot be started ({error.strerror or error}).") from error
+            raise DsoError(f"the drawing process cannot be started ({error.strerror or error}).") from error
         said = _wait(process, late)
         if process.returncode == 0:
             return
@@ -105,12 +111,12 @@ def _draw(folder: str, late: Callable[[], bool] | None, tell: bool) -> None:
         failures.append(f"{name or 'OpenGL'}: {lines[-1][:200] if lines else ended}")
     raise DsoError(
         f"nothing here can draw off the screen ({'; '.join(failures)}). Install an OpenGL that can, on Debian or Ubuntu with "
-        "`apt-get install libegl1 libgl1-mesa-dri` or libosmesa6, and name it with MUJOCO_GL=egl or MUJOCO_GL=osmesa."
+        "`apt-get install libegl1 libgl1-mesa-dri` or libosmesa6, and select it with MUJOCO_GL=egl or MUJOCO_GL=osmesa."
     )
 
 
 def _wait(process: subprocess.Popen[bytes], late: Callable[[], bool] | None) -> bytes:
-    """What the process says until its end; DsoError, and its end, when `late` says so."""
+    """The output of the process until it ends. If `late` becomes true, ends the process and raises DsoError."""
     try:
         while True:
             try:
@@ -125,7 +131,7 @@ def _wait(process: subprocess.Popen[bytes], late: Callable[[], bool] | None) -> 
 
 
 def _backends() -> list[str]:
-    """Values of MUJOCO_GL worth trying; an empty one is MuJoCo's own choice."""
+    """Values of MUJOCO_GL to try; an empty one is MuJoCo's default."""
     if os.environ.get("MUJOCO_GL") or not sys.platform.startswith("linux"):
         return [""]
     return ["egl", "osmesa", *(["glfw"] if os.environ.get("DISPLAY") else [])]
@@ -138,7 +144,7 @@ def _encoder(path: Path) -> str:
         return ""
     if ending not in ENCODED:
         raise DsoError(
-            f"{path}: no video format has this ending; give a name that ends in {', '.join((*ENCODED, *PAGES))}."
+            f"{path}: this ending is not a known video format; give a name that ends in {', '.join((*ENCODED, *PAGES))}."
         )
     found = shutil.which("ffmpeg")
     if not found and importlib.util.find_spec("imageio_ffmpeg"):
@@ -147,8 +153,8 @@ def _encoder(path: Path) -> str:
         found = imageio_ffmpeg.get_ffmpeg_exe()
     if not found:
         raise DsoError(
-            f"{path}: writing {ending} needs the program ffmpeg, which is not here; install it (your system's package, or `pip "
-            "install imageio-ffmpeg`), or give a name that ends in .webp or .gif, which need nothing more."
+            f"{path}: writing {ending} needs the program ffmpeg, which was not found; install it (your system's package, or "
+            "`pip install imageio-ffmpeg`), or give a name that ends in .webp or .gif, which need no other program."
         )
     return found
 

@@ -1,6 +1,6 @@
-"""Draws the frames of a replay and writes them to a file: a program of its own, because drivers may take a process down.
+"""Draws the frames of a replay and writes them to a file. It is a separate program, because drivers may crash a process.
 
-Run: python -m dso_robotics.report.film_frames FOLDER, where `report.film` has put model.mjb and scene.npz.
+Run: python -m dso_robotics.report.film_frames FOLDER. `report.film` has written model.mjb and scene.npz to FOLDER.
 """
 
 import json
@@ -16,12 +16,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dso_robotics.report.scene import Stage, some
 
-# A cut film of fewer frames shows no motion.
+# A shortened film with fewer frames shows no motion.
 _FEWEST = 8
 
 
 def main(folder: Path) -> int:
-    """Draw what `folder` describes; frames that were not ready when the budget was used up are left out."""
+    """Draw what `folder` describes. Frames that are not ready when the budget is used up are left out."""
     began = time.perf_counter()
     with np.load(folder / "scene.npz", allow_pickle=False) as file:
         clock, predicted, measured = file["time"], file["predicted"], file["measured"]
@@ -40,7 +40,7 @@ def main(folder: Path) -> int:
         for k in range(len(clock)):
             if asked["budget"] is not None and time.perf_counter() - began > asked["budget"]:
                 if k < _FEWEST:
-                    raise RuntimeError("drawing is too slow here")
+                    raise RuntimeError("drawing is too slow")
                 break
             stage.compose(renderer.scene, predicted[k], measured[k])
             picture = Image.fromarray(renderer.render())
@@ -56,7 +56,7 @@ def main(folder: Path) -> int:
 
 
 class _Pages:
-    """GIF, WebP and animated PNG, by Pillow."""
+    """Writes GIF, WebP and animated PNG with Pillow."""
 
     def __init__(self, path: Path, asked: dict[str, Any]):
         self._path, self._milliseconds = path, round(1000 / asked["rate"])
@@ -85,7 +85,7 @@ class _Pages:
 
 
 class _Mp4:
-    """What ffmpeg writes, by the name's ending."""
+    """Writes a video with ffmpeg, in the format of the name's ending."""
 
     def __init__(self, path: Path, asked: dict[str, Any]):
         width, height = asked["size"]
@@ -100,7 +100,7 @@ class _Mp4:
         self._pipe.write(picture.tobytes())
 
     def close(self) -> None:
-        """Wait for the file; its failure is this program's."""
+        """Wait for ffmpeg; raise an error if it fails."""
         self._pipe.close()
         if self._process.wait():
             raise RuntimeError("ffmpeg failed")

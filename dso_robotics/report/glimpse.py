@@ -1,4 +1,4 @@
-"""A few seconds of motion for a report: drawn beside the figures, in bounded time, or left out without a word of trouble."""
+"""A few seconds of motion for a report, drawn while the figures are made and in limited time. If that fails, it is left out."""
 
 import base64
 import math
@@ -11,25 +11,26 @@ from dso_robotics.errors import DsoError
 from dso_robotics.report.film import Film
 from dso_robotics.report.replay import read_replay
 
-# Film time [s], frames a second, pixels, drawing time [s], and how long the finished figures wait for it [s].
+# Film time [s], frames per second, pixels, drawing time [s], and how long the finished figures wait for the film [s].
 _SECONDS, _RATE, _SIZE, _BUDGET, _PATIENCE = 4.0, 12.5, (480, 360), 1.5, 2.5
-# Of an episode more is shown, from its beginning: after minutes of training some seconds more do not count.
+# An episode is shown for longer, from its beginning: after minutes of training a few more seconds do not matter.
 _EPISODE_SECONDS, _EPISODE_BUDGET, _EPISODE_PATIENCE = 10.0, 8.0, 12.0
 _MOST_BYTES = 800_000
-# Poses of a long recording are not worth the time it takes to look through them.
+# A longer recording has no film: reading its poses takes too long.
 _MOST_POSES = 200_000
 
 
 class Glimpse:
-    """Made while the context lasts, ready after it.
+    """A film that is made while the context is open, and is ready after it.
 
-    source: the film as a data URI, or None where there is none; text: what it shows, or why there is none.
+    source: the film as a data URI, or None if there is none.
+    text: what it shows, or why there is none.
     """
 
     def __init__(self, folder: Path, *, wanted: bool, episode: bool = False):
         self.source: str | None = None
         self._episode = episode
-        self.text = "not asked for"
+        self.text = "not requested"
         self.size = _SIZE
         self._deadline = math.inf
         self._thread = threading.Thread(target=self._make, args=(folder,), daemon=True) if wanted else None
@@ -48,7 +49,7 @@ class Glimpse:
         try:
             replay = read_replay(folder)
             if len(replay.time) > _MOST_POSES:
-                raise DsoError("the recording is long.")
+                raise DsoError("the recording is too long.")
             begin, seconds = replay.time[0], _EPISODE_SECONDS
             if not self._episode:
                 begin, seconds = replay.liveliest(_SECONDS), _SECONDS
@@ -59,8 +60,8 @@ class Glimpse:
                 film.shoot(replay, path, budget=budget, late=lambda: time.monotonic() > self._deadline)
                 data = path.read_bytes()
             if len(data) > _MOST_BYTES:
-                raise DsoError(f"the film would take {len(data):,} bytes.")
+                raise DsoError(f"the film would need {len(data):,} bytes.")
             self.text = replay.caption
             self.source = "data:image/webp;base64," + base64.b64encode(data).decode()
-        except Exception as error:  # a report is worth more than its film
+        except Exception as error:  # a failed film must not prevent the report
             self.text = str(error)

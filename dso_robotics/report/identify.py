@@ -21,10 +21,10 @@ from dso_robotics.report.glimpse import Glimpse
 from dso_robotics.report.residual import draw_residuals, whiteness
 from dso_robotics.report.trace import PART_NAMES, Trace, TraceSheet, read_traces
 
-# Correlations from here on are listed; the study warns of the worst of them.
+# Correlations above this are listed; the study warns of the strongest.
 _STRONG = 0.9
 _MOST_PAIRS = 10
-# Rows of axes over all runs together: each takes matplotlib some 40 ms.
+# Limit of rows of axes over all runs together: each takes matplotlib some 40 ms.
 _MOST_ROWS = 96
 _FIGURES = "figures"
 _OURS = ("trace-*.png", "residuals-*.png")
@@ -33,16 +33,16 @@ _OURS = ("trace-*.png", "residuals-*.png")
 def write_report(folder: Path, *, video: bool = True) -> Path:
     """Draw the run in `folder`/run.h5 as `folder`/report.html, with each figure also in `folder`/figures; return its path.
 
-    With `video`, and where something can draw robots, the page shows a few seconds of motion.
+    With `video`, and if an OpenGL works, the page shows a few seconds of motion.
 
     Raises:
-      DsoError: run.h5 is missing, damaged, or of a run that has not finished; or the folder cannot be written to.
+      DsoError: run.h5 is missing, damaged, or of a run that has not finished; or the folder is not writable.
     """
     folder = Path(folder)
     tree, study, mjcf = read_run(folder / "run.h5")
     if tree.get("status") != "finished" or "summary" not in tree:
         raise DsoError(
-            f"{folder / 'run.h5'}: this run has not finished, so there is nothing to report; go on with --resume."
+            f"{folder / 'run.h5'}: this run has not finished, so there is nothing to report; continue it with --resume."
         )
     summary = json.loads(tree["summary"])
     with Glimpse(folder, wanted=video) as glimpse:
@@ -55,7 +55,7 @@ def write_report(folder: Path, *, video: bool = True) -> Path:
             old.unlink()
     except OSError as error:
         raise DsoError(
-            f"{figures}: cannot write figures there ({error.strerror}); remove what is in the way."
+            f"{figures}: cannot write figures there ({error.strerror}); remove the file or folder of that name."
         ) from error
     for picture in pictures:
         picture.write(figures)
@@ -72,7 +72,7 @@ def write_report(folder: Path, *, video: bool = True) -> Path:
 
 
 class _Page:
-    """What the template shows: figures drawn, and sentences that need more than a number."""
+    """The contents of the template: figures, and sentences that need more than a number."""
 
     def __init__(
         self, tree: Mapping[str, Any], study: Mapping[str, Any], summary: Mapping[str, Any], mjcf: str, glimpse: Glimpse
@@ -111,7 +111,7 @@ class _Page:
 
     @property
     def model(self) -> str:
-        """File name of the model and, where it differs, the name the model gives itself."""
+        """File name of the model and, if it differs, the name inside the model."""
         found = re.search(r"<mujoco\b[^>]*?\bmodel=\"([^\"]*)\"", self._mjcf[:10_000])
         file, name = _file(self._study["model"]), html.unescape(found[1]) if found else ""
         return file if not name or name == Path(file).stem else f"{file} ({name})"
@@ -165,12 +165,12 @@ class _Page:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions the run recorded."""
+        """Versions recorded by the run."""
         return {"dso-robotics": self._summary["version"], **self._summary.get("versions", {})}
 
     @property
     def study(self) -> str:
-        """The study as given, a line for each thing, files without their folders."""
+        """The study as given, one line for each key, files without their folders."""
         shown = {key: value for key, value in self._study.items() if key not in ("command", "model", "logs", "free")}
         lines = [f"model = {_file(self._study['model'])}", f"logs = {', '.join(map(_file, self._study['logs']))}"]
         lines += [f"{key} = {_words(value)}" for key, value in shown.items() if value is not None]
@@ -182,7 +182,7 @@ class _Page:
         return q.percent(50 * abs(high - low) / abs(value)) if value and None not in (low, high) else q.MISSING
 
     def verdict(self, part: str) -> str:
-        """Which channels' residuals look like noise alone."""
+        """Which channels have residuals that look like noise alone."""
         statistics = dict(zip(self.units, self.whiteness[part], strict=True))
         white = [name for name, w in statistics.items() if w.white]
         coloured = [name for name, w in statistics.items() if w.outside > 0 and not w.white]
@@ -191,19 +191,20 @@ class _Page:
             sentences.append(f"{q.listed(white)}: white, as measurement noise alone would be.")
         if coloured:
             sentences.append(
-                f"{q.listed(coloured)}: not white, so something repeatable is left that this model does not describe."
+                f"{q.listed(coloured)}: not white, so the residuals contain something repeatable that this model does not "
+                "describe."
             )
         return " ".join(sentences)
 
     def plain(self, text: str) -> str:
-        """`text` with the study's files named without the folders they lay in."""
+        """`text` with the study's files named without their folders."""
         for path in sorted((self._study["model"], *self._study["logs"]), key=len, reverse=True):
             text = text.replace(path, _file(path))
         return text
 
 
 def _chosen(traces: Sequence[Trace], most: int) -> set[int]:
-    """Indices of the traces to draw: all of a few, else some from the best over the median to the worst."""
+    """Indices of the traces to draw: all if there are few, otherwise some from the best to the worst."""
     if len(traces) <= most:
         return set(range(len(traces)))
     errors = np.array([t.rmse for t in traces])

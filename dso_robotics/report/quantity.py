@@ -1,4 +1,4 @@
-"""How numbers with units read on paper: four digits, signs for products and powers."""
+"""Text of numbers with units: four digits, symbols for products and powers."""
 
 import math
 import re
@@ -8,9 +8,9 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float | None, digits: int = 4, *, zeros: bool = False) -> str:
-    """`value` with so many significant digits; a dash for None and NaN, a sign and ∞ for an infinity.
+    """`value` with `digits` significant digits; a dash for None and NaN; ∞ with its sign for an infinity.
 
-    `zeros` keeps the ones at the end, which tell how exact an estimate is.
+    `zeros` keeps zeros at the end, which show the precision of an estimate.
     """
     if value is None or math.isnan(value):
         return MISSING
@@ -20,26 +20,26 @@ def number(value: float | None, digits: int = 4, *, zeros: bool = False) -> str:
 
 
 def unit(text: str) -> str:
-    """A unit as written in a log or a summary, such as N*m*s/rad or kg*m^2, as print has it; nothing for a pure number."""
+    """The printed form of a unit in a log or a summary, such as N*m*s/rad or kg*m^2; empty for a pure number."""
     if text in ("", "1"):
         return ""
     return re.sub(r"\^(-?\d+)", lambda power: power[1].translate(_SUPERSCRIPTS), text).replace("*", "·")
 
 
 def quantity(value: float | None, text: str, digits: int = 4) -> str:
-    """A number and its unit; a dash alone where there is no number."""
+    """A number and its unit; only a dash if there is no number."""
     shown = number(value, digits, zeros=True)
     return shown if shown == MISSING else f"{shown} {unit(text)}".rstrip()
 
 
 def interval(low: float | None, high: float | None, digits: int = 3) -> str:
-    """Two ends in words, which a negative sign cannot confuse; a dash where neither is known."""
+    """Both ends of an interval, joined by "to" because a dash looks like a minus sign; a dash if neither is known."""
     ends = [number(end, digits, zeros=True) for end in (low, high)]
     return MISSING if ends == [MISSING, MISSING] else " to ".join(ends)
 
 
 def percent(value: float | None) -> str:
-    """A percentage with two digits; a dash where it means nothing, as for a channel that never moves."""
+    """A percentage with two digits; a dash if it is undefined, as for a channel that never changes."""
     if value is None or not math.isfinite(value) or abs(value) > 1e6:
         return MISSING
     value = float(f"{value:.2g}")
@@ -48,7 +48,7 @@ def percent(value: float | None) -> str:
 
 
 def listed(items: list[str], most: int = 5) -> str:
-    """Items in a sentence: "a, b and c", or the first few "and 7 more"."""
+    """Items in a sentence: "a, b and c", or the first few and the number of the others: "and 7 more"."""
     if len(items) > most:
         items = [*items[: most - 1], f"{len(items) - most + 1} more"]
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""

@@ -1,4 +1,4 @@
-"""The motion that a result folder holds, ready to be shown: its model and the poses of one recording or episode."""
+"""The motion stored in a result folder: its model and the poses of one recording or episode."""
 
 import json
 from collections.abc import Mapping
@@ -14,20 +14,25 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot, load, nearest
 from dso_robotics.report.trace import PART_NAMES
 
-# Episodes of a training: what runs are called in its run file, and what they are.
+# Episodes of a training: the name of the run in the run file, and its description.
 _EPISODES = {"trained": "the trained policy", "untrained": "the policy before training"}
 _PAPER = (0.96, 0.96, 0.97)
 
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """One recording beside its prediction, or one episode of a training.
+    """One recording and its prediction, or one episode of a training.
 
-    model: with the new values, and a bright background where it has none of its own.
-    part: "train" or "hold_out" of an identification, "episode" of a training; name: the recording's; time (K,) [s];
-    measured, which is drawn as a ghost, and predicted qpos (K, nq), NaN rows where there is nothing to show; starts (W,) [s]:
-    where the prediction is set on the measured state. caption, legend: what is seen, in a sentence and in a line.
-    shade: the ghost's own model, where it is another one.
+    model: with the new values, and a bright background if it has none.
+    part: "train" or "hold_out" of an identification, "episode" of a training.
+    name: name of the recording or episode.
+    time: (K,) [s].
+    measured: measured qpos (K, nq), drawn as a ghost; NaN rows are not shown.
+    predicted: predicted qpos (K, nq); NaN rows are not shown.
+    starts: (W,) [s], times at which the prediction starts again at the measured state.
+    caption: what is shown, in a sentence.
+    legend: what is shown, in a line.
+    shade: model of the ghost, if it differs from `model`.
     """
 
     model: mujoco.MjModel
@@ -47,17 +52,17 @@ class Replay:
         last = self.time[-1] if end is None else min(end, self.time[-1])
         if not last > first:
             raise DsoError(
-                f"run {self.name} lasts from {self.time[0]:.4g} to {self.time[-1]:.4g} s, and nothing of it lies between "
+                f"run {self.name} lasts from {self.time[0]:.4g} to {self.time[-1]:.4g} s; it has nothing between "
                 f"{first:.4g} and {last:.4g} s."
             )
         wanted = np.arange(first, last, 1 / rate)
         return np.clip(np.searchsorted(self.time, wanted + 1e-9, side="right") - 1, 0, len(self.time) - 1)
 
     def beside(self, other: "Replay") -> "Replay":
-        """This episode with the `other` one as its ghost, both from their beginnings.
+        """This episode with the `other` one as its ghost; both start at their beginnings.
 
         Raises:
-          DsoError: one of them is no episode of a training.
+          DsoError: one of them is not an episode of a training.
         """
         for one in (self, other):
             if one.part != "episode":
@@ -76,7 +81,7 @@ class Replay:
         )
 
     def liveliest(self, seconds: float) -> float:
-        """When to begin to see the most motion of `seconds`."""
+        """Start time [s] of the `seconds` with the most motion."""
         moved = np.where(np.isfinite(self.predicted), self.predicted, self.measured)
         change = np.nan_to_num(np.abs(np.diff(moved, axis=0))).sum(1)
         path = np.concatenate([[0.0], np.cumsum(change)])
@@ -86,10 +91,10 @@ class Replay:
 
 
 def read_replay(folder: str | Path, name: str | None = None) -> Replay:
-    """The replay of the recording `name`; without a name that of the first held out, or else of the first fitted.
+    """The replay of the recording `name`. Without a name, the first held-out recording, or else the first fitted one.
 
     Raises:
-      DsoError: the folder holds no finished run, its run has no motion to show, or there is no such recording in it.
+      DsoError: the folder has no finished run, its run has no motion to show, or there is no such recording in it.
     """
     folder = Path(folder)
     tree, study, mjcf = read_run(folder / "run.h5")
@@ -98,14 +103,14 @@ def read_replay(folder: str | Path, name: str | None = None) -> Replay:
         return _read_episode(folder, tree, study, mjcf, name or "trained")
     if command != "identify":
         raise DsoError(
-            f"{folder}: this is a result of `dso {command}`, which records no motion to replay; `dso view` shows results of "
+            f"{folder}: this is a result of `dso {command}`, which stores no motion to replay; `dso view` shows results of "
             "`dso identify`, `dso train` and `dso design`."
         )
     if tree.get("status") != "finished":
-        raise DsoError(f"{folder}: this run has not finished; `dso identify --resume --out {folder}` goes on with it.")
+        raise DsoError(f"{folder}: this run has not finished; `dso identify --resume --out {folder}` continues it.")
     motions = tree.get("motions")
     if not motions:
-        raise DsoError(f"{folder}: run.h5 holds no motion; an earlier version of dso made it, so run the study again.")
+        raise DsoError(f"{folder}: run.h5 has no motion; an earlier version of dso wrote it, so run the study again.")
     rollouts = json.loads(tree["summary"])["windows"]["rollouts"]
     order = [
         (part, run) for part in ("hold_out", "train") for run in rollouts.get(part, ()) if run in motions.get(part, ())
@@ -122,29 +127,29 @@ def read_replay(folder: str | Path, name: str | None = None) -> Replay:
     for poses in (measured, predicted):
         if poses.shape != (len(time), model.nq):
             raise DsoError(
-                f"{folder}: the poses in run.h5 are not those of model.xml; run the study again with --force."
+                f"{folder}: the poses in run.h5 do not belong to model.xml; run the study again with --force."
             )
-        # Half a pose cannot be drawn.
+        # An incomplete pose cannot be drawn.
         poses[~np.isfinite(poses).all(1)] = np.nan
     window = float(np.median(np.diff(starts))) if len(starts) > 1 else time[-1] - time[0]
     text = (
-        f"{PART_NAMES[part].capitalize()} run {run}: the model with its new values as it is predicted, open loop for "
+        f"{PART_NAMES[part].capitalize()} run {run}: the motion predicted by the model with its new values, open loop for "
         f"{window:.3g} s at a time"
     )
     if np.isfinite(measured).any():
-        text = f"{text}, and a grey ghost as it was measured."
+        text = f"{text}, and the measured motion as a grey ghost."
     else:
-        text = f"{text}; the log does not show where every joint was, so there is no measured motion to draw beside it."
+        text = f"{text}; the log does not contain the position of every joint, so the measured motion cannot be drawn."
     legend = f"{run}: predicted, and measured as a grey ghost"
     return Replay(model, part, run, time, measured, predicted, starts, text, legend)
 
 
 def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any], mjcf: str, name: str) -> Replay:
-    """The episode `name` of a training; of a design, the mechanism it began with is the ghost, in the same pose."""
+    """The episode `name` of a training. For a design, the initial mechanism is the ghost, in the same pose."""
     if tree.get("status") != "finished":
         raise DsoError(
             f"{folder}: this training has not finished, so there is no episode to show yet; `dso train --resume --out "
-            f"{folder}` goes on with it."
+            f"{folder}` continues it."
         )
     motions = tree.get("motions", {})
     if name not in motions:
@@ -155,7 +160,7 @@ def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any
     robot = load(folder / "model.xml") if name == "trained" else began
     model, first, none = bright(robot), bright(began), np.full_like(poses, np.nan)
     if poses.shape != (len(time), model.nq):
-        raise DsoError(f"{folder}: the poses in run.h5 are not those of model.xml; run the study again with --force.")
+        raise DsoError(f"{folder}: the poses in run.h5 do not belong to model.xml; run the study again with --force.")
     poses[~np.isfinite(poses).all(1)] = np.nan
     text = f"{Path(study['model']).stem}: {_EPISODES[name]} in an episode of {time[-1] - time[0]:.3g} s on C MuJoCo"
     if tree.get("command", study.get("command")) != "design" or name != "trained" or _same_shape(model, first):
@@ -168,20 +173,20 @@ def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any
         poses,
         poses,
         time[:1],
-        f"{text}, without noise; as a grey ghost, the mechanism the design began with, in the same joint positions.",
-        "the mechanism found, and what it began with as a grey ghost",
+        f"{text}, without noise; the grey ghost is the initial mechanism, in the same joint positions.",
+        "the mechanism found, and the initial one as a grey ghost",
         first,
     )
 
 
 def _same_shape(one: mujoco.MjModel, other: mujoco.MjModel) -> bool:
-    """Whether a robot in the same joint positions looks the same: then a ghost of it would only darken it."""
+    """Whether both robots look the same in the same joint positions. A ghost would then only darken the robot."""
     fields = ("body_pos", "body_quat", "geom_pos", "geom_quat", "geom_size", "jnt_pos", "jnt_axis")
     return all(np.allclose(getattr(one, field), getattr(other, field), atol=1e-5) for field in fields)
 
 
 def bright(robot: Robot) -> mujoco.MjModel:
-    """The model of `robot`, with a bright background where it has none of its own."""
+    """The model of `robot`, with a bright background if it has none."""
     spec = robot.spec
     assert spec is not None
     if any(texture.type == mujoco.mjtTexture.mjTEXTURE_SKYBOX for texture in spec.textures):

@@ -1,4 +1,4 @@
-"""What a fitted model leaves over: residuals over time, their spread and their memory."""
+"""Residuals of a fitted model: over time, their histogram and their autocorrelation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from dso_robotics.report import canvas
 from dso_robotics.report.quantity import quantity, unit
 from dso_robotics.report.trace import PART_NAMES, Trace
 
-# Of the lags of white residuals 5% lie outside their 95% band; twice that is still chance.
+# For white residuals 5% of the lags are outside the 95% band; twice that share is still taken as chance.
 _WHITE = 0.1
 _MOST_NAMES = 12
-# Distance of axis labels from the frame, inches: below, left.
+# Distance of axis labels from the frame [inches]: below, left.
 _LABELS = (0.26, 0.5)
 
 
@@ -20,9 +20,14 @@ _LABELS = (0.26, 0.5)
 class Whiteness:
     """Statistics of the residuals of one channel over all windows of one part.
 
-    mean, rms: in the channel's unit; samples: how many; lag: (L,) [s] and autocorrelation: (L,) up to half a window;
-    band: (L,) half-width of the 95% band of white residuals at each lag; memory: [s] until the autocorrelation falls below
-    1/e, NaN when it does not within the lags; outside: share of lags outside the band, NaN without lags.
+    mean: in the channel's unit.
+    rms: root mean square, in the channel's unit.
+    samples: number of samples.
+    lag: (L,) [s], up to half a window.
+    autocorrelation: (L,), at each lag.
+    band: (L,), half-width of the 95% band of white residuals at each lag.
+    memory: time until the autocorrelation falls below 1/e [s]; NaN if it does not within the lags.
+    outside: share of lags outside the band; NaN without lags.
     """
 
     mean: float
@@ -41,7 +46,7 @@ class Whiteness:
 
 
 def whiteness(traces: Sequence[Trace], channel: int) -> Whiteness:
-    """Autocorrelation within windows (a window's prediction knows nothing of the last one's), averaged over windows."""
+    """Statistics of a channel. The autocorrelation is within windows, which are predicted independently, and then averaged."""
     pieces, interval = [], min((t.interval for t in traces), default=1.0)
     for trace in traces:
         residual, window = trace.residual[:, channel], trace.window
@@ -81,7 +86,7 @@ def whiteness(traces: Sequence[Trace], channel: int) -> Whiteness:
 
 
 def _products(values: np.ndarray) -> np.ndarray:
-    """Sum over rows of the products of samples each lag apart, by the Fourier transform."""
+    """Sum over rows of products of samples, for each lag between them, by the Fourier transform."""
     padded = 2 * values.shape[1]
     return np.fft.irfft((np.abs(np.fft.rfft(values, padded)) ** 2).sum(0), padded)
 
@@ -89,7 +94,7 @@ def _products(values: np.ndarray) -> np.ndarray:
 def draw_residuals(
     traces: Sequence[Trace], channels: Mapping[str, str], statistics: Sequence[Whiteness]
 ) -> canvas.Picture:
-    """A row for each channel: residuals of all runs end to end, their histogram, their autocorrelation."""
+    """A row for each channel: residuals of all runs in sequence, their histogram, their autocorrelation."""
     part = traces[0].part
     colour = canvas.PARTS[part]
     figure, axes = canvas.rows(1.7, len(channels), (2.6, 1.0, 1.0), share=False)

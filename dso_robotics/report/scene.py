@@ -1,4 +1,4 @@
-"""One picture of a replay for MuJoCo to draw: the robot, another one as a ghost, and where to look from."""
+"""One picture of a replay, drawn by MuJoCo: the robot, a ghost, and the camera."""
 
 import mujoco
 import numpy as np
@@ -7,26 +7,27 @@ GHOST = (0.25, 0.25, 0.27, 0.45)
 _MOVING = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
 _FIXED = int(mujoco.mjtCatBit.mjCAT_STATIC)
 _DECOR = int(mujoco.mjtCatBit.mjCAT_DECOR)
-# A robot whose centre of mass travels this many times its size is followed, with so much around it in view.
+# The camera follows a robot whose centre of mass travels this many times its size; the view is that many sizes wide.
 _FAR, _AROUND = 2.0, 0.8
 
 
 def _patterned(model: mujoco.MjModel) -> bool:
-    """Whether there is a floor with a texture, against which a robot in the middle of the picture is seen to move."""
+    """Whether there is a floor with a texture, which makes the motion of a robot visible when the camera follows it."""
     floors = (model.geom_type == int(mujoco.mjtGeom.mjGEOM_PLANE)) & (model.geom_matid >= 0)
     return bool((model.mat_texid[model.geom_matid[floors]] >= 0).any())
 
 
 def some(poses: np.ndarray) -> np.ndarray:
-    """About 200 of the poses (K, nq), to see where a motion goes; none that is NaN."""
+    """About 200 of the poses (K, nq), enough to see the extent of a motion; none is NaN."""
     seen = poses[np.isfinite(poses).all(1)]
     return seen[:: max(1, len(seen) // 200)]
 
 
 class Stage:
-    """The robot in two poses. `compose` fills a scene that a renderer draws, `ghost` adds to one that a viewer owns.
+    """The robot in two poses. `compose` fills the scene of a renderer; `ghost` adds to the scene of a viewer.
 
-    shade: the ghost's model, where it is another one. follows: whether the camera goes along with the robot.
+    shade: the ghost's model, if it differs from the robot's.
+    follows: whether the camera follows the robot.
     """
 
     def __init__(self, model: mujoco.MjModel, shade: mujoco.MjModel | None = None):
@@ -35,7 +36,7 @@ class Stage:
         self.option, self.camera = mujoco.MjvOption(), mujoco.MjvCamera()
         self._data, self._shadow = mujoco.MjData(model), mujoco.MjData(self.shade)
         self._nothing = mujoco.MjvPerturb()
-        # A robot described by inertias alone is drawn by them.
+        # A robot without geoms is drawn by its inertias.
         self.bare = not any(
             model.body_weldid[model.geom_bodyid[g]] and model.geom_rgba[g, 3] for g in range(model.ngeom)
         )
@@ -43,9 +44,9 @@ class Stage:
         self.option.flags[mujoco.mjtVisFlag.mjVIS_JOINT] = self.bare
 
     def look(self, poses: np.ndarray, ghosts: np.ndarray | None = None, name: str = "") -> None:
-        """Look through the camera `name`, or else from the side so that all `poses` and `ghosts` (K, nq) are in view.
+        """Use the camera `name`, or else a view from the side that contains all `poses` and `ghosts` (K, nq).
 
-        A robot that travels far over a floor with a texture is followed instead, its ghost in view as long as it keeps up.
+        The camera follows a robot that travels far over a floor with a texture. Its ghost is in view while it is near.
         """
         if name:
             self.camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -55,7 +56,7 @@ class Stage:
         parts += [(self.shade, self._shadow, ghosts)] if ghosts is not None else []
         lows, highs, spreads, sizes, ways = zip(*(self._swept(*part) for part in parts if len(part[2])), strict=True)
         low, high, spread, size = np.min(lows, 0), np.max(highs, 0), spreads[0], max(sizes)
-        # The side from which the motion is seen best: the one along which there is least of it.
+        # The view in which the motion is seen best: along the axis with the least motion.
         self.camera.azimuth = 90.0 if spread[0] >= spread[1] else 180.0
         self.camera.elevation = -12.0
         self.camera.lookat = (low + high) / 2
@@ -65,12 +66,12 @@ class Stage:
         if self.follows:
             half[along] = _AROUND * size
         across, deep = (half[0], half[1]) if self.camera.azimuth == 90.0 else (half[1], half[0])
-        # A picture is at least as wide as high.
+        # A picture is at least as wide as it is high.
         need = 1.15 * max(half[2], across) / np.tan(np.radians(self.model.vis.global_.fovy / 2))
         self.camera.distance = max(need + deep, 1e-3)
 
     def pose(self, data: mujoco.MjData, qpos: np.ndarray, *, model: mujoco.MjModel | None = None) -> None:
-        """Put `data` at qpos (nq,) as far as a picture needs it."""
+        """Set `data` to qpos (nq,) and compute what a picture needs."""
         model = self.model if model is None else model
         data.qpos[:] = qpos
         mujoco.mj_kinematics(model, data)
@@ -79,13 +80,13 @@ class Stage:
         mujoco.mj_tendon(model, data)
 
     def follow(self, camera: mujoco.MjvCamera, data: mujoco.MjData) -> None:
-        """Move `camera` along with the robot in `data`, if it is to follow."""
+        """Move `camera` with the robot in `data`, if the camera follows it."""
         if self.follows:
             along = 0 if self.camera.azimuth == 90.0 else 1
             camera.lookat[along] = data.subtree_com[0, along]
 
     def compose(self, scene: mujoco.MjvScene, predicted: np.ndarray, measured: np.ndarray) -> None:
-        """Fill `scene` with the robot at `predicted` and its ghost at `measured` (nq,); NaN is left out."""
+        """Fill `scene` with the robot at `predicted` and its ghost at `measured` (nq,); a pose with NaN is left out."""
         seen = bool(np.isfinite(predicted).all())
         if seen or (self.shade is self.model and np.isfinite(measured).all()):
             self.pose(self._data, predicted if seen else measured)
@@ -110,7 +111,7 @@ class Stage:
     def _swept(
         self, model: mujoco.MjModel, data: mujoco.MjData, poses: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, np.ndarray]:
-        """Corners of the box that moving bodies sweep [m], summed range of motion along each axis, size of the robot [m],
+        """Corners of the box that moving bodies cover [m], summed range of motion along each axis, size of the robot [m],
         range of motion of its centre of mass [m]."""
         bodies = np.flatnonzero(model.body_weldid)
         geoms = np.flatnonzero(model.body_weldid[model.geom_bodyid])

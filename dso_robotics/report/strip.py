@@ -1,4 +1,4 @@
-"""A motion frame by frame as line drawings of the geoms, seen from the side: no graphics library is needed."""
+"""A motion, frame by frame, as line drawings of the geoms seen from the side. No graphics library is needed."""
 
 import mujoco
 import numpy as np
@@ -24,7 +24,7 @@ def outline(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> np.ndarray
 def strip(
     model: mujoco.MjModel, time: np.ndarray, qpos: np.ndarray, name: str, text: str, *, count: int = 12
 ) -> canvas.Picture:
-    """`count` moments of a motion qpos (T, nq) in two rows, all in one scale; planes and unmoving geoms in grey."""
+    """`count` moments of a motion qpos (T, nq) in two rows, all at one scale; planes and fixed geoms are grey."""
     data = mujoco.MjData(model)
     rows = np.unique(np.linspace(0, len(time) - 1, count).round().astype(int))
     shapes, heights = [], []
@@ -35,7 +35,7 @@ def strip(
         shapes.append([(g, outline(model, data, g)) for g in geoms])
         heights += [float(data.geom_xpos[g, 2]) for g in range(model.ngeom) if int(model.geom_type[g]) == _PLANE]
     moving = [p for frame in shapes for g, p in frame if model.geom_bodyid[g]]
-    # The side of the drawing is the plane in which most of the motion happens.
+    # The plane of the drawing is the one with the most motion.
     spread = np.ptp(np.concatenate(moving), axis=0) if moving else np.ones(3)
     across = 1 if spread[1] > 1.5 * max(spread[0], 1e-9) else 0
     up = 2 if spread[2] > 1e-6 or (across == 0 and spread[1] < 1e-6) else 1

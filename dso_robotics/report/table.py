@@ -1,4 +1,4 @@
-"""The table a person wants to see at the end of a run, as plain text."""
+"""The table at the end of a run, as plain text."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ def overview_lines(model: str, seen: "Overview") -> list[str]:
 
 
 def columns(rows: Sequence[Sequence[str]], align: str) -> str:
-    """Rows as aligned columns; `align` has one of < > ^ a column."""
+    """Rows as aligned columns; `align` has one of < > ^ for each column."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
     lines = (
         "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)).rstrip() for row in rows

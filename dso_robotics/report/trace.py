@@ -1,4 +1,4 @@
-"""One rollout beside its prediction, as read from a run file, and its figure."""
+"""One rollout and its prediction, read from a run file, and its figure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,22 @@ from dso_robotics.report.quantity import quantity, unit
 
 PART_NAMES = {"train": "fitted", "hold_out": "held-out"}
 _MOST_RESTARTS = 60
-# A line needs neighbours: with more gaps than this between samples, dots are drawn.
+# With more gaps than this between samples, dots are drawn instead of a line.
 _SPARSE = 0.3
-# Distance of axis labels from the frame, inches: below, left.
+# Distance of axis labels from the frame [inches]: below, left.
 _LABELS = (0.24, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A rollout: part "train" or "hold_out", time (T,) [s], measured and predicted (T, C), window starts (W,) [s].
+    """A rollout and its prediction.
 
-    Samples not measured, and those no window covers, are NaN.
+    part: "train" or "hold_out".
+    name: name of the rollout.
+    time: (T,) [s].
+    measured: (T, C), NaN where not measured.
+    predicted: (T, C), NaN for samples outside every window.
+    starts: (W,) [s], starts of the windows.
     """
 
     part: str
@@ -45,7 +50,7 @@ class Trace:
 
     @property
     def residual(self) -> np.ndarray:
-        """Predicted minus measured (T, C), NaN where a window starts: there the two were set equal."""
+        """Predicted minus measured (T, C), NaN where a window starts because the two are set equal there."""
         residual = self.predicted - self.measured
         if len(residual):
             residual[np.diff(self.window, prepend=-1) != 0] = np.nan
@@ -60,7 +65,7 @@ class Trace:
 
 
 def read_traces(tree: Mapping[str, Any], order: Mapping[str, Sequence[str]]) -> list[Trace]:
-    """The traces of a run file, held-out ones first, in the `order` of names by part where that lists them."""
+    """The traces of a run file, held-out ones first. In each part, names listed in `order` are in that order."""
     found = []
     for part in ("hold_out", "train"):
         mine = tree.get(part, {})
@@ -73,9 +78,9 @@ def read_traces(tree: Mapping[str, Any], order: Mapping[str, Sequence[str]]) -> 
 
 
 class TraceSheet:
-    """A figure of measured and predicted, a row for each channel, redrawn for one rollout after the other.
+    """A figure of measured and predicted values, a row for each channel, redrawn for each rollout.
 
-    Most of the time matplotlib takes goes into making axes and ticks, so the sheet makes them once.
+    Matplotlib spends most of its time on making axes and ticks, so the sheet makes them once.
     """
 
     def __init__(self, channels: Mapping[str, str]):

@@ -1,4 +1,4 @@
-"""The report of a training: learning curve, an episode on C MuJoCo, the robot before and after, frame by frame."""
+"""The report of a training: learning curve, an episode on C MuJoCo, frames of the robot before and after."""
 
 import html
 from pathlib import Path
@@ -14,7 +14,7 @@ from dso_robotics.studies.train import Trained
 
 
 def write_report(found: Trained, folder: Path, *, video: bool = True) -> None:
-    """Write report.html, which opens offline, and its figures to `folder`; with `video`, a film where something can draw it."""
+    """Write report.html, which opens offline, and its figures to `folder`. With `video`, and if OpenGL works, also a film."""
     with Glimpse(folder, wanted=video, episode=True) as glimpse:
         pictures = [curve(found), episode(found), *strips(found, folder)]
     for picture in pictures:
@@ -82,7 +82,7 @@ def episode(found: Trained) -> canvas.Picture:
 
 
 def strips(found: Trained, folder: Path) -> list[canvas.Picture]:
-    """The robot before and after, a dozen moments each."""
+    """Frames of the robot before and after training, twelve moments each."""
     task = found.task
     after = (
         mujoco.MjModel.from_xml_path(str(folder / folders.MODEL)) if task.chain.mechanism is not None else task.robot.mj

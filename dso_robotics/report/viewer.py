@@ -1,4 +1,4 @@
-"""A replay in MuJoCo's interactive viewer, over and over until its window is closed."""
+"""A replay in MuJoCo's interactive viewer, repeated until the window is closed."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ _CURE = "`dso view DIR --video FILE.webp` needs no display"
 
 
 def show(replay: Replay, film: Film, *, launch: Callable[..., Any] | None = None, clock: Any = time) -> None:
-    """Replay in a window, in real time over `film.speed`; `launch` and `clock` stand in for MuJoCo's viewer and for `time`.
+    """Replay in a window, `film.speed` times as fast as real time. `launch` and `clock` replace MuJoCo's viewer and `time`.
 
     Raises:
       DsoError: there is no display, or no window can be opened on it.
@@ -28,9 +28,7 @@ def show(replay: Replay, film: Film, *, launch: Callable[..., Any] | None = None
     index = replay.frames(60.0 / film.speed, film.begin, film.end)
     poses, ghosts = some(replay.predicted[index]), some(replay.measured[index])
     if not len(poses) + len(ghosts):
-        raise DsoError(
-            f"run {replay.name}: there is nothing to show: nothing was measured there, and nothing predicted."
-        )
+        raise DsoError(f"run {replay.name}: there is nothing to show: it has neither measured nor predicted poses.")
     stage.look(poses, ghosts, film.camera)
     if len(poses) or stage.shade is model:
         stage.pose(data, (poses if len(poses) else ghosts)[0])
@@ -59,7 +57,7 @@ def _launcher() -> Callable[..., Any]:
         raise DsoError(f"there is no display to open a window on (DISPLAY is not set); {_CURE}.")
     try:
         import mujoco.viewer
-    except Exception as error:  # whatever a windowing library raises where it cannot be loaded
+    except Exception as error:  # windowing libraries raise various errors when they cannot be loaded
         raise DsoError(f"MuJoCo's viewer cannot be loaded ({error}); {_CURE}.") from error
     return mujoco.viewer.launch_passive
 

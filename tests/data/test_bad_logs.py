@@ -177,7 +177,7 @@ def test_names(broken, log):
     assert "'tau1' is given to several" in refusal(broken(replaced("rollouts/a/ctrl", ctrl, ["tau1", "tau1"])))
     assert "2 channel(s) but 3 entries" in refusal(broken(replaced("rollouts/a/ctrl", ctrl, ["x", "y", "z"])))
     assert "empty name" in refusal(broken(replaced("rollouts/a/ctrl", ctrl, ["x", ""])))
-    assert "not hold texts" in refusal(broken(replaced("rollouts/a/ctrl", ctrl, [1.0, 2.0])))
+    assert "not contain text" in refusal(broken(replaced("rollouts/a/ctrl", ctrl, [1.0, 2.0])))
     assert "no attribute 'names'" in refusal(broken(nameless))
 
 

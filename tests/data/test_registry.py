@@ -155,7 +155,7 @@ def test_a_silent_server_is_given_up(server):
 def test_a_hanging_name_resolution_is_given_up(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
     start = time.monotonic()
-    with pytest.raises(DsoError, match=r"nothing came for 0\.3 s"):
+    with pytest.raises(DsoError, match=r"no data for 0\.3 s"):
         download("http://nowhere.invalid/file.csv", patience=0.3)
     assert time.monotonic() - start < 1
 

@@ -108,7 +108,7 @@ def test_what_had_no_effect_is_named():
         ((1.0, 2.0, 4.0, 8.0), "Do not trust it"),
         (
             (1.76, 1.54, 1.72, 1.59),
-            "NOT settled: its magnitude still changes (by 8%) at the smallest time steps. Its sign holds",
+            "NOT settled: its magnitude still changes (by 8%) at the smallest time steps. Its sign is stable",
         ),
         ((-1.76, 1.54, 1.72, 1.59), "Do not trust it"),
         ((0.0, 0.0, 0.0, 0.0), "exactly zero"),

@@ -1,12 +1,12 @@
-"""Design maps: from a few design numbers to the model fields that recompiling the edited MJCF would give.
+"""Design maps: from a few design numbers to the model fields that MuJoCo's compiler would give for the edited MJCF.
 
     design = compose([LimbLength(robot, "shin"), Gear(robot, "knee")], robot)
     fields = design(numbers)
 
-Maps act one after the other, each on what the ones before it left; inertia follows from geometry once, at the end.
-Constants that MuJoCo derives from the fields are the engines' business (`constants.set_constants`, `Batch.set_const`).
-What its compiler derives once, and a compiled model then holds as a number of its own, stays as it is: springs given by
-`springdamper`, gains by `dampratio`, length ranges of muscles, automatic spring lengths of tendons.
+Maps are applied in order, each to the result of the ones before it. Inertia is computed from geometry once, at the end.
+The engines compute the constants that MuJoCo derives from the fields (`constants.set_constants`, `Batch.set_const`).
+Numbers that MuJoCo's compiler derives once do not change: springs given by `springdamper`, gains given by `dampratio`,
+length ranges of muscles, automatic spring lengths of tendons.
 """
 
 from dso_robotics.physics.design.compose import Design, compose

@@ -1,4 +1,4 @@
-"""Several design maps as one function from their numbers to model fields, with inertia following from geometry."""
+"""Several design maps as one function from their numbers to model fields, with inertia computed from geometry."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from dso_robotics.physics.design.map import Array, DesignMap, Fields, read
 from dso_robotics.physics.geometry import Geometry, geometry
 from dso_robotics.physics.model import Robot
 
-# What MuJoCo takes for granted of a body it has compiled as simple.
+# Fields that MuJoCo assumes fixed in a body that it compiled as simple.
 _SIMPLE = {"ipos": "centre of mass", "inertia": "principal axes", "jnt_pos": "joint", "jnt_axis": "joint axis"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Design:
-    """Maps applied one after the other; made by `compose`.
+    """Maps applied in order; made by `compose`.
 
     geometry: the geoms of the bodies that some map reshapes, or None.
     """
@@ -37,12 +37,12 @@ class Design:
 
     @property
     def size(self) -> int:
-        """How many design numbers there are."""
+        """Number of design numbers."""
         return len(self.names)
 
     @property
     def initial(self) -> np.ndarray:
-        """(size,) the numbers that give the model itself."""
+        """(size,) the numbers at which the design is the unchanged model."""
         return np.concatenate([m.initial for m in self.maps])
 
     @property
@@ -56,13 +56,14 @@ class Design:
         return np.concatenate([m.high for m in self.maps])
 
     def __call__(self, numbers: Array) -> Fields:
-        """MuJoCo model fields at `numbers` (..., size): whole arrays (..., *shape) of the fields that some map changes.
+        """MuJoCo model fields at `numbers` (..., size): whole arrays (..., *shape) of the fields that a map changes.
 
-        With reshaped bodies these are also body_mass [kg], body_ipos [m] and "body_inertia_full" (..., nbody, 3, 3)
-        [kg m^2], the inertia about the centre of mass in body axes, NaN for the bodies that keep theirs.
+        If a map reshapes bodies, the fields include body_mass [kg], body_ipos [m] and "body_inertia_full"
+        (..., nbody, 3, 3) [kg m^2]. The last is the inertia about the centre of mass in body axes, NaN for bodies that keep
+        their inertia.
 
         Raises:
-          DsoError: `numbers` has another length.
+          DsoError: `numbers` has the wrong length.
         """
         if numbers.shape[-1:] != (self.size,):
             raise DsoError(
@@ -83,7 +84,7 @@ class Design:
         nbody, rows = self.robot.mj.nbody, self.geometry.bodies
         size, place, quat = (read(self.robot, fields, f"geom_{name}", like) for name in ("size", "pos", "quat"))
         given = np.isin(np.arange(nbody), rows)
-        # Where each body's row is among the reshaped ones; a gather is cheaper to differentiate than a scatter.
+        # Row of each body among the reshaped ones. A gather is cheaper to differentiate than a scatter.
         source = np.searchsorted(rows, np.arange(nbody)).clip(max=len(rows) - 1)
         kept = (self.robot.mj.body_mass, self.robot.mj.body_ipos, np.full((nbody, 3, 3), np.nan))
         out = {}
@@ -100,11 +101,11 @@ class Design:
 
 
 def compose(maps: Iterable[DesignMap], robot: Robot) -> Design:
-    """One design of `maps`, applied in the order given: what a map sets (a joint position) a later one may scale.
+    """One design from `maps`, applied in the order given: a later map may scale what an earlier one set (a joint position).
 
     Raises:
-      DsoError: there are no maps, one belongs to another robot, two set the same number, or one breaks what MuJoCo takes for
-        granted of a body that it compiled as simple.
+      DsoError: there are no maps, one belongs to another robot, two set the same number, or one changes what MuJoCo assumes
+        fixed in a body that it compiled as simple.
     """
     maps = tuple(maps)
     if not maps:
@@ -129,9 +130,9 @@ def compose(maps: Iterable[DesignMap], robot: Robot) -> Design:
 
 
 def _refuse_simple(design: Design) -> None:
-    """MuJoCo computes bodies compiled as simple by shortcuts; a design that ends their simplicity would be wrong in C."""
+    """Refuse a design that moves a body compiled as simple: C MuJoCo computes it by shortcuts, which would be wrong."""
     model = design.robot.mj
-    spread = np.sin(1.0 + np.arange(design.size))  # no direction in particular, so that no symmetry survives by chance
+    spread = np.sin(1.0 + np.arange(design.size))  # an arbitrary direction, so that no symmetry hides a change
     numbers = design.initial + 0.01 * spread * np.maximum(np.abs(design.initial), 0.1)
     fields = design(numbers)
     ipos = fields.get("body_ipos", model.body_ipos)
@@ -151,5 +152,6 @@ def _refuse_simple(design: Design) -> None:
         for what in (_SIMPLE[key] for key, value in broken.items() if value):
             raise DsoError(
                 f"{design.robot.source}: the design moves the {what} of body '{model.body(body).name}', which MuJoCo compiled "
-                'as simple and computes by shortcuts that then are wrong; write simple="false" in this <body>.'
+                'as simple. MuJoCo computes such a body by shortcuts, which would then be wrong; write simple="false" in this '
+                "<body>."
             )

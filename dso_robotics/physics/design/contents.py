@@ -1,4 +1,4 @@
-"""What is fixed to a body and moves when the body changes shape: geoms, sites, cameras, lights, joints, child bodies."""
+"""The elements fixed to a body, which move when it changes shape: geoms, sites, cameras, lights, joints, child bodies."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from dso_robotics.physics.geometry import SOLIDS
 from dso_robotics.physics.inertia import rotation
 from dso_robotics.physics.model import Robot
 
-# Fields of positions in the body frame, and the field that says which body.
+# Fields of positions in the body frame, and the field with the body id.
 _PLACES = {
     "geom_pos": "geom_bodyid",
     "site_pos": "site_bodyid",
@@ -27,12 +27,12 @@ def geoms(model: mujoco.MjModel, body: int) -> np.ndarray:
 
 
 def children(model: mujoco.MjModel, body: int) -> np.ndarray:
-    """Ids of the bodies right below `body`."""
+    """Ids of the direct children of `body`."""
     return np.flatnonzero((model.body_parentid == body) & (np.arange(model.nbody) != 0))
 
 
 def subtree(model: mujoco.MjModel, body: int) -> list[int]:
-    """`body` and all bodies below it."""
+    """`body` and all its descendants."""
     found = [body]
     for i in range(body + 1, model.nbody):
         if int(model.body_parentid[i]) in found:
@@ -41,13 +41,13 @@ def subtree(model: mujoco.MjModel, body: int) -> list[int]:
 
 
 def joints(model: mujoco.MjModel, body: int) -> np.ndarray:
-    """Ids of the joints of `body` that have a place of their own; a free joint sits at the body's origin."""
+    """Ids of the joints of `body` that have a position. A free joint has none: it is at the body's origin."""
     own = model.jnt_bodyid == body
     return np.flatnonzero(own & (model.jnt_type != int(mujoco.mjtJoint.mjJNT_FREE)))
 
 
 def anchor(robot: Robot, fields: Mapping[str, Array], body: int, like: Array) -> Array:
-    """Where `body` hangs on its parent [m] (..., 3), in its own frame: its first joint, or its origin."""
+    """Where `body` is attached to its parent [m] (..., 3), in its own frame: its first joint, or its origin."""
     first = joints(robot.mj, body)[:1]
     if len(first):
         return read(robot, fields, "jnt_pos", like)[..., first[0], :]
@@ -55,7 +55,7 @@ def anchor(robot: Robot, fields: Mapping[str, Array], body: int, like: Array) ->
 
 
 def attachments(robot: Robot, fields: Mapping[str, Array], body: int, like: Array) -> Array:
-    """Where the children of `body` hang on it [m] (..., children, 3), in its frame."""
+    """Where the children of `body` are attached to it [m] (..., children, 3), in its frame."""
     xp, rows = like.__array_namespace__(), children(robot.mj, body)
     place, quat = (read(robot, fields, name, like)[..., rows, :] for name in ("body_pos", "body_quat"))
     own = [anchor(robot, fields, int(child), like) for child in rows]
@@ -73,9 +73,9 @@ def moved(
     *,
     rest: Any = None,
 ) -> Fields:
-    """`fields` after the points of `body` went through `change`, (..., k, 3) to (..., k, 3) in the body frame.
+    """`fields` after `change`, (..., k, 3) to (..., k, 3) in the body frame, was applied to the points of `body`.
 
-    Geoms, sites, cameras, lights and joints move; `rest` names joints that stay. Child bodies are the caller's.
+    Geoms, sites, cameras, lights and joints move, except the joints in `rest`. The caller moves child bodies.
     """
     model, out = robot.mj, dict(fields)
     for name, owner in _PLACES.items():
@@ -91,7 +91,7 @@ def refuse_shapes(robot: Robot, body: int) -> None:
     """Refuse geoms whose shape a design number cannot change.
 
     Raises:
-      DsoError: `body` has a mesh, height field, plane or signed-distance geom, or one with MuJoCo's ellipsoid fluid model.
+      DsoError: `body` has a mesh, height field, plane or signed-distance geom, or a geom with the ellipsoid fluid model.
     """
     model = robot.mj
     named = f"{robot.source}: body '{model.body(body).name}'"
@@ -102,9 +102,10 @@ def refuse_shapes(robot: Robot, body: int) -> None:
             shape = mujoco.mjtGeom(kind).name.removeprefix("mjGEOM_").lower()
             raise DsoError(
                 f"{named}: {label} is a {shape}, which has no size to change. Replace it by a sphere, capsule, cylinder, box "
-                'or ellipsoid (type="capsule" mesh="..." fits one to a mesh), or move it to a child body of its own.'
+                'or ellipsoid (type="capsule" mesh="..." fits a capsule to a mesh), or move it to a separate child body.'
             )
         if model.geom_fluid[i, 0] > 0:
             raise DsoError(
-                f"{named}: the fluid coefficients of {label} follow from its size when MuJoCo compiles it; remove fluidshape."
+                f"{named}: MuJoCo computes the fluid coefficients of {label} from its size only when it compiles; remove "
+                "fluidshape."
             )

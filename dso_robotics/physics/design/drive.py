@@ -1,4 +1,4 @@
-"""What drives a joint: its spring and its actuator's gear."""
+"""Design maps of a joint's spring and of an actuator's gear."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ class SpringReference(_Spring):
 @DESIGN_MAPS.register("gear")
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gear(DesignMap):
-    """One component of an actuator's gear [1]: the first unless `component` says another. Unbounded.
+    """One component of an actuator's gear [1], by default the first. Unbounded.
 
     Raises:
       DsoError: no such actuator, or no such component.

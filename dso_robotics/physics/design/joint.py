@@ -1,4 +1,4 @@
-"""Where a joint sits and which way it turns."""
+"""Design maps of a joint's position and axis."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ _SERIES = 1e-3  # below this squared angle the power series is exact to rounding
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class JointPosition(DesignMap):
-    """Position [m] (3,) of a hinge or ball joint in the frame of its body; whatever it was before is replaced. Unbounded.
+    """Position [m] (3,) of a hinge or ball joint in the frame of its body. It replaces the earlier position. Unbounded.
 
     Raises:
-      DsoError: no such joint, or one whose position means nothing (slide and free joints).
+      DsoError: no such joint, or a joint whose position has no effect (slide and free joints).
     """
 
     joint: int = dataclasses.field(init=False)
@@ -29,7 +29,7 @@ class JointPosition(DesignMap):
         if kind in (_FREE, _SLIDE):
             word = "free" if kind == _FREE else "slide"
             raise DsoError(
-                f"{self.robot.source}: joint '{self.name}' is a {word} joint, which moves its body alike wherever it sits; "
+                f"{self.robot.source}: joint '{self.name}' is a {word} joint, whose position does not change the motion; "
                 "choose a hinge or ball joint."
             )
         self._set(joint=joint)
@@ -43,17 +43,17 @@ class JointPosition(DesignMap):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class JointAxis(DesignMap):
-    """Axis of a hinge or slide joint by two tilts [rad] away from the model's.
+    """Axis of a hinge or slide joint: two tilts [rad] from the model's axis.
 
-    The axis is the model's turned by the rotation vector of that length and direction, in the plane at a right angle to it
-    (the exponential map of the sphere); zero is the model's axis. By default within a quarter turn.
+    The tilts are a rotation vector in the plane at a right angle to the model's axis; the axis is turned by it (the
+    exponential map of the sphere). Zero is the model's axis. By default the bounds are a quarter turn.
 
     Raises:
       DsoError: no such joint, or one without an axis (ball and free joints).
     """
 
     joint: int = dataclasses.field(init=False)
-    frame: np.ndarray = dataclasses.field(init=False, repr=False)  # rows: the axis and the two tilts' directions
+    frame: np.ndarray = dataclasses.field(init=False, repr=False)  # rows: the axis and the directions of the two tilts
 
     def __post_init__(self):
         joint = find(self.robot, "joint", self.name)

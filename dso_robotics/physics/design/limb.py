@@ -1,4 +1,4 @@
-"""Length and radius of a limb: one body, from where it hangs on its parent to where the next body hangs on it."""
+"""Length and radius of a limb: one body, from where it is attached to its parent to where the next body is attached to it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from dso_robotics.physics.design.map import DESIGN_MAPS, Array, DesignMap, Field
 from dso_robotics.physics.geometry import BOX, CAPSULE, CYLINDER, ELLIPSOID, SPHERE, geometry
 from dso_robotics.physics.inertia import rotation
 
-# A box or ellipsoid can be stretched along its own axes only; this much askew [rad] is rounding in a model file.
+# A box or ellipsoid can be stretched along its own axes only. A misalignment up to this [rad] is rounding in a model file.
 _ASKEW = 1e-4
 # A capsule this close to its limb's direction, or to a right angle with it, keeps its orientation.
 _OBLIQUE = 1e-9
@@ -22,9 +22,10 @@ _SHORTEST = 1e-6  # [m]
 class _Limb(DesignMap):
     """A body with a direction.
 
-    end: the limb's far end [m] (3,) in the body frame. By default where the farthest child body hangs on it (its first
-    joint, or its origin) or, without children, the far end of the longest geom; the near end is the body's own first joint,
-    or its origin.
+    end: the limb's far end [m] (3,) in the body frame. By default where the farthest child body is attached to it (the
+      child's first joint, or its origin); without children, the far end of the longest geom.
+
+    The near end is the body's own first joint, or its origin.
     """
 
     end: Sequence[float] | None = None
@@ -41,8 +42,8 @@ class _Limb(DesignMap):
         length = float(np.linalg.norm(vector))
         if not length > _SHORTEST:
             raise DsoError(
-                f"{self.robot.source}: body '{self.name}' is a limb of zero length: its far end lies on its near end, at "
-                f"{_text(start)} m in its frame. Say where it ends with end=(x, y, z), or choose another body."
+                f"{self.robot.source}: body '{self.name}' is a limb of zero length: its far end and its near end are both at "
+                f"{_text(start)} m in its frame. Give its far end with end=(x, y, z), or choose another body."
             )
         self._set(body=body, direction=vector / length, length=length)
 
@@ -65,8 +66,8 @@ class _Limb(DesignMap):
                 shape = "box" if model.geom_type[row] == BOX else "ellipsoid"
                 raise DsoError(
                     f"{self.robot.source}: geom {model.geom(row).name or row} of body '{self.name}' is a {shape} at an angle "
-                    f"to the limb, which runs along {_text(self.direction)}: changed along or across the limb it would be no "
-                    f"{shape} any more. Turn it to the limb, use a capsule, or say where the limb ends with end=(x, y, z)."
+                    f"to the limb, whose direction is {_text(self.direction)}. Stretched along or across the limb it would no "
+                    f"longer be a {shape}. Align it with the limb, use a capsule, or give the limb's end with end=(x, y, z)."
                 )
         return rows, cosine
 
@@ -74,12 +75,12 @@ class _Limb(DesignMap):
 @DESIGN_MAPS.register("length")
 @dataclasses.dataclass(frozen=True, eq=False)
 class LimbLength(_Limb):
-    """Length of a limb [m]: the body is stretched along its direction, its near end staying where it is.
+    """Length of a limb [m]: the body is stretched along its direction; its near end does not move.
 
     Everything fixed to the body moves with the stretch: geoms, sites, cameras, lights, further joints. Child bodies keep
-    their shape and go where their joints (or origins) are stretched to. Capsules and cylinders are stretched as their end
-    points are and keep their radius, boxes and ellipsoids as they are, spheres keep their size. Geoms with a given mass
-    keep it. By default bounded to half and twice the model's length.
+    their shape and move with their joints (or origins). The end points of capsules and cylinders move with the stretch; their
+    radius stays. Boxes and ellipsoids are stretched. Spheres keep their size. Geoms with a given mass keep it. By default the
+    bounds are half and twice the model's length.
 
     Raises:
       DsoError: no such body, a limb of zero length, a body without geoms, with meshes or with an `<inertial>`, a box at
@@ -132,13 +133,13 @@ class LimbLength(_Limb):
 @DESIGN_MAPS.register("radius")
 @dataclasses.dataclass(frozen=True, eq=False)
 class LimbRadius(_Limb):
-    """Radius of a limb [m]: the largest of its geoms across the limb; the others keep their proportion to it.
+    """Radius of a limb [m]: the largest radius of its geoms across the limb. The other geoms keep their proportion to it.
 
-    Capsules, cylinders and spheres change their radius, boxes and ellipsoids their two half-sizes across the limb; nothing
-    moves. By default bounded to half and twice the model's radius.
+    Capsules, cylinders and spheres change their radius. Boxes and ellipsoids change their two half-sizes across the limb.
+    Nothing moves. By default the bounds are half and twice the model's radius.
 
     Raises:
-      DsoError: as `LimbLength`.
+      DsoError: for the same reasons as `LimbLength`.
     """
 
     across: np.ndarray = dataclasses.field(init=False, repr=False)
@@ -181,7 +182,7 @@ def _end(limb: _Limb, body: int, start: np.ndarray) -> np.ndarray:
 
 
 def _half(kind: int, size: np.ndarray) -> np.ndarray:
-    """From the centre of a geom to the end of its longest axis [m] (3,); caps do not count."""
+    """Vector from the centre of a geom to the end of its longest axis [m] (3,), without the caps of a capsule."""
     if kind == SPHERE:
         return np.zeros(3)
     if kind in (CAPSULE, CYLINDER):

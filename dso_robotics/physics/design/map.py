@@ -1,4 +1,4 @@
-"""One design map: a few numbers, their names, units and bounds, and what they do to the fields of a model.
+"""One design map: a few numbers, their names, units and bounds, and how they change the fields of a model.
 
 A new map is one class: `__post_init__` looks its object up and calls `_declare`, `apply` writes fields; registered in
 `DESIGN_MAPS`, a study can ask for it by name.
@@ -27,9 +27,14 @@ DESIGN_MAPS: Registry[Any] = Registry("design map", "dso_robotics.physics.design
 class DesignMap(abc.ABC):
     """`size` design numbers of one object of a robot.
 
-    robot: the model they belong to. name: the body, joint or actuator.
-    bounds: (low, high), a number or (size,) each, when the map's own shall not hold.
-    names, units: of each number, (size,). initial, low, high: (size,); initial is what the model holds.
+    robot: the robot they belong to.
+    name: name of the body, joint or actuator.
+    bounds: (low, high), a number or (size,) each, in place of the map's default bounds.
+    names: name of each number, (size,).
+    units: unit of each number, (size,).
+    initial: the model's values, (size,).
+    low: lower bounds, (size,).
+    high: upper bounds, (size,).
     """
 
     robot: Robot = dataclasses.field(repr=False)
@@ -44,17 +49,17 @@ class DesignMap(abc.ABC):
 
     @property
     def size(self) -> int:
-        """How many design numbers the map takes."""
+        """Number of design numbers of the map."""
         return len(self.names)
 
     @property
     def reshaped(self) -> frozenset[int]:
-        """Bodies whose geoms change, so that inertia must follow."""
+        """Bodies whose geoms change, so that their inertia must be computed again."""
         return frozenset()
 
     @abc.abstractmethod
     def apply(self, numbers: Array, fields: Mapping[str, Array]) -> Fields:
-        """`fields` after this map at `numbers` (..., size); what `fields` lacks is the model's. Inertia is left alone."""
+        """`fields` after this map at `numbers` (..., size). A field not in `fields` is the model's. Inertia does not change."""
 
     def _declare(
         self,
@@ -65,10 +70,11 @@ class DesignMap(abc.ABC):
         *,
         size: bool = False,
     ) -> None:
-        """Set names, units, start and bounds; `size` says that the numbers must be positive.
+        """Set names, units, start and bounds. With `size` the numbers must be positive.
 
         Raises:
-          DsoError: bounds that are crossed, do not contain the model's value, or allow a size of zero or less.
+          DsoError: the lower bound is not below the upper one, the model's value is outside the bounds, or they allow a size
+            of zero or less.
         """
         start = np.atleast_1d(np.asarray(initial, float))
         try:
@@ -100,7 +106,7 @@ def find(robot: Robot, kind: str, name: str) -> int:
     """Id of the object of `kind` ("body", "joint", "actuator") called `name`.
 
     Raises:
-      DsoError: there is none, or it is the world.
+      DsoError: there is no such object, or it is the world.
     """
     index = mujoco.mj_name2id(robot.mj, KINDS[kind], name)
     names = [n for n in robot.names(kind) if n and not (kind == "body" and n == "world")]
@@ -113,7 +119,7 @@ def find(robot: Robot, kind: str, name: str) -> int:
 
 
 def read(robot: Robot, fields: Mapping[str, Array], name: str, like: Array) -> Array:
-    """Whole field `name` (..., *shape): from `fields`, else the model's, as an array of the kind of `like`."""
+    """Whole field `name` (..., *shape), from `fields` or else from the model, as an array of the same kind as `like`."""
     xp = like.__array_namespace__()
     return fields[name] if name in fields else xp.asarray(np.asarray(getattr(robot.mj, name), float))
 

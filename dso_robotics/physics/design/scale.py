@@ -12,11 +12,11 @@ from dso_robotics.physics.geometry import geometry
 @DESIGN_MAPS.register("scale")
 @dataclasses.dataclass(frozen=True, eq=False)
 class UniformScale(DesignMap):
-    """Scale [1] of a body and all bodies below it, about where the body hangs on its parent (its first joint or origin).
+    """Scale [1] of a body and all its descendants, about where the body is attached to its parent (first joint or origin).
 
-    Every position in them and every size of their geoms and sites is multiplied by it, so masses with a density go with
-    its cube; geoms with a given mass keep it. What is not a shape stays: joint ranges, armature, stiffness, gears. By
-    default between a half and two.
+    It multiplies every position in them and every size of their geoms and sites. Masses of geoms with a density are
+    proportional to its cube; geoms with a given mass keep it. Joint ranges, armature, stiffness and gears do not change. By
+    default the bounds are a half and two.
 
     Raises:
       DsoError: no such body, no geoms in it, a mesh or an `<inertial>` in it, or bounds that allow no size.
