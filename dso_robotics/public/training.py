@@ -194,7 +194,7 @@ def _study(
         model = study
     begun = None
     if path is not None:
-        begun = TrainStudy.read(path)
+        begun = TrainStudy.read(Path(path))
     elif resumed is not None and model is None:
         begun = stored_study(resumed, command, TrainStudy)
     given: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
