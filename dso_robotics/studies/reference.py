@@ -18,8 +18,8 @@ _HEAD = """\
 # Study files
 
 Every key of the study files of `dso identify --study FILE.toml`, `dso train`, `dso design` and `dso estimate`, made by
-`python -m dso_robotics.studies.reference`. The same names are the arguments of `IdentifyStudy`, `TrainStudy` and `EstimateStudy` in
-Python. Paths of files are relative to the study file. An empty default is none.
+`python -m dso_robotics.studies.reference`. In Python the same names are the arguments of `IdentifyStudy`, `TrainStudy` and
+`EstimateStudy`. Paths of files are relative to the study file. An empty default is none.
 """
 
 
