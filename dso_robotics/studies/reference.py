@@ -17,9 +17,9 @@ from dso_robotics.table.wording import is_table, toml
 _HEAD = """\
 # Study files
 
-Every key of the study files of `dso identify --study FILE.toml`, `dso train`, `dso design` and `dso estimate`, made by
-`python -m dso_robotics.studies.reference`. In Python the same names are the arguments of `IdentifyStudy`, `TrainStudy` and
-`EstimateStudy`. Paths of files are relative to the study file. An empty default is none.
+Every key of the study files of `dso identify --study FILE.toml`, `dso train`, `dso design` and `dso estimate`. The command
+`python -m dso_robotics.studies.reference` makes this page. In Python the same names are arguments of `IdentifyStudy`,
+`TrainStudy` and `EstimateStudy`. Paths of files are relative to the study file. An empty default is none.
 """
 
 
