@@ -165,7 +165,8 @@ def _study(args: argparse.Namespace) -> "IdentifyStudy":
         # With the model in the study file, what stands first is a log.
         args.model, args.logs = None, [args.model, *args.logs]
     names = {field.name for field in fields(IdentifyStudy)}
-    options = {k: v for k, v in vars(args).items() if k in names and v not in (None, False, [])}
+    # Zero is an answer; an option that is not there is None, False or an empty list.
+    options = {k: v for k, v in vars(args).items() if k in names and v is not None and v is not False and v != []}
     if args.resume and not args.study and not args.model:
         return stored_study(args.out, "identify", IdentifyStudy).changed(options)
     if not args.study and not args.model:

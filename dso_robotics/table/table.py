@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, 
 
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.registry import Registry
-from dso_robotics.table.key import Key
+from dso_robotics.table.key import File, Key
 from dso_robotics.table.wording import A_TABLE, bare, in_words, is_table, toml, within_bounds
 
 _FREE = dataclasses.MISSING
@@ -60,7 +60,7 @@ class Table:
     def files(self) -> dict[str, str]:
         """The files that it names, by key."""
         hints = _hints(type(self))
-        named = {k: getattr(self, k) for k in keys(type(self)) if "file" in str(hints[k])}
+        named = {k: getattr(self, k) for k in keys(type(self)) if File in (hints[k], *get_args(hints[k]))}
         return {k: v for k, v in named.items() if isinstance(v, str)}
 
     def _kind(self) -> dict[str, str]:
@@ -88,7 +88,7 @@ class Study(Table):
         for given, place in places:
             values |= _values(cls, given, place)
         more = {"source": str(path)} if path is not None and "source" in _fields(cls) else {}
-        return _built(cls, values, places[0][1], options or {}, more)
+        return _built(cls, values, next((p for given, p in places if given or p.folder), _Place()), options or {}, more)
 
     def changed(self: T, options: Mapping[str, Any]) -> T:
         """The study with other values, from options on the command line."""

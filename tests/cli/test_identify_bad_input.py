@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dso_robotics.cli import main
+from dso_robotics.cli import identify, main, parser
 from tests.pendulum import PENDULUM
 
 FREE = "--free=joint/hinge/damping"
@@ -206,6 +206,15 @@ def test_bad_study_files(files, capfd, line, words):
     for word in words:
         assert word in error
     assert not (files / "out").exists()
+
+
+def test_an_option_of_zero_wins_over_the_study_file(files):
+    text = 'model = "pendulum.xml"\nlogs = ["pendulum.h5"]\nseed = 3\nwindow = 1.0\nstarts = 4\n'
+    (files / "study.toml").write_text(text)
+    argv = ["identify", "--study", str(files / "study.toml"), "--seed", "0", "--window", "0", "--out", "out", FREE]
+    found = identify._study(parser().parse_args(argv))
+    assert (found.seed, found.window, found.starts, found.robust) == (0, 0.0, 4, False)
+    assert found.free[0].path == "joint/hinge/damping"
 
 
 def test_a_log_given_twice_or_after_a_study_file(files, capfd):

@@ -237,7 +237,7 @@ def test_bad_logs_are_refused_in_one_line(capsys, pendulum, tmp_path):
         ("validation = 0.8", "from 0 to 0.5"),
         ("validation = 0.01", "sets none apart"),
         ('engine = "warp"', "auto, mujoco, mjx"),
-        ("iterations = 0", "from 1 to a million"),
+        ("iterations = 0", "from 1 to 1000000"),
         ("windw = 1.0", "unknown key 'windw'; it takes 'window'"),
         ('free = ["joint/hinge/dampin"]', "damping"),
         ("seed = 1.5", "write seed = 0"),
