@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dso_robotics.public.computing import computing
-from dso_robotics.public.inputs import Inputs, Logs
+from dso_robotics.public.inputs import Inputs, Logs, read_logs
 from dso_robotics.public.place import Place
 from dso_robotics.public.prediction import Prediction, predicted
 from dso_robotics.public.progress import teller
@@ -43,9 +43,8 @@ class Identification(Result):
         Raises:
           DsoError: a log is damaged or does not fit the model.
         """
-        inputs = Inputs(self._place.inputs)
-        with speaking_python(inputs.names), computing(jax=False):
-            return predicted(self.run, inputs.logs(logs), window)
+        with speaking_python(), computing(jax=False):
+            return predicted(self.run, read_logs(logs), window)
 
     def plot(self, run: str | None = None) -> "Figure":
         """Measured and predicted over time of one recording: the one called `run`, or the first held out, or the first.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dso_robotics.data.log import Log, write_log
+from dso_robotics.data.log import Log, read_log, write_log
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.description import copy_back, same
 from dso_robotics.physics.export import to_mjcf
@@ -63,17 +63,13 @@ class Inputs:
         Raises:
           DsoError: it is neither a path nor a log, nor several of them.
         """
-        parts = [source] if isinstance(source, str | os.PathLike | Log) else source
-        if not isinstance(parts, Iterable):
-            raise DsoError(f"logs: {source!r} is no log; give a path, what `read_log` returned, or a list of these.")
-        return tuple(self.log(part) for part in parts)
+        return tuple(self.log(part) for part in _several(source))
 
     def log(self, source: Any) -> str:
         """The path of one log file, written if a `Log` was given."""
         if isinstance(source, str | os.PathLike):
             return os.fspath(source)
-        if not isinstance(source, Log):
-            raise DsoError(f"logs: {type(source).__name__} is no log; give a path or what `read_log` returned.")
+        source = _checked(source)
         stem = Path(source.path).stem if source.path and "," not in source.path else "log"
         name, number = f"{stem}.h5", 1
         while (self.folder / name).exists():
@@ -104,6 +100,29 @@ class Inputs:
         path.write_text(text, "utf-8")
         self.names[str(path)] = known_as
         return str(path)
+
+
+def read_logs(source: Any) -> list[Log]:
+    """One or several logs, those that are paths read.
+
+    Raises:
+      DsoError: one is neither a path nor a log, or cannot be read.
+    """
+    return [read_log(os.fspath(p)) if isinstance(p, str | os.PathLike) else _checked(p) for p in _several(source)]
+
+
+def _several(source: Any) -> list[Any]:
+    if isinstance(source, str | os.PathLike | Log):
+        return [source]
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+        raise DsoError(f"logs: {source!r} is no log; give a path, what `read_log` returned, or a list of these.")
+    return list(source)
+
+
+def _checked(log: Any) -> Log:
+    if not isinstance(log, Log):
+        raise DsoError(f"logs: {type(log).__name__} is no log; give a path or what `read_log` returned.")
+    return log
 
 
 def _faithful(robot: Robot) -> Robot:

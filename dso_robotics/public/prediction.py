@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dso_robotics.data.log import merge_logs, read_log
+from dso_robotics.data.log import Log, merge_logs
 from dso_robotics.data.match import match_channels
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.public.sheet import block, html_table, text_table
@@ -92,14 +92,14 @@ class Prediction:
         return block("Prediction", self._how(), [html_table(self._rows(), "<>><")], self.warnings)
 
 
-def predicted(found: Identified, logs: Sequence[str], window: float | str | None) -> Prediction:
+def predicted(found: Identified, logs: Sequence[Log], window: float | str | None) -> Prediction:
     """`logs` predicted with what was found, in half-overlapping windows of `window` [s].
 
     Raises:
       DsoError: a log is damaged or does not fit the model, or is shorter than a window needs.
     """
     study, robot, vector = found.study, found.robot, found.vector
-    log = merge_logs([read_log(path) for path in logs])
+    log = merge_logs(logs)
     log, drives = controlled(log, tuple(study.controller.values()), robot.mj)
     channels = match_channels(log, robot.mj)
     if set(channels.sensor_names) != set(found.channels.sensor_names):
