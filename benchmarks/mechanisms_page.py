@@ -1,4 +1,4 @@
-"""docs/mechanisms.md, written from benchmarks/results/mechanisms.json."""
+"""Writes docs/mechanisms.md from benchmarks/results/mechanisms.json."""
 
 TITLES = {
     "dfki_double_pendulum_A0": "Torque-driven two-joint arm",
@@ -10,32 +10,35 @@ TITLES = {
 
 HEAD = """# Real mechanisms: published parameters and ours
 
-Every recording of the registry that is of a driven or falling mechanism, the parameters that its authors published, and ours.
-Both are simulated by the same code from the same recorded first samples of runs that ours were not fitted to, free-running over
-the time given. Published parameters are simulated with the published friction law (`benchmarks/mechanisms_published.py`), not
-with MuJoCo's nearest. Made by `python benchmarks/mechanisms.py` with {versions}.
+This page compares the parameters that the authors published with ours, for every recording of a driven or falling mechanism in
+the registry. The same code simulates both, on runs that ours were not fitted to. A simulation starts from the same recorded
+first samples and runs free for the given time. Published parameters are simulated with the published friction law
+(`benchmarks/mechanisms_published.py`), not with a similar one of MuJoCo. Made by `python benchmarks/mechanisms.py` with
+{versions}.
 
-**Error** is the root mean square of the angle over a prediction, its mean over predictions (in brackets the median) [rad]; for
-each joint where there are two. Bold: the smallest. Every number by run is in `benchmarks/results/mechanisms.json`.
+**Error** is the root mean square error of the angle over a prediction [rad]. The table has its mean over predictions and, in
+brackets, its median; for two joints, one of each per joint. Bold: the smallest. The numbers of every run are in
+`benchmarks/results/mechanisms.json`.
 
 | mechanism | free for | held out | parameters | error [rad] | mean absolute error [rad] |
 | --- | --- | --- | --- | --- | --- |
 """
 
 TAIL = """
-`broad_imu` is not in the table: nothing is fitted there. It is for state estimators; the model is `models/imu.xml`.
+`broad_imu` is not in the table, because nothing is fitted to it. It is for state estimators; its model is `models/imu.xml`.
 
 ## Which runs are held out
 
-The rule was fixed for each recording before any of its held-out errors were looked at.
+For each recording the rule was chosen before any held-out error was known.
 
 - **Two-joint arm**: 03, 05, 11, 13, as in the demo. The authors identified from runs of this recording, without a hold-out.
-- **Torque-driven pendulum**: the run with another weight is left out; of the others in alphabetical order every second one is
-  held out, so that the authors' own identification run is among those that ours are fitted to. Of a run that is fitted, what
-  looks like pushes by hand is cut (`energy_shaping` after 15.5 s); of runs that are held out nothing is. There are pushes in
-  them too, which no model of the pendulum predicts: the median says more than the mean.
-- **Free arms**: the authors' own split, pieces to identify from and pieces to validate with.
-- **Servo**: of four gains with four trajectories each the diagonal, so that every gain and every trajectory is held out once.
+- **Torque-driven pendulum**: the run with another weight is left out. Of the others, in alphabetical order, every second one
+  is held out. So our fit includes the authors' own identification run. In fitted runs, what looks like pushes by hand is cut
+  (`energy_shaping` after 15.5 s). In held-out runs nothing is cut. They also contain pushes, which no model of the pendulum
+  predicts, so the median is more informative than the mean.
+- **Free arms**: the authors' own split into pieces for identification and pieces for validation.
+- **Servo**: there are four gains with four trajectories each. The diagonal is held out, so every gain and every trajectory is
+  held out once.
 
 ## Values
 
@@ -43,33 +46,33 @@ The rule was fixed for each recording before any of its held-out errors were loo
 
 ## What made the difference, and what did not
 
-- **Two-joint arm** ([examples/demo.py](../examples/demo.py)): the same structure. The difference is in the values, above all
-  the scale of the second motor's torque (`actuator/tau2/gear`), which the authors took to be 1.
-- **Torque-driven pendulum** ([examples/torque_pendulum.py](../examples/torque_pendulum.py)): the run that the authors
-  identified from reports torques of up to 17.6 N m of a drive that makes 12, so their values describe no other run. What
-  their energy controller assumed is close; ours is closer. Mass and length are the test bench's: the motion shows only the
-  ratio of torque to inertia, and `actuator/tau/gain` is what makes the two agree.
-- **Free arms** ([examples/free_swing.py](../examples/free_swing.py)): viscous friction, which is all that the authors fitted,
-  is zero in the answer. Dry friction and drag with the square of the speed (air) replace it, for one arm and for two. On the
-  last piece of the two arms (`val4`) both are equally wrong: the recorded velocity it starts from contradicts its angles.
+- **Two-joint arm** ([examples/demo.py](../examples/demo.py)): the same structure. Only the values differ, above all the scale
+  of the second motor's torque (`actuator/tau2/gear`), which the authors assumed to be 1.
+- **Torque-driven pendulum** ([examples/torque_pendulum.py](../examples/torque_pendulum.py)): the authors identified from a
+  run that reports torques of up to 17.6 N m, although the drive makes at most 12. So their values fit no other run. The
+  parameters assumed by their energy controller are close; ours are closer. Our mass and length are from the test bench. The
+  motion determines only the ratio of torque to inertia, and `actuator/tau/gain` makes the two agree.
+- **Free arms** ([examples/free_swing.py](../examples/free_swing.py)): the authors fitted viscous friction only. In our result
+  it is zero: dry friction and drag with the square of the speed (air) replace it, for one arm and for two. On the last piece
+  of the two arms (`val4`) both results are equally wrong, because the recorded start velocity contradicts the angles.
 - **Servo** ([examples/servo.py](../examples/servo.py)):
   {servo}
 """
 
-SERVO = """constant dry friction does not describe it; friction that grows with the load on the gears and
-  fades with speed does better, and is better than M1, which has the constant and was fitted by the authors to these very
-  runs, those held out here included. {verdict}"""
+SERVO = """constant dry friction does not describe the servo. Friction that increases with the load on the gears
+  and decreases with speed is better. It is also better than M1, which has constant friction and was fitted by the authors to
+  the same runs, including those held out here. {verdict}"""
 
 WORSE = """**It is not better than M6 on the four runs held out** ({ours:.4f} against {m6:.4f} rad mean absolute error), though
-  it is on the twelve that it was fitted to ({ours_fitted:.4f} against {m6_fitted:.4f} rad). M6 was fitted to another, later set
+  it is better on the twelve that it was fitted to ({ours_fitted:.4f} against {m6_fitted:.4f} rad). M6 was fitted to a later set
   of recordings of the same kind of servo."""
 
-BETTER = """By mean absolute error, the authors' own measure, it is also better than M6, which was
-  fitted to another, later set of recordings of the same kind of servo: {ours:.4f} against {m6:.4f} rad on the four runs held
-  out, {ours_fitted:.4f} against {m6_fitted:.4f} rad on the twelve others; by root mean square the two are about equal on the
-  four. The search began at M6's values. Searches from elsewhere, laws with fewer numbers and MuJoCo's softer default for dry
-  friction ended with larger errors of the twelve fitted runs, which decided; their held-out errors were seen too, so four
-  runs are weak evidence for a difference this small."""
+BETTER = """By mean absolute error, the authors' own measure, it is also better than M6, which was fitted to
+  a later set of recordings of the same kind of servo: {ours:.4f} against {m6:.4f} rad on the four held-out runs,
+  {ours_fitted:.4f} against {m6_fitted:.4f} rad on the twelve others. By root mean square the two are about equal on the four.
+  The search started at M6's values. We also tried other start values, laws with fewer parameters, and MuJoCo's softer default
+  for dry friction. All had larger errors on the twelve fitted runs, which was the criterion. But we also saw their held-out
+  errors, so four runs are weak evidence for such a small difference."""
 
 
 def page(found: dict) -> str:

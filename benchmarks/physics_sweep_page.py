@@ -1,4 +1,4 @@
-"""docs/models.md from the results of the sweep."""
+"""Writes docs/models.md from the results of the sweep."""
 
 import json
 import pathlib
@@ -8,29 +8,29 @@ STEP, DERIVATIVE = 1e-9, 1e-5
 INTRODUCTION = """\
 # Models: the differentiable step against C MuJoCo
 
-Every MuJoCo XML that the packages gymnasium (`envs/mujoco/assets`) and dm_control (`suite`) ship, at {states} states reached
-by rollout under random controls, in float64. Nobody tuned the models for this engine. Both solvers run to convergence
-(tolerance 1e-14, 200 iterations), so that the comparison is of the physics and not of where a solver stopped.
+Every MuJoCo XML file of the packages gymnasium (`envs/mujoco/assets`) and dm_control (`suite`), at {states} states from
+rollouts under random controls, in float64. The models were not tuned for this engine. Both solvers run to convergence
+(tolerance 1e-14, 200 iterations), so the comparison shows differences of the physics, not of the number of iterations.
 
 - **step**: largest error of the next state (qpos, qvel, act), relative to the larger of one and its largest element, over the
   states that do not switch.
 - **switching**: states left out of **step**, because two of C's own differences by position or velocity disagree there (the
-  same rule that leaves pairs out of **derivative**), and the largest step error on them.
-- **derivative**: the largest error over all states and blocks, and the block it is in. Blocks are qpos, qvel, act, ctrl,
+  same rule excludes pairs from **derivative**), and the largest step error on them.
+- **derivative**: the largest error over all states and blocks, and its block. Blocks are qpos, qvel, act, ctrl,
   body_mass, body_inertia, body_ipos, body_pos, dof_damping, dof_armature, dof_frictionloss, jnt_stiffness, actuator_gear,
-  actuator_gainprm, geom_friction and geom_size, each that the model has. One random direction a block mixes all its elements
-  (parameters move in proportion to their size), followed by every derived constant; C supplies central differences with
-  mj_setConst. Errors are relative to the derivative's largest element or {floor:g}, whichever is larger: below that a
-  finite difference is rounding.
-- **median**: the largest over blocks of the median over states.
-- **compared / excluded**: pairs of a state and a block. Excluded are those where two of C's own differences (moves of
-  {fine:g} and {coarse:g}) disagree by more than 1e-5 of the derivative: a contact, limit, friction or clip switches there, or
-  the effect drowns in rounding, so there is no number to compare with.
+  actuator_gainprm, geom_friction and geom_size, as far as the model has them. The derivative is along one random direction
+  for each block. It mixes all elements of the block (parameters move in proportion to their size) and changes every derived
+  constant. The reference is a central difference of C with mj_setConst. Errors are relative to the derivative's largest
+  element or {floor:g}, whichever is larger: below that a finite difference is rounding.
+- **median**: the median over states, for the block where it is largest.
+- **compared / excluded**: pairs of a state and a block. A pair is excluded if two of C's own differences (moves of
+  {fine:g} and {coarse:g}) disagree by more than 1e-5 of the derivative. There a contact, limit, friction or clip switches, or
+  the effect drowns in rounding, so there is no reference.
 - **contact**: states with at least one active constraint (limit, friction loss, contact).
-- **compile**: seconds for the derivatives of all blocks at once, cold, on two CPU cores busy with other work, the
-  largest seen so far: an order of magnitude.
+- **compile**: seconds for the derivatives of all blocks at once, cold, on two CPU cores busy with other work. It is the
+  largest value so far and gives the order of magnitude only.
 
-Bold numbers miss the aims (step {step:g}, derivative {derivative:g}); the notes below the table say why.
+Bold numbers miss the aims (step {step:g}, derivative {derivative:g}); the notes below the table give the reasons.
 
 Made by `{command}` with {versions}.
 
@@ -41,11 +41,11 @@ Made by `{command}` with {versions}.
 PAIRS = """
 ## Contacts by pair of shapes
 
-Two shapes at random orientations (so mostly touching at one point), overlapping by 0.5 to 8 mm, 60 states a pair
-(`{command}`): the share of states whose next velocity agrees with C to 1e-9, and the median and
-largest relative error. Planes meet every shape but meshes as in C, and so do spheres and capsules among themselves. The other
-pairs are collided by MJX's own methods, which find other contact points than C: `dso check` names the geoms concerned, and the
-cure is a sphere or capsule where they touch, or the C engine.
+Two shapes at random orientations (so mostly touching at one point) overlap by 0.5 to 8 mm, with 60 states for each pair
+(`{command}`). The table has the share of states whose next velocity agrees with C to 1e-9, and the median and
+largest relative error. As in C are planes with every shape except meshes, and spheres and capsules with each other. For the
+other pairs MJX uses its own methods, which find other contact points than C. `dso check` names the geoms concerned. The cure
+is a sphere or capsule at the point of contact, or the C engine.
 
 | pair | agree | median | largest |
 | --- | ---: | ---: | ---: |
@@ -83,7 +83,7 @@ def page(found: dict) -> str:
 
 
 def _pairs() -> str:
-    """Agreement of contacts by pair of shapes, when benchmarks/physics_pairs.py has been run."""
+    """Agreement of contacts by pair of shapes, if benchmarks/physics_pairs.py has been run."""
     path = pathlib.Path(__file__).parent / "results" / "physics_pairs.json"
     if not path.exists():
         return ""
@@ -95,7 +95,7 @@ def _pairs() -> str:
             numbers = f"{errors['agree']:.0%} | {errors['median']:.0e} | {errors['largest']:.0e}"
             text += f"| {name} | {numbers} |\n"
     missing = "; ".join(row.partition(":")[0] for row in rows)
-    return text + f"\nMJX has no collision for {missing}: models with such pairs are refused.\n"
+    return text + f"\nMJX has no collision function for {missing}: models with such pairs are refused.\n"
 
 
 def _worst(result: dict) -> tuple[str, dict]:
@@ -125,14 +125,14 @@ def _bold(value: float, aim: float) -> str:
 NOTES: dict[str, str] = {
     "gymnasium/point": (
         "a switching state: the sphere slides along the floor at a distance of exactly zero, so rounding alone decides whether "
-        "it is in contact. C's own differences are wild there too, which is why most pairs are excluded."
+        "it is in contact. C's own differences are unreliable there too, so most pairs are excluded."
     ),
     "gymnasium/reacher": (
-        "finite-difference noise: velocities reach 35 rad/s and the effect of a mass on them is small. With moves ten times "
+        "finite-difference noise: velocities reach 35 rad/s, and masses have a small effect on them. With moves ten times "
         "larger the error is 2e-6."
     ),
     "dm_control/stacker": (
-        "a difference that stands: box on box, see the table of pairs below. Half of the states have such contacts, and the "
-        "medians show the others agree. `dso check` names the boxes."
+        "a known difference: box on box, see the table of pairs below. Half of the states have such contacts. The medians "
+        "show that the other states agree. `dso check` names the boxes."
     ),
 }
