@@ -175,7 +175,7 @@ def _of_training(folder: Path) -> Policy:
     if not (folder / "run.h5").is_file():
         raise DsoError(f"{folder}: there is no trained policy here; name the folder of a training.")
     tree, study, _ = read_run(folder / "run.h5")
-    if tree.get("status") != "finished" or "learner" not in tree or "policy" not in tree.get("theta", {}):
+    if tree.get("status") != "finished" or "policy" not in tree.get("theta", {}):
         raise DsoError(f"{folder}: holds no finished training; make one with `dso train STUDY.toml --out {folder}`.")
     model = folder / "model.xml"
     return Policy(_from_training(tree, study, load(model), str(folder)), model.read_text("utf-8"))
