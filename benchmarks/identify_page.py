@@ -31,7 +31,7 @@ def tables(results: dict) -> str:
     rows = [
         f"Measured on {results['machine']}.",
         "",
-        "| problem (free numbers) | tool | error, worst parameter | median parameter | unfitted run | 95% intervals hold |",
+        "| problem (free numbers) | tool | error, worst parameter | median parameter | unfitted run | 95% interval coverage |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     found = results["problems"]
@@ -93,7 +93,7 @@ def aims(found: dict) -> list[str]:
             rows.append(verdict(f"{TITLES[name]}: at most a third of its error", f"{share:.2g}", share <= 1 / 3))
     held = {name: tools["dso"]["coverage"] for name, tools in found.items() if "coverage" in tools.get("dso", {})}
     for name, share in held.items():
-        rows.append(verdict(f"{TITLES[name]}: intervals hold in 90 to 98%", f"{share:.1%}", 0.9 <= share <= 0.98))
+        rows.append(verdict(f"{TITLES[name]}: interval coverage of 90 to 98%", f"{share:.1%}", 0.9 <= share <= 0.98))
     return rows
 
 
@@ -132,7 +132,9 @@ def losses(title: str, tools: dict[str, dict]) -> list[str]:
             and "coverage" in ours
             and abs(row["coverage"] - 0.95) < abs(ours["coverage"] - 0.95) - 0.01
         ):
-            told.append(f"{title}: {shown(tool)}, intervals hold {row['coverage']:.1%} against {ours['coverage']:.1%}")
+            told.append(
+                f"{title}: {shown(tool)}, interval coverage {row['coverage']:.1%} against {ours['coverage']:.1%}"
+            )
     return told
 
 
