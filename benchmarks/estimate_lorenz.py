@@ -5,7 +5,7 @@
 The two tasks of the KalmanNet paper (Revach et al., IEEE TSP 2022) are set up as its public repository configures them:
 sampling mismatch (a trajectory of time step 1e-5 s decimated to 0.02 s, T = 3000, r^2 = 1, filters on a Taylor model of order
 5), and a sensor turned by one degree about each axis (r^2 = 0.01, q^2 = 1e-4, T = 2000). Training, validation and test there
-share one trajectory and differ by noise; `fresh` is a second trajectory that no training saw.
+share one trajectory and differ by noise; `fresh` is a second trajectory that is in no training data.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def turn() -> np.ndarray:
 
 
 def windows(x, y, length: int) -> Passage:
-    """Pieces that begin at the true state, as the published training does."""
+    """Pieces that start at the true state, as in the published training."""
     rows = [
         (x[b, i - 1], y[b, i - 1 : i + length], x[b, i - 1 : i + length])
         for b in range(len(x))
@@ -96,7 +96,7 @@ def windows(x, y, length: int) -> Passage:
 
 
 def whole(y) -> Passage:
-    """Test sequences from the known first state: a row without measurement stands before them."""
+    """Test sequences from the known first state, with a first row without measurement."""
     y = np.concatenate([np.full((len(y), 1, 3), np.nan), y], axis=1)
     shape = y.shape[:2]
     ones = np.ones(shape, bool)
