@@ -1,7 +1,7 @@
-"""Composite costs against the single ones: what a log beside the task brings.
+"""Composite costs against single costs: what a log adds to a task.
 
 Run: python benchmarks/composites.py sim_to_real|demonstrations|two_tasks|randomised [--seeds 3]. Costs are of episodes on C
-MuJoCo without noise; numbers go to benchmarks/results/composites.json.
+MuJoCo without noise. Numbers are written to benchmarks/results/composites.json.
 """
 
 import argparse
@@ -21,7 +21,7 @@ RESULTS = HERE / "results" / "composites.json"
 
 
 def sim_to_real(seed: int) -> dict:
-    """Swing-up on the cart-pole of the log: trained on the model as it is, while it is identified, and on the true one."""
+    """Swing-up of the log's cart-pole: trained on the unchanged model, while it is identified, and on the true model."""
     from dso_robotics.robot.play import Player
     from dso_robotics.studies.train import train
     from dso_robotics.studies.train_study import TrainStudy
@@ -62,7 +62,7 @@ def spec_to_file(path: pathlib.Path) -> None:
 
 
 def demonstrations(seed: int) -> dict:
-    """Swing-up with recorded demonstrations, without them, and from them alone."""
+    """Swing-up with recorded demonstrations, without them, and from demonstrations only."""
     from dso_robotics.robot.play import Player
     from dso_robotics.studies.train import train
     from dso_robotics.studies.train_build import build
@@ -119,7 +119,7 @@ def two_tasks(seed: int) -> dict:
 
 
 def randomised(seed: int) -> dict:
-    """Swing-up on 24 cart-poles of a family: trained on one of them, on all, and on all with the policy told which."""
+    """Swing-up of 24 cart-poles of a family: trained on one, on all, and on all with the parameters as a policy input."""
     import jax
 
     from dso_robotics.robot.play import Player

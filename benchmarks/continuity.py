@@ -1,7 +1,7 @@
-"""Windows tied to one another or not, on a log with a known truth and on a real arm: error, interval, hold-out error, time.
+"""Tied and free windows, on a log with a known truth and on a real arm: error, interval, hold-out error, time.
 
-`python -m benchmarks.continuity` prints one line for each setting: the worst parameter's error (median over noise draws), how
-often 95% intervals hold, their half-width; on the real arm the error on held-out runs, in 0.5 s from measured states.
+`python -m benchmarks.continuity` prints one line for each setting: the worst parameter's error (median over noise draws), the
+coverage of 95% intervals, their half-width. On the real arm: the error on held-out runs, over 0.5 s from measured states.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def real(folder: Path) -> None:
 
 
 def main() -> int:
-    """Measure what was asked for."""
+    """Run the requested measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=30, help="noise draws of the pendulum (default: %(default)s)")
     parser.add_argument("--only", choices=("pendulum", "arm"))

@@ -1,13 +1,15 @@
-"""Mechanism and policy in one vector by dso, against the mechanism as it is, taking turns, and CMA-ES.
+"""Mechanism and policy optimised in one vector by dso, against a fixed mechanism, alternating optimisation, and CMA-ES.
 
 Run: python benchmarks/design.py [--study reaching_arm] [--seeds 0 1 2 3 4] [--tool joint fixed turns cma nested]; a study is
 one of examples/studies. CMA-ES is `cma` of requirements/bench.txt.
-Costs are of an episode on C MuJoCo, on the exported model, at its own and at a quarter of its time step. Numbers go to
-benchmarks/results/design.json, each seed as it is ready; --redraw draws the figure again from them.
+Costs are of an episode on C MuJoCo, on the exported model, at its time step and at a quarter of it. Numbers are written to
+benchmarks/results/design.json when a seed has finished. --redraw draws the figure again from them.
 
-joint: `dso design`. fixed: the same training, mechanism as it is. turns: 20 iterations of the policy, 10 of the mechanism, and
-so on, as many in all. cma: CMA-ES over the weights of a network of 16 units and the design in one vector, on C, for ten times
-the environment steps. nested: CMA-ES over the design, for each candidate the policy trained anew in half the iterations.
+joint: `dso design`.
+fixed: the same training with the unchanged mechanism.
+turns: alternately 20 iterations of the policy and 10 of the mechanism, with the same total.
+cma: CMA-ES over the weights of a network of 16 units and the design in one vector, on C, with ten times the environment steps.
+nested: CMA-ES over the design; for each candidate a new policy is trained in half the iterations.
 """
 
 import argparse
@@ -60,7 +62,7 @@ def run_dso(study, tool: str) -> dict:
 
 
 def _on_mjx(task, theta, scaling, count: int = 3) -> float:
-    """Mean cost of episodes without noise on MJX, where the training took place; starts as the judge on C draws them."""
+    """Mean cost of episodes without noise on MJX, which was used for training; same start states as in the evaluation on C."""
     import equinox as eqx
     import jax
     import jax.numpy as jnp
@@ -82,7 +84,7 @@ def _on_mjx(task, theta, scaling, count: int = 3) -> float:
 
 
 class Training:
-    """The method of `train` with one block of theta at rest; compiled once for all mechanisms."""
+    """The method of `train` with one block of theta fixed; compiled once for all mechanisms."""
 
     def __init__(self, study, iterations: int, block: str, rate: float = 0.0):
         import jax
@@ -109,7 +111,7 @@ class Training:
 
 
 class Judge:
-    """Mean cost of episodes on C MuJoCo of the exported model, as dso reports it."""
+    """Mean cost of episodes of the exported model on C MuJoCo, as reported by dso."""
 
     def __init__(self, task):
         from dso_robotics.robot.play import Player
@@ -132,7 +134,7 @@ def _design(task, theta) -> dict[str, float]:
 
 
 def run_turns(study, tool: str) -> dict:
-    """Policy and mechanism in turns, as many iterations and environment steps as the joint training; the best look is kept."""
+    """Policy and mechanism alternately, with as many iterations and environment steps as the joint training; keeps the best."""
     began = time.perf_counter()
     iterations = study.training.iterations
     policy, mechanism = Training(study, iterations, "mechanism"), Training(study, iterations, "policy")
@@ -177,7 +179,7 @@ def run_cma(study, tool: str) -> dict:
 
 
 def run_nested(study, tool: str) -> dict:
-    """CMA-ES over the design alone; every evaluation is a training of the policy, cut to half its iterations."""
+    """CMA-ES over the design only; every evaluation is a training of the policy with half its iterations."""
     import design_search
 
     began = time.perf_counter()
@@ -218,7 +220,7 @@ def run_nested(study, tool: str) -> dict:
 
 
 def draw(results: dict) -> None:
-    """For every study the curves of all seeds and, beside them, where they end."""
+    """For every study the curves of all seeds and, beside them, their final values."""
     from dso_robotics.report import canvas
 
     figure, axes = canvas.rows(2.9, len(results), (1.7, 1.0), share=False)
@@ -279,7 +281,7 @@ def main() -> None:
 
 
 def _keep(study: str, tool: str, found: dict) -> None:
-    """Put one run into the file, in the place of an older one of the same seed."""
+    """Write one run to the file, replacing an older one with the same seed."""
     import mujoco
 
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}

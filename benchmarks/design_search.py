@@ -1,4 +1,4 @@
-"""Searches without gradients over a study of `dso design`: a population of thetas on C MuJoCo, and CMA-ES."""
+"""Gradient-free search for a study of `dso design`: a population of thetas on C MuJoCo, and CMA-ES."""
 
 import os
 import time
@@ -13,9 +13,9 @@ LOST = 1e6  # the cost of an episode that blows up
 
 
 class Population:
-    """Costs of episodes, one of each of `size` policies with their mechanisms, as the study has them, without noise.
+    """Costs of one episode of the study for each of `size` policies with their mechanisms, without noise.
 
-    What the policy sees is scaled by what random policies and mechanisms have seen in the first of all episodes.
+    Observations are scaled with those of random policies and mechanisms in the first episodes.
     """
 
     def __init__(self, task, size: int, seed: int):
@@ -55,9 +55,9 @@ class Population:
 def both(task, seed: int, budget: int, judge, looks: int = 20) -> tuple[np.ndarray, dict]:
     """CMA-ES, with its own defaults, over weights and design numbers in one vector, for `budget` control steps: theta, figures.
 
-    It begins with weights of zero and the mechanism as it is. At each look its mean and the best it has met are judged, and
-    the cheapest of all looks is the result, as dso keeps it. `judge(theta, scaling, seeds, finer)` is the mean cost of episodes
-    on the exported model.
+    It starts with weights of zero and the unchanged mechanism. At intervals its mean and its best candidate so far are
+    evaluated, and the one with the lowest cost is the result, as in dso. `judge(theta, scaling, seeds, finer)` is the mean
+    cost of episodes on the exported model.
     """
     import cma
 
@@ -91,7 +91,7 @@ def both(task, seed: int, budget: int, judge, looks: int = 20) -> tuple[np.ndarr
 
 
 def design_only(train, initial: np.ndarray, seed: int, generations: int) -> Iterator[tuple[int, np.ndarray, float]]:
-    """CMA-ES over unconstrained design numbers; `train(numbers)` is a training's cost. Yields trainings so far and the best."""
+    """CMA-ES over unconstrained design numbers. `train(numbers)` is a training's cost. Yields trainings so far and the best."""
     import cma
 
     search, count = cma.CMAEvolutionStrategy(initial, SIGMA, {"seed": seed + 1, "verbose": -9}), 0

@@ -1,9 +1,9 @@
-"""What `--engine auto` goes by: time of one linearisation of n physical numbers on either engine, and of one reverse pass.
+"""Basis of `--engine auto`: time of one linearisation of n physical numbers on each engine, and of one reverse pass.
 
     python benchmarks/engine_rule.py          # writes benchmarks/results/engine_rule.json
 
 Serial chains of 1 and 6 links, the full inertia of every link free (10 numbers each), 8 windows of 50 steps. A
-least-squares search takes some ten linearisations; a first-order search some hundreds of reverse passes.
+least-squares search takes some ten linearisations; a first-order search takes hundreds of reverse passes.
 """
 
 import importlib.metadata
@@ -51,7 +51,7 @@ def chain(links: int) -> str:
 
 
 def problem(links: int, folder: Path) -> tuple:
-    """The vector and windows of a chain of so many links, released from random angles."""
+    """The vector and windows of a chain with the given number of links, released from random angles."""
     path = folder / f"chain{links}.xml"
     path.write_text(chain(links))
     robot = load(path)
@@ -72,7 +72,7 @@ def problem(links: int, folder: Path) -> tuple:
 
 
 def fastest(call, repeats: int = 3) -> float:
-    """Seconds of the fastest of some calls."""
+    """Seconds of the fastest of several calls."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()

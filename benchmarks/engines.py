@@ -1,10 +1,10 @@
-"""Both engines on every example: the same study once on C MuJoCo, once through MJX, and how far the optima lie apart.
+"""Both engines on every example: the same study on C MuJoCo and through MJX, and the distance between the optima.
 
     python benchmarks/engines.py              # all, writes benchmarks/results/engines.json
     python benchmarks/engines.py --only demo
 
-A number's difference is relative to its size, or to its standard deviation where that is larger (a damping of zero has no
-relative error). `examples/servo.py` is not among them: a friction law of one's own exists on C MuJoCo only.
+A difference is relative to the number's size, or to its standard deviation if that is larger (a damping of zero has no
+relative error). `examples/servo.py` is left out: a user-defined friction law works on C MuJoCo only.
 """
 
 import argparse
@@ -62,7 +62,7 @@ EXAMPLES = {
 
 
 def on_engine(engine: str, name: str) -> dict:
-    """Summary of the example `name`, whatever engine it asks for itself."""
+    """Summary of the example `name`, with the given engine instead of its own."""
     original = identification._identify
 
     def forced(study, *rest):
@@ -77,7 +77,7 @@ def on_engine(engine: str, name: str) -> dict:
 
 
 def compare(name: str) -> dict:
-    """Both summaries' numbers, the largest difference and what it is of."""
+    """The numbers of both summaries, the largest difference and the number it belongs to."""
     found = {engine: on_engine(engine, name) for engine in ENGINES}
     rows, worst = {}, ("", 0.0)
     for path, c in found["mujoco"]["parameters"].items():

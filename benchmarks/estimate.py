@@ -2,10 +2,10 @@
 
     DSO_DATA=... python benchmarks/estimate.py --out benchmarks/results/estimate.json
 
-EKF and UKF are dynamax's where it can be imported (`make bench-filters` makes an environment with it), and ones written here
-(NumPy on C MuJoCo; the EKF's Jacobians from MuJoCo's own finite differences), which are quick enough to time. All have diagonal
-process and measurement noise, found by Nelder-Mead on the innovations' likelihood. dynamax's smoother, which sees all
-measurements, is what no filter can reach.
+EKF and UKF are those of dynamax if it can be imported (`make bench-filters` makes an environment with it), and those of this
+file (NumPy on C MuJoCo; the EKF's Jacobians are MuJoCo's own finite differences), which are fast enough to time. All have
+diagonal process and measurement noise, estimated by Nelder-Mead on the likelihood of the innovations. dynamax's smoother uses
+all measurements, so it is a bound for every filter.
 """
 
 import argparse
@@ -152,7 +152,7 @@ def compare(
     done: dict,
     tell: Callable[[dict], None],
 ) -> dict:
-    """Every estimator, trained on the rollouts not in `hold` and judged on those; `done` are known, `tell` hears of each."""
+    """Every estimator, trained on rollouts not in `hold`, evaluated on `hold`. `done` are known; `tell` is called for each."""
     channels = filter_data.select_channels(log, robot.mj, sensors)
     interval, substeps = filter_data.common_interval(log.rollouts, float(robot.mj.opt.timestep), "log")
     parts = {}
@@ -307,7 +307,7 @@ def latency(robot: Robot, sensors: list[str] | None, rng) -> dict:
 
 
 def main() -> None:
-    """Run the parts asked for."""
+    """Run the requested parts."""
     parser = argparse.ArgumentParser(description="State estimators against EKF and UKF")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--part", choices=("latency", "mismatch", "pendulum"), action="append")

@@ -2,11 +2,12 @@
 
     DSO_DATA=... python benchmarks/estimate_imu.py --out benchmarks/results/estimate_imu.json
 
-The four BROAD trials of the registry (Laidig et al., Data 6(7), 72, 2021). The dynamics are the user's own: the gyroscope
-turns the orientation, the accelerometer is low-passed in the world frame (time constant learned). A constant gain of 6 x 3
-turns tilt and heading errors into corrections of orientation and gyroscope bias. It is trained on one trial with the cameras'
-orientation and judged on the others by the authors' metric: total angle between estimate and reference, root mean square over
-the movement. `start` is the same filter with its hand-set start gain, before any training.
+It uses the four BROAD trials of the registry (Laidig et al., Data 6(7), 72, 2021). The dynamics are user-defined: the
+gyroscope rotates the orientation, and the accelerometer is low-passed in the world frame (the time constant is
+learned). A constant gain of 6 x 3 maps tilt and heading errors to corrections of orientation and gyroscope bias. It is
+trained on one trial with the cameras' orientation. It is evaluated on the others by the authors' metric: total angle
+between estimate and reference, root mean square over the movement. `start` is the same filter with its hand-set gain,
+before training.
 """
 
 import argparse
@@ -117,7 +118,7 @@ def read_trial(name: str) -> dict[str, Any]:
 
 
 def orientation(acc: np.ndarray, mag: np.ndarray) -> np.ndarray:
-    """Orientation from gravity and magnetic field alone."""
+    """Orientation from gravity and magnetic field only."""
     up = acc / np.linalg.norm(acc)
     east = np.cross(mag, up)
     east /= np.linalg.norm(east)
@@ -143,7 +144,7 @@ def windows(trial, length: int) -> FilterWindow:
 
 
 def error(chain, theta, trial) -> float:
-    """Total RMSE [deg] over the movement, filtering the whole trial from its first second at rest."""
+    """Total RMSE [deg] over the movement. The whole trial is filtered, from its first second at rest."""
     q = orientation(trial["imu_acc"][:286].mean(0), trial["imu_mag"][:286].mean(0))
     start = np.concatenate([q, trial["imu_gyr"][:286].mean(0), [0, 0, GRAVITY]])
     count = len(trial["ctrl"])
@@ -157,7 +158,7 @@ def error(chain, theta, trial) -> float:
 
 
 def main() -> None:
-    """Train on each chosen trial, judge on all."""
+    """Train on each chosen trial, evaluate on all."""
     parser = argparse.ArgumentParser(description="Orientation of an inertial unit")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--iterations", type=int, default=60)

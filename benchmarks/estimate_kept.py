@@ -1,7 +1,7 @@
-"""Kalman filters and smoothers of libraries that others keep: dynamax (EKF, UKF, RTS smoother) and cuthbert (EKF).
+"""Kalman filters and smoothers of maintained libraries: dynamax (EKF, UKF, RTS smoother) and cuthbert (EKF).
 
-Needs their environment, `make bench-filters`; `benchmarks/estimate.py` uses this file where they can be imported. The dynamics
-are the differentiable step of MuJoCo (MJX), equal to C MuJoCo to 1e-10, which `check_step` asserts before anything is tuned.
+This needs their environment, `make bench-filters`. `benchmarks/estimate.py` uses this file if they can be imported. The
+dynamics are the differentiable step of MuJoCo (MJX). It equals C MuJoCo to 1e-10; `check_step` asserts this before tuning.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def first_noise(model: mujoco.MjModel, given: FilterWindows) -> np.ndarray:
 
 
 class Kept:
-    """Filters of the model in `given`, with hinges and slides only; noise: log deviations [process (2 nv), sensors]."""
+    """Filters of the model in `given`, which has hinges and slides only; noise: log deviations [process (2 nv), sensors]."""
 
     def __init__(self, model: mujoco.MjModel, given: FilterWindows):
         self.model, self.n = model, 2 * model.nv
@@ -55,7 +55,7 @@ class Kept:
         return worst
 
     def _parameters(self, start: jax.Array, ctrl: jax.Array, noise: jax.Array) -> tuple[Any, jax.Array]:
-        """dynamax's parameters, and its inputs: the prior is of the first sample that is filtered, the second of the log."""
+        """dynamax's parameters and inputs. The prior is for the first filtered sample, which is the second of the log."""
         from dynamax.nonlinear_gaussian_ssm import ParamsNLGSSM
 
         q, r = (jnp.diag(jnp.exp(2 * part) / _UNIT**2) for part in (noise[: self.n], noise[self.n :]))

@@ -1,4 +1,4 @@
-"""Logs that estimators are judged on: pendulums that differ from the model, and runs of a real one."""
+"""Logs for the evaluation of estimators: pendulums that differ from the model, and runs of a real pendulum."""
 
 import copy
 
@@ -22,7 +22,7 @@ JUDGED = {"pendulum": "sac", "pendulum, another run": "pd_1nm_torque_limited_swi
 
 
 def world(robot: Robot, change: dict, *, runs: int = 3, seconds: float = 4.0, noise: float = 0.005) -> Log:
-    """A log of a pendulum other than the model, with only an angle sensor, under random steps of torque."""
+    """A log of a pendulum that differs from the model, with an angle sensor only, under random steps of torque."""
     model = copy.copy(robot.mj)
     model.body_mass[1] *= change.get("mass", 1.0)
     model.body_inertia[1] *= change.get("mass", 1.0)
@@ -56,7 +56,7 @@ def world(robot: Robot, change: dict, *, runs: int = 3, seconds: float = 4.0, no
 
 
 def forget(log: Log) -> Log:
-    """The log without its states in the runs to train on: only the last run keeps them, for the score."""
+    """The log without the states of the training runs: only the last run keeps its states, for the score."""
     kept = []
     for r in log.rollouts[:-1]:
         fields = {k: getattr(r, k) for k in ("name", "time", "ctrl", "ctrl_names", "sensordata", "sensor_names")}

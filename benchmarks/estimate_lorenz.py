@@ -5,7 +5,7 @@
 The two tasks of the KalmanNet paper (Revach et al., IEEE TSP 2022) are set up as its public repository configures them:
 sampling mismatch (a trajectory of time step 1e-5 s decimated to 0.02 s, T = 3000, r^2 = 1, filters on a Taylor model of order
 5), and a sensor turned by one degree about each axis (r^2 = 0.01, q^2 = 1e-4, T = 2000). Training, validation and test there
-share one trajectory and differ by noise; `fresh` is a second trajectory that no training saw.
+share one trajectory and differ by noise; `fresh` is a second trajectory that is in no training data.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Gradient estimators side by side: bias and variance, the variance law, optimisers to 1% of the optimum, and time.
 
 Run: python benchmarks/gradients.py [--out benchmarks/results]
-Writes gradients.json and four figures; everything is compared with closed forms.
+It writes gradients.json and four figures. Everything is compared with closed forms.
 """
 
 import argparse
@@ -132,13 +132,13 @@ def race(cost, best, sampler, theta, methods, transitions, limit) -> dict:
 
 
 def middle(numbers: list) -> tuple:
-    """Median, least and greatest of one number a seed; None where a run did not arrive."""
+    """Median, minimum and maximum of one number per seed; None if a run did not reach the goal."""
     ordered = sorted(np.inf if number is None else number for number in numbers)
     return tuple(None if np.isinf(n) else n for n in (float(np.median(ordered)), ordered[0], ordered[-1]))
 
 
 def regulator_race() -> dict:
-    """The linear-quadratic problem from a poor gain."""
+    """The linear-quadratic problem, starting from a poor gain."""
     stage = regulator(noise=0.1)
     gamma, chain = stage.problem.objective.gamma, stage.problem.chain
 
@@ -210,9 +210,9 @@ def solvable_race() -> dict:
 def timing() -> dict:
     """Milliseconds for one gradient: the core as it is called, the core within the caller's own jit, the loss by hand.
 
-    All are timed in turn, so that what else the machine does meets them alike; a ratio is the median over the turns of
-    the ratio within a turn. By hand and within a jit, only the estimate leaves the compiled function; a call of the core
-    also checks its arguments and hands out the rollouts.
+    All are timed in turn, so that other work on the machine affects them equally. A ratio is the median over the turns of the
+    ratio within a turn. By hand and within a jit, the compiled function returns only the estimate. A call of the core also
+    checks its arguments and returns the rollouts.
     """
     told = {}
     for name, stage in {"regulator, 2 parameters": regulator(steps=50), "pendulum, network policy": pendulum()}.items():
@@ -366,7 +366,7 @@ def show_times(times: dict) -> None:
 
 
 def rounded(part):
-    """Numbers to five digits, all the way down."""
+    """All numbers of a nested structure, rounded to five digits."""
     if isinstance(part, dict):
         return {key: rounded(value) for key, value in part.items()}
     if isinstance(part, list | tuple):

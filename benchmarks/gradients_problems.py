@@ -24,7 +24,7 @@ class Stage(NamedTuple):
 
 
 def regulator(*, noise: float = 0.3, stiff: bool = False, steps: int = 60, gamma: float = 0.9) -> Stage:
-    """A double integrator; stiff: an unstable plant, barely caught by a high gain."""
+    """A double integrator. stiff: an unstable plant, barely stabilised by a high gain."""
     chain = LinearQuadratic(
         a=jnp.array([[1.0, 0.3], [1.6 if stiff else 0.0, 1.0]]),
         b=jnp.array([[0.05], [0.3]]),
@@ -42,7 +42,7 @@ def regulator(*, noise: float = 0.3, stiff: bool = False, steps: int = 60, gamma
 
 
 class Pendulum(GaussianChain):
-    """An inverted pendulum under a network policy, four Euler substeps a step."""
+    """An inverted pendulum with a network policy, with four Euler substeps per step."""
 
     noise: jax.Array
     policy: Callable = eqx.field(static=True)
@@ -115,7 +115,7 @@ class Square(Chain):
 
 
 class Naive(Square):
-    """The same, as if the density did not depend on theta."""
+    """The same, but as if the density did not depend on theta."""
 
     def log_initial(self, state, theta):
         return jnp.zeros(())
@@ -140,7 +140,7 @@ def _roll(stage: Stage, theta: jax.Array, key: jax.Array) -> tuple:
 
 
 def hand_score(stage: Stage, groups: int | None = None) -> Callable:
-    """Algorithm 1 as one would write it for this chain alone: no ends, no divergence; with `groups`, standard errors."""
+    """Algorithm 1 written for this chain only: without terminal states and divergence. With `groups`, also standard errors."""
     chain, gamma, steps = stage.problem.chain, stage.problem.objective.gamma, stage.problem.objective.steps
     white, powers = jnp.linalg.inv(jnp.linalg.cholesky(chain.noise @ chain.noise.T)), gamma ** jnp.arange(steps)
 
@@ -174,7 +174,7 @@ def hand_score(stage: Stage, groups: int | None = None) -> Callable:
 
 
 def hand_pathwise(stage: Stage, groups: int | None = None) -> Callable:
-    """Back-propagation through time, closed with the same value; with `groups`, standard errors."""
+    """Back-propagation through time, with the same terminal value. With `groups`, also standard errors."""
     gamma, steps = stage.problem.objective.gamma, stage.problem.objective.steps
 
     @jax.jit

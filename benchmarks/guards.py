@@ -1,10 +1,10 @@
-"""Numbers that a change of the code's structure must not move, against those that are kept in results/guards.json.
+"""Numbers that a refactoring must not change, compared with those in results/guards.json.
 
 Run: python benchmarks/guards.py [--only NAME ...] [--write]
 
-Each guard is a fit or a training with fixed seeds. The largest relative difference to the kept numbers is printed with its
-tolerance; the exit status is 1 where one is exceeded. `--write` keeps what was found in their place. The demo reads the
-recording in DSO_DATA or fetches it.
+Each guard is a fit or a training with fixed seeds. The largest relative difference to the stored numbers is printed
+with its tolerance. The exit status is 1 if a tolerance is exceeded. `--write` stores the new numbers instead. The demo
+reads its recording from DSO_DATA or fetches it.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def _parameters(folder: pathlib.Path) -> dict[str, float]:
 
 
 def lorenz(folder: pathlib.Path) -> dict[str, float]:
-    """The second task of estimate_lorenz.py, 200 iterations: what it found, and the error in dB."""
+    """The second task of estimate_lorenz.py, 200 iterations: the learned numbers and the error in dB."""
     import estimate_lorenz as benchmark
 
     found = benchmark.rotation(np.random.default_rng(0), 200)
@@ -99,7 +99,7 @@ TOLERANCES = {"swing-up": 1e-9, "lorenz": 1e-6}
 
 
 def main() -> int:
-    """Run the guards that were asked for."""
+    """Run the requested guards."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=list(GUARDS), choices=list(GUARDS), metavar="NAME")
     parser.add_argument("--write", action="store_true", help="keep what is found")

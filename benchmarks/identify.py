@@ -1,13 +1,13 @@
-"""`dso identify` beside mujoco.sysid and beside no tool at all: same model, log, start and bounds.
+"""`dso identify` compared with mujoco.sysid and with a hand-written fit: same model, log, start and bounds.
 
 Run: python benchmarks/identify.py [--only NAME ...] [--phase record time draws page] [--peer-python PYTHON]
-Writes results/identify.json and results/identify.png and the tables of docs/identification.md. Without --peer-python an
-environment with mujoco[sysid] is made from requirements/bench.txt in .cache/identify first.
+It writes results/identify.json, results/identify.png and the tables of docs/identification.md. Without --peer-python it first
+makes an environment with mujoco[sysid] from requirements/bench.txt in .cache/identify.
 
-Every tool runs as a process of its own. `time` runs the first noise draw of every problem, imports counted, with the report
-that each tool recommends and without, and keeps the peak memory of the process; run it on an idle machine. `draws` fits all
-noise draws in one process a tool for parameter errors, errors on a run nobody fitted, and what the 95% intervals cover; a
-problem with one draw is scored from what was timed.
+Every tool runs in its own process. `time` runs the first noise draw of every problem, with and without the report that
+each tool recommends. It counts imports and records the peak memory of the process. Run it on an idle machine. `draws`
+fits all noise draws, in one process per tool. It gives parameter errors, errors on an unfitted run, and the coverage of
+95% intervals. A problem with one draw is scored from the timed run.
 """
 
 import argparse
@@ -36,7 +36,7 @@ VERY_LONG = 60.0
 
 
 def tools(name: str) -> dict[str, dict]:
-    """Settings of every tool on a problem, by the name shown."""
+    """Settings of every tool on a problem, by displayed name."""
     if name == problems.REAL:
         dso = {"free": problems.REAL_FREE, "study": {"window": 0.8, "score_window": 0.5}}
         dso["study"]["hold_out"] = ",".join(problems.REAL_HOLD_OUT)
@@ -188,7 +188,7 @@ def main() -> None:
 
 
 def keep(name: str, measured: list[dict[str, dict]]) -> dict[str, dict]:
-    """Add measurements to results/identify.json; returns all there is of the problem."""
+    """Add measurements to results/identify.json; returns all measurements of the problem."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"problems": {}}
     results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     here = results["problems"].setdefault(name, {})

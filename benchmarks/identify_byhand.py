@@ -1,8 +1,9 @@
-"""No tool: scipy.optimize.least_squares and C MuJoCo, written by hand for one problem of `identify.py`.
+"""No tool: one problem of `identify.py`, fitted by hand with scipy.optimize.least_squares and C MuJoCo.
 
-What an engineer with an afternoon writes: set the model's fields, mj_setConst, roll all pieces out, subtract, divide by each
-channel's spread; a trust-region solver scaled by the Jacobian; intervals from J'J. Late sensors are interpolated, and with
-outliers a second fit takes a robust loss scaled by the first one's median residual.
+This is what an engineer writes in an afternoon: set the model's fields, call mj_setConst, simulate all pieces,
+subtract, divide by each channel's spread. The solver is a trust-region method scaled by the Jacobian; intervals are
+from J'J. Late sensors are interpolated. With outliers a second fit has a robust loss, scaled by the first one's median
+residual.
 
 Run: python identify_byhand.py FOLDER OUT FIRST LAST SETTINGS.json
 """
@@ -98,7 +99,7 @@ class Fit:
 
 
 def log_cholesky(model: mujoco.MjModel, name: str) -> np.ndarray:
-    """Ten free numbers of a body: the Cholesky factor of its pseudo-inertia, its diagonal as logarithms."""
+    """Ten free parameters of a body: the Cholesky factor of its pseudo-inertia, with the logarithm of its diagonal."""
     b = model.body(name).id
     mass, com, axes = model.body_mass[b], model.body_ipos[b], np.zeros(9)
     mujoco.mju_quat2Mat(axes, model.body_iquat[b])

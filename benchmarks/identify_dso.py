@@ -1,7 +1,7 @@
 """`dso identify` on many noise draws of one problem of `identify.py`, in one process through the Python API.
 
 Run: python identify_dso.py FOLDER OUT FIRST LAST SETTINGS.json
-Whole processes are timed by `identify.py` through the command line; this only saves the imports of the other draws.
+`identify.py` times whole processes through the command line. This file avoids repeated imports for the other draws.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The figure and the tables of docs/identification.md, from results/identify.json alone."""
+"""The figure and the tables of docs/identification.md, from results/identify.json only."""
 
 import pathlib
 
@@ -17,7 +17,7 @@ MARGIN = 1.05
 
 
 def write(results: dict, root: pathlib.Path) -> None:
-    """Draw the figure and put the tables between the marks of the page."""
+    """Draw the figure and write the tables between the markers of the page."""
     draw(results["problems"], root / "benchmarks" / "results" / "identify.png")
     page = root / "docs" / "identification.md"
     text = page.read_text()
@@ -31,7 +31,7 @@ def tables(results: dict) -> str:
     rows = [
         f"Measured on {results['machine']}.",
         "",
-        "| problem (free numbers) | tool | error, worst parameter | median parameter | unfitted run | 95% intervals hold |",
+        "| problem (free numbers) | tool | error, worst parameter | median parameter | unfitted run | 95% interval coverage |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     found = results["problems"]
@@ -74,7 +74,7 @@ ERROR_AIMS = ("wrong_start", "delay", "outliers")
 
 
 def aims(found: dict) -> list[str]:
-    """What was aimed at against mujoco.sysid at its recommended settings, and whether it was reached."""
+    """The aims against mujoco.sysid at its recommended settings, and whether they are reached."""
     rows = []
     for name, most in TIME_AIMS.items():
         ours, theirs = (found.get(name, {}).get(tool, {}) for tool in ("dso", PEER))
@@ -93,7 +93,7 @@ def aims(found: dict) -> list[str]:
             rows.append(verdict(f"{TITLES[name]}: at most a third of its error", f"{share:.2g}", share <= 1 / 3))
     held = {name: tools["dso"]["coverage"] for name, tools in found.items() if "coverage" in tools.get("dso", {})}
     for name, share in held.items():
-        rows.append(verdict(f"{TITLES[name]}: intervals hold in 90 to 98%", f"{share:.1%}", 0.9 <= share <= 0.98))
+        rows.append(verdict(f"{TITLES[name]}: interval coverage of 90 to 98%", f"{share:.1%}", 0.9 <= share <= 0.98))
     return rows
 
 
@@ -103,7 +103,7 @@ def verdict(aim: str, told: str, reached: bool) -> str:
 
 
 def losses(title: str, tools: dict[str, dict]) -> list[str]:
-    """Every measure in which another tool beats dso."""
+    """Every measure in which another tool is better than dso."""
     measures = {
         "error at most": "worst parameter", "error median": "median parameter", "hold-out percent": "unfitted run",
         "wall": "seconds", "wall with report": "seconds with report", "peak": "peak memory",
@@ -132,7 +132,9 @@ def losses(title: str, tools: dict[str, dict]) -> list[str]:
             and "coverage" in ours
             and abs(row["coverage"] - 0.95) < abs(ours["coverage"] - 0.95) - 0.01
         ):
-            told.append(f"{title}: {shown(tool)}, intervals hold {row['coverage']:.1%} against {ours['coverage']:.1%}")
+            told.append(
+                f"{title}: {shown(tool)}, interval coverage {row['coverage']:.1%} against {ours['coverage']:.1%}"
+            )
     return told
 
 
@@ -142,7 +144,7 @@ def shown(tool: str) -> str:
 
 
 def percent(value: float | None, digits: int = 3) -> str:
-    """A share of one in percent."""
+    """A share (0 to 1) in percent."""
     if value is None:
         return ""
     return (
@@ -155,7 +157,7 @@ def percent(value: float | None, digits: int = 3) -> str:
 
 
 def ahead(row: dict) -> str:
-    """The error of runs nobody fitted."""
+    """The error of unfitted runs."""
     if "hold-out rad" in row:
         return " / ".join(f"{v:.4f}" for v in row["hold-out rad"]) + " rad"
     if "hold-out percent" not in row:

@@ -1,7 +1,7 @@
-"""The problems of `identify.py`: a model with wrong numbers, logs of the model with the right ones, start and bounds.
+"""The problems of `identify.py`: a model with wrong parameters, logs of the model with the right ones, start and bounds.
 
-`write` puts one problem into a folder that every tool reads: model.xml (what the user believes), truth.xml, problem.json, and
-for every noise draw the same log twice, as HDF5 for `dso` and as NPZ for tools that do not know it.
+`write` writes one problem to a folder that every tool reads: model.xml (the user's model), truth.xml, problem.json, and every
+noise draw as two files with the same log, HDF5 for `dso` and NPZ for the other tools.
 """
 
 import dataclasses
@@ -40,15 +40,20 @@ REAL_HOLD_OUT = ("03", "05", "11", "13")
 class Problem:
     """One identification problem with a known truth.
 
-    xml: the model at the truth; believed: its text as the user has it (inertias cannot be started by a flag).
-    free: paths with start and bounds, as `dso identify --free` takes them.
-    controls: (random generator, seconds, time step) -> ctrl (T, nu); seconds of each of `rollouts` training runs.
-    noise: standard deviation by sensor type ("pos", "vel"); delay: age of the sensor values [s].
-    outliers: (fraction of samples, size) of spikes; start: (qpos, qvel) true state at the start, the zero state if None.
-    stated: what the log says about the start: "true", or "first sample" (positions as measured, at rest).
-    window: --window for dso; extra_free, study: what else dso frees and is told.
+    xml: the true model.
+    believed: the user's model (no flag sets the start value of an inertia).
+    free: paths with start and bounds, in the format of `dso identify --free`.
+    controls: (random generator, seconds, time step) -> ctrl (T, nu).
+    seconds: length of each of the `rollouts` training runs [s].
+    noise: standard deviation by sensor type ("pos", "vel").
+    delay: age of the sensor values [s].
+    outliers: (fraction of samples, size) of spikes.
+    start: (qpos, qvel), true state at the start; the zero state if None.
+    stated: the start state in the log: "true", or "first sample" (positions as measured, at rest).
+    window: --window for dso.
+    extra_free, study: further free paths and settings for dso.
     variants: name -> settings for mujoco.sysid (see identify_sysid.py).
-    scored: how the channels begin that count in the error of the run nobody fitted.
+    scored: prefix of the channels that count in the error of the unfitted run.
     """
 
     name: str
@@ -107,7 +112,7 @@ PUCK = """\
 
 
 def arm(links: list[dict], *, gravity: bool = True, velocities: bool = True) -> str:
-    """A serial arm; each link has axis, length, mass, diaginertia, com, and may have iquat, armature, damping."""
+    """A serial arm. Each link has axis, length, mass, diaginertia, com, and optionally iquat, armature, damping."""
     head, tail = "", ""
     for i, link in enumerate(links, 1):
         pos = "0 0 0.1" if i == 1 else f"0 0 {links[i - 2]['length']}"
@@ -134,7 +139,7 @@ def arm(links: list[dict], *, gravity: bool = True, velocities: bool = True) -> 
 
 
 def five_joints(*, velocities: bool = True) -> str:
-    """mujoco.sysid's own five-joint arm (python/mujoco/sysid/tests/test_integration.py); the numbers are its."""
+    """mujoco.sysid's own five-joint arm with its numbers (python/mujoco/sysid/tests/test_integration.py)."""
     axes = ("0 0 1", "0 1 0", "0 1 0", "0 0 1", "0 1 0")
     lengths, coms = (0.1, 0.1, 0.1, 0.08, 0.06), (0.05, 0.05, 0.05, 0.04, 0.03)
     links = [
@@ -149,7 +154,7 @@ def five_joints(*, velocities: bool = True) -> str:
 
 
 def own_arm_controls(rng: np.random.Generator, seconds: float, dt: float) -> np.ndarray:
-    """Their sinusoids; a seed other than None shifts the phases, for the run that is predicted."""
+    """The sinusoids of mujoco.sysid. A seed shifts the phases, for the run that is predicted."""
     t = np.arange(int(seconds / dt)) * dt
     size, hertz, phase = (5.0, 4.0, 3.0, 2.0, 1.0), (0.5, 0.7, 0.4, 0.9, 0.6), (0.0, 0.5, 1.0, 1.5, 2.0)
     shift = rng.uniform(0, 2 * np.pi, 5) if rng is not None else np.zeros(5)
@@ -159,14 +164,14 @@ def own_arm_controls(rng: np.random.Generator, seconds: float, dt: float) -> np.
 
 
 def own_spring_controls(rng: np.random.Generator, seconds: float, dt: float) -> np.ndarray:
-    """Their two sinusoids, with other phases for the run that is predicted."""
+    """The two sinusoids of mujoco.sysid, with other phases for the run that is predicted."""
     t = np.arange(int(seconds / dt)) * dt
     a, b = rng.uniform(0, 2 * np.pi, 2) if rng is not None else (0.0, 0.0)
     return (5.0 * np.sin(2 * np.pi * 1.5 * t + a) + 3.0 * np.sin(2 * np.pi * 3.7 * t + b)).reshape(-1, 1)
 
 
 def multisine(amplitudes: tuple[float, ...], top: float = 2.0) -> Callable:
-    """Sums of four sines of random phase and frequency up to `top` Hz, about `amplitudes` strong."""
+    """Sums of four sines with random phases and frequencies up to `top` Hz, with about the given `amplitudes`."""
 
     def controls(rng: np.random.Generator, seconds: float, dt: float) -> np.ndarray:
         rng = np.random.default_rng(0) if rng is None else rng
@@ -181,7 +186,7 @@ def multisine(amplitudes: tuple[float, ...], top: float = 2.0) -> Callable:
 
 
 def heavy_arm(count: int, seed: int | None) -> str:
-    """A spatial arm whose links are unsymmetrical bodies; with a seed every inertia is wrong by up to about 30%."""
+    """A spatial arm whose links are asymmetric bodies. With a seed every inertia is wrong by up to about 30%."""
     shape = np.random.default_rng(7)
     wrong = np.random.default_rng(seed)
     links = []
@@ -240,7 +245,7 @@ PROBLEMS = (
 
 
 def parse_free(text: str) -> dict:
-    """PATH=INIT@LOW:HIGH as a dictionary; a full inertia has no numbers."""
+    """PATH=INIT@LOW:HIGH as a dictionary; a full inertia has no start value and no bounds."""
     match = re.fullmatch(r"([^=@]+)(?:=([^@]+)@([^:]+):(.+))?", text)
     assert match
     if match[2] is None:
@@ -249,7 +254,7 @@ def parse_free(text: str) -> dict:
 
 
 def simulate(model: mujoco.MjModel, qpos: np.ndarray, qvel: np.ndarray, ctrl: np.ndarray) -> np.ndarray:
-    """Sensor readings (T, ns) at the instants from which each control is held."""
+    """Sensor readings (T, ns) at the times from which each control is held."""
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = qpos, qvel
     readings = np.empty((len(ctrl), model.nsensordata))
@@ -261,7 +266,7 @@ def simulate(model: mujoco.MjModel, qpos: np.ndarray, qvel: np.ndarray, ctrl: np
 
 
 def truth_model(problem: Problem) -> mujoco.MjModel:
-    """The model the logs are recorded from."""
+    """The model that the logs are recorded from."""
     return mujoco.MjModel.from_xml_string(problem.xml)
 
 
@@ -272,7 +277,7 @@ def _start(problem: Problem, model: mujoco.MjModel) -> tuple[np.ndarray, np.ndar
 
 
 def hold_out(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Start (qpos, qvel), controls and true readings of a run that nobody fits."""
+    """Start (qpos, qvel), controls and true readings of the unfitted run."""
     model = truth_model(problem)
     qpos, qvel = model.qpos0.copy(), np.zeros(model.nv)
     ctrl = problem.controls(np.random.default_rng(1234), problem.seconds, model.opt.timestep)
@@ -280,7 +285,7 @@ def hold_out(problem: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 
 
 def record(problem: Problem, draw: int) -> Log:
-    """The log of one noise draw; everything but the noise is the same in all."""
+    """The log of one noise draw; only the noise differs between draws."""
     model = truth_model(problem)
     dt, late = model.opt.timestep, round(problem.delay / model.opt.timestep)
     rng = np.random.default_rng([draw, 99])
@@ -306,7 +311,7 @@ def record(problem: Problem, draw: int) -> Log:
 
 
 def write(problem: Problem, folder: pathlib.Path) -> None:
-    """Everything the tools read."""
+    """Write all files that the tools read."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "truth.xml").write_text(problem.xml)
     (folder / "model.xml").write_text(problem.believed or problem.xml)
@@ -333,7 +338,7 @@ def write(problem: Problem, folder: pathlib.Path) -> None:
 
 
 def write_real(folder: pathlib.Path, seconds: float = 0.8) -> None:
-    """The real two-joint arm: the log for dso, and for the others the same windows from the same measured states."""
+    """The real two-joint arm: the log for dso; for the other tools the same windows from the same measured states."""
     folder.mkdir(parents=True, exist_ok=True)
     text = pathlib.Path(str(asset("models/two_joint_arm.xml"))).read_text()
     for name in ("model.xml", "truth.xml"):

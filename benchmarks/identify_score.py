@@ -1,4 +1,4 @@
-"""How near a fitted model is to the truth; the same yardstick for every tool of `identify.py`."""
+"""Error of a fitted model against the truth, computed in the same way for every tool of `identify.py`."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ def load(path: pathlib.Path) -> mujoco.MjModel:
 
 
 def true_value(model: mujoco.MjModel, path: str) -> float:
-    """What a plain path is in the true model."""
+    """The value of a plain path in the true model."""
     kind, name, field = path.split("/")
     field, _, index = field.rstrip("]").partition("[")
     i = getattr(model, kind)(name).id
@@ -35,10 +35,10 @@ def true_value(model: mujoco.MjModel, path: str) -> float:
 
 
 def torque_errors(truth: mujoco.MjModel, fitted: mujoco.MjModel) -> np.ndarray:
-    """Relative error of the torque that motions need, by joint, over random states: what a log can tell of the inertias.
+    """Relative error of the torque for a motion, by joint, over random states: the identifiable part of the inertias.
 
-    A fixed-base arm shows only combinations of its bodies' inertias; the ten numbers of each may differ from the truth while
-    every motion is the same.
+    Only combinations of the inertias of a fixed-base arm are identifiable: the ten numbers of each body may differ from the
+    truth although every motion is the same.
     """
     rng, rows = np.random.default_rng(0), []
     a, b = mujoco.MjData(truth), mujoco.MjData(fitted)
@@ -53,7 +53,7 @@ def torque_errors(truth: mujoco.MjModel, fitted: mujoco.MjModel) -> np.ndarray:
 
 
 def dynamics(model: mujoco.MjModel, fitted: mujoco.MjModel) -> mujoco.MjModel:
-    """`model`, sensors and all, with the mechanics of `fitted`: a model that carries sensor delays would show them."""
+    """`model` with its sensors and the mechanics of `fitted`, so that sensor delays of `fitted` have no effect."""
     for name in _MECHANICS:
         getattr(model, name)[:] = getattr(fitted, name)
     mujoco.mj_setConst(model, mujoco.MjData(model))
@@ -61,7 +61,7 @@ def dynamics(model: mujoco.MjModel, fitted: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def free_running(problem: problems.Problem, fitted: mujoco.MjModel) -> float:
-    """Error of a run nobody fitted, simulated from its true start: mean over channels of RMSE over spread, in percent."""
+    """Error of an unfitted run, simulated from its true start: mean over channels of RMSE over spread, in percent."""
     fitted = dynamics(problems.truth_model(problem), fitted)
     qpos, qvel, ctrl, clean = problems.hold_out(problem)
     seen = np.array([channel.startswith(problem.scored) for channel in sensor_channels(fitted)])
@@ -119,7 +119,7 @@ def _score(name: str, fits: list, results: list[dict]) -> dict:
 
 
 def real(data: pathlib.Path, path: pathlib.Path) -> dict:
-    """Shoulder and elbow [rad] on the runs nobody fitted: mean over half-overlapping 0.5 s windows of the RMSE."""
+    """Shoulder and elbow [rad] on the unfitted runs: mean of the RMSE over half-overlapping 0.5 s windows."""
     model = load(path)
     dt, scores = model.opt.timestep, []
     for run in read_log(data / "draw0.h5").rollouts:

@@ -1,4 +1,4 @@
-"""mujoco.sysid on one problem of `identify.py`, as its README and tutorial notebook recommend. Needs mujoco[sysid] only.
+"""mujoco.sysid on one problem of `identify.py`, used as its README and tutorial notebook recommend. Needs mujoco[sysid] only.
 
 Run: python identify_sysid.py FOLDER OUT FIRST LAST SETTINGS.json [--report]
 For each draw it writes OUT/drawK.mjb and one entry of OUT/result.json.
@@ -89,7 +89,7 @@ def fit(problem: dict, folder: pathlib.Path, out: pathlib.Path, draw: int, setti
 
 
 def parameter(free: dict, spec: mujoco.MjSpec, model: mujoco.MjModel) -> sysid.Parameter:
-    """A path of dso as a parameter with the modifier that its README shows for such a quantity."""
+    """A path of dso as a parameter with the modifier of mujoco.sysid's README for such a quantity."""
     kind, name, field = free["path"].split("/")
     if field == "inertia":
         return sysid.body_inertia_param(
@@ -111,12 +111,12 @@ def parameter(free: dict, spec: mujoco.MjSpec, model: mujoco.MjModel) -> sysid.P
 
 
 def mend(spec: mujoco.MjSpec, _: object, name: str) -> None:
-    """In 3.17.0 the default modifier leaves NaN in iquat, and every pseudo-inertia fails to compile; this makes it run."""
+    """In 3.17.0 the default modifier leaves NaN in iquat, and every pseudo-inertia fails to compile; this repairs it."""
     spec.body(name).iquat = [1, 0, 0, 0]
 
 
 def rollout_from_own_start(*, param_dicts, initial_states, **rest):
-    """The default rollout, begun at the start state of the parameter dictionary."""
+    """The default rollout, started at the start state in the parameter dictionary."""
     each = len(initial_states) // len(param_dicts)
     starts = [np.r_[0.0, p["start"].value] for p in param_dicts for _ in range(each)]
     return sysid.sysid_rollout(initial_states=starts, **rest)

@@ -1,12 +1,12 @@
-"""Real mechanisms: published parameters beside ours, by the error of runs that ours were not fitted to.
+"""Real mechanisms: published parameters compared with ours, by the error on runs that ours were not fitted to.
 
     python benchmarks/mechanisms.py              # all, writes benchmarks/results/mechanisms.json and docs/mechanisms.md
     python benchmarks/mechanisms.py --only multiarm_single
     python benchmarks/mechanisms.py --table      # only write docs/mechanisms.md again
 
-Ours are fitted by the examples, to the runs that they name. Then published and fitted model are simulated by the same code,
-from the same recorded first samples of the held-out runs, free-running over the same time. Published parameters get the
-published friction law, not MuJoCo's nearest. Recordings are fetched, or read from DSO_DATA.
+The examples fit ours to the runs that they name. The same code then simulates the published and the fitted model, from the same
+recorded first samples of the held-out runs, free-running over the same time. Published parameters have the published friction
+law, not a similar one of MuJoCo. Recordings are fetched, or read from DSO_DATA.
 """
 
 import argparse
@@ -45,7 +45,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "mechanisms.json"
 
 
 def example(name: str) -> ModuleType:
-    """A file of examples/, which is no package."""
+    """Imports a file of examples/, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -59,9 +59,9 @@ demo, free_swing, servo, torque_pendulum = map(example, ("demo", "free_swing", "
 
 @dataclasses.dataclass(frozen=True)
 class Mechanism:
-    """A recording, what is held out of it, and for how long a prediction runs free [s] (None: to the end of the run).
+    """A recording, its held-out runs, and the length of a free-running prediction [s] (None: to the end of the run).
 
-    fit: writes the fitted model to a folder and returns its path, the fitted numbers and their friction law, if any.
+    fit: writes the fitted model to a folder; returns its path, the fitted numbers and their friction law, if any.
     """
 
     log: Callable[[], Log]
@@ -76,7 +76,7 @@ def by_summary(summary: dict, folder: Path) -> tuple[Path, dict[str, float], Non
 
 
 def fit_arm(folder: Path) -> tuple[Path, dict[str, float], None]:
-    """As `make demo` does."""
+    """The fit of `make demo`."""
     write_log(folder / "arm.h5", fetch("dfki_double_pendulum_A0"))
     study = IdentifyStudy(
         model=str(ROOT / "models/two_joint_arm.xml"),
@@ -90,7 +90,7 @@ def fit_arm(folder: Path) -> tuple[Path, dict[str, float], None]:
 
 
 def fit_servo(folder: Path) -> tuple[Path, dict[str, float], Law]:
-    """As examples/servo.py does; its numbers are written into the model."""
+    """The fit of examples/servo.py, with its numbers written into the model."""
     numbers = servo.main()["parameters"]
     spec = mujoco.MjSpec.from_file(str(ROOT / servo.MODEL))
     values = list(numbers.values())
@@ -165,7 +165,7 @@ def score(model: mujoco.MjModel, law: Law | None, rollouts: list[Rollout], secon
 
 
 def examine(name: str) -> dict:
-    """Fit, then score ours and every published set on the runs held out."""
+    """Fit, then score ours and every published set on the held-out runs."""
     mechanism = MECHANISMS[name]
     log = mechanism.log()
     names = mechanism.hold_out.split(",")

@@ -1,7 +1,7 @@
-"""Published parameters of the real mechanisms, in the structure their authors fitted.
+"""Published parameters of the real mechanisms, in the structure that their authors fitted.
 
-Values are the authors' (sources and licences: datasets/registry.toml); where their friction law is not MuJoCo's, it is
-simulated as theirs, by a law that the C engine asks at every step.
+Values are the authors' (sources and licences: datasets/registry.toml). A friction law that MuJoCo does not have is
+simulated by a law that the C engine calls at every step.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ MODELS = Path(__file__).parent.parent / "models"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Published:
-    """A set of parameters: its name, the model that holds it, the numbers as published, its friction law if not MuJoCo's."""
+    """A set of parameters: its name, the model with them, the published numbers, its friction law if not MuJoCo's."""
 
     name: str
     model: mujoco.MjModel
@@ -30,7 +30,7 @@ def spec(name: str) -> mujoco.MjSpec:
 
 
 def arctangent(*coulomb: float) -> Law:
-    """Dry friction as the authors of the DFKI pendulums have it: coulomb * atan(100 v) [N m]."""
+    """Dry friction of the authors of the DFKI pendulums: coulomb * atan(100 v) [N m]."""
 
     def law(at: Moment) -> tuple[None, np.ndarray]:
         return None, -np.array(coulomb) * np.arctan(100 * at.qvel)
@@ -58,7 +58,7 @@ def double_pendulum() -> list[Published]:
 
 
 def simple_pendulum() -> list[Published]:
-    """The authors' identification, from the run pd_system_identification, and what their energy controller assumed."""
+    """The authors' identification, from the run pd_system_identification, and the values assumed by their energy controller."""
     p = {"J": 0.06259, "m*cx": 0.1022, "Fv": 0.04707, "Fc": 0.1839, "offset": -0.07586}
     s = spec("simple_pendulum")
     body, joint = s.body("rod"), s.joint("pivot")
@@ -131,7 +131,7 @@ def _servo(p: dict[str, float]) -> mujoco.MjModel:
 
 
 def _model_6(p: dict[str, float]) -> Law:
-    """Load-dependent, directional, quadratic friction with a part that fades with speed (arXiv 2410.08650)."""
+    """Load-dependent, directional, quadratic friction with a part that decreases with speed (arXiv 2410.08650)."""
 
     def law(at: Moment) -> tuple[np.ndarray, None]:
         gain, speed = at.field("actuator_gainprm"), at.qvel[:, 0]

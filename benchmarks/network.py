@@ -27,7 +27,7 @@ OUT = pathlib.Path(__file__).parent / "results" / "network.json"
 
 
 def studies(folder: pathlib.Path) -> dict[str, IdentifyStudy]:
-    """Both with the free parameters, starts and hold-out of their examples."""
+    """Fit both mechanisms with the free parameters, starts and hold-out of their examples."""
     arm = free_swing.ARMS["single"]
     logs = {"single": fetch("multiarm_single"), "double": fetch("dfki_double_pendulum_A0")}
     for name, log in logs.items():

@@ -1,4 +1,4 @@
-"""Speed, compile time and memory of the differentiable step beside plain MJX, on one machine in one run.
+"""Speed, compile time and memory of the differentiable step and of plain MJX, on one machine in one run.
 
     python benchmarks/physics.py                     # models/hopper.xml, float64, horizon 32, batch 64, 1 and 1024
     python benchmarks/physics.py --batch 64 1 --quick
@@ -7,8 +7,8 @@ Four programs on the same rollouts (random controls, from standing):
   dso       this package, at the model's own iterations: forward, and value-and-gradient in reverse mode
   mjx       plain mjx.step at the model's own iterations: forward only, since reverse mode raises
   mjx-1     plain mjx.step at iterations=1: forward, and value-and-gradient in reverse mode (of a solve that has not converged)
-Prints a table and writes benchmarks/results/physics.json. Every row is traced and compiled in a process of its own; those of
-the first batch twice with one cache folder: the first is cold, the second finds the compiled program.
+Prints a table and writes benchmarks/results/physics.json. Every row is traced and compiled in its own process. Rows of
+the first batch run twice with one cache folder: the first time is cold, the second finds the compiled program.
 """
 
 import argparse
@@ -177,7 +177,7 @@ def table(found: dict) -> str:
 
 
 def about(args: argparse.Namespace) -> dict:
-    """What the numbers belong to."""
+    """Command, model, machine and versions of the measurement."""
     cpu = platform.processor()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:

@@ -1,4 +1,4 @@
-"""Contacts of two shapes in the differentiable step against C MuJoCo, for every pair of shapes that MJX can collide.
+"""Contacts of two shapes in the differentiable step against C MuJoCo, for every pair of shapes that MJX supports.
 
     python benchmarks/physics_pairs.py        # about a minute; writes benchmarks/results/physics_pairs.json
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def compare(one: str, two: str) -> dict[str, float] | None:
-    """Share of the states that agree to 1e-9, median and largest error of the velocity; None if MJX has no such collision."""
+    """Share of states that agree to 1e-9, median and largest error of the velocity; None if MJX does not support the pair."""
     import jax
     import jax.numpy as jnp
 

@@ -1,12 +1,12 @@
-"""Sweep: the differentiable step against C MuJoCo on every model shipped in gymnasium and dm_control.
+"""Sweep: the differentiable step against C MuJoCo on every model in gymnasium and dm_control.
 
-    python benchmarks/physics_sweep.py                      # all models, smallest first, but those this code has measured
+    python benchmarks/physics_sweep.py                      # all models not yet measured with this code, smallest first
     python benchmarks/physics_sweep.py --only gymnasium/hopper --again
     python benchmarks/physics_sweep.py --folder my_robots   # any other folder of XML files, named after it
     python benchmarks/physics_sweep.py --table              # only write docs/models.md again
 
-Every model runs in a process of its own under a time limit. Results go to benchmarks/results/physics_sweep.json after each
-model, and docs/models.md is written from that file. Needs `pip install --no-deps gymnasium dm_control`, for their files only.
+Every model runs in its own process with a time limit. Results are written to benchmarks/results/physics_sweep.json after each
+model, and docs/models.md is made from that file. Needs `pip install --no-deps gymnasium dm_control`, for their files only.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def code() -> str:
-    """Fingerprint of the code that is measured, so that one table never mixes two versions of it."""
+    """Hash of the measured code, so that one table never mixes two versions."""
     found = hashlib.sha256()
     for path in sorted((ROOT / "dso_robotics" / "physics").glob("*.py")):
         found.update(path.read_bytes())
@@ -92,7 +92,7 @@ def model_files(folders: list[str]) -> dict[str, pathlib.Path]:
 
 
 def size(path: pathlib.Path) -> float:
-    """Rough cost of compiling the model, for the order."""
+    """Approximate cost of compiling the model, for the order."""
     try:
         model = mujoco.MjModel.from_xml_path(str(path))
     except ValueError:
@@ -101,7 +101,7 @@ def size(path: pathlib.Path) -> float:
 
 
 def bounded(path: pathlib.Path, states: int, limit: float) -> dict:
-    """`examine` in a process of its own."""
+    """`examine` in its own process."""
     command = [sys.executable, __file__, "--one", str(path), "--states", str(states)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
@@ -114,7 +114,7 @@ def bounded(path: pathlib.Path, states: int, limit: float) -> dict:
 
 
 def examine(path: str, states: int) -> dict:
-    """Load the model and compare it with C, or say why not."""
+    """Load the model and compare it with C, or return the reason why not."""
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
     import jax
 

@@ -1,10 +1,10 @@
-"""Cart-pole swing-up by dso, CMA-ES and Brax: return over environment steps and wall time, several seeds, judged on C MuJoCo.
+"""Cart-pole swing-up by dso, CMA-ES and Brax: return over environment steps and wall time, several seeds, measured on C MuJoCo.
 
-Run: python benchmarks/policy.py [--seeds 0 1 2 3 4] [--tool dso cma brax-ppo-small ...]. CMA-ES is in requirements/bench.txt,
-Brax in what `make bench-brax` makes. Numbers go to benchmarks/results/policy.json, each seed as it is ready; --redraw draws the
-figure again.
+Run: python benchmarks/policy.py [--seeds 0 1 2 3 4] [--tool dso cma brax-ppo-small ...]. CMA-ES is in requirements/bench.txt.
+Brax is in the environment of `make bench-brax`. Numbers are written to benchmarks/results/policy.json when a seed has finished.
+--redraw draws the figure again.
 
-brax-NAME is a training of policy_brax.py that always starts hanging, brax-NAME-wide one that starts where windows of dso do.
+brax-NAME is a training of policy_brax.py that always starts hanging. brax-NAME-wide has the start states of dso's windows.
 """
 
 import argparse
@@ -40,7 +40,7 @@ TOOLS = ("dso", *ACTION_SPACE, "cma", *(f"brax-{name}{starts}" for starts in (""
 
 
 def run_dso(seed: int, tool: str = "dso") -> dict:
-    """One training by dso; the wall time holds compilation, evaluations on C and, for the first seed, imports."""
+    """One training by dso. The wall time includes compilation, evaluations on C and, for the first seed, imports."""
     import dataclasses
 
     from dso_robotics.cli.jax_setup import prepare_jax
@@ -72,7 +72,7 @@ def run_dso(seed: int, tool: str = "dso") -> dict:
 
 
 def run_brax(seed: int, tool: str) -> dict:
-    """One training by Brax, in its own environment and process; the wall time holds imports, compilation and looks on C."""
+    """One training by Brax, in its own environment and process. Wall time includes imports, compilation, evaluations on C."""
     python = HERE.parent / ".venv-brax" / "bin" / "python"
     if not python.is_file():
         raise SystemExit("Brax has an environment of its own; make it with: make bench-brax")
@@ -102,7 +102,7 @@ class Episodes:
         self.size, self.steps = 7 * hidden + 1, 0
 
     def __call__(self, weights: np.ndarray, steps: int = STEPS) -> float:
-        """Return of one episode; the observation is that of dso, divided by fixed sizes."""
+        """Return of one episode. The observation is that of dso, divided by fixed scales."""
         h, data = self.hidden, self.data
         first, offset = weights[: 5 * h].reshape(h, 5), weights[5 * h : 6 * h]
         last, bias = weights[6 * h : 7 * h], weights[-1]
@@ -124,7 +124,7 @@ class Episodes:
 
 
 def run_cma(seed: int) -> dict:
-    """CMA-ES with its own default population on a network of 16 units; its best mean is judged at every tenth of the budget."""
+    """CMA-ES with its default population on a network of 16 units. Its best mean is evaluated at every tenth of the budget."""
     import cma
 
     began, episodes = time.perf_counter(), Episodes(seed)
@@ -154,7 +154,7 @@ def run_cma(seed: int) -> dict:
 
 
 def draw(results: dict) -> None:
-    """The figure next to the numbers: every seed a line, over environment steps and over wall time."""
+    """The figure, saved beside the numbers: one line for each seed, over environment steps and over wall time."""
     from dso_robotics.report import canvas
 
     figure, axes = canvas.rows(3.2, 1, (1.0, 1.0), share=False, top=0.95)
@@ -181,13 +181,13 @@ def draw(results: dict) -> None:
 
 
 def reached(run: dict) -> tuple[float, float] | None:
-    """Environment steps and seconds at the first look with the return that is the goal."""
+    """Environment steps and seconds at the first evaluation that reaches the goal return."""
     rows = zip(run["steps"], run["return"], run["seconds"], strict=True)
     return next(((steps, seconds) for steps, got, seconds in rows if got >= GOAL), None)
 
 
 def keep(tool: str, seed: int, found: dict) -> None:
-    """Put one run into the file, in the place of an older one of the same seed."""
+    """Write one run to the file, replacing an older one with the same seed."""
     import mujoco
 
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"runs": {}}

@@ -1,9 +1,9 @@
-"""One training of the cart-pole swing-up by Brax's PPO, SAC or APG, in an environment of its own; prints JSON.
+"""One training of the cart-pole swing-up by Brax's PPO, SAC or APG, in its own Python environment; prints JSON.
 
 Run: make bench-brax, then python benchmarks/policy.py --tool brax-ppo-small ..., which starts this file with
-.venv-brax/bin/python. It imports nothing of dso_robotics: Brax 0.14.2 needs an older JAX. Physics is mjx.step of
-models/cartpole.xml; reward, observation and start states are those of examples/studies/cartpole_swing_up.toml; the policy is
-judged on C MuJoCo, without noise.
+.venv-brax/bin/python. It does not import dso_robotics, because Brax 0.14.2 needs an older JAX. The physics is mjx.step of
+models/cartpole.xml. Reward, observation and start states are those of examples/studies/cartpole_swing_up.toml. The policy is
+evaluated on C MuJoCo, without noise.
 """
 
 import argparse
@@ -78,7 +78,7 @@ VARIANTS = {
 
 
 class SwingUp(Env):
-    """Plain Brax environment over mjx.step; the state that goes on is qpos, qvel and the solver's warm start."""
+    """Plain Brax environment with mjx.step. The state kept between steps is qpos, qvel and the solver's warm start."""
 
     def __init__(self, wide: bool, differentiable: bool = False):
         self.mj = mujoco.MjModel.from_xml_path(str(MODEL))
@@ -126,7 +126,7 @@ class SwingUp(Env):
 
 
 class Anew(Wrapper):
-    """After an episode a newly drawn state, where Brax's own wrapper takes every environment back to its first one."""
+    """Draws a new start state after an episode. Brax's own wrapper always returns an environment to its first start state."""
 
     def step(self, state: State, action: jax.Array) -> State:
         state = self.env.step(state.replace(done=jnp.zeros_like(state.done)), action)
@@ -145,7 +145,7 @@ class Anew(Wrapper):
 
 
 def wrap_wide(env: Env, episode_length: int = BETWEEN, action_repeat: int = 1, randomization_fn: object = None) -> Env:
-    """Brax's wrappers with Anew in the place of its automatic reset."""
+    """Brax's wrappers with Anew instead of its automatic reset."""
     return Anew(wrappers.EpisodeWrapper(wrappers.VmapWrapper(env), episode_length, action_repeat))
 
 
@@ -162,11 +162,11 @@ def reward(qpos, qvel, ctrl, xp):
 
 
 class Enough(Exception):
-    """The time is over."""
+    """Whether the episode is over."""
 
 
 class Judge:
-    """Stands in for Brax's evaluator: one episode without noise from the hanging start on C MuJoCo."""
+    """Replaces Brax's evaluator: one episode without noise from the hanging start on C MuJoCo."""
 
     latest = None
 
@@ -180,7 +180,7 @@ class Judge:
         return {"return": self.play(0)}
 
     def play(self, seed: int) -> float:
-        """Return of 1000 steps; seed 0 of dso's look at a training differs in its draw, not in its distribution."""
+        """Return of 1000 steps. The start state is another draw than in dso's evaluation, from the same distribution."""
         rng, data, total = np.random.default_rng(seed), mujoco.MjData(self.model), 0.0
         data.qpos[:] = [0.0, np.pi] + 0.01 * rng.standard_normal(2)
         data.qvel[:] = 0.01 * rng.standard_normal(2)
@@ -193,7 +193,7 @@ class Judge:
 
 
 def run(tool: str, seed: int, wide: bool, steps: int, looks: int, cap: float) -> dict:
-    """One training of `steps` environment steps, looked at `looks` times, or until `cap` seconds are over."""
+    """One training of `steps` environment steps with `looks` evaluations; it stops after `cap` seconds."""
     method = tool.split("-")[0]
     given = SETTINGS[method] | VARIANTS[tool]
     if method == "apg":

@@ -1,7 +1,8 @@
-"""The state of an arm from coarse encoders and a biased IMU at its tip: learned from measurements, then run sample by sample.
+"""Estimates the state of an arm from coarse encoders and a biased IMU at its tip.
 
-The log comes from an arm with dry friction, a heavier lower link and a turned, biased IMU, none of which the model has. What
-the estimator says of the joints' speeds is compared with differences of the encoders and with the recorded truth.
+The estimator is learned from measurements and then runs sample by sample. The log comes from an arm with dry friction,
+a heavier lower link and a rotated, biased IMU; the model has none of these. The estimated joint speeds are compared
+with differences of the encoders and with the recorded truth.
 
 Run: python examples/arm_estimator.py
 """

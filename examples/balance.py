@@ -1,5 +1,6 @@
-"""A cart-pole balanced on noisy readings of position and angle, by an estimator whose model has a motor that is too strong:
-trained on prediction errors, then on the balancing itself.
+"""Balances a cart-pole from noisy readings of position and angle.
+
+The motor in the estimator's model is too strong. The estimator is trained on prediction errors, then on the balancing task.
 
 Run: python examples/balance.py [SEED]
 """

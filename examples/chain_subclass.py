@@ -1,4 +1,4 @@
-"""A chain of your own in ten lines: a noisy pendulum under a linear policy, optimised by natural gradient.
+"""A user-defined chain in ten lines: a noisy pendulum with a linear policy, optimised by natural gradient.
 
 Run: python examples/chain_subclass.py
 """

@@ -1,7 +1,7 @@
 """`make demo`: identify a real two-joint arm from five of its recorded runs and predict the other four.
 
-The recording is fetched from its authors' repository (or read from DSO_DATA); without a network the bundled synthetic log
-of a similar arm, with friction, delay and quantisation that the model does not have, takes its place.
+The recording is fetched from its authors' repository, or read from DSO_DATA. Without a network the bundled synthetic log of a
+similar arm is used; it has friction, delay and quantisation that the model does not have.
 """
 
 import shutil
@@ -31,7 +31,7 @@ FREE = (
 
 
 def recording() -> tuple[Path, str]:
-    """The log to identify from, and the rollouts of it that are only predicted."""
+    """The log for the identification, and its rollouts that are only predicted."""
     try:
         log = fetch("dfki_double_pendulum_A0")
     except DsoError as error:

@@ -1,7 +1,8 @@
 """Friction of a real arm that swings freely: dry friction and air drag instead of the viscous friction its authors fitted.
 
-Nothing drives it, so its motion shows no force: the mass stays as published, and what is found is relative to it. The
-authors' own split: their identification pieces are fitted, their validation pieces predicted over their whole length.
+Nothing drives the arm, so its motion does not determine forces: the mass is the published one, and the results are
+relative to it. The split is the authors' own: their identification pieces are fitted, their validation pieces are
+predicted over their whole length.
 
 Run: python examples/free_swing.py [double]
 """
@@ -42,7 +43,7 @@ ARMS = {
 
 
 def main(name: str = "single", out: str | None = None, every: int = 1) -> dict:
-    """Fit every `every`-th identification piece; the result's summary."""
+    """Fit every `every`-th identification piece; returns the summary of the result."""
     arm = ARMS[name]
     with tempfile.TemporaryDirectory() as folder:
         # Data.

@@ -1,7 +1,8 @@
-"""A friction law of your own, on a real hobby servo: friction that grows with the load on the gears and fades with speed.
+"""A user-defined friction law, for a real hobby servo: friction increases with the load on the gears and decreases with speed.
 
-MuJoCo's joints have constant dry friction; a law sets it here at every step of the C engine. Its numbers are identified with
-the motor's and the arm's from 12 of 16 recorded runs. The other 4 are simulated from their first sample to their end.
+MuJoCo's joints have constant dry friction. Here a law sets it at every step of the C engine. The parameters of the law,
+the motor and the arm are identified together from 12 of 16 recorded runs. The other 4 are simulated from their first
+sample to their end.
 
 Run: python examples/servo.py
 """
@@ -44,7 +45,7 @@ LAW = {
 
 
 def gearbox(at: Moment) -> tuple[np.ndarray, None]:
-    """Limit of the dry friction: a constant, and shares of what presses on the gears (arXiv 2410.08650, model M5)."""
+    """Limit of the dry friction: a constant, and shares of the load on the gears (arXiv 2410.08650, model M5)."""
     gain, speed = at.field("actuator_gainprm"), at.qvel[:, 0]
     duty = np.clip(at.ctrl[:, 0] - at.ctrl[:, 1] * at.qpos[:, 0], -1, 1)
     motor, load = gain[:, 0, 0] * duty + gain[:, 2, 2] * speed * at.ctrl[:, 2], -at.bias[:, 0]
@@ -55,7 +56,7 @@ def gearbox(at: Moment) -> tuple[np.ndarray, None]:
 
 
 def number(index: int, name: str) -> Parameter:
-    """A number of the law as a parameter: user data of the joint."""
+    """A parameter of the law: user data of the joint."""
     value, low, high, scale = (np.array([float(x)]) for x in LAW[name])
     slots = (Slot("jnt_user", (index,)),)
     return Parameter(

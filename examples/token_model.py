@@ -1,8 +1,8 @@
 """Tuning a small autoregressive token model with the same functions that optimise a robot.
 
-The state is the tokens written so far; the chain appends one. The model starts from a base that knows nothing of the
-task and is charged its KL from the base (an L-MDP) plus a price on the finished text: brackets that do not match, or
-other than two letters. Lemma 4 gives the exact optimum. Run: python examples/token_model.py
+The state is the tokens written so far; a step of the chain appends one. The model starts from a base that does not know
+the task. Its cost is the KL divergence from the base (an L-MDP) plus a cost of the finished text, for unmatched
+brackets or a number of letters other than two. Lemma 4 gives the exact optimum. Run: python examples/token_model.py
 """
 
 import itertools
@@ -23,7 +23,7 @@ LENGTH, TOKENS, PRICE = 6, 3, 3.0  # tokens: 0 opens a bracket, 1 closes one, 2 
 
 
 def charge(text: jax.Array) -> jax.Array:
-    """Price of a finished text: brackets that do not match, other than two letters."""
+    """Cost of a finished text: unmatched brackets, or a number of letters other than two."""
     depth = jnp.cumsum(jnp.where(text == 0, 1, jnp.where(text == 1, -1, 0)))
     wrong = jnp.any(depth < 0) | (depth[-1] != 0)
     return PRICE * wrong + PRICE * (jnp.sum(text == 2) != 2)

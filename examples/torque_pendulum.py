@@ -1,6 +1,6 @@
-"""A real pendulum on a torque-controlled motor, recorded under many controllers, whose torque has an unknown scale.
+"""A real pendulum with a torque-controlled motor, recorded with many controllers. The scale of the torque is unknown.
 
-The arm's mass and length were measured on the test bench; the gain says how much torque the motor makes of what it reports.
+The arm's mass and length were measured on the test bench. The gain is the ratio of the motor's torque to the torque it reports.
 
 Run: python examples/torque_pendulum.py
 """
@@ -37,7 +37,7 @@ PUSHED = {"energy_shaping": 15.5}
 
 
 def recordings() -> Log:
-    """The runs with the one weight, without what a hand did in those that are fitted."""
+    """The runs with the one weight. Pushes by hand are cut from the fitted runs."""
     log = fetch("dfki_simple_pendulum")
     kept = [_until(r, PUSHED.get(r.name, np.inf)) for r in log.rollouts if r.name != OTHER_WEIGHT]
     return dataclasses.replace(log, rollouts=tuple(kept))
@@ -50,7 +50,7 @@ def _until(rollout: Rollout, end: float) -> Rollout:
 
 
 def main(out: str | None = None, runs: tuple[str, ...] = ()) -> dict:
-    """Fit all runs that are not held out, or only `runs`; the result's summary."""
+    """Fit all runs that are not held out, or only `runs`; returns the summary of the result."""
     with tempfile.TemporaryDirectory() as folder:
         # Data.
         log = recordings()

@@ -64,7 +64,7 @@ def _csv(path: Path) -> Table:
     names = tuple(name.strip().lstrip("#").strip() for name in numbered.pop(0)[1])
     if all(_number(name) is not None for name in names):
         raise DsoError(
-            f"{path}: the first line holds numbers, not column names; add a line such as `time,torque,angle`."
+            f"{path}: the first line contains numbers, not column names; add a line such as `time,torque,angle`."
         )
     repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if repeated:

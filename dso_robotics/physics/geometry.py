@@ -186,7 +186,7 @@ def _rows(robot: Robot, body: int, bodies: dict[int, Any], geoms: dict[int, Any]
             shape = mujoco.mjtGeom(kind).name.removeprefix("mjGEOM_").lower()
             raise DsoError(
                 f"{named}: {label} is a {shape}, whose inertia is not a function of its size. Use a sphere, capsule, cylinder, "
-                'box or ellipsoid, or give it mass="0" beside one.'
+                'box or ellipsoid, or give it mass="0" and add such a geom.'
             )
         if geom.typeinertia == mujoco.mjtGeomInertia.mjINERTIA_SHELL:
             raise DsoError(

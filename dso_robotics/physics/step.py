@@ -158,7 +158,7 @@ def _rematerialised(run: Callable[..., tuple[State, Any]]) -> Callable[..., tupl
     The step makes hundreds of small arrays. Storing and loading them takes longer than computing them again.
     """
     policy = jax.checkpoint_policies.save_only_these_names(newton.SOLUTION)
-    # A scan separates the two passes, so the compiler cannot merge common subexpressions.
+    # A scan separates the two passes, so the compiler cannot merge their common subexpressions: no need to prevent it.
     return jax.checkpoint(functools.partial(guarded, run), policy=policy, prevent_cse=False)
 
 

@@ -7,7 +7,7 @@ GHOST = (0.25, 0.25, 0.27, 0.45)
 _MOVING = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
 _FIXED = int(mujoco.mjtCatBit.mjCAT_STATIC)
 _DECOR = int(mujoco.mjtCatBit.mjCAT_DECOR)
-# The camera follows a robot whose centre of mass travels this many times its size; the view is that many sizes wide.
+# The camera follows a robot whose centre of mass travels more than _FAR times its size; _AROUND sizes are in view each side.
 _FAR, _AROUND = 2.0, 0.8
 
 

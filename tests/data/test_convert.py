@@ -84,7 +84,7 @@ def test_an_unknown_column_lists_the_columns(table):
         (CSV.replace(",", ";").replace("30;end", "3,5;end"), "decimal comma"),
         (CSV.replace("30,end", "30"), "line 4 has 3 cells"),
         (CSV.replace("ticks", "amps"), "'amps' occurs more than once"),
-        ("0,1\n1,2\n", "holds numbers, not column names"),
+        ("0,1\n1,2\n", "contains numbers, not column names"),
         ("t,ticks\n", "no rows"),
         ("", "no rows"),
         (CSV.replace("0.02", "0.01"), "time does not increase at sample 2"),

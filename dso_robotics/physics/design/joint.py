@@ -46,7 +46,7 @@ class JointAxis(DesignMap):
     """Axis of a hinge or slide joint: two tilts [rad] from the model's axis.
 
     The tilts are a rotation vector in the plane at a right angle to the model's axis; the axis is turned by it (the
-    exponential map of the sphere). Zero is the model's axis. By default the bounds are a quarter turn.
+    exponential map of the sphere). Zero is the model's axis. By default the bounds are a quarter turn either way.
 
     Raises:
       DsoError: no such joint, or one without an axis (ball and free joints).

@@ -91,7 +91,7 @@ class DesignMap(abc.ABC):
                 )
             if not low[i] <= start[i] <= high[i]:
                 raise DsoError(
-                    f"{name}: the model's value {start[i]:g} {units[i]} lies outside the bounds {span}; widen them, or edit "
+                    f"{name}: the model's value {start[i]:g} {units[i]} is outside the bounds {span}; widen them, or edit "
                     "the model to start inside."
                 )
         self._set(names=tuple(names), units=tuple(units), initial=start, low=low, high=high)
