@@ -208,7 +208,7 @@ def _study(
         return begun.changed(given)
     if "model" not in given:
         raise DsoError("no study was given; give a study file (TOML), or a model and cost={...} at least.")
-    return TrainStudy.read(None, given)
+    return TrainStudy.read(**given)
 
 
 def _table(name: str, table: Any, before: Mapping[str, Any], inputs: Inputs) -> dict[str, Any]:

@@ -39,5 +39,5 @@ def test_every_key_of_a_study_is_an_argument():
 def test_errors_name_the_argument(pendulum):
     with pytest.raises(dso.DsoError, match="no log was given"):
         dso.estimate(pendulum / "pendulum.xml")
-    with pytest.raises(dso.DsoError, match="corrector: there is"):
+    with pytest.raises(dso.DsoError, match=r"corrector = 'magic': expected one of gain.*write corrector = .gain"):
         dso.estimate(pendulum / "pendulum.xml", record(0, runs=1), corrector="magic")

@@ -168,13 +168,13 @@ def test_errors_speak_of_arguments_and_of_what_was_given(pendulum):
         dso.identify(model, log, free=FREE, hold_out="nine")
     with pytest.raises(dso.DsoError, match=r"free=PATH .`dso.list_parameters\(model\)`"):
         dso.identify(model, log)
-    with pytest.raises(dso.DsoError, match=r"^engine='gpu'"):
+    with pytest.raises(dso.DsoError, match=r"engine = 'gpu': expected one of auto"):
         dso.identify(model, log, free=FREE, engine="gpu")
     with pytest.raises(dso.DsoError, match="a model is a path, an MjSpec, an MjModel"):
         dso.identify(3, log, free=FREE)
     with pytest.raises(dso.DsoError, match="logs: dict is no log"):
         dso.identify(model, [{}], free=FREE)
-    with pytest.raises(dso.DsoError, match="no model was given"):
+    with pytest.raises(dso.DsoError, match="'model' is missing"):
         dso.identify(logs=log, free=FREE)
 
 
@@ -182,7 +182,7 @@ def test_numbers_of_a_parameter_may_come_as_a_table(pendulum):
     table = {"path": "joint/hinge/damping", "init": 0.1, "low": 0.0, "high": 1.0, "prior": (0.1, 0.5)}
     found = dso.identify(pendulum / "pendulum.xml", record(0, runs=1, seconds=2.0), free=[table])
     assert found.parameters["joint/hinge/damping"]["initial"] == 0.1
-    with pytest.raises(dso.DsoError, match="there is no 'start'"):
+    with pytest.raises(dso.DsoError, match=r"joint/hinge/damping: unknown key 'start'; it takes 'path'"):
         dso.identify(pendulum / "pendulum.xml", record(0, runs=1), free={"path": "joint/hinge/damping", "start": 1})
 
 

@@ -78,7 +78,7 @@ def test_recordings_are_listed():
     found = dso.fetch()
     assert "dfki_double_pendulum_A0" in found
     assert "dfki_double_pendulum_A0" in str(found)
-    with pytest.raises(dso.DsoError, match="there is none of that name"):
+    with pytest.raises(dso.DsoError, match="there is no recording of that name"):
         dso.fetch("nothing")
 
 

@@ -79,8 +79,8 @@ def test_a_study_file_and_arguments_are_put_together(tmp_path):
 
     path, inputs = write(tmp_path, iterations=5), Inputs(tmp_path)
     tables = {name: None for name in training._TABLES} | {"training": {"iterations": 2}}
-    study = training._study(path, None, tables, {"seed": 4, "free": None}, inputs, None)
-    assert (study.training["iterations"], study.training["horizon"], study.seed) == (2, 8, 4)
+    study = training._study(path, None, tables, {"seed": 4, "free": None}, inputs, None, "train")
+    assert (study.training.iterations, study.training.horizon, study.seed) == (2, 8, 4)
     assert study.model == str(tmp_path / "cart.xml")
 
 
