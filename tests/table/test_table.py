@@ -201,3 +201,22 @@ def test_a_training_in_python_is_that_of_a_file(tmp_path):
 def test_costs_that_are_refused(cost, told):
     with pytest.raises(DsoError, match=told):
         TrainStudy("a.xml", {"a": cost})
+
+
+def test_studies_stored_before_this_reader_are_read():
+    """The JSON of run files as they were written when sections were plain tables."""
+    old = {
+        "command": "identify", "model": "m.xml", "logs": ["a.h5"], "hold_out": None, "engine": "auto", "window": "full",
+        "free": [{"path": "joint/a/damping", "init": None, "low": 0.0, "high": 1.0, "prior": None, "log_prior": False}],
+        "score_window": None, "seed": 0, "starts": 1, "warm_start": False, "robust": False, "noise": {}, "residual": None,
+        "network": {"hidden": [8]}, "continuity": None, "controller": {"m1": {"gains": {"q": 1.0}, "hold": True}},
+    }  # fmt: skip
+    assert IdentifyStudy.from_dict(old).as_dict() == old
+    trained = {
+        "model": "m.xml", "cost": {"a": {"kind": "square", "quantity": "q", "weight": 2.0}}, "seed": 0, "seconds": 10.0,
+        "control_step": None, "free": ["joint/a/damping=0.1@0:1"], "policy": {"hidden": [8]}, "explore": {}, "task": {},
+        "start": {"position": {"h": 3.1}}, "training": {"horizon": 8, "keep": "best"}, "randomise": {},
+        "design": {"d": {"kind": "gear", "of": "p", "low": 1.0, "high": 2.0}}, "source": "x.toml",
+    }  # fmt: skip
+    again = TrainStudy.from_dict(trained).as_dict()
+    assert {k: v for k, v in again.items() if k != "free"} == {k: v for k, v in trained.items() if k != "free"}
