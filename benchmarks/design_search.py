@@ -26,7 +26,7 @@ class Population:
         self._key, self._windows = jax.random.key(seed), CWindows(chain, threads=1)
         self._start = jax.jit(jax.vmap(chain.initial, in_axes=(None, 0)))
         self._noise = np.zeros((size, task.steps, chain.mj.nu))
-        self._price = jax.jit(
+        self._scene_cost = jax.jit(
             jax.vmap(lambda theta, path: jnp.sum(jax.vmap(lambda x: chain.bind(theta, x).cost(x, theta))(path)))
         )
         self._lost = jax.jit(jax.vmap(lambda path: jnp.any(jax.vmap(chain.diverged)(path))))
@@ -48,7 +48,7 @@ class Population:
     def __call__(self, thetas: np.ndarray) -> np.ndarray:
         """Costs (size,) of an episode of thetas (size, n)."""
         states = self._play(thetas)
-        costs = np.asarray(self._price(jnp.asarray(thetas), states))
+        costs = np.asarray(self._scene_cost(jnp.asarray(thetas), states))
         return np.where(np.asarray(self._lost(states)) | ~np.isfinite(costs), LOST, costs)
 
 

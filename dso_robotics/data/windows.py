@@ -104,7 +104,7 @@ class Windows:
         drive = self.drive and replace(self.drive, values=self.drive.values[keep])
         return replace(self, **{name: getattr(self, name)[keep] for name in names}, drive=drive)
 
-    def doubts(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Warnings about windows with too few samples; empty if there are none."""
         if self.single:
             return []

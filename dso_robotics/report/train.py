@@ -70,7 +70,7 @@ def episode(found: Trained) -> canvas.Picture:
     rows = (
         ("positions [m, rad]", last.time, last.qpos[:, first], names),
         ("controls", last.time[1:], last.ctrl, [n or str(i) for i, n in enumerate(task.robot.names("actuator"))]),
-        ("cost by term", last.time[1:], last.terms, list(task.price.names)),
+        ("cost by term", last.time[1:], last.terms, list(task.scene_cost.names)),
     )
     for axis, (text, time, values, labels) in zip(axes[:, 0], rows, strict=True):
         for k, name in enumerate(labels[:6]):

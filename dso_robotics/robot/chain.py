@@ -90,7 +90,7 @@ class RobotChain(Chain):
     scaling: Scaling
     squash: Squash
     start: Callable[[PRNGKeyArray], RobotState]
-    price: Callable[[Scene], Array]
+    scene_cost: Callable[[Scene], Array]
     layout: blocks.Theta = eqx.field(static=True)
     mechanism: Mechanism | None = eqx.field(static=True)
     mj: mujoco.MjModel = eqx.field(static=True)
@@ -211,8 +211,8 @@ class RobotChain(Chain):
         return self.play(*self.act(state, theta), state, theta)
 
     def cost(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
-        """The price of the scene."""
-        return self.price(self.scene(state, theta))
+        """The cost of the scene."""
+        return self.scene_cost(self.scene(state, theta))
 
     def log_prob(self, following: RobotState, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """log-density of the action that was played."""
@@ -282,8 +282,8 @@ class PassiveChain(Chain):
         return self.chain.play(jnp.zeros_like(state.action), state.memory, state, self.frozen)
 
     def cost(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
-        """The price alone."""
-        return self.chain.price(self.chain.scene(state, self.frozen))
+        """The cost alone."""
+        return self.chain.scene_cost(self.chain.scene(state, self.frozen))
 
     def log_prob(self, following: RobotState, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """log-density of the noise that was played."""
@@ -303,7 +303,7 @@ def robot_chain(
     policy: Policy,
     observation: Observation,
     *,
-    price: Callable[[Scene], Any],
+    scene_cost: Callable[[Scene], Any],
     seconds: float | None = None,
     delay: float = 0.0,
     noise: float = 0.1,
@@ -358,7 +358,7 @@ def robot_chain(
         scaling=no_scaling(observation.size + more),
         squash=squash(mj),
         start=lambda key: chain.rest(),
-        price=price,
+        scene_cost=scene_cost,
         layout=blocks.Theta(tuple(parts), chart="open"),
         mechanism=mechanism if mechanism.size or mechanism.drawn else None,
         mj=mj,

@@ -78,13 +78,13 @@ class Drives:
     """The signals of all controllers in all recordings, and the numbers that multiply them.
 
     share: (G, nu) one in the column of the actuator that a number belongs to; tracks: by recording, for each number its signal
-    and its reference; doubts: sentences about them.
+    and its reference; warnings: sentences about them.
     """
 
     gains: Gains
     share: np.ndarray
     tracks: Mapping[str, Sequence[tuple[_Track, _Track | None]]]
-    doubts: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def at(self, rollout: str, grid: np.ndarray) -> np.ndarray:
         """The signals (..., G) of a recording at the times `grid` (...,) of its clock [s]."""
@@ -145,7 +145,7 @@ def controlled(log: Log, controllers: Sequence[Controller], model: mujoco.MjMode
         values,
         share @ reach / np.where(size > 0, size, 1.0),
     )
-    drives = Drives(gains, share, tracks, tuple(_doubts(log, controllers, tracks, gains)))
+    drives = Drives(gains, share, tracks, tuple(_warnings(log, controllers, tracks, gains)))
     read = {s for c in controllers for s in (*c.gains, *c.reference.values())}
     rollouts = tuple(_filled(r, drives, actuators, owned, read, model) for r in log.rollouts)
     return replace(log, rollouts=rollouts), drives
@@ -251,7 +251,7 @@ def _unit(model: mujoco.MjModel, rollout: Rollout, actuator: int, signal: str) -
     return f"{control}/({unit})" if "/" in unit else f"{control}/{unit}"
 
 
-def _doubts(
+def _warnings(
     log: Log,
     controllers: Sequence[Controller],
     tracks: Mapping[str, Sequence[tuple[_Track, _Track | None]]],

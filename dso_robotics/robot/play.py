@@ -40,7 +40,7 @@ class Episode:
 
 
 class Player:
-    """Plays policies of one chain; the decision and the price are compiled once."""
+    """Plays policies of one chain; the decision and the cost are compiled once."""
 
     def __init__(self, chain: RobotChain):
         self.chain = chain
@@ -48,12 +48,12 @@ class Player:
         def decide(theta: Any, scaling: Scaling, state: RobotState) -> tuple[Any, Any]:
             return eqx.tree_at(lambda c: c.scaling, chain, scaling).bind(theta, state).act(state, theta)
 
-        def price(theta: Any, state: RobotState) -> Any:
-            terms: Any = chain.price
+        def scene_cost(theta: Any, state: RobotState) -> Any:
+            terms: Any = chain.scene_cost
             return terms.terms(chain.bind(theta, state).scene(state, theta))
 
         self._decide: Callable[..., Any] = jax.jit(decide)
-        self._price: Callable[..., Any] = jax.jit(jax.vmap(price, in_axes=(None, 0)))
+        self._scene_cost: Callable[..., Any] = jax.jit(jax.vmap(scene_cost, in_axes=(None, 0)))
 
         def start(theta: Any, key: Any, context: Any) -> RobotState:
             state = chain.start(key)
@@ -106,10 +106,10 @@ class Player:
                 break
             rows.append((data.time, data.qpos.copy(), data.qvel.copy(), data.ctrl.copy()))
             states.append(self._state(data, action, before, queue, memory, numbers))
-        terms = np.zeros((0, len(chain.price.names)))  # type: ignore[attr-defined]
+        terms = np.zeros((0, len(chain.scene_cost.names)))  # type: ignore[attr-defined]
         if states:
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
-            terms = np.asarray(self._price(vector, stacked))
+            terms = np.asarray(self._scene_cost(vector, stacked))
         time, qpos, qvel, ctrl = zip(*rows, strict=True)
         played = np.stack(ctrl[1:]) if states else np.zeros((0, model.nu))
         return Episode(np.array(time), np.stack(qpos), np.stack(qvel), played, terms, ended)

@@ -89,7 +89,7 @@ class RobotCourse(PlayedCourse):
 
     def terms(self, theta: Array, states: RobotState) -> Float[Array, " k"]:
         """Mean of every term of the cost over states."""
-        terms = getattr(self.chain.price, "terms", None)
+        terms = getattr(self.chain.scene_cost, "terms", None)
         if terms is None:
             return jnp.zeros(0)
         chain = self.chain.bind(theta)
@@ -106,8 +106,8 @@ class RobotCourse(PlayedCourse):
 
     def of_the_policy(self, problem: Problem) -> Problem:
         """The problem whose cost is only what the policy's own choice of action costs."""
-        own = getattr(self.chain.price, "of_the_policy", lambda: lambda scene: jnp.zeros(()))
-        return eqx.tree_at(lambda p: p.chain.price, problem, own())
+        own = getattr(self.chain.scene_cost, "of_the_policy", lambda: lambda scene: jnp.zeros(()))
+        return eqx.tree_at(lambda p: p.chain.scene_cost, problem, own())
 
 
 class CriticInputs(eqx.Module):

@@ -68,7 +68,7 @@ def state_channels(windows: Windows, model: mujoco.MjModel) -> list[str]:
     return [name for name, sensor in channels if sources.get(int(model.sensor_type[sensor]))]
 
 
-def doubts(windows: Windows, model: mujoco.MjModel) -> list[str]:
+def warnings(windows: Windows, model: mujoco.MjModel) -> list[str]:
     """What a reader of the errors should know."""
     used = state_channels(windows, model)
     if not used:

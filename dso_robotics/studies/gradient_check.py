@@ -52,7 +52,7 @@ def check_gradients(task: Task, *, steps: int = 8, seed: int = 0) -> list[BlockC
 
         def body(state: RobotState, _: None) -> tuple[RobotState, jax.Array]:
             state = bound.drift(state, at)
-            return state, task.price(bound.scene(state, at))
+            return state, task.scene_cost(bound.scene(state, at))
 
         motion = jnp.sum(jax.lax.scan(body, start, None, length=steps)[1])
         return motion + sum(term(chain, at) for term in task.supervised.values())

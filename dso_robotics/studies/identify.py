@@ -194,8 +194,8 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     table |= estimated(asked, vector, problem, solution, spread, begun)
     # Channels without a unit are named one by one, with the unit they are taken to be in.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
-    doubts = calibration.doubts(windows, vector.mj) if windows.single else windows.doubts()
-    warnings = [*channels.warnings, *suspicious, *doubts, *(drives.doubts if drives else ()), *found]
+    warnings = calibration.warnings(windows, vector.mj) if windows.single else windows.warnings()
+    warnings = [*channels.warnings, *suspicious, *warnings, *(drives.warnings if drives else ()), *found]
     summary = {
         "command": "identify",
         "version": __version__,

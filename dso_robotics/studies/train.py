@@ -159,7 +159,7 @@ def _history(task: Task, result: Result, looks: list[tuple[float, ...]]) -> dict
         "seconds": table[:, 2],
         "gradient_norm": np.array([record.gradient_norm for record in found]),
         "blown": np.array([record.blown for record in found]),
-    } | {f"term {name}": terms[:, k] for k, name in enumerate(task.price.names)}
+    } | {f"term {name}": terms[:, k] for k, name in enumerate(task.scene_cost.names)}
 
 
 def _numbers(task: Task, theta: Any) -> np.ndarray:
@@ -241,7 +241,7 @@ def _summary(
             "total": float(costs.mean()),
             "before": at_first,
             "quarter_timestep": float(fine.mean()),
-            "terms": {name: float(v) for name, v in zip(task.price.names, per, strict=True)},
+            "terms": {name: float(v) for name, v in zip(task.scene_cost.names, per, strict=True)},
             "supervised": {name: float(cost(scaled, jnp.asarray(theta))) for name, cost in task.supervised.items()},
         },
         "episodes": {

@@ -41,7 +41,7 @@ class Task:
     study: TrainStudy
     robot: Robot
     chain: RobotChain
-    price: Composite
+    scene_cost: Composite
     explore: Callable[..., Any]
     supervised: dict[str, Supervised]
     windows: Training
@@ -63,7 +63,7 @@ def build(study: TrainStudy) -> Task:
         raise DsoError(
             f"{study.source}: training needs at least one cost of the motion; {', '.join(apart)} need(s) no rollout."
         )
-    price = composite({name: (cost.weight, _term(study, name, cost, robot)) for name, cost in timed.items()})
+    scene_cost = composite({name: (cost.weight, _term(study, name, cost, robot)) for name, cost in timed.items()})
     given = study.policy
     if given.observe is not None:
         observation = sensor_observation(robot, list(given.observe))
@@ -74,7 +74,7 @@ def build(study: TrainStudy) -> Task:
         mechanism,
         _policy(study, observation.size + seen_besides(mechanism, context, see), robot.mj.nu),
         observation,
-        price=price,
+        scene_cost=scene_cost,
         seconds=study.control_step,
         delay=given.delay,
         noise=given.noise,
@@ -119,7 +119,7 @@ def build(study: TrainStudy) -> Task:
             raise DsoError(f"{study.source}: {error}") from error
     # An episode does not show what a cost without a rollout is for: an early look at wrong parameters may well be cheaper.
     keep = windows.keep or ("last" if supervised else "best")
-    return Task(study, robot, chain, price, explore, supervised, windows, steps, keep)
+    return Task(study, robot, chain, scene_cost, explore, supervised, windows, steps, keep)
 
 
 def _term(study: TrainStudy, name: str, cost: MotionCost, robot: Robot) -> Term:

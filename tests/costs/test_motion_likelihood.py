@@ -28,8 +28,8 @@ FREE = ["joint/hinge/damping=0.16@0:1", "body/pole/mass=1@0.1:3", "joint/hinge/f
 def chain(pendulum):
     robot = load(pendulum / "pendulum.xml")
     mechanism = Mechanism(robot, pack([parse(text) for text in FREE], robot))
-    price = composite({"place": (1.0, Square(quantity("joint/hinge/position", robot)))})
-    return robot_chain(mechanism, LinearPolicy(3, 1), state_observation(robot), price=price)
+    scene_cost = composite({"place": (1.0, Square(quantity("joint/hinge/position", robot)))})
+    return robot_chain(mechanism, LinearPolicy(3, 1), state_observation(robot), scene_cost=scene_cost)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_its_minimum_is_the_truth_and_the_noise(chain, cost, slope):
 
 def test_what_cannot_be_identified_is_refused(chain, pendulum):
     log = read_log(pendulum / "pendulum.h5")
-    bare = robot_chain(Mechanism(chain.mechanism.robot), chain.policy, chain.observation, price=chain.price)
+    bare = robot_chain(Mechanism(chain.mechanism.robot), chain.policy, chain.observation, scene_cost=chain.scene_cost)
     with pytest.raises(DsoError, match="free some"):
         identification(log, bare)
     with pytest.raises(DsoError, match="window"):

@@ -34,8 +34,8 @@ def chain(tmp_path_factory):
     path.write_text(CART)
     robot = load(path)
     mechanism = Mechanism(robot, None, compose([Gear(robot, "push", bounds=(1.0, 4.0))], robot))
-    price = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
-    return robot_chain(mechanism, LinearPolicy(2, 1), state_observation(robot), price=price, noise=0.5)
+    scene_cost = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
+    return robot_chain(mechanism, LinearPolicy(2, 1), state_observation(robot), scene_cost=scene_cost, noise=0.5)
 
 
 @pytest.fixture(scope="module")

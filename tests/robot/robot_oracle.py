@@ -38,8 +38,10 @@ def network(weights: np.ndarray, widths: tuple[int, ...], seen: np.ndarray) -> n
     return seen
 
 
-def play(chain: RobotChain, theta: np.ndarray, noise: np.ndarray, qpos: np.ndarray, *, see, decide, price) -> float:
-    """Sum of price(model, data, ctrl) along a rollout with observation see(data) and policy decide(weights, y, memory)."""
+def play(
+    chain: RobotChain, theta: np.ndarray, noise: np.ndarray, qpos: np.ndarray, *, see, decide, scene_cost
+) -> float:
+    """Sum of scene_cost(model, data, ctrl) along a rollout with observation see(data) and policy decide(weights, y, memory)."""
     blocks = {name: np.asarray(part) for name, part in chain.layout.split(theta).items()}
     model = model_at(chain, theta)
     data = mujoco.MjData(model)
@@ -56,7 +58,7 @@ def play(chain: RobotChain, theta: np.ndarray, noise: np.ndarray, qpos: np.ndarr
         for _ in range(chain.substeps):
             mujoco.mj_step(model, data)
         mujoco.mj_kinematics(model, data)
-        total += price(model, data, ctrl)
+        total += scene_cost(model, data, ctrl)
     return total
 
 

@@ -97,7 +97,9 @@ def test_policy_and_costs_see_the_task(task):
         np.testing.assert_allclose(
             chain.observe(state, theta), [0.3, -1.0, 2 * goal, 0.5, 1.0, 0.0, -1 / 3], atol=1e-12
         )
-        terms = dict(zip(task.price.names, np.asarray(task.price.terms(chain.scene(state, theta))), strict=True))
+        terms = dict(
+            zip(task.scene_cost.names, np.asarray(task.scene_cost.terms(chain.scene(state, theta))), strict=True)
+        )
         assert terms["goal"] == pytest.approx(priced)
         assert terms["near"] == pytest.approx(np.hypot(1.1, 0.05) - 0.05)
 

@@ -32,7 +32,7 @@ QPOS = np.array([0.1, 2.6])
 STEPS = 6
 
 
-def _price(robot):
+def _scene_cost(robot):
     tip = tuple(quantity(f"site/tip/{axis}", robot) for axis in "xz")
     return composite(
         {
@@ -44,8 +44,8 @@ def _price(robot):
     )
 
 
-def _oracle_price(before: list):
-    def price(model, data, ctrl):
+def _oracle_cost(before: list):
+    def scene_cost(model, data, ctrl):
         tip = data.site("tip").xpos
         gap = np.array([tip[0] - 0.3, tip[2] - 1.8])
         change = ctrl - before[-1]
@@ -53,7 +53,7 @@ def _oracle_price(before: list):
         own = 2.0 * (np.sqrt(gap @ gap + 0.01) - 0.1) + 0.1 * ctrl @ ctrl + 0.05 * change @ change
         return own + 0.02 * (data.qvel[1] - 0.5) ** 2
 
-    return price
+    return scene_cost
 
 
 def _see(data):
@@ -79,7 +79,7 @@ def chain(cartpole):
         Mechanism(cartpole, vector, design),
         NetworkPolicy(observation.size, 1, (4,)),
         observation,
-        price=_price(cartpole),
+        scene_cost=_scene_cost(cartpole),
         seconds=0.02,
         delay=0.04,
         noise=0.4,
@@ -109,7 +109,7 @@ def test_value_and_gradient_of_every_block_are_those_of_c(chain):
             noise,
             QPOS,
             see=_see,
-            price=_oracle_price([np.zeros(1)]),
+            scene_cost=_oracle_cost([np.zeros(1)]),
             decide=lambda w, y, m: (network(w, (5, 4, 1), y), m),
         )
 
@@ -153,7 +153,7 @@ def test_timed_policy_sees_the_time_and_nothing_else_of_it():
 def test_sensors_are_those_of_c(cartpole):
     observation = sensor_observation(cartpole, ["pole_velocity", "pole_axis"])
     chain = robot_chain(
-        Mechanism(cartpole), LinearPolicy(observation.size, 1), observation, price=_price(cartpole), noise=0.2
+        Mechanism(cartpole), LinearPolicy(observation.size, 1), observation, scene_cost=_scene_cost(cartpole), noise=0.2
     )
     state = chain.rest(jnp.asarray(QPOS), jnp.asarray([0.3, -2.0]))
     data = mujoco.MjData(cartpole.mj)
@@ -207,8 +207,8 @@ def test_passive_chain_is_the_chain_of_a_silent_policy(chain):
 def test_a_blow_up_ends_the_rollout_and_leaves_the_gradient_finite(tmp_path):
     (tmp_path / "cart.xml").write_text(CART)
     robot = load(tmp_path / "cart.xml")
-    price = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
-    made = robot_chain(Mechanism(robot), LinearPolicy(2, 1), state_observation(robot), price=price)
+    scene_cost = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
+    made = robot_chain(Mechanism(robot), LinearPolicy(2, 1), state_observation(robot), scene_cost=scene_cost)
     made = eqx.tree_at(lambda c: c.start, made, Spread(made.rest(jnp.ones(1)), jnp.zeros(1), jnp.zeros(1)))
     # The push is a thousand times the distance: x grows some fivefold a step, and passes 1e10 before the 20 steps are over.
     theta = jnp.array([2000.0, 0.0, 0.0])
@@ -229,13 +229,13 @@ def test_a_blow_up_ends_the_rollout_and_leaves_the_gradient_finite(tmp_path):
 
 def test_refusals(cartpole, models):
     observation = state_observation(cartpole)
-    price = _price(cartpole)
+    scene_cost = _scene_cost(cartpole)
     with pytest.raises(DsoError, match="observation has 5 entries"):
-        robot_chain(Mechanism(cartpole), LinearPolicy(4, 1), observation, price=price)
+        robot_chain(Mechanism(cartpole), LinearPolicy(4, 1), observation, scene_cost=scene_cost)
     with pytest.raises(DsoError, match="1 actuators"):
-        robot_chain(Mechanism(cartpole), LinearPolicy(5, 2), observation, price=price)
+        robot_chain(Mechanism(cartpole), LinearPolicy(5, 2), observation, scene_cost=scene_cost)
     with pytest.raises(DsoError, match="multiple"):
-        robot_chain(Mechanism(cartpole), LinearPolicy(5, 1), observation, price=price, seconds=0.015)
+        robot_chain(Mechanism(cartpole), LinearPolicy(5, 1), observation, scene_cost=scene_cost, seconds=0.015)
     with pytest.raises(DsoError, match="'pole_velocity'"):
         sensor_observation(cartpole, ["pole_velocty"])
     design = compose([LimbLength(cartpole, "pole")], cartpole)

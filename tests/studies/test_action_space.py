@@ -103,9 +103,12 @@ def test_the_control_cost_of_an_l_mdp_is_quadratic(tmp_path, method):
     sigma, r = 0.2, 0.3
     (tmp_path / "cart.xml").write_text(CART)
     robot = load(tmp_path / "cart.xml")
-    price = {"place": (1.0, Square(quantity("joint/x/position", robot))), "strain": (2 * sigma**2 * r, Divergence())}
+    scene_cost = {
+        "place": (1.0, Square(quantity("joint/x/position", robot))),
+        "strain": (2 * sigma**2 * r, Divergence()),
+    }
     policy, observation = LinearPolicy(2, 1), state_observation(robot)
-    chain = robot_chain(Mechanism(robot), policy, observation, price=composite(price), noise=sigma)
+    chain = robot_chain(Mechanism(robot), policy, observation, scene_cost=composite(scene_cost), noise=sigma)
     chain = eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.ones(1), jnp.ones(1), uniform=True))
     more = {"learning_rate": 0.05} if method == "pathwise" else {"divergence": 0.01}
     settings = windows(noise_end=sigma, method=method, **more)

@@ -38,8 +38,8 @@ def test_a_new_cost_is_asked_for_by_a_study(tmp_path):
     study = TrainStudy.read(write(tmp_path, more=more))
     task = build(study)
     theta = jnp.asarray(task.chain.layout.initial)
-    terms = task.price.terms(task.chain.scene(task.chain.rest(jnp.array([0.7])), theta))
-    found = dict(zip(task.price.names, np.asarray(terms), strict=True))
+    terms = task.scene_cost.terms(task.chain.scene(task.chain.rest(jnp.array([0.7])), theta))
+    found = dict(zip(task.scene_cost.names, np.asarray(terms), strict=True))
     assert found["own"] == pytest.approx(3.0 * np.log(np.cosh(0.7 / 0.5)))
     assert study.as_dict()["cost"]["own"] == {
         "kind": "soft", "weight": 3.0, "quantity": "joint/x/position", "scale": 0.5,

@@ -26,13 +26,13 @@ def cart(tmp_path):
     (tmp_path / "cart.xml").write_text(CART)
     robot = load(tmp_path / "cart.xml")
     observation = state_observation(robot)
-    price = composite(
+    scene_cost = composite(
         {
             "place": (1.0, Square(quantity("joint/x/position", robot))),
             "effort": (0.3, Square(quantity("control", robot))),
         }
     )
-    chain = robot_chain(Mechanism(robot), LinearPolicy(2, 1), observation, price=price, noise=0.2)
+    chain = robot_chain(Mechanism(robot), LinearPolicy(2, 1), observation, scene_cost=scene_cost, noise=0.2)
     wide = Spread(chain.rest(), jnp.ones(1), jnp.ones(1), uniform=True)
     return eqx.tree_at(lambda c: c.start, chain, wide)
 

@@ -84,7 +84,7 @@ class ShortHorizon:
     """
 
     engine = "mjx"
-    reason = "a policy has too many parameters for finite differences; reverse mode through MJX has one price"
+    reason = "a policy has too many parameters for finite differences; reverse mode through MJX costs the same for all of them"
     # Whether costs without a rollout can be added.
     supervises = True
 
