@@ -23,8 +23,8 @@ from dso_robotics.studies.evaluate import Evaluation, evaluate
 from dso_robotics.studies.network_settings import NetworkSettings
 
 _RATE = 1e-2
-# Steps between two looks at the windows that are watched, and halvings of a step that makes a window diverge.
-_LOOK, _HALVINGS = 10, 5
+# Steps between two looks at the windows that are watched, and tries of a step: the first that makes a window diverge ends it.
+_LOOK, _TRIES = 10, 1
 # One in so many recordings (of few: windows) is not trained on but watched.
 _WATCHED = 5
 
@@ -33,7 +33,8 @@ _WATCHED = 5
 class TrainedNetwork:
     """The weights at which the watched windows were predicted best.
 
-    history: (K, 2) mean cost a sample of the trained and of the watched windows, every tenth step; chosen: its row.
+    history: (K, 2) mean cost a sample of the trained and of the watched windows, at every look; chosen: the step whose
+    weights these are.
     watched: names of the recordings that were only watched. ended: the step at which a window diverged and training ended, or
     None where it went on to its end.
     """
@@ -136,7 +137,7 @@ def train_network(
 
     schedule = optax.cosine_decay_schedule(_RATE, settings.iterations)
     adam = FirstOrder(optimiser=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)))
-    method = Sampled(adam, Batches(), stopping=Stopping(tolerance=0.0, noise_floor=False, rejections=_HALVINGS))
+    method = Sampled(adam, Batches(), stopping=Stopping(tolerance=0.0, noise_floor=False, rejections=_TRIES))
     first = method.init(jax.random.key(seed), jnp.asarray(network.start(np.random.default_rng(seed))))
     keep = Best(judge, every=_LOOK, take=lambda state: np.asarray(state.theta))
     result = descend(method, first, iterations=settings.iterations, keep=keep)
@@ -146,8 +147,9 @@ def train_network(
     ended = len(result.history) if result.status is Status.DIVERGED else None
     if result.best is None:
         return TrainedNetwork(network, model, np.asarray(first.theta), np.array([[np.nan, np.nan]]), 0, names, ended)
-    chosen = -(-result.best.iteration // _LOOK)
-    return TrainedNetwork(network, model, result.best.kept, np.column_stack([running, looks]), chosen, names, ended)
+    return TrainedNetwork(
+        network, model, result.best.kept, np.column_stack([running, looks]), result.best.iteration, names, ended
+    )
 
 
 def _watched(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
@@ -249,7 +251,7 @@ def learn(
         "joints": joints,
         "inputs": list(settings.inputs),
         "watched": list(found.watched),
-        "iterations": 10 * found.chosen,
+        "iterations": found.chosen,
         "fit": {name: summaries.fit(problem.windows.channels, e) for name, e in scores.items()},
         "text": text,
     }

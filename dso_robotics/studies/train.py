@@ -69,8 +69,8 @@ def train(
 
 def _train(task: Task, here: Session, command: str, report: Callable[[Trained, Path], object] | None) -> Trained:
     study, chain, settings = task.study, task.chain, task.windows
-    method = training_method(chain, settings, explore=task.explore, supervised=task.supervised)
     file = here.begin({"command": command, **study.as_dict()}, task.robot, _files(study), every=EVERY)
+    method = training_method(chain, settings, explore=task.explore, supervised=task.supervised)
     player, trials = Player(chain), chain.context.trials()
     first = method.init(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
     looks: list[tuple[float, ...]] = [tuple(row) for row in file.tree.get("spent", {}).get("looks", [])]

@@ -126,7 +126,9 @@ def test_training_that_makes_a_window_diverge_ends_and_the_best_weights_stay(tmp
     )  # fmt: skip
     summary = identify(study, tmp_path / "out").summary
     assert len(calls) == 3
-    assert summary["network"]["iterations"] == 0
+    # The weights that are kept are of a step that was taken.
+    assert summary["network"]["iterations"] < 2
+    assert np.isfinite(summary["network"]["fit"]["train"]["angle"]["rmse"])
     assert any("its training ended at step 2, where a window diverged" in text for text in summary["warnings"])
 
 

@@ -71,7 +71,7 @@ def test_c_plays_what_mjx_plays(tmp_path, own):
     [
         ("pco", {"learning_rate": 0.03}),
         ("natural", {"divergence": 0.01}),
-        ("chain_iteration", {"divergence": 0.05}),
+        ("chain_iteration", {"divergence": 0.4}),
         ("newton", {"learning_rate": 0.1}),
     ],
 )

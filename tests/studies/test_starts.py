@@ -44,5 +44,5 @@ def test_many_starts_find_the_motor_turned_round(tmp_path):
     assert found["parameters"]["actuator/motor/gear[0]"]["value"] == pytest.approx(1.0, rel=0.03)
     alone = identify(IdentifyStudy(**study), tmp_path / "one").summary
     assert found["cost"]["total"] <= alone["cost"]["total"] + 1e-6 * abs(alone["cost"]["total"])
-    with pytest.raises(DsoError, match="--starts 0"):
+    with pytest.raises(DsoError, match="starts = 0"):
         IdentifyStudy(**study, starts=0)
