@@ -27,8 +27,11 @@ class MatrixEstimate(eqx.Module):
 
 
 def _density(batch: Batch) -> Float[Array, "N T"]:
-    """Weights of the moves under the discounted density rho (gamma^t), without the gamma of the move itself."""
-    return batch.credit.move_weight / batch.problem.objective.discount
+    """Weights of the moves under the discounted density rho (gamma^t), without the gamma of the move itself.
+
+    That gamma is a factor of the weight, or under random ends the chance that the move was survived.
+    """
+    return batch.credit.move_weight / batch.problem.objective.gamma
 
 
 def fisher_product(batch: Batch, vector: Vector) -> Vector:

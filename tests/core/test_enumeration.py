@@ -17,8 +17,10 @@ from dso_robotics.core.gradient.score import (
     advantages,
     batch_gradient,
 )
+from dso_robotics.core.method.natural import Natural
 from dso_robotics.core.objective import Average, Episodic, Problem, TimeVarying
 from dso_robotics.core.rollout import batched, credit
+from dso_robotics.core.sampler import Sample
 from dso_robotics.core.surrogate import ProximalClip, surrogate
 from dso_robotics.core.value import KnownValue, LinearValue, TimeVaryingValue, one_hot
 
@@ -147,6 +149,34 @@ def test_fisher_products(exits):
     for product in (curvature.fisher_product, curvature.divergence_product):
         mean = expectation(lambda b, p=product: p(b, vector), batch, chances)
         np.testing.assert_allclose(mean, fisher @ vector, atol=1e-10)
+
+
+def test_fisher_products_under_random_ends():
+    """A move that is survived with probability gamma counts as much as one that is weighted by gamma."""
+    chain, theta = layered_chain(2, 3, 2, 3)
+    problem = Problem(chain, Episodic(0.6, 3, random_end=True), theta=theta)
+    paths, chances = enumerate_paths(problem, theta)
+    batch = assemble(problem, theta, paths, NoBaseline())
+    vector, fisher = jnp.array([1.0, -2.0, 0.5]), exact.fisher(problem, theta)
+    for product in (curvature.fisher_product, curvature.divergence_product):
+        mean = expectation(lambda b, p=product: p(b, vector), batch, chances)
+        np.testing.assert_allclose(mean, fisher @ vector, atol=1e-10)
+
+
+def test_the_natural_step_has_the_kl_it_promises_under_random_ends():
+    """The radius is a KL a move: rho's mass of moves times the radius is the KL of the step."""
+    chain, theta = layered_chain(2, 3, 2, 3)
+    problem = Problem(chain, Episodic(0.6, 3, random_end=True), theta=theta)
+    paths, chances = enumerate_paths(problem, theta)
+    batch = assemble(problem, theta, paths, NoBaseline())
+    weighted = eqx.tree_at(
+        lambda b: b.credit.move_weight, batch, batch.credit.move_weight * chances[:, None] * chances.size
+    )
+    estimate = batch_gradient(batch, entries=jnp.ones(3, bool), groups=1)
+    rule = Natural(damping=0.0, iterations=200)
+    proposal = rule.propose(jax.random.key(0), theta, Sample(estimate, weighted, None), 1e-4, jnp.ones(()))
+    step, moves = proposal.theta - theta, jnp.sum(jnp.where(chain.exits, 0.0, exact.visitation(problem, theta)))
+    np.testing.assert_allclose(0.5 * step @ exact.fisher(problem, theta) @ step, 1e-4 * moves, rtol=1e-6)
 
 
 @pytest.mark.parametrize("baseline", [NoBaseline(), DriftBaseline(rough(6))])
