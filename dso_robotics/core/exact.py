@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dso_robotics.core.finite import FiniteChain
+from dso_robotics.core.finite import ENDLESS, FiniteChain, refuse
 from dso_robotics.core.objective import Average, Problem, TimeVarying
 from dso_robotics.errors import DsoError
 
@@ -168,12 +168,16 @@ def optimal_z(
     """z = exp(-V*) of Lemma 4 (84-85): z = exp(-l) G[z^gamma], with z = exp(-l) at terminal states.
 
     One linear solve when gamma = 1 (first-exit), else the fixed point, a contraction of log z by gamma.
+
+    Raises:
+      DsoError: gamma = 1 without a terminal state, where z = exp(-V*) does not exist.
     """
     exits = jnp.zeros(costs.shape, bool) if terminal is None else jnp.asarray(terminal, bool)
     weight = jnp.exp(-costs)
     moving = jnp.where(exits[:, None], 0.0, weight[:, None] * base)
     closing = jnp.where(exits, weight, 0.0)
     if gamma == 1.0:
+        closing = refuse(closing, ~jnp.any(exits), ENDLESS)
         return jnp.linalg.solve(jnp.eye(costs.shape[0]) - moving, closing)
 
     def unsettled(carry: tuple) -> Array:

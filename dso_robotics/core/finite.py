@@ -16,6 +16,10 @@ from dso_robotics.core.objective import Average, Episodic, Objective
 from dso_robotics.errors import DsoError
 
 Index = Int[Array, ""]
+ENDLESS = (
+    "gamma: 1 needs a terminal state, where z = exp(-V) is exp(-l), and there is none: V grows without end. Name the "
+    "terminal states, take gamma < 1, or minimise the average cost (exact.optimal_average, learn_table(average=True))."
+)
 
 
 class FiniteChain(Chain):
@@ -147,6 +151,15 @@ def kl_divergence(p: Float[Array, "*s k"], q: Float[Array, "*s k"]) -> Float[Arr
     possible = p > 0.0
     ratio = jnp.log(jnp.where(possible, p, 1.0)) - jnp.log(jnp.where(possible, q, 1.0))
     return jnp.sum(p * ratio, axis=-1)
+
+
+def refuse(value: Array, wrong: Array | np.ndarray | bool, message: str) -> Array:
+    """`value`, or DsoError where `wrong` is true; within a compiled function, Equinox's error with the same message."""
+    if isinstance(wrong, jax.core.Tracer):
+        return eqx.error_if(value, wrong, message)
+    if bool(wrong):
+        raise DsoError(message)
+    return value
 
 
 def check_distribution(name: str, p: np.ndarray) -> None:
