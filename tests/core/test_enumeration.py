@@ -58,6 +58,22 @@ def test_algorithm_1_with_a_time_varying_value():
     np.testing.assert_allclose(expectation(gradient_of, batch, chances), exact.derivative(problem, theta), atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", [DriftBaseline, StateBaseline])
+def test_the_baseline_of_step_t_is_the_value_of_the_next_time(kind):
+    """Any baseline leaves the mean alone; which one it is shows in each advantage."""
+    chain, theta = random_chain(3, 3, 2)
+    problem = Problem(chain, TimeVarying(3), theta=theta)
+    table = np.random.default_rng(1).normal(size=(4, 3))
+    paths, _ = enumerate_paths(problem, theta)
+    batch = assemble(problem, theta, paths, kind(TimeVaryingValue(LinearValue(one_hot(3), jnp.array(table)))))
+    states, costs = np.asarray(paths.states), np.asarray(paths.costs)
+    likely = np.argmax(np.asarray(chain.transition(theta)), axis=1)
+    for t in range(3):
+        seen = likely[states[:, t]] if kind is DriftBaseline else states[:, t]
+        expected = costs[:, t + 1 :].sum(axis=1) - table[t + 1, seen]
+        np.testing.assert_allclose(batch.advantage[:, t], expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("gamma", [1.0, 0.7])
 @pytest.mark.parametrize("baseline", [NoBaseline(), DriftBaseline(rough(6))])
 def test_algorithm_1_first_exit(gamma, baseline):

@@ -242,6 +242,20 @@ def test_natural_gradient_of_a_linear_energy_is_w_minus_r(gamma):
     np.testing.assert_allclose(w - r, natural, atol=1e-9)
 
 
+def test_energy_chain_is_that_of_equation_89():
+    """Pinned by its numbers: that the natural gradient is w - r, and what is optimal, holds for a chain without gamma too."""
+    passive, gamma, w = endless(), 0.6, np.array([0.9, -1.1])
+    features = np.random.default_rng(2).normal(size=(5, 2))
+    chain = zlearning.energy_chain(passive, jnp.array(features), gamma=gamma, theta=jnp.array(w))
+    base, z = np.asarray(passive.base), np.exp(-features @ w)
+    for x in range(5):
+        weights = [base[x, y] * z[y] ** gamma for y in range(5)]
+        expected = np.array(weights) / sum(weights)
+        np.testing.assert_allclose(chain.transition(jnp.array(w))[x], expected, rtol=1e-12)
+        strain = sum(p * np.log(p / q) for p, q in zip(expected, base[x], strict=True))
+        np.testing.assert_allclose(chain.costs(jnp.array(w))[x], passive.costs[x] + strain, rtol=1e-12)
+
+
 def test_energy_chain_at_the_optimum_is_the_optimal_chain():
     passive = first_exit(5)
     z = exact.optimal_z(passive.base, passive.costs, terminal=passive.exits)
