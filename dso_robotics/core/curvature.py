@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from dso_robotics.core.chain import Chain
 from dso_robotics.core.gradient.estimate import leave_one_out, standard_error
 from dso_robotics.core.gradient.score import Batch
-from dso_robotics.core.objective import Problem, TimeVarying
+from dso_robotics.core.objective import Average, Problem, TimeVarying
 from dso_robotics.core.rollout import Trajectory, batched, cost_along, log_prob_along
 from dso_robotics.core.surrogate import surrogate
 from dso_robotics.errors import DsoError
@@ -27,8 +27,11 @@ class MatrixEstimate(eqx.Module):
 
 
 def _density(batch: Batch) -> Float[Array, "N T"]:
-    """Weights of the moves under the discounted density rho (gamma^t), without the gamma of the move itself."""
-    return batch.credit.move_weight / batch.problem.objective.discount
+    """Weights of the moves under the discounted density rho (gamma^t), without the gamma of the move itself.
+
+    That gamma is a factor of the weight, or under random ends the chance that the move was survived.
+    """
+    return batch.credit.move_weight / batch.problem.objective.gamma
 
 
 def fisher_product(batch: Batch, vector: Vector) -> Vector:
@@ -106,8 +109,21 @@ def _step_gradients(batch: Batch) -> tuple[Float[Array, "N T n"], Float[Array, "
     return batched(batch.problem, one, batch.trajectory, batch.advantage)
 
 
+def _start_gradients(batch: Batch) -> Float[Array, "N n"]:
+    """dlog P0(x0) of every rollout."""
+
+    def one(problem: Problem, path: Trajectory) -> Vector:
+        first = jax.tree.map(lambda leaf: leaf[0], path.states)
+        return jax.grad(lambda theta: problem.chain.log_initial(first, theta))(batch.theta)
+
+    return batched(batch.problem, one, batch.trajectory)
+
+
 def hessian_correction(batch: Batch, value_slope: Callable[[Array], Vector] | None = None) -> MatrixEstimate:
     """What the surrogate Hessian lacks: gamma E[dlog P dV(x')^T + dV(x') dlog P^T], V differentiated in theta.
+
+    Where the start depends on theta, E[dlog P0 dV(x0)^T + dV(x0) dlog P0^T] joins it, with dV(x0) relative to its mean
+    over the other rollouts.
 
     Without `value_slope` (a fitted x -> dV(x)/dtheta), dV(x') is the sampled derivative of the cost-to-go, which keeps
     the sum unbiased where rollouts end by themselves; with it, the noise falls and the fit's bias comes in.
@@ -116,9 +132,14 @@ def hessian_correction(batch: Batch, value_slope: Callable[[Array], Vector] | No
     if value_slope is not None:
         following = jax.tree.map(lambda leaf: leaf[:, 1:], batch.trajectory.states)
         ahead = jax.vmap(jax.vmap(value_slope))(following)
+        first = jax.vmap(value_slope)(jax.tree.map(lambda leaf: leaf[:, 0], batch.trajectory.states))
     else:
-        ahead = tails[:, 1:]
+        ahead, first = tails[:, 1:], tails[:, 0]
     samples = jnp.einsum("nt,nti,ntj->nij", batch.credit.move_weight, logs, ahead)
+    starts = type(batch.problem.chain).log_initial is not Chain.log_initial
+    if starts and not isinstance(batch.problem.objective, Average):
+        first = first - jax.vmap(leave_one_out, in_axes=1, out_axes=1)(first)
+        samples = samples + jnp.einsum("ni,nj->nij", _start_gradients(batch), first)
     samples = samples + jnp.swapaxes(samples, 1, 2)
     return MatrixEstimate(jnp.mean(samples, axis=0), standard_error(samples), batch.count)
 

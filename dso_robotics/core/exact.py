@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dso_robotics.core.finite import FiniteChain
+from dso_robotics.core.finite import ENDLESS, FiniteChain, refuse
 from dso_robotics.core.objective import Average, Problem, TimeVarying
 from dso_robotics.errors import DsoError
 
@@ -54,7 +54,7 @@ def visitation(problem: Problem, theta: Theta) -> Vector:
     """rho(x) = sum_t gamma^t p(x_t = x), equation (4)."""
     chain = _finite(problem.chain)
     matrix = problem.objective.gamma * moving_matrix(chain, theta)
-    return jnp.linalg.solve(jnp.eye(chain.size) - matrix.T, chain.start)
+    return jnp.linalg.solve(jnp.eye(chain.size) - matrix.T, chain.initial_density(theta))
 
 
 def stationary(problem: Problem, theta: Theta) -> Vector:
@@ -74,10 +74,10 @@ def cost(problem: Problem, theta: Theta) -> Float[Array, ""]:
     """J of (1), (7) or (10)."""
     chain = problem.chain
     if isinstance(problem.objective, TimeVarying):
-        return _finite(chain.at(0)).start @ horizon_values(problem, theta)[0]
+        return _finite(chain.at(0)).initial_density(theta) @ horizon_values(problem, theta)[0]
     if isinstance(problem.objective, Average):
         return stationary(problem, theta) @ _finite(chain).costs(theta)
-    return _finite(chain).start @ values(problem, theta)
+    return _finite(chain).initial_density(theta) @ values(problem, theta)
 
 
 def derivative(problem: Problem, theta: Theta) -> Theta:
@@ -91,18 +91,31 @@ def hessian(problem: Problem, theta: Theta) -> Float[Array, "n n"]:
 
 
 def gradient(problem: Problem, theta: Theta) -> Theta:
-    """Theorems 1 (30), 2 (31) and 3 (35): neither the density nor the value is differentiated."""
+    """Theorems 1 (30), 2 (31) and 3 (35): neither the density nor the value is differentiated.
+
+    Where the start depends on theta, sum_x dP0(x) V(x) joins them.
+    """
     if isinstance(problem.objective, TimeVarying):
         return _gradient_in_time(problem, theta)
     chain, gamma = _finite(problem.chain), problem.objective.gamma
     weight, ahead = density(problem, theta), values(problem, theta)
-    return jax.grad(lambda t: weight @ (chain.costs(t) + gamma * moving_matrix(chain, t) @ ahead))(theta)
+
+    def total(t: Theta) -> Array:
+        return weight @ (chain.costs(t) + gamma * moving_matrix(chain, t) @ ahead) + _start_mass(problem, t) @ ahead
+
+    return jax.grad(total)(theta)
+
+
+def _start_mass(problem: Problem, theta: Theta) -> Vector:
+    """P0(., theta) where J depends on the start, 0 for average costs."""
+    chain = _finite(problem.chain.at(0))
+    return jnp.zeros(chain.size) if isinstance(problem.objective, Average) else chain.initial_density(theta)
 
 
 def _gradient_in_time(problem: Problem, theta: Theta) -> Theta:
     ahead = horizon_values(problem, theta)
-    probability = _finite(problem.chain.at(0)).start
-    total = jnp.zeros_like(theta)
+    probability = _finite(problem.chain.at(0)).initial_density(theta)
+    total = jax.grad(lambda t: _start_mass(problem, t) @ ahead[0])(theta)
     for time in range(problem.objective.steps + 1):
         chain = _finite(problem.chain.at(time))
         following = ahead[time + 1] if time < problem.objective.steps else jnp.zeros(chain.size)
@@ -116,11 +129,15 @@ def _gradient_in_time(problem: Problem, theta: Theta) -> Theta:
 
 
 def surrogate(problem: Problem, theta: Theta, delta: Theta) -> Float[Array, ""]:
-    """J~(theta, delta) = E_{x~rho}[L(x, theta + delta) + gamma E_{x'~P(theta + delta)} V(x', theta)], equation (60)."""
+    """J~(theta, delta) = E_{x~rho}[L(x, theta + delta) + gamma E_{x'~P(theta + delta)} V(x', theta)], equation (60).
+
+    Where the start depends on theta, sum_x (P0(x, theta + delta) - P0(x, theta)) V(x, theta) joins it.
+    """
     chain, gamma = _finite(problem.chain), problem.objective.gamma
     ahead = values(problem, theta)
     perturbed = chain.costs(theta + delta) + gamma * moving_matrix(chain, theta + delta) @ ahead
-    return density(problem, theta) @ perturbed
+    moved = _start_mass(problem, theta + delta) - _start_mass(problem, theta)
+    return density(problem, theta) @ perturbed + moved @ ahead
 
 
 def fisher(problem: Problem, theta: Theta) -> Float[Array, "n n"]:
@@ -133,11 +150,15 @@ def fisher(problem: Problem, theta: Theta) -> Float[Array, "n n"]:
 
 
 def corrected_hessian(problem: Problem, theta: Theta) -> Float[Array, "n n"]:
-    """Surrogate Hessian (75) plus gamma E_rho sum_x' [dP dV(x')^T + dV(x') dP^T], which makes it exact."""
+    """Surrogate Hessian (75) plus gamma E_rho sum_x' [dP dV(x')^T + dV(x') dP^T], which makes it exact.
+
+    Where the start depends on theta, sum_x [dP0(x) dV(x)^T + dV(x) dP0(x)^T] joins it.
+    """
     chain, gamma = _finite(problem.chain), problem.objective.gamma
     slope = jax.jacfwd(lambda t: moving_matrix(chain, t))(theta)
     value_slope = jax.jacfwd(lambda t: values(problem, t))(theta)
     cross = gamma * jnp.einsum("x,xyi,yj->ij", density(problem, theta), slope, value_slope)
+    cross = cross + jax.jacfwd(lambda t: _start_mass(problem, t))(theta).T @ value_slope
     return jax.hessian(lambda d: surrogate(problem, theta, d))(jnp.zeros_like(theta)) + cross + cross.T
 
 
@@ -147,12 +168,16 @@ def optimal_z(
     """z = exp(-V*) of Lemma 4 (84-85): z = exp(-l) G[z^gamma], with z = exp(-l) at terminal states.
 
     One linear solve when gamma = 1 (first-exit), else the fixed point, a contraction of log z by gamma.
+
+    Raises:
+      DsoError: gamma = 1 without a terminal state, where z = exp(-V*) does not exist.
     """
     exits = jnp.zeros(costs.shape, bool) if terminal is None else jnp.asarray(terminal, bool)
     weight = jnp.exp(-costs)
     moving = jnp.where(exits[:, None], 0.0, weight[:, None] * base)
     closing = jnp.where(exits, weight, 0.0)
     if gamma == 1.0:
+        closing = refuse(closing, ~jnp.any(exits), ENDLESS)
         return jnp.linalg.solve(jnp.eye(costs.shape[0]) - moving, closing)
 
     def unsettled(carry: tuple) -> Array:

@@ -16,13 +16,18 @@ from dso_robotics.core.objective import Average, Episodic, Objective
 from dso_robotics.errors import DsoError
 
 Index = Int[Array, ""]
+ENDLESS = (
+    "gamma: 1 needs a terminal state, where z = exp(-V) is exp(-l), and there is none: V grows without end. Name the "
+    "terminal states, take gamma < 1, or minimise the average cost (exact.optimal_average, learn_table(average=True))."
+)
 
 
 class FiniteChain(Chain):
     """P(theta) (ns, ns) with rows that sum to one, L(theta) (ns,), P0 (ns,) and the terminal states (ns,).
 
     transition, costs: functions of theta. At a terminal state V = L: its row of P is not used. `theta` is an example
-    at which everything is checked.
+    at which everything is checked. Where P0 depends on theta, a subclass overrides `log_initial` with the whole of
+    log P0(x, theta), and `start` is not used.
     """
 
     transition: Callable[[Float[Array, " n"]], Float[Array, "ns ns"]]
@@ -70,9 +75,15 @@ class FiniteChain(Chain):
         """Number of states."""
         return self.start.shape[0]
 
+    def initial_density(self, theta: Float[Array, " n"]) -> Float[Array, " ns"]:
+        """P0(., theta): `start`, or what a subclass's `log_initial` says."""
+        if type(self).log_initial is Chain.log_initial:
+            return self.start
+        return jax.vmap(lambda state: jnp.exp(self.log_initial(state, theta)))(jnp.arange(self.size))
+
     def initial(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Index:
         """Sample x0."""
-        return jax.random.categorical(key, jnp.log(self.start))
+        return jax.random.categorical(key, jnp.log(self.initial_density(theta)))
 
     def step(self, key: PRNGKeyArray, state: Index, theta: Float[Array, " n"]) -> Index:
         """Sample x' from row x of P."""
@@ -107,7 +118,12 @@ class FiniteChain(Chain):
         return bool(np.any(np.asarray(self.exits)))
 
     def check(self, objective: Objective, theta: Float[Array, " n"]) -> None:
-        """Raise where terminal states cannot be reached with gamma = 1, or an average cost meets a non-ergodic chain."""
+        """Raise where terminal states cannot be reached with gamma = 1, or an average cost meets a non-ergodic chain.
+
+        Raises also where the `log_initial` of a subclass is not the logarithm of a distribution.
+        """
+        if type(self).log_initial is not Chain.log_initial:
+            check_distribution("log_initial", np.asarray(self.initial_density(theta)))
         matrix, exits = np.asarray(self.transition(theta)), np.asarray(self.exits)
         if isinstance(objective, Episodic) and objective.gamma == 1.0:
             stuck = np.flatnonzero(~_reaches(matrix, exits))
@@ -135,6 +151,15 @@ def kl_divergence(p: Float[Array, "*s k"], q: Float[Array, "*s k"]) -> Float[Arr
     possible = p > 0.0
     ratio = jnp.log(jnp.where(possible, p, 1.0)) - jnp.log(jnp.where(possible, q, 1.0))
     return jnp.sum(p * ratio, axis=-1)
+
+
+def refuse(value: Array, wrong: Array | np.ndarray | bool, message: str) -> Array:
+    """`value`, or DsoError where `wrong` is true; within a compiled function, Equinox's error with the same message."""
+    if isinstance(wrong, jax.core.Tracer):
+        return eqx.error_if(value, wrong, message)
+    if bool(wrong):
+        raise DsoError(message)
+    return value
 
 
 def check_distribution(name: str, p: np.ndarray) -> None:

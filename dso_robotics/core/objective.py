@@ -1,6 +1,7 @@
 """What is minimised: episodic (1-4), average (5-8) and time-varying (9-11) costs, and the credit each step gets."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -103,6 +104,19 @@ class TimeVarying(Objective):
         self.steps, self.gamma, self.random_end, self.counts_last = int(steps), 1.0, False, True
 
 
+def check_theta(theta: Any) -> None:
+    """Raise DsoError unless `theta` is a flat vector of floats, as arrays of NumPy or JAX are."""
+    if not hasattr(theta, "dtype") or not hasattr(theta, "ndim"):
+        raise DsoError(
+            f"theta: expected one flat vector of floats, got a {type(theta).__name__}; write jnp.asarray(theta, float)."
+        )
+    if theta.ndim != 1 or not jnp.issubdtype(theta.dtype, jnp.floating):
+        cure = "jnp.ravel(theta)" if theta.ndim != 1 else "theta.astype(float)"
+        raise DsoError(
+            f"theta: expected one flat vector of floats, got shape {theta.shape}, type {theta.dtype}; write {cure}."
+        )
+
+
 class Problem(eqx.Module):
     """A chain and an objective that fit together, checked at construction; every estimator takes one.
 
@@ -116,8 +130,7 @@ class Problem(eqx.Module):
 
     def __init__(self, chain: Chain, objective: Objective, *, theta: Float[Array, " n"], axes: object = None) -> None:
         theta = jnp.asarray(theta)
-        if theta.ndim != 1 or not jnp.issubdtype(theta.dtype, jnp.floating):
-            raise DsoError(f"theta: expected one flat vector of floats, got shape {theta.shape}, type {theta.dtype}.")
+        check_theta(theta)
         if not bool(jnp.all(jnp.isfinite(theta))):
             raise DsoError("theta: every entry must be finite.")
         self.chain, self.objective, self.axes = chain, objective, axes

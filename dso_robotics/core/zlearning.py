@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core.chain import State
 from dso_robotics.core.families import solvable_chain
-from dso_robotics.core.finite import FiniteChain, check_distribution, check_matrix
+from dso_robotics.core.finite import ENDLESS, FiniteChain, check_distribution, check_matrix, refuse
 from dso_robotics.core.gradient.score import Batch
 from dso_robotics.core.rollout import batched, log_prob_along
 from dso_robotics.errors import DsoError
@@ -118,6 +118,13 @@ class Sampling(eqx.Module):
     ) -> tuple[State, Float[Array, ""]]:
         """Next state and target at the current one, for the table z of a finite problem."""
 
+    def check(self, passive: FinitePassive) -> None:
+        """Raise DsoError where targets under this chain do not have the mean exp(-l) G[z^gamma]."""
+
+    def weight(self, passive: FinitePassive) -> Float[Array, ""] | float:
+        """The largest factor by which a target exceeds that of the baseline chain."""
+        return 1.0
+
 
 class FromBaseline(Sampling):
     """Step with the baseline chain."""
@@ -129,9 +136,34 @@ class FromBaseline(Sampling):
 
 
 class FromChain(Sampling):
-    """Step with a given chain, such as recorded data come from, and weigh by the ratio of probabilities."""
+    """Step with a given chain, such as recorded data come from, and weigh by the ratio of probabilities.
+
+    It must be able to make every move of the baseline chain: what is never sampled cannot be weighed up.
+    """
 
     transition: Float[Array, "ns ns"]
+
+    def _ratio(self, passive: FinitePassive) -> Float[Array, "ns ns"]:
+        """base / P where the baseline chain moves, infinite where P does not."""
+        return jnp.where((passive.base > 0.0) & ~passive.exits[:, None], passive.base / self.transition, 0.0)
+
+    def check(self, passive: FinitePassive) -> None:
+        """Raise where the chain cannot make a move of the baseline chain, or is none."""
+        if any(isinstance(array, jax.core.Tracer) for array in (self.transition, passive.base, passive.exits)):
+            return  # within a compiled function, `learn_table` looks at the weight
+        check_matrix("transition", np.asarray(self.transition), passive.costs.shape[0])
+        never = np.argwhere(np.isinf(np.asarray(self._ratio(passive))))
+        if never.size:
+            moves = ", ".join(f"{x} to {y}" for x, y in never[:8]) + (", ..." if len(never) > 8 else "")
+            raise DsoError(
+                f"transition: the sampling chain must make every move of the baseline chain; it never goes from state "
+                f"{moves}. Give these moves some probability, such as a part of the baseline's own, or sample with "
+                "FromBaseline or Greedy."
+            )
+
+    def weight(self, passive: FinitePassive) -> Float[Array, ""]:
+        """The largest base / P."""
+        return jnp.max(self._ratio(passive))
 
     def __call__(self, key: PRNGKeyArray, passive: FinitePassive, table: Array, state: State, gamma: float) -> tuple:
         """x' ~ P and its target."""
@@ -159,14 +191,18 @@ class Greedy(Sampling):
 
 
 class TabularResult(eqx.Module):
-    """z (ns,), the average cost c (0 for other settings), and z at `steps / record` moments, (m, ns)."""
+    """z (ns,), the average cost c (0 for other settings), and z at `steps / record` moments, (m, ns).
+
+    residual: (ns,) log of exp(c - l) G[z^gamma] over z, 0 at the solution. For average costs the optimal cost lies
+    between c - max and c - min of it.
+    """
 
     z: Float[Array, " ns"]
     average: Float[Array, ""]
     history: Float[Array, "m ns"]
+    residual: Float[Array, " ns"]
 
 
-@eqx.filter_jit
 def learn_table(
     key: PRNGKeyArray,
     passive: FinitePassive,
@@ -181,17 +217,56 @@ def learn_table(
 ) -> TabularResult:
     """Z-learning on a table along one trajectory, z(x) += a (target - z(x)), restarted at terminal states.
 
-    a = rate / (1 + visits(x) / patience). With `average`, targets are divided by exp(-c), which follows target / z(x)
-    (its mean at the solution), and z keeps mean log z = 0. Greedy targets are exact: rate 1 without decay is then value
-    iteration on the states visited (patience = inf).
+    a = rate / (w + visits(x) / patience), with w the largest ratio base / P that samples of another chain are weighed
+    by, else 1: no single target, be it 0, replaces what was learned before. With `average`, targets are divided by
+    exp(-c), which follows target / z(x) (its mean at the solution), and z keeps mean log z = 0. Greedy targets are
+    exact: rate 1 without decay is then value iteration on the states visited (patience = inf).
+
+    Raises:
+      DsoError: a sampling chain that cannot make a move of the baseline chain, gamma = 1 without terminal states (nor
+        `average`), or a table that came out wrong: not finite and positive or, with `average`, off by more than
+        a factor of e where the equation of z is checked.
     """
-    size = passive.costs.shape[0]
+    if isinstance(rate, int | float) and not 0.0 < rate <= 1.0:
+        raise DsoError(f"rate: expected a number in (0, 1], got {rate}.")
+    sampling.check(passive)
+    endless = not average and gamma == 1.0
+    start = refuse(passive.start, endless & ~jnp.any(passive.exits), ENDLESS)
+    never = ~jnp.isfinite(sampling.weight(passive))
+    start = refuse(start, never, "transition: the sampling chain must make every move of the baseline chain.")
+    passive = eqx.tree_at(lambda chain: chain.start, passive, start)
+    found = _learn_table(key, passive, sampling, steps, gamma, average, rate, patience, record)
+    worst = jnp.max(jnp.abs(found.residual))
+    wrong = ~(worst <= 1.0) if average else ~jnp.all(jnp.isfinite(found.z) & (found.z > 0.0))
+    z = refuse(
+        found.z,
+        wrong,
+        f"learn_table: the table has not settled after {steps} steps: it is not finite and positive or, for an average "
+        "cost, exp(c - l) G[z] differs from z by more than a factor of e. Take more steps, a smaller rate, or Greedy() "
+        "sampling, which needs the fewest.",
+    )
+    return eqx.tree_at(lambda result: result.z, found, z)
+
+
+@eqx.filter_jit
+def _learn_table(
+    key: PRNGKeyArray,
+    passive: FinitePassive,
+    sampling: Sampling,
+    steps: int,
+    gamma: float,
+    average: bool,
+    rate: float,
+    patience: float,
+    record: int,
+) -> TabularResult:
+    size, weight = passive.costs.shape[0], sampling.weight(passive)
 
     def one(carry: tuple, now: tuple) -> tuple[tuple, None]:
         table, visits, state, scale, count = carry
         move_key, start_key = now
         following, target = sampling(move_key, passive, table, state, gamma)
-        step = rate / (1.0 + visits[state] / patience)
+        step = rate / (weight + visits[state] / patience)
         if average:
             scale = scale + (target / table[state] - scale) / (10.0 + count / 10.0)
             target = target / scale
@@ -209,7 +284,9 @@ def learn_table(
     carry = (jnp.ones(size), jnp.zeros(size), passive.initial(first_key), jnp.ones(()), jnp.zeros(()))
     keys = jax.random.split(loop_key, (max(steps // record, 1), record, 2))
     (table, _, _, scale, _), history = jax.lax.scan(several, carry, keys)
-    return TabularResult(table, -jnp.log(scale) if average else jnp.zeros(()), history)
+    mean = -jnp.log(scale) if average else jnp.zeros(())
+    ahead = jnp.where(passive.exits, 1.0, passive.base @ table**gamma)
+    return TabularResult(table, mean, history, mean - passive.costs + jnp.log(ahead) - jnp.log(table))
 
 
 def gauss_hermite(drift: Callable[[State], Array], root: Float[Array, "nx k"], *, order: int) -> Integral:

@@ -152,10 +152,13 @@ class RobotChain(Chain):
         return Scene(self.mj, model, products, state.body, *controls, task, lambda: self.strain(state, theta))
 
     def strain(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
-        """KL of the action at x from that of the passive chain (97), which is as noisy as this one is at the start."""
+        """KL of the action at x from that of the passive chain (97), which is as noisy as this one is at the start.
+
+        The passive chain's action is squashed to zero control, clipped to the actuator's range.
+        """
         passive = jnp.asarray(next(block.initial for block in self.layout.blocks if block.name == "noise"))
         mean, _ = self.act(state, theta)
-        return noises.divergence(mean, self.noise_scale(theta), jnp.zeros_like(mean), passive)
+        return noises.divergence(mean, self.noise_scale(theta), noises.passive_mean(self.squash), passive)
 
     def act(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
         """The policy's action without noise, not yet squashed, and its next memory."""
@@ -255,7 +258,10 @@ class RobotChain(Chain):
 
 
 class PassiveChain(Chain):
-    """x' = f(x, noise) of equation (97): no policy, every parameter frozen at `frozen`; its theta is not used."""
+    """x' = f(x, noise) of equation (97): no policy, every parameter frozen at `frozen`; its theta is not used.
+
+    No policy means zero control, clipped to each actuator's range (0, not 0.5, for a muscle's 0 to 1), before the noise.
+    """
 
     chain: RobotChain
     frozen: Theta
@@ -270,7 +276,7 @@ class PassiveChain(Chain):
 
     def move(self, noise: Float[Array, " nu"], state: RobotState, theta: Theta) -> RobotState:
         """f(x, scale noise)."""
-        action = jnp.exp(self.chain.noise_scale(self.frozen)) * noise
+        action = noises.passive_mean(self.chain.squash) + jnp.exp(self.chain.noise_scale(self.frozen)) * noise
         return self.chain.play(action, state.memory, state, self.frozen)
 
     def step(self, key: PRNGKeyArray, state: RobotState, theta: Theta) -> RobotState:
@@ -279,7 +285,7 @@ class PassiveChain(Chain):
 
     def drift(self, state: RobotState, theta: Theta) -> RobotState:
         """f(x, 0)."""
-        return self.chain.play(jnp.zeros_like(state.action), state.memory, state, self.frozen)
+        return self.chain.play(noises.passive_mean(self.chain.squash), state.memory, state, self.frozen)
 
     def cost(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """The cost alone."""
@@ -287,7 +293,8 @@ class PassiveChain(Chain):
 
     def log_prob(self, following: RobotState, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """log-density of the noise that was played."""
-        return noises.log_density(following.action, self.chain.noise_scale(self.frozen))
+        deviation = following.action - noises.passive_mean(self.chain.squash)
+        return noises.log_density(deviation, self.chain.noise_scale(self.frozen))
 
     def scored(self, theta: Theta) -> np.ndarray:
         """Nothing: no entry of theta moves this chain."""

@@ -6,6 +6,10 @@ from jaxtyping import Array, Float
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.theta import Block
+from dso_robotics.robot.policy import Squash
+
+# How near its end a part of half an actuator's range may come, so that an action that is squashed to it is finite.
+_INSIDE = 1e-3
 
 
 def noise_block(scale: float, actuators: list[str], *, free: bool = False) -> Block:
@@ -18,6 +22,17 @@ def noise_block(scale: float, actuators: list[str], *, free: bool = False) -> Bl
         raise DsoError(f"noise: the standard deviation of the actions must be positive, got {scale:g}; write 0.1, say.")
     names = tuple(f"noise/{name or i}" for i, name in enumerate(actuators))
     return Block("noise", np.full(len(actuators), np.log(scale)), free, entries=names)
+
+
+def passive_mean(squash: Squash) -> Float[Array, " nu"]:
+    """The actions of doing nothing: those that are squashed to no control at all, 0 clipped to the actuator's range.
+
+    For a range symmetric about 0 that is its middle, the action 0; for a muscle's 0 to 1 it is the lower end, which no
+    finite action reaches: within a thousandth of half the range.
+    """
+    half = jnp.where(squash.half > 0.0, squash.half, 1.0)
+    part = jnp.clip(-squash.middle / half, -1.0 + _INSIDE, 1.0 - _INSIDE)
+    return jnp.where(np.array(squash.limited) & (squash.middle != 0.0), jnp.arctanh(part), 0.0)
 
 
 def log_density(deviation: Float[Array, " nu"], log_scale: Float[Array, " nu"]) -> Float[Array, ""]:

@@ -51,6 +51,19 @@ def random_chain(seed, size, parameters):
     return FiniteChain.softmax(logits, costs, start, theta=theta), theta
 
 
+class FreeStart(FiniteChain):
+    """A finite chain whose start distribution is a softmax that moves with theta."""
+
+    def log_initial(self, state, theta):
+        slopes = jnp.cos(1.0 + 3.0 * jnp.arange(self.size * theta.size)).reshape(self.size, theta.size)
+        return jax.nn.log_softmax(jnp.log(self.start) + 2.0 * slopes @ theta)[state]
+
+
+def free_start(chain, theta):
+    """The same chain with a start that depends on theta."""
+    return FreeStart(chain.transition, chain.costs, chain.start, theta=theta, terminal=chain.exits)
+
+
 def layered_chain(seed, layers, width, parameters):
     """A chain that moves from layer to layer and ends in the last: every path has `layers` - 1 moves at most."""
     chain, theta = random_chain(seed, layers * width, parameters)
@@ -95,8 +108,11 @@ def enumerate_paths(problem, theta):
             grow([*states, int(following)], chance * matrices[time][here, following])
         return None
 
-    for first in np.flatnonzero(np.asarray(tables[0].start) > 0.0):
-        grow([int(first)], float(tables[0].start[first]))
+    start = np.asarray(tables[0].start)
+    if isinstance(tables[0], FreeStart):
+        start = np.exp([tables[0].log_initial(x, theta) for x in range(len(start))])
+    for first in np.flatnonzero(start > 0.0):
+        grow([int(first)], float(start[first]))
     columns = [jnp.array(column) for column in zip(*rows, strict=True)]
     return Trajectory(*columns), jnp.array(chances)
 

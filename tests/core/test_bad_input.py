@@ -203,6 +203,31 @@ def test_missing_parts_and_wrong_forms():
         )
 
 
+@pytest.mark.parametrize("estimator", [score, pathwise])
+@pytest.mark.parametrize(
+    ("theta", "message"),
+    [
+        ([-0.6, -1.0], r"got a list; write jnp.asarray\(theta, float\)"),
+        (-0.6, r"got a float; write jnp.asarray"),
+        (jnp.array([-1, -1]), r"type int64; write theta.astype\(float\)"),
+        (np.array([-1, -1]), r"type int64; write theta.astype\(float\)"),
+        (jnp.zeros((2, 1)), r"got shape \(2, 1\).*jnp.ravel"),
+    ],
+)
+def test_theta_that_is_no_vector_of_floats(estimator, theta, message):
+    chain, gain = regulator()
+    problem = Problem(chain, TimeVarying(4), theta=gain)
+    with pytest.raises(DsoError, match="theta: expected one flat vector of floats, .*" + message):
+        estimator(KEY, problem, theta, count=4)
+
+
+def test_theta_may_be_a_vector_of_numpy():
+    chain, gain = regulator()
+    problem = Problem(chain, TimeVarying(4), theta=gain)
+    one, two = (score(KEY, problem, theta, count=4)[0].gradient for theta in (np.asarray(gain), gain))
+    np.testing.assert_array_equal(one, two)
+
+
 def test_unstable_closed_loop_has_no_value():
     chain, _ = regulator()
     with pytest.raises(Exception, match="unstable"):

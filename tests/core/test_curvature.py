@@ -66,6 +66,16 @@ def test_conjugate_gradients_and_gauss_newton():
     np.testing.assert_allclose(solution, jnp.linalg.solve(jacobian.T @ jacobian + 0.1 * jnp.eye(5), right), rtol=1e-5)
 
 
+def test_damping_of_the_natural_step_has_no_unit():
+    """It is a part of the mean curvature along the gradient: a Fisher matrix a hundred times as large takes as much more."""
+    fisher, gradient = jnp.array([[300.0, 40.0], [40.0, 20.0]]), jnp.array([1.0, -2.0])
+    level = 0.5 * (gradient @ fisher @ gradient) / (gradient @ gradient)  # 22
+    direction = natural_direction(lambda v: fisher @ v, gradient, damping=0.5)
+    np.testing.assert_allclose(direction.step, -jnp.linalg.solve(fisher + level * jnp.eye(2), gradient), rtol=1e-6)
+    blind = natural_direction(lambda v: 0.0 * v, gradient, damping=0.5)  # no Fisher curvature: damping alone
+    np.testing.assert_allclose(blind.step, -gradient / 0.5, rtol=1e-6)
+
+
 def test_newton_direction_goes_down_where_the_hessian_is_indefinite():
     hessian, gradient = jnp.diag(jnp.array([2.0, -0.5])), jnp.array([1.0, 1.0])
     np.testing.assert_allclose(newton_direction(hessian, gradient).step, [-0.5, -2.0])

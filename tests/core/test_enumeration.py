@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from core_chains import assemble, enumerate_paths, exact, expectation, layered_chain, random_chain
+from core_chains import assemble, enumerate_paths, exact, expectation, free_start, layered_chain, random_chain
 
 from dso_robotics.core import curvature
 from dso_robotics.core.chain import stack
@@ -17,8 +17,10 @@ from dso_robotics.core.gradient.score import (
     advantages,
     batch_gradient,
 )
+from dso_robotics.core.method.natural import Natural
 from dso_robotics.core.objective import Average, Episodic, Problem, TimeVarying
 from dso_robotics.core.rollout import batched, credit
+from dso_robotics.core.sampler import Sample
 from dso_robotics.core.surrogate import ProximalClip, surrogate
 from dso_robotics.core.value import KnownValue, LinearValue, TimeVaryingValue, one_hot
 
@@ -54,6 +56,22 @@ def test_algorithm_1_with_a_time_varying_value():
     paths, chances = enumerate_paths(problem, theta)
     batch = assemble(problem, theta, paths, baseline)
     np.testing.assert_allclose(expectation(gradient_of, batch, chances), exact.derivative(problem, theta), atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [DriftBaseline, StateBaseline])
+def test_the_baseline_of_step_t_is_the_value_of_the_next_time(kind):
+    """Any baseline leaves the mean alone; which one it is shows in each advantage."""
+    chain, theta = random_chain(3, 3, 2)
+    problem = Problem(chain, TimeVarying(3), theta=theta)
+    table = np.random.default_rng(1).normal(size=(4, 3))
+    paths, _ = enumerate_paths(problem, theta)
+    batch = assemble(problem, theta, paths, kind(TimeVaryingValue(LinearValue(one_hot(3), jnp.array(table)))))
+    states, costs = np.asarray(paths.states), np.asarray(paths.costs)
+    likely = np.argmax(np.asarray(chain.transition(theta)), axis=1)
+    for t in range(3):
+        seen = likely[states[:, t]] if kind is DriftBaseline else states[:, t]
+        expected = costs[:, t + 1 :].sum(axis=1) - table[t + 1, seen]
+        np.testing.assert_allclose(batch.advantage[:, t], expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.7])
@@ -149,6 +167,34 @@ def test_fisher_products(exits):
         np.testing.assert_allclose(mean, fisher @ vector, atol=1e-10)
 
 
+def test_fisher_products_under_random_ends():
+    """A move that is survived with probability gamma counts as much as one that is weighted by gamma."""
+    chain, theta = layered_chain(2, 3, 2, 3)
+    problem = Problem(chain, Episodic(0.6, 3, random_end=True), theta=theta)
+    paths, chances = enumerate_paths(problem, theta)
+    batch = assemble(problem, theta, paths, NoBaseline())
+    vector, fisher = jnp.array([1.0, -2.0, 0.5]), exact.fisher(problem, theta)
+    for product in (curvature.fisher_product, curvature.divergence_product):
+        mean = expectation(lambda b, p=product: p(b, vector), batch, chances)
+        np.testing.assert_allclose(mean, fisher @ vector, atol=1e-10)
+
+
+def test_the_natural_step_has_the_kl_it_promises_under_random_ends():
+    """The radius is a KL a move: rho's mass of moves times the radius is the KL of the step."""
+    chain, theta = layered_chain(2, 3, 2, 3)
+    problem = Problem(chain, Episodic(0.6, 3, random_end=True), theta=theta)
+    paths, chances = enumerate_paths(problem, theta)
+    batch = assemble(problem, theta, paths, NoBaseline())
+    weighted = eqx.tree_at(
+        lambda b: b.credit.move_weight, batch, batch.credit.move_weight * chances[:, None] * chances.size
+    )
+    estimate = batch_gradient(batch, entries=jnp.ones(3, bool), groups=1)
+    rule = Natural(damping=0.0, iterations=200)
+    proposal = rule.propose(jax.random.key(0), theta, Sample(estimate, weighted, None), 1e-4, jnp.ones(()))
+    step, moves = proposal.theta - theta, jnp.sum(jnp.where(chain.exits, 0.0, exact.visitation(problem, theta)))
+    np.testing.assert_allclose(0.5 * step @ exact.fisher(problem, theta) @ step, 1e-4 * moves, rtol=1e-6)
+
+
 @pytest.mark.parametrize("baseline", [NoBaseline(), DriftBaseline(rough(6))])
 def test_hessians(exits, baseline):
     problem, theta, paths, chances = exits
@@ -162,6 +208,30 @@ def test_hessians(exits, baseline):
     vector = jnp.array([0.5, 1.0, -1.0])
     product = expectation(lambda b: curvature.surrogate_hessian_product(b, vector), batch, chances)
     np.testing.assert_allclose(product, approximate @ vector, atol=1e-10)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("objective", [Episodic(0.8, 3), Episodic(0.8, 3, random_end=True), TimeVarying(3)])
+def test_hessian_where_the_start_depends_on_theta(objective, known):
+    """dlog P0 dV(x0)^T + transpose belongs to the Hessian of J: 1.2 of 7.0 in norm here."""
+    fixed, theta = layered_chain(2, 3, 2, 3)
+    chain = free_start(fixed, theta)
+    problem = Problem(chain, objective, theta=theta)
+    paths, chances = enumerate_paths(problem, theta)
+    np.testing.assert_allclose(jnp.sum(chances), 1.0, rtol=1e-12)
+    batch = assemble(problem, theta, paths, DriftBaseline(rough(6)))
+    # Enumerated paths are alone, without others whose mean could be the baseline of the start.
+    batch = eqx.tree_at(lambda b: b.start_advantage, batch, batch.credit.returns[:, 0])
+    np.testing.assert_allclose(expectation(gradient_of, batch, chances), exact.derivative(problem, theta), atol=1e-10)
+    truth = exact.hessian(problem, theta)
+    if not known:
+        np.testing.assert_allclose(expectation(curvature.exact_hessian, batch, chances), truth, atol=1e-10)
+        return
+    if isinstance(objective, Episodic):
+        table = eqx.filter_jit(jax.jacfwd(lambda t: exact.values(problem, t)))(theta)
+        corrected = expectation(lambda b: curvature.hessian_correction(b, lambda x: table[x]).value, batch, chances)
+        surrogates = expectation(curvature.surrogate_hessian, batch, chances)
+        np.testing.assert_allclose(surrogates + corrected, truth, atol=1e-10)
 
 
 def test_hessian_correction_with_a_known_value_slope(exits):

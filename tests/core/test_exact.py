@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from core_chains import exact, layered_chain, random_chain
+from core_chains import exact, free_start, layered_chain, random_chain
 
 from dso_robotics.core.chain import stack
 from dso_robotics.core.objective import Average, Episodic, Problem, TimeVarying
@@ -72,6 +72,26 @@ def test_surrogate_gradient_and_corrected_hessian(objective):
     np.testing.assert_allclose(exact.corrected_hessian(problem, theta), true, atol=1e-9)
     approximate = eqx.filter_jit(jax.hessian(lambda d: exact.surrogate(problem, theta, d)))(zero)
     assert np.linalg.norm(approximate - true) > 0.05 * np.linalg.norm(true)  # without the correction it is not exact
+
+
+@pytest.mark.parametrize("objective", [Episodic(0.8, 1), TimeVarying(3)])
+def test_gradient_and_hessian_where_the_start_depends_on_theta(objective):
+    """J = P0(theta) . V(theta), differentiated as it stands, without the closed forms' own start."""
+    fixed, theta = random_chain(2, 3, 2)
+    chain = free_start(fixed, theta)
+    problem = Problem(chain, objective, theta=theta)
+
+    def cost(t):
+        p0 = jnp.exp(jax.vmap(lambda x: chain.log_initial(x, t))(jnp.arange(3)))
+        if isinstance(objective, TimeVarying):
+            return p0 @ exact.horizon_values(problem, t)[0]
+        return p0 @ jnp.linalg.solve(jnp.eye(3) - 0.8 * chain.transition(t), chain.costs(t))
+
+    np.testing.assert_allclose(exact.cost(problem, theta), cost(theta), atol=1e-12)
+    np.testing.assert_allclose(exact.gradient(problem, theta), eqx.filter_jit(jax.grad(cost))(theta), atol=1e-12)
+    if isinstance(objective, Episodic):
+        truth = eqx.filter_jit(jax.hessian(cost))(theta)
+        np.testing.assert_allclose(exact.corrected_hessian(problem, theta), truth, atol=1e-10)
 
 
 def test_surrogate_hessian_symmetry_of_equation_78():

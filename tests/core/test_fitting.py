@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from core_chains import exact, layered_chain, random_chain, regulator
+from core_chains import enumerate_paths, exact, layered_chain, random_chain, regulator
 
+from dso_robotics.core.finite import FiniteChain
 from dso_robotics.core.fitting import (
     bellman_errors,
     fit_linear,
@@ -60,6 +61,37 @@ def test_td_lambda_on_a_first_exit_table(lam):
         for x in range(6):
             here = np.asarray((paths.states == x) & paths.counted)
             np.testing.assert_allclose(rich.weights[x], np.asarray(targets)[here].mean(), atol=1e-6)
+
+
+class Dyadic(eqx.Module):
+    """Rows of quarters: every path of a batch can be repeated as often as it is likely."""
+
+    rows: jax.Array
+
+    def __call__(self, theta):
+        return self.rows / 4.0
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
+def test_td_lambda_with_too_few_features_is_the_fixed_point_of_its_lambda(lam):
+    """Fewer features than states: every lambda has a solution of its own, which the closed form knows."""
+    rows = jnp.array([[0.0, 2, 1, 1, 0], [0, 0, 1, 2, 1], [0, 0, 0, 1, 3], [0, 0, 0, 0, 4], [0, 0, 0, 0, 4]])
+    costs, gamma, theta = jnp.array([1.0, -2.0, 3.0, 0.5, 2.0]), 0.9, jnp.zeros(1)
+    start, exits = np.array([0.75, 0.25, 0, 0, 0]), np.arange(5) == 4
+    chain = FiniteChain(Dyadic(rows), lambda t: costs, start, theta=theta, terminal=exits)
+    problem = Problem(chain, Episodic(gamma, 4), theta=theta)
+    paths, chances = enumerate_paths(problem, theta)
+    often = np.rint(np.asarray(chances) * 4**5).astype(int)
+    np.testing.assert_allclose(often / 4**5, chances, rtol=1e-12)
+    batch = jax.tree.map(lambda leaf: jnp.repeat(leaf, often, axis=0), paths)
+    table = jnp.array(np.random.default_rng(3).normal(size=(5, 2)))
+    fitted = fit_linear(LinearValue(lambda x: table[x], jnp.zeros(2)), batch, problem.objective, lam=lam, ridge=1e-14)
+    # With d the mean number of visits: Phi.D (I - gamma lam P)^-1 [(I - gamma P) Phi w - L] = 0.
+    phi, matrix = np.asarray(table), np.where(exits[:, None], 0.0, np.asarray(rows) / 4.0)
+    visits = np.linalg.solve(np.eye(5) - matrix.T, start)
+    traces = (phi * visits[:, None]).T @ np.linalg.inv(np.eye(5) - gamma * lam * matrix)
+    expected = np.linalg.solve(traces @ (np.eye(5) - gamma * matrix) @ phi, traces @ np.asarray(costs))
+    np.testing.assert_allclose(fitted.weights, expected, rtol=1e-8)
 
 
 @pytest.mark.slow

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.optimize import least_squares
 
-from dso_robotics.core.covariance import describe, uncertainty
+from dso_robotics.core.covariance import describe, spread, uncertainty
 from dso_robotics.core.method import gauss_newton
+from dso_robotics.core.method.normal import Normal
 
 
 class Exponentials:
@@ -102,6 +103,32 @@ def test_a_step_into_nan_is_rejected():
     found = run(Cliff())
     assert found.converged
     np.testing.assert_allclose(found.z, Exponentials().truth, atol=0.05)
+
+
+def test_the_jackknife_is_that_of_fits_without_each_block():
+    """A linear problem of few blocks, one of which has most of the say: what the fit does without it is known exactly."""
+    rng = np.random.default_rng(0)
+    jacobian, r = rng.normal(size=(5, 6, 2)), rng.normal(size=(5, 6))
+    jacobian[0] *= 4.0
+    whole = np.linalg.lstsq(jacobian.reshape(-1, 2), -r.ravel(), rcond=None)[0]
+    moves = []
+    for b in range(5):
+        others = np.arange(5) != b
+        moves.append(np.linalg.lstsq(jacobian[others].reshape(-1, 2), -r[others].ravel(), rcond=None)[0] - whole)
+    at = r + jacobian @ whole
+    shares = np.swapaxes(jacobian, 1, 2) @ jacobian
+    scores = (np.swapaxes(jacobian, 1, 2) @ at[..., None])[..., 0]
+    found = spread(shares.sum(0), scores, shares, np.zeros((2, 2)))
+    np.testing.assert_allclose(found, np.array(moves).T @ np.array(moves), rtol=1e-9)
+
+
+def test_each_block_s_share_of_the_information_is_what_its_own_unknown_leaves():
+    problem = Exponentials()
+    _, jz, jx = problem.linearize(problem.truth, problem.a)
+    found = Normal(problem, problem.truth, problem.a, np.array([2.0, 0.5])).block_information()
+    for b in range(len(problem.a)):
+        seen = jx[b] @ np.linalg.pinv(jx[b])
+        np.testing.assert_allclose(found[b], jz[b].T @ (np.eye(25) - seen) @ jz[b], rtol=1e-8)
 
 
 @pytest.mark.slow

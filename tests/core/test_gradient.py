@@ -236,6 +236,40 @@ def test_windows_with_an_exact_critic_equal_the_expectation_over_enumerated_nois
         np.testing.assert_allclose(gradient, gradients[3], atol=1e-10)
 
 
+@pytest.mark.parametrize("horizon", [1, 2, 3])
+def test_the_critic_at_the_end_of_a_window_is_discounted_to_its_time(horizon):
+    """Without noise, window by window, by hand: gamma^t0 (sum_{k<H} gamma^k L + gamma^H V(x_{t0+H})), x_{t0} constant."""
+    gamma, steps, theta = 0.6, 3, jnp.array([-0.3, -0.7])
+    chain = TwoPoint(jnp.zeros(1))
+    problem = Problem(chain, Episodic(gamma, steps), theta=theta)
+
+    def step(x, at):
+        return x + 0.5 * jnp.tanh(at[0] + at[1] * x)
+
+    def critic(x):
+        return jnp.sum(2.0 + 3.0 * x + x**2)
+
+    def by_hand(at):
+        x, total = jnp.array([0.5]), 0.0
+        for t in range(steps):
+            total = total + gamma**t * (x[0] ** 2 + 0.1 * at[1] * jnp.sin(x[0]))
+            x = step(x, at)
+            if (t + 1) % horizon == 0 or t + 1 == steps:
+                total = total + gamma ** (t + 1) * critic(x)
+                x = jax.lax.stop_gradient(x)
+        return total
+
+    estimate, _ = pathwise(KEY, problem, theta, count=2, horizon=horizon, value=KnownValue(critic))
+    np.testing.assert_allclose(estimate.gradient, jax.jit(jax.grad(by_hand))(theta), rtol=1e-10)
+    if horizon == steps:
+        np.testing.assert_allclose(estimate.value, by_hand(theta), rtol=1e-10)
+    else:
+        path, whole = jnp.array([0.5]), 0.0
+        for t in range(steps):
+            whole, path = whole + gamma**t * chain.cost(path, theta), step(path, theta)
+        np.testing.assert_allclose(estimate.value, whole + gamma**steps * critic(path), rtol=1e-10)
+
+
 def test_naive_score_and_reparameterised_estimates_of_a_known_derivative():
     """J = E_{x~N(theta,1)}[x^2 theta] at theta = 1: the derivative is 4, the naive one that ignores the density 2."""
 

@@ -204,6 +204,43 @@ def test_passive_chain_is_the_chain_of_a_silent_policy(chain):
         np.testing.assert_allclose(a, b, atol=1e-14)
 
 
+RANGES = """<mujoco><option timestep="0.01"/><worldbody><body><joint name="x" type="slide" axis="1 0 0"/><geom size="0.1"/>
+</body></worldbody><actuator>
+<motor name="pull" joint="x" gear="5" ctrllimited="true" ctrlrange="0 1"/>
+<motor name="both" joint="x" ctrllimited="true" ctrlrange="-2 2"/>
+<motor name="hold" joint="x" ctrllimited="true" ctrlrange="0.2 1"/>
+<motor name="lean" joint="x" ctrllimited="true" ctrlrange="-1 3"/>
+<motor name="free" joint="x" ctrllimited="false"/></actuator></mujoco>"""
+
+
+def test_a_policy_that_does_nothing_plays_no_control_clipped_to_the_range():
+    """Of a muscle, whose range is 0 to 1, that is 0: the middle of the range pulls with half its force."""
+    robot = load(mujoco.MjSpec.from_string(RANGES))
+    observation, price = state_observation(robot), composite({"x": (1.0, Square(quantity("joint/x/position", robot)))})
+    chain = robot_chain(Mechanism(robot), LinearPolicy(observation.size, 5), observation, price=price, noise=0.3)
+    theta = jnp.zeros(chain.layout.size)
+    passive = PassiveChain(chain, theta)
+    state = chain.rest()
+
+    @jax.jit
+    def found(state):
+        still, noisy = passive.drift(state, theta), passive.move(0.5 * jnp.ones(5), state, theta)
+        silent = theta.at[chain.layout.where("policy").stop - 5 :].set(still.action)  # the biases
+        strain = jax.vmap(chain.strain, (None, 0))(state, jnp.stack([theta, silent]))
+        return still, noisy, passive.log_prob(noisy, state, theta), strain
+
+    still, noisy, log_prob, (middle, silent) = found(state)
+    control = chain.squash(still.action)
+    np.testing.assert_allclose(control[:3], [0.0005, 0.0, 0.2004], rtol=1e-9)
+    np.testing.assert_allclose(control[3:], 0.0, atol=1e-12)
+    assert np.all(np.asarray(still.action)[[1, 4]] == 0.0)  # symmetric or none: exactly the action 0
+    np.testing.assert_allclose(still.body.qvel, 0.01 * (5 * 0.0005 + 0.2004) / robot.mj.body_mass[1], rtol=1e-6)
+    np.testing.assert_allclose(noisy.action - still.action, 0.15, rtol=1e-9)
+    np.testing.assert_allclose(log_prob, 5 * (-0.5 * 0.5**2 - np.log(0.3) - 0.5 * np.log(2 * np.pi)), rtol=1e-9)
+    np.testing.assert_allclose(silent, 0.0, atol=1e-12)
+    np.testing.assert_allclose(middle, 0.5 * np.sum((np.asarray(still.action) / 0.3) ** 2), rtol=1e-9)
+
+
 def test_a_blow_up_ends_the_rollout_and_leaves_the_gradient_finite(tmp_path):
     (tmp_path / "cart.xml").write_text(CART)
     robot = load(tmp_path / "cart.xml")

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from dso_robotics.core.chain import Chain, State, covered
 from dso_robotics.core.gradient.estimate import Estimate, summarise, unpriced
 from dso_robotics.core.gradient.score import Baseline, Batch, NoBaseline, sample_batch
-from dso_robotics.core.objective import Problem
+from dso_robotics.core.objective import Problem, check_theta
 from dso_robotics.core.rollout import Trajectory, batched, check_count
 from dso_robotics.core.value import Value
 from dso_robotics.errors import DsoError
@@ -66,6 +66,7 @@ def bottleneck_score(
 ) -> tuple[Estimate, Batch]:
     """(34) with the inner derivative by the score of h: E[dh^T d_h {L(x, h) + gamma log P(x'|x, h) (R - V(F(x)))}]."""
     _chain(problem, jnp.zeros((), int))
+    check_theta(theta)
     covered(problem.chain, theta)
     return _score(key, problem, theta, check_count(count), NoBaseline() if baseline is None else baseline)
 
@@ -103,6 +104,7 @@ def bottleneck_pathwise(
 
     The deterministic policy gradient of the chain: as good as the critic `value`, with no horizon to unroll.
     """
+    check_theta(theta)
     _chain(problem, jnp.zeros((), int))
     return _pathwise(key, problem, theta, check_count(count), value)
 

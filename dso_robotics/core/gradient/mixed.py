@@ -9,7 +9,7 @@ from dso_robotics.core.chain import covered
 from dso_robotics.core.gradient.estimate import Estimate, group_count
 from dso_robotics.core.gradient.pathwise import pathwise
 from dso_robotics.core.gradient.score import Baseline, Batch, NoBaseline, assemble, batch_gradient
-from dso_robotics.core.objective import Problem
+from dso_robotics.core.objective import Problem, check_theta
 from dso_robotics.core.value import Value
 
 
@@ -27,6 +27,7 @@ def mixed(
     groups: int | None = None,
 ) -> tuple[Estimate, Batch]:
     """One unbiased gradient from one batch: score for the entries of the mask `by_score`, pathwise for the others."""
+    check_theta(theta)
     chosen = covered(problem.chain, theta, by_score)
     through, path = pathwise(
         key, problem, theta, count=count, horizon=horizon, value=value, checkpoint=checkpoint, groups=groups

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core.chain import State
 from dso_robotics.core.gradient.estimate import Estimate, group_count, group_gradients, summarise, unpriced
-from dso_robotics.core.objective import Average, Problem
+from dso_robotics.core.objective import Average, Problem, check_theta
 from dso_robotics.core.rollout import Ending, Trajectory, check_count, roll
 from dso_robotics.core.value import Value, ValueGradient, ZeroValue
 from dso_robotics.errors import DsoError
@@ -99,6 +99,7 @@ def pathwise(
     horizon trades the bias of the critic against a variance that grows with the stiffness of the chain. `value` may be
     a `ValueGradient`. `checkpoint` stores only every so many states in reverse mode.
     """
+    check_theta(theta)
     steps = horizon_of(problem, horizon)
     wanted = np.ones(theta.shape[0], bool) if entries is None else np.asarray(entries, bool)
     groups = group_count(check_count(count), theta.shape[0], groups)

@@ -18,7 +18,7 @@ from dso_robotics.core.gradient.estimate import (
     summarise,
     unpriced,
 )
-from dso_robotics.core.objective import Average, Problem
+from dso_robotics.core.objective import Average, Problem, check_theta
 from dso_robotics.core.rollout import (
     Credit,
     Trajectory,
@@ -185,6 +185,7 @@ def score(
     Returns the estimate and the batch, on which the value is refitted (`fitting.py`) for the *next* gradient. `entries`
     restricts the gradient to parameters whose score exists; asking for others raises.
     """
+    check_theta(theta)
     wanted = covered(problem.chain, theta, entries)
     groups = group_count(check_count(count), theta.shape[0], groups)
     baseline = NoBaseline() if baseline is None else baseline

@@ -81,7 +81,7 @@ class Natural(Rule):
         batch = rollouts_of(sample, "Natural")
         product = curvature.divergence_product if self.closed else curvature.fisher_product
         # G sums over the steps of a rollout: the radius is a KL a step, so it is multiplied by how many there are.
-        steps = jnp.mean(jnp.sum(batch.credit.move_weight, axis=1)) / batch.problem.objective.discount
+        steps = jnp.mean(jnp.sum(batch.credit.move_weight, axis=1)) / batch.problem.objective.gamma
         direction = natural_direction(
             lambda vector: product(batch, vector),
             sample.estimate.gradient,
