@@ -147,9 +147,8 @@ def train_network(
     ended = len(result.history) if result.status is Status.DIVERGED else None
     if result.best is None:
         return TrainedNetwork(network, model, np.asarray(first.theta), np.array([[np.nan, np.nan]]), 0, names, ended)
-    return TrainedNetwork(
-        network, model, result.best.kept, np.column_stack([running, looks]), result.best.iteration, names, ended
-    )
+    history, best = np.column_stack([running, looks]), result.best
+    return TrainedNetwork(network, model, best.kept, history, best.iteration, names, ended)
 
 
 def _watched(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
