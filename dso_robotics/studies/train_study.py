@@ -73,7 +73,10 @@ class Training(Settings, Table):
         "step size of the mechanism; none: as theta's", None, within="(0, inf)", example=0.01
     )
     notes: ClassVar[Mapping[str, Key]] = {
-        "method": Key(doc="how a window is differentiated, or a step in action space"),
+        "method": Key(
+            doc="how a window is differentiated: pathwise, score, mixed; or a step in action space: pco, natural, "
+            "chain_iteration, newton; or one of your own"
+        ),
         "environments": Key(doc="how many play at once; a multiple of 4"),
         "horizon": Key(doc="control steps of a window"),
         "iterations": Key(doc="how many windows each environment plays"),
