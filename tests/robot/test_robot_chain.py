@@ -216,8 +216,8 @@ RANGES = """<mujoco><option timestep="0.01"/><worldbody><body><joint name="x" ty
 def test_a_policy_that_does_nothing_plays_no_control_clipped_to_the_range():
     """Of a muscle, whose range is 0 to 1, that is 0: the middle of the range pulls with half its force."""
     robot = load(mujoco.MjSpec.from_string(RANGES))
-    observation, price = state_observation(robot), composite({"x": (1.0, Square(quantity("joint/x/position", robot)))})
-    chain = robot_chain(Mechanism(robot), LinearPolicy(observation.size, 5), observation, price=price, noise=0.3)
+    observation, cost = state_observation(robot), composite({"x": (1.0, Square(quantity("joint/x/position", robot)))})
+    chain = robot_chain(Mechanism(robot), LinearPolicy(observation.size, 5), observation, scene_cost=cost, noise=0.3)
     theta = jnp.zeros(chain.layout.size)
     passive = PassiveChain(chain, theta)
     state = chain.rest()
