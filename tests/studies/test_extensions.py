@@ -1,4 +1,4 @@
-"""The cost, the corrector and the design map of CONTRIBUTING.md: each is one file, and a study can ask for it at once."""
+"""The cost, corrector, design map, training method and parameter family of CONTRIBUTING.md: each is one file."""
 
 import importlib
 import json
@@ -6,11 +6,18 @@ import pathlib
 import re
 
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
 from dso_robotics.cli import main
+from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters.families import FAMILIES
+from dso_robotics.parameters.path import parse
+from dso_robotics.parameters.vector import pack
+from dso_robotics.physics import export
+from dso_robotics.physics.model import load
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.studies.estimate_study import EstimateStudy
 from dso_robotics.studies.train_build import build
@@ -30,7 +37,9 @@ def files(tmp_path_factory):
         for i, block in enumerate(blocks):
             (folder / f"own_thing_{i}.py").write_text(block)
             importlib.import_module(f"own_thing_{i}")
-    assert len(blocks) == 3
+        assert len(blocks) == 5
+        yield
+    del FAMILIES._things["joint/margin"], export.ATTRIBUTES["jnt_margin"]
 
 
 def test_a_new_cost_is_asked_for_by_a_study(tmp_path):
@@ -72,3 +81,33 @@ def test_a_new_design_map_is_asked_for_by_a_study(tmp_path):
     assert fields["dof_damping"][0] == 0.3
     with pytest.raises(DsoError, match=r"\[design.own\] kind = 'dampr': expected one of .*damper"):
         TrainStudy.read(write(tmp_path, more=more.replace("damper", "dampr")))
+
+
+def test_a_new_training_method_is_asked_for_by_a_study(tmp_path):
+    path, iterations, rate = write(tmp_path, iterations=30), 30, 0.05
+    path.write_text(path.read_text().replace("[training]", '[training]\nmethod = "sign"'))
+    assert main(["train", str(path), "--out", str(tmp_path / "out"), "--no-report"]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["cost"]["total"] < 0.9 * summary["cost"]["before"]
+    # Its steps are of one size in every entry; those of no other method are.
+    steps = rate * (1 - 0.9 * np.arange(iterations) / iterations)
+    theta = read_run(tmp_path / "out" / "run.h5")[0]["state"]["theta"]
+    start = np.asarray(build(TrainStudy.read(path)).chain.layout.initial)
+    reachable = {round(float(s @ steps), 9) for s in (np.ones(iterations), -np.ones(iterations))}
+    assert np.all(np.abs(theta - start) <= max(reachable) + 1e-9)
+    assert np.any(np.abs(theta - start) > 5 * rate)
+
+
+def test_an_unknown_method_is_refused_with_those_there_are(tmp_path, capsys):
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("[training]", '[training]\nmethod = "pathwize"'))
+    assert main(["train", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "no training method 'pathwize'; did you mean 'pathwise'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_new_parameter_family_is_freed_and_written_back(pendulum):
+    robot = load(pendulum / "pendulum.xml")
+    vector = pack([parse("joint/hinge/margin=0.02@0:1")], robot)
+    written = export.to_mjcf(robot, vector.written(vector.initial))
+    assert mujoco.MjModel.from_xml_string(written).jnt_margin[0] == 0.02
