@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dso_robotics.public.computing import computing
-from dso_robotics.public.inputs import Inputs, Logs
+from dso_robotics.public.inputs import Logs, sitting
 from dso_robotics.public.place import Place
 from dso_robotics.public.progress import teller
 from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
-from dso_robotics.public.wording import speaking_python
 from dso_robotics.report.quantity import number, percent, unit
 from dso_robotics.report.table import estimation_table
 from dso_robotics.report.trace import PART_NAMES
@@ -129,19 +128,13 @@ def estimate(
         "learning_rate": learning_rate,
         "seed": seed,
     }
-    place = Place(out)
-    inputs = Inputs(place.inputs)
-    try:
-        with speaking_python(inputs.names):
-            asked = inputs.study(
-                EstimateStudy, study, {"model": model, "logs": logs, "free": free, **given}, out if resume else None
-            )
-            draw = None
-            if report or (report is None and out is not None):
-                from dso_robotics.report.estimate import write_report as draw
-            with computing(precision, jax=asked.engine != "mujoco"):
-                summary = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
-    except BaseException:
-        place.remove()
-        raise
+    with sitting(out) as (place, inputs):
+        asked = inputs.study(
+            EstimateStudy, study, {"model": model, "logs": logs, "free": free, **given}, out if resume else None
+        )
+        draw = None
+        if report or (report is None and out is not None):
+            from dso_robotics.report.estimate import write_report as draw
+        with computing(precision, jax=asked.engine != "mujoco"):
+            summary = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
     return Estimation(place, summary, inputs.names)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dso_robotics.public.computing import computing
-from dso_robotics.public.inputs import Inputs, Logs, read_logs
+from dso_robotics.public.inputs import Logs, read_logs, sitting
 from dso_robotics.public.place import Place
 from dso_robotics.public.prediction import Prediction, predicted
 from dso_robotics.public.progress import teller
@@ -158,21 +158,15 @@ def identify(
         "continuity": continuity,
         "controller": controller,
     }
-    place = Place(out)
-    inputs = Inputs(place.inputs)
-    try:
-        with speaking_python(inputs.names):
-            asked = inputs.study(
-                IdentifyStudy, study, {"model": model, "logs": logs, "free": free, **given}, out if resume else None
-            )
-            draw = None
-            if report or (report is None and out is not None):
-                from dso_robotics.report.identify import write_report
+    with sitting(out) as (place, inputs):
+        asked = inputs.study(
+            IdentifyStudy, study, {"model": model, "logs": logs, "free": free, **given}, out if resume else None
+        )
+        draw = None
+        if report or (report is None and out is not None):
+            from dso_robotics.report.identify import write_report
 
-                draw = functools.partial(write_report, video=video)
-            with computing(precision, jax=asked.engine == "mjx" or asked.network is not None):
-                found = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
-    except BaseException:
-        place.remove()
-        raise
+            draw = functools.partial(write_report, video=video)
+        with computing(precision, jax=asked.engine == "mjx" or asked.network is not None):
+            found = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
     return Identification(place, found, inputs.names)

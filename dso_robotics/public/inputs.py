@@ -1,8 +1,9 @@
 """What a caller hands over, made into what a study holds: models and logs into files, texts into declarations."""
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,11 +12,29 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics.description import copy_back, same
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
+from dso_robotics.public.place import Place
+from dso_robotics.public.wording import speaking_python
 from dso_robotics.studies.run import stored_study
 from dso_robotics.table import Study
 
 T = TypeVar("T", bound=Study)
 Logs = str | os.PathLike[str] | Log | Sequence[str | os.PathLike[str] | Log]
+
+
+@contextlib.contextmanager
+def sitting(out: "str | os.PathLike[str] | None") -> Iterator[tuple[Place, "Inputs"]]:
+    """The place of a run and what its inputs are written to; a run that fails leaves nothing temporary behind.
+
+    Messages of errors inside speak of arguments, and of objects by the names that the caller knows.
+    """
+    place = Place(out)
+    inputs = Inputs(place.inputs)
+    try:
+        with speaking_python(inputs.names):
+            yield place, inputs
+    except BaseException:
+        place.remove()
+        raise
 
 
 class Inputs:

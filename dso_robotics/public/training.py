@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from dso_robotics.errors import DsoError
 from dso_robotics.public.computing import computing
-from dso_robotics.public.inputs import Inputs
+from dso_robotics.public.inputs import Inputs, sitting
 from dso_robotics.public.place import Place
 from dso_robotics.public.progress import teller
 from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
-from dso_robotics.public.wording import speaking_python
 from dso_robotics.report.quantity import number, unit
 from dso_robotics.report.table import training_table
 from dso_robotics.robot.deployed_policy import Policy
@@ -156,24 +155,18 @@ def _train(
     video: bool,
     precision: str,
 ) -> Training:
-    place = Place(out)
-    inputs = Inputs(place.inputs)
-    try:
-        with speaking_python(inputs.names), computing(precision, jax=True):
-            from dso_robotics.studies.design import design as run_design
-            from dso_robotics.studies.train import train as run_train
+    with sitting(out) as (place, inputs), computing(precision, jax=True):
+        from dso_robotics.studies.design import design as run_design
+        from dso_robotics.studies.train import train as run_train
 
-            asked = _study(study, model, tables, numbers, inputs, out if resume else None, command)
-            draw = None
-            if report or (report is None and out is not None):
-                from dso_robotics.report.train import write_report
+        asked = _study(study, model, tables, numbers, inputs, out if resume else None, command)
+        draw = None
+        if report or (report is None and out is not None):
+            from dso_robotics.report.train import write_report
 
-                draw = functools.partial(write_report, video=video)
-            run = run_design if command == "design" else run_train
-            found = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
-    except BaseException:
-        place.remove()
-        raise
+            draw = functools.partial(write_report, video=video)
+        run = run_design if command == "design" else run_train
+        found = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
     return Training(place, found, inputs.names)
 
 

@@ -51,6 +51,8 @@ class Progress:
     episode_cost: float = math.nan
 
     def __str__(self) -> str:
+        if self.stage == "report":
+            return f"report: {self.seconds:.1f} s"
         if not self.steps:
             return f"{self.stage}: iteration {self.iteration}, cost {self.cost:,.1f}, {self.seconds:.1f} s"
         return (
