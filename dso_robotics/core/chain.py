@@ -1,7 +1,7 @@
-"""The contract of a Markov chain and its step cost, which share one parameter vector theta.
+"""The interface of a Markov chain and its step cost. Both depend on one parameter vector theta.
 
-Everything above this floor (gradients, surrogates, curvature, descent) uses a chain only through these methods, so a
-finite chain, a Gaussian chain, a robot and a token model are all optimised by the same functions.
+All higher layers (gradients, surrogates, curvature, descent) use a chain only through these methods. The same functions
+therefore optimise a finite chain, a Gaussian chain, a robot and a token model.
 """
 
 import abc
@@ -22,9 +22,9 @@ State = Any
 class Chain(eqx.Module):
     """P0(x, theta), P(x'|x, theta), F(x, theta), L(x, theta) and "is x terminal", for one unbatched state.
 
-    A subclass must give `initial`, `step` and `cost`; `log_prob` where score estimators are wanted, `drift` where the
-    baseline of equations (57-59) is. For pathwise gradients `initial` and `step` must be differentiable in state and
-    theta under a fixed key. A terminal state is charged its `cost` once, on arrival: V(x) = L(x) there.
+    A subclass must define `initial`, `step` and `cost`. Score estimators also need `log_prob`. The baseline of equations
+    (57-59) also needs `drift`. For pathwise gradients, `initial` and `step` must be differentiable in state and theta for a
+    fixed key. The `cost` of a terminal state is charged once, on arrival: V(x) = L(x) there.
     """
 
     @abc.abstractmethod
@@ -40,21 +40,20 @@ class Chain(eqx.Module):
         """Step cost L(x, theta)."""
 
     def draw(self, key: PRNGKeyArray, theta: Float[Array, " n"], steps: int) -> Any:
-        """The noise xi of `steps` steps, leading axis first; it may depend neither on x nor on the values in theta.
+        """The noise xi of `steps` steps, with time as the leading axis. It must not depend on x or on the values of theta.
 
-        A rollout draws all its noise at once, ahead of the loop. The default draws keys, which `move` hands to `step`.
+        A rollout draws all its noise at once, before the loop. The default draws keys, which `move` passes to `step`.
         """
         return jax.random.split(key, steps)
 
     def move(self, noise: Any, state: State, theta: Float[Array, " n"]) -> State:
-        """x' = f(x, xi, theta) with the noise that `draw` gave: `step` is this with one draw."""
+        """x' = f(x, xi, theta), with noise from `draw`. `step` is the same with noise drawn for one step."""
         return self.step(noise, state, theta)
 
     def log_prob(self, following: State, state: State, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """log P(x'|x, theta), with all the dependence on the entries of theta that `scored` admits.
+        """log P(x'|x, theta), including its full dependence on the entries of theta marked by `scored`.
 
-        A chain driven by action noise keeps the action that was played in its state; this is then the log-probability
-        of that action.
+        A chain driven by action noise stores the last action in its state. `log_prob` is then the log-probability of that action.
         """
         raise DsoError(
             f"{type(self).__name__} gives no log_prob, which score estimators, surrogates and Fisher products need. "
@@ -62,11 +61,11 @@ class Chain(eqx.Module):
         )
 
     def log_initial(self, state: State, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """log P0(x, theta), up to what does not depend on theta; override where the initial state depends on theta."""
+        """log P0(x, theta), up to terms independent of theta. Override it if the initial state depends on theta."""
         return jnp.zeros(())
 
     def drift(self, state: State, theta: Float[Array, " n"]) -> State:
-        """F(x, theta) of equation (57): the next state with the noise set to zero; ideally the mean of x'."""
+        """F(x, theta) of equation (57): the next state with zero noise; ideally the mean of x'."""
         raise DsoError(
             f"{type(self).__name__} gives no drift F(x, theta), which the baseline V(F(x)) needs. Define "
             "drift(state, theta), or choose StateBaseline, which evaluates the fitted value at x itself."
@@ -77,27 +76,27 @@ class Chain(eqx.Module):
         return jnp.zeros((), bool)
 
     def may_end(self) -> bool:
-        """Whether `terminal` is defined: rollouts of chains that cannot end keep no account of ends."""
+        """Whether `terminal` is defined. If not, rollouts do not check for terminal states."""
         return type(self).terminal is not Chain.terminal
 
     def ends(self) -> bool:
-        """Whether the chain has terminal states at all; by default, whether `terminal` is defined."""
+        """Whether the chain has terminal states. By default, whether `terminal` is defined."""
         return self.may_end()
 
     def check(self, objective: Any, theta: Float[Array, " n"]) -> None:
-        """Raise DsoError where the objective cannot be had on this chain; called when a Problem is made."""
+        """Raise DsoError if this chain does not support the objective. Called when a Problem is created."""
 
     def diverged(self, state: State) -> Bool[Array, ""]:
-        """Whether x is a simulation that blew up; by default, whether any number in it is not finite."""
+        """Whether the simulation blew up at x. By default, whether any number in x is not finite."""
         leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
         return jnp.any(jnp.array([jnp.any(~jnp.isfinite(leaf)) for leaf in leaves] or [False]))
 
     def divergence(
         self, key: PRNGKeyArray, state: State, old: Float[Array, " n"], new: Float[Array, " n"]
     ) -> Float[Array, ""]:
-        """KL(P(.|x, old) || P(.|x, new)), in chain or action space: whichever `log_prob` measures.
+        """KL(P(.|x, old) || P(.|x, new)), in the space (chain or action) in which `log_prob` is defined.
 
-        The default is the one-sample estimate r - 1 - log r >= 0 of it; chains with a closed form override it.
+        The default is the one-sample estimate r - 1 - log r >= 0. Chains with a closed form override it.
         """
         following = jax.lax.stop_gradient(self.step(key, state, old))
         log_ratio = self.log_prob(following, state, new) - self.log_prob(following, state, old)
@@ -106,7 +105,7 @@ class Chain(eqx.Module):
     def scored(self, theta: Float[Array, " n"]) -> np.ndarray:
         """Which entries of theta `log_prob` covers, a Boolean NumPy vector (n,).
 
-        False for entries that move the surface on which x' lives: physics parameters under action noise.
+        False for entries that move the surface on which x' lies, such as physics parameters under action noise.
         """
         return np.full(np.shape(theta)[0], type(self).log_prob is not Chain.log_prob)
 
@@ -115,14 +114,14 @@ class Chain(eqx.Module):
         return f"theta[{entry}]"
 
     def at(self, time: Any) -> "Chain":
-        """The chain (P_t, L_t) of step `time` (possibly traced) in a time-varying problem; itself when it is constant."""
+        """The chain (P_t, L_t) of step `time` (possibly traced) in a time-varying problem. A constant chain returns itself."""
         return self
 
 
 class StackedChain(Chain):
-    """A time-varying chain made of one chain whose array leaves carry a leading axis of time (9-11).
+    """A time-varying chain, stored as one chain whose array leaves have a leading time axis (9-11).
 
-    With T transitions, time runs over 0..T: `stacked` needs T + 1 rows, the last for its cost L_T only.
+    With T transitions, time runs over 0..T. `stacked` therefore needs T + 1 rows; the last is used only for its cost L_T.
     """
 
     stacked: Chain
@@ -140,15 +139,15 @@ class StackedChain(Chain):
         return self.at(0).log_initial(state, theta)
 
     def step(self, key: PRNGKeyArray, state: State, theta: Float[Array, " n"]) -> State:
-        """Refused: the step of a time-varying chain needs a time; use `at`."""
+        """Always raises DsoError: the step of a time-varying chain needs a time. Use `at`."""
         raise DsoError("A StackedChain has no step, cost or log_prob without a time: use chain.at(time).")
 
     def cost(self, state: State, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """Refused: the cost of a time-varying chain needs a time; use `at`."""
+        """Always raises DsoError: the cost of a time-varying chain needs a time. Use `at`."""
         raise DsoError("A StackedChain has no step, cost or log_prob without a time: use chain.at(time).")
 
     def draw(self, key: PRNGKeyArray, theta: Float[Array, " n"], steps: int) -> Any:
-        """Noise, as the first chain draws it."""
+        """Draw noise with the first chain."""
         return self.at(0).draw(key, theta, steps)
 
     def may_end(self) -> bool:
@@ -169,7 +168,7 @@ class StackedChain(Chain):
 
 
 def stack(chains: list[Chain]) -> StackedChain:
-    """One time-varying chain from the chains of steps 0..T, which must share structure and static parts."""
+    """Combine the chains of steps 0..T into one time-varying chain. They must have the same structure and static parts."""
     structures = {jax.tree.structure(eqx.filter(chain, eqx.is_array)) for chain in chains}
     statics = [eqx.filter(chain, eqx.is_array, inverse=True) for chain in chains]
     if len(structures) != 1 or not all(bool(eqx.tree_equal(statics[0], other)) for other in statics[1:]):
@@ -183,9 +182,9 @@ def stack(chains: list[Chain]) -> StackedChain:
 
 
 def covered(chain: Chain, theta: Float[Array, " n"], entries: np.ndarray | None = None) -> np.ndarray:
-    """The entries of theta to differentiate by the score form, or the error that says why it does not exist there.
+    """Return the entries of theta to differentiate by the score form. Raise DsoError if the form does not exist for one of them.
 
-    `entries` is a Boolean mask (n,); all of theta by default.
+    `entries` is a Boolean mask (n,); by default all of theta.
     """
     size = np.shape(theta)[0]
     wanted = np.ones(size, bool) if entries is None else np.asarray(entries, bool)
@@ -193,7 +192,7 @@ def covered(chain: Chain, theta: Float[Array, " n"], entries: np.ndarray | None 
         raise DsoError(
             f"entries: expected a Boolean mask of shape ({size},), one for each entry of theta, got {wanted.shape}."
         )
-    # Through the class, as binding a method of a module takes longer than this check, which precedes every gradient.
+    # Called through the class, because binding a method of a module takes longer than this check, which runs before every gradient.
     missing = np.flatnonzero(wanted & ~np.asarray(type(chain).scored(chain, theta), bool))
     if missing.size:
         names = ", ".join(chain.describe(int(entry)) for entry in missing[:6]) + (" ..." if missing.size > 6 else "")

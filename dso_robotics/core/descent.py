@@ -1,6 +1,6 @@
-"""The one optimisation loop. Every study runs through `descend`; what a step is, a method says (`core.method`).
+"""The one optimisation loop. Every study runs through `descend`; a method (`core.method`) defines what a step is.
 
-It imports no array library, so that a method on NumPy alone loads no JAX.
+This module imports no array library, so a method that uses only NumPy loads no JAX.
 """
 
 import dataclasses
@@ -26,34 +26,40 @@ class Status(enum.StrEnum):
 class Method(Protocol):
     """A way to minimise a cost.
 
-    A state is a dataclass of arrays and plain numbers, and of nested ones: all that the next step depends on, so that a stored
-    state resumes to the same numbers. Fields whose metadata is `CACHE` are left out of a stored state and made again.
+    A state is a dataclass of arrays, plain numbers and nested dataclasses. It holds everything that the next step depends on,
+    so a run resumed from a stored state gives the same numbers. Fields with the metadata `CACHE` are not stored; they are
+    recomputed.
     """
 
     def init(self, key: Any, theta: Any) -> Any:
-        """The state before the first step, at the flat vector `theta` (n,)."""
+        """The state before the first step, at the parameter vector `theta` (n,)."""
         ...
 
     def step(self, state: Any) -> tuple[Any, Any]:
-        """The next state, and a record of the step. Line searches, rejections and halvings are part of one step."""
+        """Return the next state and a record of the step. Line searches, rejections and halvings are part of one step."""
         ...
 
     def done(self, state: Any, record: Any) -> Status | None:
-        """Why the descent is to end here, or None. `record` is the last one; None before the first step."""
+        """Return the reason to stop here, or None. `record` is the record of the last step, or None before the first step."""
         ...
 
     def message(self, state: Any, status: Status, steps: int) -> str:
-        """What the status means here, in words."""
+        """An explanation of the status for the user."""
         ...
 
 
-# Metadata of a field of a state that can be made again from the others, and is not stored.
+# Metadata of a state field that can be recomputed from the other fields. Such a field is not stored.
 CACHE = {"cache": True}
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A point that a descent may end with: what is kept of the state after `iteration` steps, and its judged cost."""
+    """A point that a descent may return.
+
+    iteration: number of steps taken to reach it.
+    cost: its judged cost.
+    kept: the part of the state that is kept.
+    """
 
     iteration: int
     cost: float
@@ -61,24 +67,29 @@ class Candidate:
 
 
 class Last:
-    """Ends with the last state. A `judge`, if given, judges every so many states; the descent only reports its costs."""
+    """Return the last state.
+
+    judge: optional function from a state to its cost. The descent only reports these costs.
+    every: judge one state in this many.
+    """
 
     def __init__(self, judge: Callable[[Any], float] | None = None, *, every: int = 1):
         self._judge, self._every = judge, every
         self.best: Candidate | None = None
 
     def see(self, iteration: int, state: Any, *, last: bool) -> float | None:
-        """Judge the state after `iteration` steps, if it is its turn: its cost, or None."""
+        """Judge the state after `iteration` steps if it is due. Return its cost, or None."""
         if self._judge is None or not (last or iteration % self._every == 0):
             return None
         return self._judge(state)
 
 
 class Best(Last):
-    """Ends with the state of the lowest judged cost; the first of equal ones.
+    """Return the state with the lowest judged cost, or the first one if several are equal.
 
-    judge: state to cost; a cost that is not finite is no candidate. take: what is kept of a state (all of it by default). best:
-    the candidate of an earlier sitting, to go on from.
+    judge: function from a state to its cost. A state whose cost is not finite is not a candidate.
+    take: function from a state to the part that is kept (by default the whole state).
+    best: the candidate of an earlier run, to continue from.
     """
 
     def __init__(
@@ -102,9 +113,12 @@ class Best(Last):
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """Where a descent is after a step: its state, all records, the judged cost if it was judged just now, the best so far.
+    """The descent after one step.
 
-    `history` grows with the descent: copy it to keep it.
+    state: the current state.
+    history: all records so far. It grows during the descent; copy it to keep it.
+    judged: the cost of this state if it was judged at this step, else None.
+    best: the best candidate so far, or None.
     """
 
     state: Any
@@ -114,7 +128,7 @@ class Moment:
 
     @property
     def iteration(self) -> int:
-        """Steps so far, earlier sittings included."""
+        """Number of steps so far, including those of earlier runs."""
         return len(self.history)
 
     @property
@@ -125,7 +139,14 @@ class Moment:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a descent ended: the last state, why, in words, the record of every step, and the candidate kept, if any."""
+    """The outcome of a descent.
+
+    state: the last state.
+    status: why the descent ended.
+    message: the same, explained for the user.
+    history: the record of every step.
+    best: the candidate that was kept, if any.
+    """
 
     state: Any
     status: Status
@@ -149,11 +170,13 @@ def descend(
     watch: Callable[[Moment], bool | None] | None = None,
     checkpoint: Callable[[Moment], None] | None = None,
 ) -> Result:
-    """Take steps of `method` from `state` until it is done, or `iterations` records are there.
+    """Take steps of `method` from `state` until it is done or there are `iterations` records.
 
-    `past` are the records of earlier sittings. `keep` judges states on the way. `checkpoint` is given every moment: storing its
-    state, its history and its best, and passing them back, resumes to the same numbers. `watch` is then given every moment too,
-    and may return True to stop.
+    past: the records of earlier runs.
+    keep: judges states during the descent.
+    checkpoint: called after every step with the `Moment`. To resume with the same numbers, store its state, history and best,
+      and pass them back.
+    watch: called after `checkpoint`, also after every step. It may return True to stop.
 
     Raises:
       DsoError: `iterations` is negative.

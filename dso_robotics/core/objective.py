@@ -1,4 +1,4 @@
-"""What is minimised: episodic (1-4), average (5-8) and time-varying (9-11) costs, and the credit each step gets."""
+"""The cost to minimise: episodic (1-4), average (5-8) or time-varying (9-11); and the credit assigned to each step."""
 
 import math
 from typing import Any
@@ -13,10 +13,12 @@ from dso_robotics.errors import DsoError
 
 
 class Objective(eqx.Module):
-    """Semantics of cumulative cost, and when a rollout is cut: after `steps` transitions at the latest.
+    """Definition of the cumulative cost, and when a rollout is cut: after at most `steps` transitions.
 
-    random_end: whether rollouts end with probability 1 - gamma a step. counts_last: whether L(x_T) belongs to the sum,
-    as in V_T = L_T of (11), instead of a bootstrap with the fitted value.
+    steps: largest number of transitions.
+    gamma: discount factor.
+    random_end: whether rollouts end with probability 1 - gamma at each step.
+    counts_last: whether L(x_T) is part of the sum, as in V_T = L_T of (11). If not, the fitted value is used there.
     """
 
     steps: eqx.AbstractVar[int]
@@ -26,7 +28,7 @@ class Objective(eqx.Module):
 
     @property
     def discount(self) -> float:
-        """Factor from one step to the next in sampled sums: gamma, or 1 where survival supplies it."""
+        """Factor from one step to the next in sampled sums: gamma, or 1 if random ends already account for it."""
         return 1.0 if self.random_end else self.gamma
 
 
@@ -38,8 +40,8 @@ def _positive(name: str, count: int, least: int = 1) -> None:
 class Episodic(Objective):
     """J = E[V(x0)], V(x) = L(x) + gamma E[V(x')] (1-3): discounted with gamma < 1, first-exit with gamma = 1.
 
-    `random_end` ends a rollout with probability 1 - gamma a step and drops the weights gamma^t. `divergence_cost` is
-    what a rollout that blew up is charged on top of its past; without it, divergence is reported as a failure.
+    random_end: end a rollout with probability 1 - gamma at each step, and omit the weights gamma^t.
+    divergence_cost: the cost added to a rollout that blew up. Without it, divergence is reported as a failure.
     """
 
     gamma: float = eqx.field(static=True)
@@ -65,10 +67,10 @@ class Episodic(Objective):
 
 
 class Average(Objective):
-    """J = E_d[L] with the stationary density d (5-8); the value is the differential one, E_d[V] = 0.
+    """J = E_d[L] with the stationary density d (5-8). The value is the differential one, E_d[V] = 0.
 
-    The first `burn_in` states are not used. The cost-to-go of a step sums `window` costs less their average and closes
-    with the fitted value; without one, the bias falls with the mixing rate to the power `window`.
+    The first `burn_in` states are not used. The cost-to-go of a step is the sum of `window` costs minus their average, plus
+    the fitted value at the end. Without a fitted value, the bias falls like the mixing rate to the power `window`.
     """
 
     steps: int = eqx.field(static=True)
@@ -105,7 +107,7 @@ class TimeVarying(Objective):
 
 
 def check_theta(theta: Any) -> None:
-    """Raise DsoError unless `theta` is a flat vector of floats, as arrays of NumPy or JAX are."""
+    """Raise DsoError unless `theta` is a flat NumPy or JAX array of floats."""
     if not hasattr(theta, "dtype") or not hasattr(theta, "ndim"):
         raise DsoError(
             f"theta: expected one flat vector of floats, got a {type(theta).__name__}; write jnp.asarray(theta, float)."
@@ -118,10 +120,11 @@ def check_theta(theta: Any) -> None:
 
 
 class Problem(eqx.Module):
-    """A chain and an objective that fit together, checked at construction; every estimator takes one.
+    """A chain and an objective that fit together. The constructor checks them. Every estimator takes a Problem.
 
-    `theta` is an example parameter vector for the checks. With `axes = eqx.if_array(0)`, or a pytree of axes as
-    `eqx.filter_vmap` takes it, the chain holds one chain per rollout along axis 0: domain randomisation.
+    theta: an example parameter vector for the checks.
+    axes: for domain randomisation. With `eqx.if_array(0)`, or a pytree of axes as for `eqx.filter_vmap`, the chain holds one
+      chain per rollout along axis 0.
     """
 
     chain: Chain
@@ -165,10 +168,12 @@ class Problem(eqx.Module):
 
 
 class Credit(eqx.Module):
-    """What each step of one rollout weighs, so that sum_t cost_weight L_t + move_weight log P_t A_t has Algorithm 1's gradient.
+    """Weights of the steps of one rollout. sum_t cost_weight L_t + move_weight log P_t A_t has the gradient of Algorithm 1.
 
-    cost_weight: (T+1,) gamma^t where L(x_t) counts, else 0. move_weight: (T,) gamma^(t+1) where the transition was
-    survived, else 0. returns: (T+1,) R_t. value: what the rollout says J is.
+    cost_weight: (T+1,) gamma^t where L(x_t) counts, else 0.
+    move_weight: (T,) gamma^(t+1) where the rollout continued after the transition, else 0.
+    returns: (T+1,) R_t.
+    value: () estimate of J from this rollout.
     """
 
     cost_weight: Float[Array, " T+1"]

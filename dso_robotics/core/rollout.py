@@ -1,4 +1,4 @@
-"""Rollouts: one scan, ended by time, terminal state, divergence or at random, and the credit of their steps."""
+"""Rollouts: one scan, ended by time, a terminal state, divergence or at random; and the credit of their steps."""
 
 import enum
 from typing import Any
@@ -24,10 +24,13 @@ class Ending(enum.IntEnum):
 
 
 class Trajectory(eqx.Module):
-    """One rollout of T transitions; after its end the last state is repeated and nothing counts.
+    """One rollout of T transitions. After its end the last state is repeated, and nothing counts.
 
-    states: leaves (T+1, ...). costs: (T+1,) L(x_t), 0 where it does not count. counted: (T+1,) whether L(x_t) counts.
-    moved: (T,) whether transition t took place (at random ends: was survived). ending: an `Ending`.
+    states: leaves (T+1, ...).
+    costs: (T+1,) L(x_t), 0 where it does not count.
+    counted: (T+1,) whether L(x_t) counts.
+    moved: (T,) whether transition t took place. With random ends: whether the rollout continued after it.
+    ending: an `Ending`.
     """
 
     states: State
@@ -38,14 +41,14 @@ class Trajectory(eqx.Module):
 
     @property
     def truncated(self) -> Bool[Array, ""]:
-        """Whether the rollout was cut at a state whose own cost does not count, and so needs a bootstrap."""
+        """Whether the rollout was cut at a state whose own cost does not count. It then needs a bootstrap."""
         return (self.ending == Ending.TIME) & ~self.counted[..., -1]
 
 
 def scan_steps(body: Any, carry: Any, inputs: Any, *, length: int, checkpoint: int | None) -> Any:
-    """`jax.lax.scan` that, with `checkpoint`, stores the carry only every that many steps for reverse mode.
+    """`jax.lax.scan` with optional checkpointing: reverse mode stores the carry only once every `checkpoint` steps.
 
-    Memory falls from `length` to length / checkpoint + checkpoint states; the time of one more forward pass is paid.
+    Memory falls from `length` states to length / checkpoint + checkpoint states. The price is one more forward pass.
     """
     if checkpoint is None or checkpoint >= length:
         return jax.lax.scan(body, carry, inputs, length=length)
@@ -70,10 +73,10 @@ def rollout(
     cut: Any = None,
     checkpoint: int | None = None,
 ) -> Trajectory:
-    """One rollout, differentiable in theta under a fixed key where the chain is; from `start` if it is given.
+    """One rollout, from `start` if it is given. It is differentiable in theta for a fixed key if the chain is.
 
-    `cut(t)`, if given, says where the derivative of the state is stopped (windows of the pathwise estimator); the
-    states returned still carry the derivative of the step that led to them.
+    `cut(t)`, if given, says where the derivative of the state is stopped (windows of the pathwise estimator). The returned
+    states still have the derivative of the step that led to them.
     """
     return roll(key, problem, theta, start=start, cut=cut, checkpoint=checkpoint)[0]
 
@@ -87,9 +90,9 @@ def roll(
     cut: Any = None,
     checkpoint: int | None = None,
 ) -> tuple[Trajectory, State]:
-    """`rollout`, and its last state once more, as the scan carried it.
+    """`rollout`, which also returns its last state as carried by the scan.
 
-    A derivative through that one spares reverse mode a sweep over all the states that were stored.
+    Differentiating that state is cheaper: reverse mode then does not sweep over all stored states.
     """
     start_key, move_key = jax.random.split(key)
     if start is None:
@@ -99,7 +102,7 @@ def roll(
 
 
 def only_time_ends(problem: Problem) -> bool:
-    """Whether no rollout ends before its time, but for one that blew up without a price, which counts as failed."""
+    """Whether time is the only thing that ends a rollout. A blow-up without a price counts as a failure, not as an end."""
     priced = getattr(problem.objective, "divergence_cost", None) is not None
     return not (problem.chain.may_end() or problem.objective.random_end or priced)
 
@@ -107,9 +110,9 @@ def only_time_ends(problem: Problem) -> bool:
 def _timed(
     key: PRNGKeyArray, problem: Problem, theta: Float[Array, " n"], start: State, *, cut: Any, checkpoint: int | None
 ) -> tuple[Trajectory, State]:
-    """A rollout that only time ends: the bare scan. A blow-up, which then has no price, is looked for afterwards.
+    """A rollout that only time ends: a plain scan. Blow-ups, which have no price here, are detected afterwards.
 
-    From there on the states are data; the derivative of a rollout that blew up without a price is not used.
+    After a blow-up the states have no derivative. The derivative of such a rollout is not used.
     """
     chain, steps = problem.chain, problem.objective.steps
 
@@ -131,9 +134,9 @@ def _timed(
 
 
 def settled(problem: Problem, states: State, costs: Float[Array, " T+1"]) -> Trajectory:
-    """The trajectory of states (T+1, ...), however they came about, that only time or a blow-up ends.
+    """The trajectory with the given states (T+1, ...), from any source. Only time or a blow-up ends it.
 
-    From a blow-up on the states are data, and no cost counts.
+    After a blow-up the states have no derivative and no cost counts.
     """
     chain, steps = problem.chain, problem.objective.steps
     times = jnp.arange(steps + 1)
@@ -157,7 +160,7 @@ def settled(problem: Problem, states: State, costs: Float[Array, " T+1"]) -> Tra
 def _watched(
     key: PRNGKeyArray, problem: Problem, theta: Float[Array, " n"], start: State, *, cut: Any, checkpoint: int | None
 ) -> tuple[Trajectory, State]:
-    """A rollout that may end before its time, with the account of that inside the scan."""
+    """A rollout that may end early. The scan itself tracks whether it has ended."""
     chain, objective = problem.chain, problem.objective
     endless = not chain.may_end()
     no = jnp.zeros((), bool)
@@ -166,7 +169,7 @@ def _watched(
         state, running = carry
         time, noise, survives = inputs
         if cut is not None:
-            # A state at which the rollout ended is not cut: its cost closes the window that led to it.
+            # The state at which the rollout ended is not cut: its cost belongs to the window that led to it.
             held = cut(time) & running
             state = jax.tree.map(lambda leaf: jnp.where(held, jax.lax.stop_gradient(leaf), leaf), state)
         # Next to the step, whose policy the cost may share.
@@ -205,15 +208,16 @@ def _watched(
 def _kept(new: Array, old: Array, moved: Bool[Array, ""]) -> Array:
     """The next state, or the last one after the end.
 
-    Of a blown-up state the finite entries (an action that was played) are kept, so that its log_prob stays defined.
+    After a blow-up, the finite entries of the new state (such as the action) are kept, so that its log_prob stays defined.
     """
     return jnp.where(moved & jnp.isfinite(new) if jnp.issubdtype(new.dtype, jnp.inexact) else moved, new, old)
 
 
 def cost_along(problem: Problem, theta: Float[Array, " n"], states: State) -> Float[Array, " T+1"]:
-    """L_t(x_t, theta) at every state of a rollout; 0 for the last one where it cannot count."""
+    """L_t(x_t, theta) at every state of a rollout. The last one is 0 if it can never count."""
     steps = problem.objective.steps
-    # The last state apart: the others are those of `log_prob_along`, whose policy the compiler then evaluates once.
+    # The last state is handled separately. The others are the same as in `log_prob_along`, so the compiler evaluates their
+    # policy only once.
     before = jax.tree.map(lambda leaf: leaf[:-1], states)
     costs = jax.vmap(lambda time, state: problem.chain.at(time).cost(state, theta))(jnp.arange(steps), before)
     if only_time_ends(problem) and not problem.objective.counts_last:
@@ -243,14 +247,14 @@ def rollouts(
 
 
 def check_count(count: int) -> int:
-    """`count` as a positive whole number, or the error that says so."""
+    """Return `count` as a positive whole number. Raises DsoError if it is not one."""
     if int(count) != count or count < 1:
         raise DsoError(f"count: expected a positive number of rollouts, got {count!r}.")
     return int(count)
 
 
 def batched(problem: Problem, function: Any, *batch: Any) -> Any:
-    """`vmap` of function(problem, *items) over rollouts, with one chain each where the problem is randomised."""
+    """`vmap` of function(problem, *items) over rollouts. If the problem is randomised, each rollout has its own chain."""
 
     def call(chain: Any, *items: Any) -> Any:
         return function(eqx.tree_at(lambda p: p.chain, problem, chain), *items)
@@ -261,9 +265,9 @@ def batched(problem: Problem, function: Any, *batch: Any) -> Any:
 def credit(
     trajectory: Trajectory, objective: Objective, value: Value, *, average: Float[Array, ""] | float = 0.0
 ) -> Credit:
-    """Steps 1-2 of Algorithm 1 for one rollout: returns R_t = L_t + gamma R_{t+1} and the weights of every step.
+    """Steps 1-2 of Algorithm 1 for one rollout: the returns R_t = L_t + gamma R_{t+1} and the weights of every step.
 
-    `average` is J, for the average cost only, from other rollouts than this one.
+    `average` is J, used only for the average cost. It must come from other rollouts.
     """
     if isinstance(objective, Average):
         return _windowed(trajectory, objective, value, average)

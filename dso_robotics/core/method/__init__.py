@@ -1,6 +1,6 @@
-"""Methods of the one loop (`core.descent`), one file each."""
+"""Optimisation methods for the loop in `core.descent`, one file each."""
 
 from dso_robotics.registry import Registry
 
-# Methods that train a policy, by the name that a study gives them. Each is a class that is made as `ShortHorizon` is.
+# Methods that train a policy, by the name that a study uses. Each is a class with the constructor of `ShortHorizon`.
 TRAINING: Registry = Registry("training method", __name__)

@@ -1,8 +1,8 @@
-"""Steps in action space: the rules of the core on windows that are played elsewhere, such as by C MuJoCo in threads.
+"""Steps in action space: the update rules of the core, applied to windows simulated elsewhere, such as in threaded C MuJoCo.
 
-Nothing is differentiated through the physics, so nothing of it is compiled. Advantages are A_t = (G_t - V(x_t)) / gamma with
-the TD(lambda) returns G of the slow critic, brought to unit spread; the surrogate, its clip and the Fisher matrix are those of
-the core (64-66, 69-74), on the density of the actions.
+Nothing is differentiated through the physics, so no physics is compiled. Advantages are A_t = (G_t - V(x_t)) / gamma, where G
+are the TD(lambda) returns of the slow critic. They are scaled to unit standard deviation. The surrogate, its clip and the
+Fisher matrix are those of the core (64-66, 69-74), computed with the density of the actions.
 """
 
 import abc
@@ -28,7 +28,7 @@ from dso_robotics.core.sampler import Sample
 
 
 class PlayedCourse(Course):
-    """A course whose windows are played elsewhere, such as on C MuJoCo, and are not differentiated."""
+    """A course whose windows are simulated elsewhere, such as in C MuJoCo, and are not differentiated."""
 
     @abc.abstractmethod
     def noise(self, theta: Array, key: PRNGKeyArray, progress: Array, shape: tuple[int, int]) -> Array:
@@ -36,15 +36,15 @@ class PlayedCourse(Course):
 
     @abc.abstractmethod
     def play(self, theta: Array, memory: Any, states: State, noise: Array) -> State:
-        """States with leaves (E, T+1, ...) of the windows that begin at `states` (E, ...)."""
+        """Simulate the windows that begin at `states` (E, ...). Return states with leaves (E, T+1, ...)."""
 
     @abc.abstractmethod
     def of_the_policy(self, problem: Problem) -> Problem:
-        """The problem whose cost is only what depends on theta at given states."""
+        """The problem with only the part of the cost that depends on theta at given states."""
 
 
 class ActionSpace(ShortHorizon):
-    """`ShortHorizon` whose windows are played and not differentiated, and whose steps are those of a rule."""
+    """`ShortHorizon` with windows that are simulated without derivatives. A rule computes each step."""
 
     engine = "mujoco"
     reason = "steps in action space need no derivative of the physics, and C MuJoCo has nothing to compile"
@@ -71,15 +71,15 @@ class ActionSpace(ShortHorizon):
 
     @abc.abstractmethod
     def rule(self, rate: Array) -> tuple[Rule, Any]:
-        """The rule of a step, and its state; `rate` is what is left of step sizes."""
+        """The rule of a step and its state. `rate` is the remaining fraction of the step sizes."""
 
     @staticmethod
     def entries(method: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
-        """All; a DsoError where an entry of theta has no score."""
+        """All entries. Raises DsoError if an entry of theta has no score."""
         return covered(chain, theta)
 
     def compile(self, state: Learner) -> None:
-        """Compile all that the step compiles, by taking it once."""
+        """Compile everything that a step compiles, by taking one step."""
         self._played(state)
 
     def _played(self, learner: Learner) -> tuple[Learner, tuple[Array, ...]]:
@@ -110,7 +110,7 @@ class ActionSpace(ShortHorizon):
         return jnp.append(jax.vmap(lambda state: chain.cost(state, theta))(before), 0.0)
 
     def _batch(self, learner: Learner, problem: Any, paths: Trajectory) -> Batch:
-        """The windows as the core's methods take them: mean over moves, advantages of unit spread."""
+        """Convert the windows to a `Batch`: mean over moves, advantages with unit standard deviation."""
         s, slow = self.settings, self._value(learner.slow, learner, learner.theta)
         returns = jax.vmap(lambda path: lambda_returns(path, self.objective, slow, lam=s.lam))(paths)
         here = jax.vmap(jax.vmap(slow))(jax.tree.map(lambda leaf: leaf[:, :-1], paths.states))

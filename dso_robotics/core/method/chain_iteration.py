@@ -1,4 +1,4 @@
-"""Chain Iteration (63): a part of the way to the minimum of the surrogate."""
+"""Chain Iteration (63): move part of the way to the minimum of the surrogate."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from dso_robotics.errors import DsoError
 
 
 class ChainIteration(Rule):
-    """theta + eta delta*, with delta* the minimum of the surrogate plus weight KL (63)."""
+    """theta + eta delta*, where delta* minimises the surrogate plus weight KL (63)."""
 
     eta: float = 0.5
     divergence_weight: Array | float = 0.1
@@ -26,7 +26,7 @@ class ChainIteration(Rule):
             raise DsoError(f"eta: the step of Chain Iteration must lie in (0, 1], got {self.eta}.")
 
     def init(self, theta: Float[Array, " n"]) -> None:
-        """Nothing."""
+        """No state is needed."""
         return
 
     def propose(
@@ -45,7 +45,7 @@ class ChainIteration(Rule):
 
 @TRAINING.register("chain_iteration")
 class ChainIterationSteps(ActionSpace):
-    """Training by Chain Iteration; a smaller `settings.divergence` weighs the KL from the old policy more."""
+    """Training by Chain Iteration. A smaller `settings.divergence` gives the KL from the old policy more weight."""
 
     def rule(self, rate: Array) -> tuple[Rule, Any]:
         """See `ActionSpace`."""

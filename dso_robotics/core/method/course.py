@@ -1,4 +1,4 @@
-"""What training by windows asks of a chain besides its own functions."""
+"""What training by windows needs from a chain besides the chain's own functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +12,10 @@ from dso_robotics.errors import DsoError
 
 
 class Course(eqx.Module):
-    """What training by windows asks of a chain besides its own functions; this one serves any chain.
+    """What training by windows needs from a chain besides the chain's own functions. This base class works for any chain.
 
-    features: the critic's inputs at a state, which has `width` numbers of them.
+    features: the critic's inputs at a state, a vector (width,).
+    width: number of features.
     """
 
     chain: Chain
@@ -23,41 +24,41 @@ class Course(eqx.Module):
 
     @property
     def memory(self) -> Any:
-        """What is learned on the way besides theta, before the first iteration."""
+        """Everything that is learned besides theta, before the first iteration."""
         return None
 
     def at(self, memory: Any, progress: Array | None = None) -> Chain:
-        """The chain under `memory`, as it is to be at this part of the training (0 to 1), or as it is in the end."""
+        """The chain under `memory` at the fraction `progress` (0 to 1) of the training. Without `progress`: the final chain."""
         return self.chain
 
     def fresh(self, key: PRNGKeyArray, theta: Array) -> State:
-        """The state from which a window starts anew."""
+        """A new first state for a window that restarts."""
         return self.chain.initial(key, theta)
 
     @property
     def places(self) -> bool:
-        """Whether `placed` does anything."""
+        """Whether `placed` changes anything."""
         return False
 
     def placed(self, chain: Any, state: State, new: Array, theta: Array) -> State:
-        """A window's first state; where it is `new`, as theta puts it, which has a derivative."""
+        """The first state of a window. Where `new`, the state is set from theta, with a derivative."""
         return state
 
     def bind(self, chain: Any, theta: Array, start: State) -> Chain:
-        """The chain with all that theta decides for a whole window, which begins at `start`, made once."""
+        """The chain with everything that theta fixes for a whole window computed once. The window begins at `start`."""
         return chain
 
     def inputs(self, memory: Any, theta: Array) -> Callable[[State], Array]:
-        """What the critic sees of a state."""
+        """A function from a state to the critic's inputs."""
         features = self.features
         if features is None:
             raise DsoError("features: a critic needs numbers to see of a state; give a function of state and theta.")
         return lambda state: features(state, theta)
 
     def remembered(self, memory: Any, theta: Array, states: State) -> Any:
-        """`memory` after states with one leading axis were seen."""
+        """The updated `memory` after `states`, which have one leading axis."""
         return memory
 
     def terms(self, theta: Array, states: State) -> Float[Array, " k"]:
-        """Mean of every term of the cost over states with one leading axis."""
+        """Mean of each term of the cost over `states`, which have one leading axis."""
         return jnp.zeros(0)

@@ -1,4 +1,4 @@
-"""Any optax optimiser, fed with the gradient."""
+"""Any optax optimiser, applied to the gradient."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from dso_robotics.core.sampler import Sample
 
 
 class FirstOrder(Rule):
-    """Any optax optimiser, fed with the gradient."""
+    """Any optax optimiser, applied to the gradient."""
 
     optimiser: optax.GradientTransformation
     judged: bool = eqx.field(static=True, default=False)

@@ -1,4 +1,4 @@
-"""Bounded Levenberg-Marquardt for least squares with private unknowns, see `core.method.least_squares`."""
+"""Bounded Levenberg-Marquardt for least squares with private unknowns (see `core.method.least_squares`)."""
 
 import dataclasses
 import enum
@@ -21,7 +21,7 @@ from dso_robotics.core.method.normal import Normal, block_cost
 
 
 class Verdict(enum.IntEnum):
-    """What the last step says of the search."""
+    """The state of the search after the last step."""
 
     SEARCHING = 0
     SMALL_STEPS = 1
@@ -43,10 +43,18 @@ _TEXTS = {
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where the search is: coordinates z (n,), private unknowns x (B, ...), noise scales by name, and how it got there.
+    """The state of the search.
 
-    iteration: steps taken. recent_cost (p,), recent_z (p, n): the last linearisations, as many as `Settings.patience`, or NaN.
-    normal: the normal equations at z, if the last step left them.
+    z: (n,) coordinates.
+    x: (B, ...) private unknowns.
+    damping: the current damping.
+    iteration: number of steps taken.
+    evaluations: number of evaluations of the residual.
+    verdict: a `Verdict`.
+    noise: noise scales by name.
+    recent_cost: (p,) costs at the last p linearisations, NaN if there were fewer; p is `Settings.patience`.
+    recent_z: (p, n) coordinates at those linearisations.
+    normal: the normal equations at z, if the last step computed them.
     """
 
     z: np.ndarray
@@ -67,7 +75,7 @@ class State:
 
 
 class GaussNewton:
-    """Minimise half the sum of squares of `problem` over z in [low, high] and its private unknowns, which start at `x`.
+    """Minimise half the sum of squares of `problem` over z in [low, high] and the private unknowns, which start at `x`.
 
     `scale` (n,) is the typical size of each coordinate.
     """
@@ -84,11 +92,11 @@ class GaussNewton:
     ):
         self.problem, self.settings = problem, Settings() if settings is None else settings
         self._x, self._box = x, (low, high, scale)
-        # The state that the problem's noise scales are those of.
+        # The state to which the problem's noise scales belong.
         self._latest: State | None = None
 
     def init(self, key: Any, theta: np.ndarray) -> State:
-        """The state at z = theta; nothing is random.
+        """The state at z = theta. Nothing is random.
 
         Raises:
           StartError: the residual is not finite there.
@@ -105,13 +113,13 @@ class GaussNewton:
         return state
 
     def _restore(self, state: State) -> None:
-        """Bring the problem's noise to `state`, if it is elsewhere."""
+        """Restore the noise scales of `state` in the problem, if they belong to another state."""
         if state is not self._latest and isinstance(self.problem, Noisy):
             self.problem.restore(state.z, state.x, state.noise)
         self._latest = state
 
     def step(self, state: State) -> tuple[State, Record]:
-        """Linearise, and move to where the cost is lower; further steps follow on the same derivatives while they are fair."""
+        """Linearise and move to a lower cost. More steps reuse the same derivatives while each gains enough."""
         self._restore(state)
         problem, settings, (low, high, scale) = self.problem, self.settings, self._box
         z, x, damping = state.z, state.x, state.damping
@@ -160,7 +168,7 @@ class GaussNewton:
         return self._at(following), record
 
     def done(self, state: State, record: Record | None) -> Status | None:
-        """Converged where steps are small against the uncertainty, stalled where none lowers the cost."""
+        """Converged if steps are small relative to the uncertainty; stalled if no step lowers the cost."""
         if state.verdict == Verdict.SEARCHING:
             return None
         return Status.STALLED if state.verdict == Verdict.NO_DESCENT else Status.CONVERGED
@@ -172,7 +180,7 @@ class GaussNewton:
         return _TEXTS.get(Verdict(state.verdict), f"stopped after {steps} iterations")
 
     def finish(self, result: Result) -> Solution:
-        """Linearise where the search ended, unless the last step did, and return what the derivatives there say."""
+        """Linearise at the final point, unless the last step did. Return the solution with its derivatives."""
         state, (low, high, scale) = result.state, self._box
         history, evaluations, normal = result.history, state.evaluations, state.normal
         if normal is None:
@@ -211,7 +219,7 @@ def solve(
     keep: Last | None = None,
     watch: Callable[[Moment], bool | None] | None = None,
 ) -> Solution:
-    """Minimise half the sum of squares over z in [low, high] and x, by the descent loop.
+    """Minimise half the sum of squares over z in [low, high] and x, with the descent loop.
 
     Raises:
       StartError: the residual is not finite at the start.
@@ -226,7 +234,8 @@ def _noise(problem: Problem) -> dict[str, np.ndarray]:
     return dict(problem.noise) if isinstance(problem, Noisy) else {}
 
 
-# A step is fair that gains this share of what it promised; so many more may follow on the same derivatives.
+# A step gains enough if its gain is at least `_FAIR` times the prediction. Then at most `_FURTHER` more steps reuse its
+# derivatives.
 _FAIR, _FURTHER = 0.25, 8
 
 
@@ -239,9 +248,11 @@ def _further(
     damping: float,
     settings: Settings,
 ) -> tuple[np.ndarray, np.ndarray, float, int]:
-    """More steps on the same derivatives (chords), while they are fair: z, x, change of the noise scales, evaluations.
+    """More steps with the same derivatives (chord steps), while each gains enough.
 
-    They let noise scales and parameters settle together, which costs a linearisation a round otherwise.
+    They let noise scales and parameters settle together. Otherwise each round needs a new linearisation.
+
+    Returns: z, x, the change of the noise scales, the number of evaluations.
     """
     evaluations, (low, high, scale) = 0, box
     for _ in range(_FURTHER):
@@ -269,7 +280,7 @@ def _verdict(
     recent_cost: np.ndarray,
     recent_z: np.ndarray,
 ) -> Verdict:
-    """Why the search may end with the step just taken to z."""
+    """Why the search may end after the step to z, or SEARCHING."""
     tolerable = settings.step_tolerance * normal.deviation(recent_z[-1])
     if np.all(np.abs(full_step) <= tolerable) or normal.near(full_step, settings.step_tolerance):
         return Verdict.SMALL_STEPS
@@ -284,17 +295,20 @@ def _verdict(
     return Verdict.SEARCHING
 
 
-# Heavier dampings of a block's private unknowns, tried where the common one made that block worse; at last they stay.
+# Heavier dampings of a block's private unknowns. They are tried if the common damping made that block worse. With the last
+# one (inf) the unknowns do not move.
 _HEAVIER = (0.1, 1.0, 10.0, np.inf)
 
 
 def _private_search(
     problem: Problem, normal: Normal, z: np.ndarray, x: np.ndarray, new_z: np.ndarray, damping: float
 ) -> tuple[np.ndarray, float, int]:
-    """Private unknowns for a trial `new_z`, each block's chosen for itself; the cost there and the evaluations it took.
+    """Private unknowns for a trial point `new_z`, chosen for each block separately.
 
-    Given z the blocks know nothing of one another, so one that overshoots need not hold back all the others. Where they are
-    tied they do: then a block that overshoots and its neighbours are damped more, and all steps are sought again.
+    Given z, the blocks are independent, so a block that overshoots does not need to slow down the others. Tied blocks are not
+    independent. There, a block that overshoots and its neighbours are damped more, and all steps are recomputed.
+
+    Returns: the private unknowns, the cost there, the number of evaluations.
     """
     best_x = problem.retract(x, normal.private_step(new_z - z, damping))
     best = block_cost(problem.residual(new_z, best_x))
@@ -308,7 +322,7 @@ def _private_search(
         if heavier <= damping:
             continue
         change = np.zeros_like(normal.gx) if np.isinf(heavier) else normal.private_step(new_z - z, heavier)
-        # Blocks that are better stay as they are: nothing of them is new to a problem that remembers.
+        # Blocks that improved are not changed, so a problem that caches results need not recompute them.
         other_x = np.where(worse[:, None], problem.retract(x, change), best_x)
         other = block_cost(problem.residual(new_z, other_x))
         tries += 1
@@ -329,7 +343,7 @@ def _tied_search(
     best_x: np.ndarray,
     best: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """The lowest of the first try and a few with the blocks that got worse, and their neighbours, damped more."""
+    """The best of several tries. Each further try puts more damping on the blocks that got worse and on their neighbours."""
     tries, latest, each = 1, best, np.full(len(x), damping)
     for heavier in (*_HEAVIER[:-1], 1e6):
         worse = ~(latest <= normal.block_cost)

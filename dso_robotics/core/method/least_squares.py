@@ -1,12 +1,12 @@
-"""Least squares whose unknowns are a few shared numbers and many private ones: the problem, and what a search of it found.
+"""Least squares with a few shared unknowns and many private ones: the problem and the solution.
 
-Identification estimates a handful of physical parameters z together with the start state of every window. The residual of a
-window depends on z and on its own start alone, so the normal equations are an arrow: the starts are eliminated block by block
-(Schur complement) and a step costs one small dense system, however many windows there are. Where windows are tied to the next
-one, their part is block-tridiagonal instead of block-diagonal, and as cheap. SciPy's `least_squares` would see hundreds of
-unknowns and one dense Jacobian.
+Identification estimates a few physical parameters z together with the start state of every window. The residual of a window
+depends only on z and on its own start state, so the normal equations have an arrow structure. The start states are eliminated
+block by block (Schur complement). One step therefore costs one small dense system, for any number of windows. If windows are
+tied to the next one, their part is block-tridiagonal instead of block-diagonal, at a similar cost. SciPy's `least_squares` would
+treat this as hundreds of unknowns with one dense Jacobian.
 
-NumPy only: both engines feed it.
+This module uses only NumPy, so both engines can use it.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from dso_robotics.errors import DsoError
 
 
 class StartError(DsoError):
-    """The cost is not finite at the start point, so there is nothing to search from."""
+    """The cost is not finite at the start point, so the search cannot begin."""
 
 
 class Problem(Protocol):
-    """Residuals of B blocks, m each, whitened by their noise; NaN anywhere marks a point that cannot be evaluated.
+    """Residuals of B blocks with m entries each, whitened by their noise. NaN marks a point that cannot be evaluated.
 
-    z: (n,) shared coordinates; x: (B, s) whatever describes the private unknowns, moved by `retract` in a k-dimensional
-    tangent space.
+    z: (n,) shared coordinates.
+    x: (B, s) representation of the private unknowns. `retract` moves it in a k-dimensional tangent space.
     """
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -34,9 +34,9 @@ class Problem(Protocol):
         ...
 
     def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Residuals (B, m) with derivatives by z (B, m, n) and by x (B, m, k).
+        """Residuals (B, m) with their derivatives by z (B, m, n) and by x (B, m, k).
 
-        Where a block's residuals depend on the next block's x too, a fourth array is the derivative (B, m, k) by that.
+        If a block's residuals also depend on the next block's x, a fourth array is the derivative (B, m, k) by that x.
         """
         ...
 
@@ -49,21 +49,21 @@ class Problem(Protocol):
         ...
 
     def reweight(self, z: np.ndarray, x: np.ndarray) -> float:
-        """Re-estimate the noise at this point; returns the largest relative change of a noise scale (0: noise fixed)."""
+        """Re-estimate the noise at this point. Return the largest relative change of a noise scale (0 if the noise is fixed)."""
         ...
 
     def log_scale(self) -> float:
-        """Sum of log noise scales over all measured numbers: what makes the cost a negative log-likelihood."""
+        """Sum of the log noise scales over all measured numbers. Adding it makes the cost a negative log-likelihood."""
         ...
 
 
 @runtime_checkable
 class Noisy(Problem, Protocol):
-    """A problem whose noise is estimated with the unknowns, so that a stored search needs it."""
+    """A problem whose noise is estimated together with the unknowns. A stored search must include the noise."""
 
     @property
     def noise(self) -> dict[str, np.ndarray]:
-        """The noise scales at the present point, by name."""
+        """The noise scales at the current point, by name."""
         ...
 
     def restore(self, z: np.ndarray, x: np.ndarray, noise: dict[str, np.ndarray]) -> None:
@@ -82,9 +82,13 @@ class Reusing(Problem, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One linearisation: its number, the coordinates z (n,), and the cost there (half sum of squares plus log scales).
+    """One linearisation.
 
-    damping: what the step to here left of it. evaluations: residual evaluations up to here.
+    iteration: its number.
+    cost: cost there (half sum of squares plus log scales).
+    damping: damping after the step that led here.
+    z: (n,) coordinates.
+    evaluations: residual evaluations so far.
     """
 
     iteration: int
@@ -96,18 +100,22 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """Where the search ended, and what the derivatives there tell.
+    """The result of the search, with the derivatives at the final point.
 
-    status, message: why it ended; `history` has a record of every linearisation.
-    information: (n, n) Gauss-Newton Hessian of z, private unknowns eliminated, prior included: the inverse of the
-      covariance of z where no bound is active.
-    scores: (B, n) each block's gradient with its private unknowns eliminated; they sum to zero at an inner optimum, and
-      their spread is what the data themselves say about the noise (sandwich covariance).
-    block_information: (B, n, n) each block's share of `information`; prior_information: (n, n) and
-      prior_gradient: (n,) the prior's.
+    z: (n,) coordinates; x: private unknowns; cost: the cost there.
+    status, message: why the search ended.
+    information: (n, n) Gauss-Newton Hessian of z, with private unknowns eliminated and the prior included. It is the inverse
+      of the covariance of z if no bound is active.
+    scores: (B, n) gradient of each block with its private unknowns eliminated. They sum to zero at an interior optimum. Their
+      spread is an estimate of the noise from the data (sandwich covariance).
+    block_information: (B, n, n) share of each block in `information`.
+    prior_information: (n, n) share of the prior.
+    prior_gradient: (n,) gradient of the prior.
     active: (n,) True where a bound holds the coordinate.
-    evaluations: residual evaluations, one for each linearisation included.
-    private: (B, k, k) covariance of each block's private unknowns given z; response: (B, k, n) minus their derivative by z.
+    history: a record of every linearisation.
+    evaluations: number of residual evaluations, including one for each linearisation.
+    private: (B, k, k) covariance of each block's private unknowns given z.
+    response: (B, k, n) minus the derivative of the private unknowns by z.
     """
 
     z: np.ndarray
@@ -128,11 +136,11 @@ class Solution:
 
     @property
     def converged(self) -> bool:
-        """Whether the end is a minimum, as far as the data can tell."""
+        """Whether the final point is a minimum, to the accuracy of the data."""
         return self.status is Status.CONVERGED
 
     def private_covariance(self, block: int, covariance: np.ndarray) -> np.ndarray:
-        """Covariance (k, k) of one block's private change, given that of z (n, n): its own noise, and what z leaves open."""
+        """Covariance (k, k) of one block's private unknowns: their own noise plus the uncertainty (n, n) of z."""
         if not self.private.size:
             return np.zeros(self.private.shape[1:])
         pull = self.response[block]
@@ -141,14 +149,17 @@ class Solution:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """When to stop, and how to begin.
+    """Stopping limits and starting values.
 
-    step_tolerance: steps against the uncertainty, of each coordinate (standard deviation) or of what the data see of all
-      together: a search need not be more exact than its data. cost_tolerance: relative change of the cost. decrease: [nats]
-      of the negative log-likelihood that are nothing; one standard deviation of one number is half a nat. patience: so many
-      steps that neither lower the cost by ten times `decrease` nor move anything by `step_tolerance` are enough.
-      noise_tolerance: relative change of the noise scales, which must have settled too. iterations: their limit. damping,
-      damping_limit: first value, limit.
+    step_tolerance: limit on a step, relative to the uncertainty of each coordinate (standard deviation) or to that of all
+      coordinates together. A search does not need to be more exact than its data.
+    cost_tolerance: relative change of the cost.
+    decrease: [nats] of the negative log-likelihood that count as no change. One standard deviation of one number is half a nat.
+    patience: the search stops after this many steps that neither lower the cost by ten times `decrease` nor move any coordinate
+      by `step_tolerance`.
+    noise_tolerance: relative change of the noise scales, which must have settled too.
+    iterations: largest number of iterations.
+    damping, damping_limit: first value and limit of the damping.
     """
 
     step_tolerance: float = 0.1

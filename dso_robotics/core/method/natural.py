@@ -1,4 +1,4 @@
-"""Natural gradient (69-74): Fisher products solved by conjugate gradients, within a trust region."""
+"""Natural gradient (69-74): Fisher systems solved by conjugate gradients, within a trust region."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ from dso_robotics.errors import DsoError
 def solve(
     product: Callable[[Vector], Vector], right: Vector, *, damping: Float[Array, ""] | float, iterations: int = 50
 ) -> tuple[Vector, Bool[Array, ""]]:
-    """(G + damping I)^-1 right by conjugate gradients on products with G only."""
+    """(G + damping I)^-1 right, by conjugate gradients. Only products with G are needed."""
     operator = lineax.FunctionLinearOperator(
         lambda vector: product(vector) + damping * vector,
         jax.ShapeDtypeStruct(right.shape, right.dtype),
@@ -40,15 +40,15 @@ def natural_direction(
     divergence_limit: Float[Array, ""] | float | None = None,
     iterations: int = 50,
 ) -> Direction:
-    """(G + damping I) d = -g, shortened so that the mean KL of the move, d.G.d / 2, stays under its limit (69-74).
+    """(G + damping I) d = -g, shortened so that the mean KL of the move, d.G.d / 2, stays below its limit (69-74).
 
-    `damping` is relative to the mean curvature along the gradient, g.G.g / g.g, so that it has no unit.
+    `damping` is relative to the mean curvature along the gradient, g.G.g / g.g, so it has no unit.
     """
     if isinstance(damping, float) and damping < 0.0:
         raise DsoError(f"damping: must not be negative, got {damping}.")
     squared = gradient @ gradient
     scale = jnp.where(squared > 0.0, gradient @ product(gradient) / jnp.where(squared > 0.0, squared, 1.0), 1.0)
-    # Entries on which the chain has no score have no Fisher curvature: damping alone sets their scale.
+    # Entries without a score have no Fisher curvature. For them, only the damping sets the scale.
     level = damping * jnp.where(scale > 0.0, scale, 1.0)
     step, solved = solve(product, -gradient, damping=level, iterations=iterations)
     curvature = step @ product(step)
@@ -59,9 +59,9 @@ def natural_direction(
 
 
 class Natural(Rule):
-    """Natural gradient by conjugate gradients, within a KL trust region whose radius follows actual over predicted.
+    """Natural gradient by conjugate gradients within a KL trust region. The ratio of actual to predicted reduction sets the radius.
 
-    `closed` takes the Fisher matrix from the closed-form KL of the chain, else from the sampled scores.
+    With `closed`, the Fisher matrix comes from the closed-form KL of the chain, otherwise from the sampled scores.
     """
 
     trust: TrustRegion = TrustRegion()
@@ -71,16 +71,16 @@ class Natural(Rule):
     judged: bool = eqx.field(static=True, default=True)
 
     def init(self, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """The radius, a KL a step of the chain."""
+        """The radius: a KL per step of the chain."""
         return jnp.asarray(self.trust.radius)
 
     def propose(
         self, key: PRNGKeyArray, theta: Float[Array, " n"], sample: Sample, state: Any, scale: Float[Array, ""]
     ) -> Proposal:
-        """The natural step of mean KL at most the radius."""
+        """The natural step whose mean KL is at most the radius."""
         batch = rollouts_of(sample, "Natural")
         product = curvature.divergence_product if self.closed else curvature.fisher_product
-        # G sums over the steps of a rollout: the radius is a KL a step, so it is multiplied by how many there are.
+        # G is a sum over the steps of a rollout. The radius is a KL per step, so it is multiplied by the number of steps.
         steps = jnp.mean(jnp.sum(batch.credit.move_weight, axis=1)) / batch.problem.objective.gamma
         direction = natural_direction(
             lambda vector: product(batch, vector),
@@ -92,13 +92,13 @@ class Natural(Rule):
         return Proposal(theta + scale * direction.step, state, scale * direction.predicted)
 
     def judge(self, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[bool, Any]:
-        """Accept by the ratio of reductions, and adapt the radius."""
+        """Accept by the ratio of actual to predicted reduction, and adapt the radius."""
         return by_trust(self.trust, sample, proposal, value)
 
 
 @TRAINING.register("natural")
 class NaturalSteps(ActionSpace):
-    """Training by natural steps: an iteration moves the policy by a mean KL of `settings.divergence`."""
+    """Training by natural-gradient steps. One iteration moves the policy by a mean KL of `settings.divergence`."""
 
     def rule(self, rate: Array) -> tuple[Rule, Any]:
         """See `ActionSpace`."""

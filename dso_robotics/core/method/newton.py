@@ -1,4 +1,4 @@
-"""Newton steps on |H| within a trust region: the surrogate Hessian (75-76), made exact, or one that is given."""
+"""Newton steps on |H| within a trust region. H is the surrogate Hessian (75-76), corrected to be exact, or a given Hessian."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,8 @@ from dso_robotics.core.sampler import Sample
 def newton_direction(
     hessian: Float[Array, "n n"], gradient: Vector, *, floor: float = 1e-6, longest: Float[Array, ""] | float = jnp.inf
 ) -> Direction:
-    """A Newton step with |H|: eigenvalues are replaced by their size, at least `floor` of the largest, so d goes down.
+    """A Newton step with |H|. Eigenvalues are replaced by their absolute values, at least `floor` times the largest, so d is a
+    descent direction.
 
     `longest` limits the length of the step.
     """
@@ -33,7 +34,7 @@ def newton_direction(
 
 
 class Newton(Rule):
-    """A Newton step on |H|, with H from the batch or from `hessian(theta)`, within a length that follows the trust ratio."""
+    """A Newton step on |H|, with H from the batch or from `hessian(theta)`. The trust ratio sets the largest step length."""
 
     hessian: Callable[[Float[Array, " n"]], Float[Array, "n n"]] | None = None
     trust: TrustRegion = TrustRegion(radius=1.0, largest=1e3)
@@ -41,13 +42,13 @@ class Newton(Rule):
     judged: bool = eqx.field(static=True, default=True)
 
     def init(self, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """The radius, a length of theta."""
+        """The radius: a length in theta."""
         return jnp.asarray(self.trust.radius)
 
     def propose(
         self, key: PRNGKeyArray, theta: Float[Array, " n"], sample: Sample, state: Any, scale: Float[Array, ""]
     ) -> Proposal:
-        """The step of length at most the radius; the surrogate Hessian, corrected to be exact unless told otherwise."""
+        """The step, at most as long as the radius. By default the surrogate Hessian is corrected to be exact."""
         if self.hessian is not None:
             matrix = self.hessian(theta)
         else:
@@ -58,13 +59,13 @@ class Newton(Rule):
         return Proposal(theta + scale * direction.step, state, predicted)
 
     def judge(self, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[bool, Any]:
-        """Accept by the ratio of reductions, and adapt the radius."""
+        """Accept by the ratio of actual to predicted reduction, and adapt the radius."""
         return by_trust(self.trust, sample, proposal, value)
 
 
 @TRAINING.register("newton")
 class NewtonSteps(ActionSpace):
-    """Training by Newton steps on the surrogate's Hessian, no longer than `settings.learning_rate`; for small policies."""
+    """Training by Newton steps on the surrogate's Hessian, at most `settings.learning_rate` long. For small policies."""
 
     def rule(self, rate: Array) -> tuple[Rule, Any]:
         """See `ActionSpace`."""

@@ -1,6 +1,6 @@
 """The normal equations of least squares with private unknowns, at one point.
 
-The residuals of block b depend on the shared z, on its own private x_b and, where blocks are tied, on x_{b+1}.
+The residuals of block b depend on the shared z and on its own private x_b. If blocks are tied, they also depend on x_{b+1}.
 """
 
 import functools
@@ -14,24 +14,24 @@ from dso_robotics.core.method.tridiagonal import Tridiagonal
 if TYPE_CHECKING:
     from dso_robotics.core.method.least_squares import Problem, Reusing
 
-# Curvature, in coordinates divided by their scale, below which a coordinate has no say in the cost.
+# Curvature, in coordinates divided by their scale, below which a coordinate has no effect on the cost.
 _NO_CURVATURE = 1e-6
-# Curvature added to every coordinate divided by its size: what the data know to a size is delayed by a hundredth.
+# Curvature added to every coordinate divided by its size. It slows a coordinate known to within its size by one hundredth.
 _RIDGE = 1e-2
-# How far, in its standard deviations, a search may stop from where a prior alone would put the coordinates.
+# How far, in prior standard deviations, a search may stop from the point that the prior alone would choose.
 _PRIOR_STEP = 0.5
 
 
 def block_cost(residual: np.ndarray) -> np.ndarray:
-    """Half the sum of squares of each block (B,); NaN where it cannot be evaluated."""
+    """Half the sum of squares of each block (B,). NaN where it cannot be evaluated."""
     with np.errstate(over="ignore", invalid="ignore"):
         return 0.5 * np.sum(residual**2, axis=1)
 
 
 class Normal:
-    """Normal equations at one point, in coordinates divided by `scale`, private unknowns eliminated on demand.
+    """Normal equations at one point, in coordinates divided by `scale`. Private unknowns are eliminated when needed.
 
-    again: with the derivatives of the last linearisation, of a problem that can.
+    again: reuse the derivatives of the last linearisation, if the problem supports it.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Normal:
         self.gb = (np.swapaxes(jz, 1, 2) @ r[..., None])[..., 0]
         self.prior_gradient = prior_jacobian.T @ prior
         self.gz = self.gb.sum(0) + self.prior_gradient
-        # A block's residuals by its own private unknowns and, in `_next`, by those of the block that follows.
+        # Derivatives of a block's residuals by its own private unknowns and, in `_next`, by those of the next block.
         self._own = _Half(r, jz, jx)
         self._next = _Half(r, jz, ahead[0]) if ahead and jx.shape[-1] else None
         self.zx, self.xx, self.gx = self._own.zx, self._own.xx, self._own.gx
@@ -64,17 +64,17 @@ class Normal:
 
     @property
     def tied(self) -> bool:
-        """Whether blocks know of the next one's private unknowns."""
+        """Whether residuals of a block depend on the next block's private unknowns."""
         return self._above is not None
 
     def _solve_private(self, damping: float | np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Damped private Hessian's inverse times `right` (B, k, m)."""
+        """Inverse of the damped private Hessian times `right` (B, k, m)."""
         if self._above is None:
             return np.linalg.solve(self._private(damping), right)
         return Tridiagonal(self._private(damping), self._above).solve(right)
 
     def _private(self, damping: float | np.ndarray) -> np.ndarray:
-        """Private blocks (B, k, k), damped together or each (B,); a tiny ridge keeps directions that no residual sees."""
+        """Private blocks (B, k, k), with a common damping or one per block (B,). A tiny ridge fixes directions that no residual depends on."""
         diagonal = np.einsum("bii->bi", self.xx)
         ridge = np.asarray(damping)[..., None] * diagonal + 1e-12 * np.max(diagonal, initial=1e-30) + 1e-30
         return self.xx + ridge[..., None] * np.eye(self.xx.shape[-1])
@@ -87,9 +87,9 @@ class Normal:
         return self.zz - reduced[..., :-1].sum(0), self.gz - reduced[..., -1].sum(0)
 
     def step(self, z: np.ndarray, low: np.ndarray, high: np.ndarray, damping: float) -> tuple[np.ndarray, float]:
-        """Step of z within the box (projected active set) and the decrease of the cost that the model predicts."""
+        """Step of z within the box (projected active set), and the decrease of the cost that the model predicts."""
         hessian, gradient = self._schur(damping)
-        # A number known to no better than its own size moves slowly: rounding must not send it anywhere.
+        # A coordinate known only to within its own size moves slowly, so that rounding errors cannot move it far.
         ridge = _RIDGE / np.maximum(1.0, np.abs(z) / self.scale) ** 2
         damped = hessian + np.diag(damping * np.diag(self.zz) + ridge)
         room_low, room_high = (low - z) / self.scale, (high - z) / self.scale
@@ -111,7 +111,7 @@ class Normal:
         return step * self.scale, predicted
 
     def private_step(self, change: np.ndarray, damping: float | np.ndarray) -> np.ndarray:
-        """Best private change (B, k) once z moves by `change` (n,); `damping` of all blocks, or of each (B,)."""
+        """Best private change (B, k) when z moves by `change` (n,). `damping` is common to all blocks or one per block (B,)."""
         if self.xx.shape[-1] == 0:
             return np.zeros_like(self.gx)
         pull = self.gx + np.einsum("bnk,n->bk", self.zx, change / self.scale)
@@ -119,7 +119,7 @@ class Normal:
 
     @functools.cached_property
     def response(self) -> np.ndarray:
-        """How the private unknowns follow z, less their sign, (B, k, n) in coordinates divided by `scale`."""
+        """Minus the derivative of the private unknowns by z, (B, k, n), in coordinates divided by `scale`."""
         return self._solve_private(0.0, np.swapaxes(self.zx, 1, 2))
 
     def private_covariance(self) -> np.ndarray:
@@ -129,7 +129,7 @@ class Normal:
         return Tridiagonal(self._private(0.0), self._above).inverse()[0]
 
     def deviation(self, z: np.ndarray) -> np.ndarray:
-        """Standard deviation (n,) of each coordinate about z, as windows disagree on it."""
+        """Standard deviation (n,) of each coordinate, from the disagreement between windows."""
         size = np.maximum(self.scale, np.abs(z))
         unit = np.outer(size, size)
         scores, shares = self.scores(), self.block_information()
@@ -141,10 +141,10 @@ class Normal:
         return size * np.sqrt(np.diag(covariance))
 
     def near(self, step: np.ndarray, tolerance: float) -> bool:
-        """Whether a step (n,) is below `tolerance` standard deviations of what the data see of it, all coordinates together.
+        """Whether a step (n,) is below `tolerance` standard deviations of the data, over all coordinates together.
 
-        Where a prior alone decides, a coordinate has no data to be measured against, and the valley that leads to the prior may
-        be long and bent: there half a standard deviation of the prior, root mean square, is near enough.
+        Where only a prior determines a coordinate, there are no data to measure against, and the valley that leads to the prior may be
+        long and curved. There, a step of half a prior standard deviation (root mean square) is small enough.
         """
         scaled = step / self.scale
         by_prior = float(scaled @ self.prior @ scaled)
@@ -153,7 +153,7 @@ class Normal:
         return by_data <= tolerance**2 and by_prior <= few
 
     def active(self, z: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Coordinates that a bound holds, to a millionth of their scale; one that no residual sees is held by nothing."""
+        """Coordinates that a bound holds, to a millionth of their scale. A coordinate that no residual depends on is not active."""
         near, hessian = 1e-6 * self.scale, self._schur(0.0)[0]
         return ((z <= low + near) | (z >= high - near)) & (np.diag(hessian) > _NO_CURVATURE)
 
@@ -163,7 +163,7 @@ class Normal:
         return hessian / np.outer(self.scale, self.scale)
 
     def scores(self) -> np.ndarray:
-        """Gradient of each block (B, n) in the units of z, private unknowns eliminated."""
+        """Gradient of each block (B, n) in the units of z, with private unknowns eliminated."""
         if self.xx.shape[-1] == 0:
             return self.gb / self.scale
         pull = np.einsum("bkn,bk->bn", self.response, self._own.gx)
@@ -172,10 +172,10 @@ class Normal:
         return (self.gb - pull) / self.scale
 
     def block_information(self) -> np.ndarray:
-        """Each block's share (B, n, n) of the Schur complement in the units of z, prior left out."""
+        """Share of each block (B, n, n) in the Schur complement, in the units of z, without the prior."""
         blocks = self.zz_blocks
         if self._next is not None:
-            # (J_z - J_x W_b - J_next W_{b+1}) squared: what each block's residuals still see of z once all x follow it.
+            # (J_z - J_x W_b - J_next W_{b+1}) squared: the sensitivity of each block's residuals to z after all x have adapted.
             assert self._above is not None
             here, there = self.response, _following(self.response)
             seen = self._own.zx @ here + self._next.zx @ there
@@ -188,7 +188,12 @@ class Normal:
 
 
 class _Half:
-    """Products of residuals' derivatives with those by one set of private unknowns: zx (B, n, k), xx (B, k, k), gx (B, k)."""
+    """Products of the residuals' derivatives with those by one set of private unknowns.
+
+    zx: (B, n, k).
+    xx: (B, k, k).
+    gx: (B, k).
+    """
 
     def __init__(self, r: np.ndarray, jz: np.ndarray, jx: np.ndarray):
         across = np.swapaxes(jx, 1, 2)
@@ -202,5 +207,5 @@ class _Half:
 
 
 def _following(blocks: np.ndarray) -> np.ndarray:
-    """Each block's successor (B, ...); zeros behind the last."""
+    """The next block of each block (B, ...), with zeros after the last."""
     return np.concatenate([blocks[1:], np.zeros_like(blocks[:1])])

@@ -22,7 +22,7 @@ class Proximal(Rule):
     judged: bool = eqx.field(static=True, default=False)
 
     def init(self, theta: Float[Array, " n"]) -> None:
-        """Nothing: every batch has a fresh Adam."""
+        """No state is needed: every batch starts with a new Adam."""
         return
 
     def propose(
@@ -43,7 +43,7 @@ class Proximal(Rule):
 
 @TRAINING.register("pco")
 class ProximalSteps(ActionSpace):
-    """Training by PCO: `settings.updates` of the clipped surrogate, within a mean KL of `settings.divergence`."""
+    """Training by PCO: `settings.updates` updates of the clipped surrogate, within a mean KL of `settings.divergence`."""
 
     def rule(self, rate: Array) -> tuple[Rule, Any]:
         """See `ActionSpace`."""
