@@ -53,7 +53,8 @@ class Chain(eqx.Module):
     def log_prob(self, following: State, state: State, theta: Float[Array, " n"]) -> Float[Array, ""]:
         """log P(x'|x, theta), including its full dependence on the entries of theta marked by `scored`.
 
-        A chain driven by action noise stores the last action in its state. `log_prob` is then the log-probability of that action.
+        A chain driven by action noise stores the last action in its state. `log_prob` is then the log-probability of that
+        action.
         """
         raise DsoError(
             f"{type(self).__name__} gives no log_prob, which score estimators, surrogates and Fisher products need. "
@@ -182,7 +183,7 @@ def stack(chains: list[Chain]) -> StackedChain:
 
 
 def covered(chain: Chain, theta: Float[Array, " n"], entries: np.ndarray | None = None) -> np.ndarray:
-    """Return the entries of theta to differentiate by the score form. Raise DsoError if the form does not exist for one of them.
+    """Return the entries of theta to differentiate by the score form. Raise DsoError if one of them has no score.
 
     `entries` is a Boolean mask (n,); by default all of theta.
     """
@@ -192,7 +193,7 @@ def covered(chain: Chain, theta: Float[Array, " n"], entries: np.ndarray | None 
         raise DsoError(
             f"entries: expected a Boolean mask of shape ({size},), one for each entry of theta, got {wanted.shape}."
         )
-    # Called through the class, because binding a method of a module takes longer than this check, which runs before every gradient.
+    # Called through the class: binding a method of a module takes longer than this check, which runs before every gradient.
     missing = np.flatnonzero(wanted & ~np.asarray(type(chain).scored(chain, theta), bool))
     if missing.size:
         names = ", ".join(chain.describe(int(entry)) for entry in missing[:6]) + (" ..." if missing.size > 6 else "")

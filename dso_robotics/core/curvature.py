@@ -29,7 +29,7 @@ class MatrixEstimate(eqx.Module):
 def _density(batch: Batch) -> Float[Array, "N T"]:
     """Weights of the moves under the discounted density rho (gamma^t), without the gamma of the move itself.
 
-    That gamma is a factor of the weight, or under random ends the chance that the move was survived.
+    That gamma is a factor of the weight. With random ends it is the probability that the rollout continues after the move.
     """
     return batch.credit.move_weight / batch.problem.objective.gamma
 
@@ -46,10 +46,10 @@ def fisher_product(batch: Batch, vector: Vector) -> Vector:
 
 
 def divergence_product(batch: Batch, vector: Vector) -> Vector:
-    """G v as the second derivative of KL(P(theta) || P(theta + delta)): no noise from x', where the KL has a closed form.
+    """G v as the second derivative of KL(P(theta) || P(theta + delta)). With a closed-form KL it has no noise from x'.
 
-    For a Gaussian chain this is E[dF^T S^-1 dF] (74), with the term of S where S depends on theta; for a bottleneck it
-    is E[dh^T G_h dh] (73).
+    For a Gaussian chain this is E[dF^T S^-1 dF] (74), plus the term of S if S depends on theta. For a bottleneck it is
+    E[dh^T G_h dh] (73).
     """
 
     def total(theta: Vector) -> Float[Array, ""]:
@@ -75,20 +75,20 @@ def gauss_newton_product(residual: Callable[[Vector], Float[Array, " m"]], theta
 
 
 def surrogate_hessian(batch: Batch) -> Float[Array, "n n"]:
-    """Hessian of the sampled surrogate at delta = 0 (75-76): an approximation of that of J."""
+    """Hessian of the sampled surrogate at delta = 0 (75-76): an approximation of the Hessian of J."""
     return jax.hessian(lambda delta: surrogate(batch, delta))(jnp.zeros_like(batch.theta))
 
 
 def surrogate_hessian_product(batch: Batch, vector: Vector) -> Vector:
-    """Surrogate Hessian times a vector, without the matrix."""
+    """The surrogate Hessian times a vector, without forming the matrix."""
     zero = jnp.zeros_like(batch.theta)
     return jax.jvp(jax.grad(lambda delta: surrogate(batch, delta)), (zero,), (vector,))[1]
 
 
 def _step_gradients(batch: Batch) -> tuple[Float[Array, "N T n"], Float[Array, "N T+1 n"]]:
-    """dlog P_t of every move, and the derivative of the cost-to-go of every state, an unbiased sample of dV(x_t)/dtheta.
+    """dlog P_t of every move, and the derivative of the cost-to-go at every state, an unbiased sample of dV(x_t)/dtheta.
 
-    The latter is the tail of Algorithm 1's sum: D_t = dL_t + gamma dlog P_t A_t + gamma D_{t+1}.
+    The second is the tail of Algorithm 1's sum: D_t = dL_t + gamma dlog P_t A_t + gamma D_{t+1}.
     """
     factor = batch.problem.objective.discount
 
@@ -120,13 +120,13 @@ def _start_gradients(batch: Batch) -> Float[Array, "N n"]:
 
 
 def hessian_correction(batch: Batch, value_slope: Callable[[Array], Vector] | None = None) -> MatrixEstimate:
-    """What the surrogate Hessian lacks: gamma E[dlog P dV(x')^T + dV(x') dlog P^T], V differentiated in theta.
+    """The part missing from the surrogate Hessian: gamma E[dlog P dV(x')^T + dV(x') dlog P^T], V differentiated in theta.
 
-    Where the start depends on theta, E[dlog P0 dV(x0)^T + dV(x0) dlog P0^T] joins it, with dV(x0) relative to its mean
-    over the other rollouts.
+    If the start depends on theta, E[dlog P0 dV(x0)^T + dV(x0) dlog P0^T] is added, with dV(x0) relative to its mean over the
+    other rollouts.
 
-    Without `value_slope` (a fitted x -> dV(x)/dtheta), dV(x') is the sampled derivative of the cost-to-go, which keeps
-    the sum unbiased where rollouts end by themselves; with it, the noise falls and the fit's bias comes in.
+    Without `value_slope` (a fitted x -> dV(x)/dtheta), dV(x') is the sampled derivative of the cost-to-go. The sum is then
+    unbiased if rollouts end by themselves. With `value_slope` there is less noise, but the bias of the fit.
     """
     logs, tails = _step_gradients(batch)
     if value_slope is not None:
@@ -145,16 +145,16 @@ def hessian_correction(batch: Batch, value_slope: Callable[[Array], Vector] | No
 
 
 def exact_hessian(batch: Batch) -> Float[Array, "n n"]:
-    """Surrogate Hessian plus its correction: an estimate of the Hessian of J, with Algorithm 1's baseline throughout."""
+    """Surrogate Hessian plus its correction: an estimate of the Hessian of J, using Algorithm 1's baseline throughout."""
     return surrogate_hessian(batch) + hessian_correction(batch).value
 
 
 def unbiased_hessian(batch: Batch, *, control: bool = True) -> tuple[MatrixEstimate, Vector]:
     """Lemma 3 (79-81) for time-varying problems: the unbiased Hessian of J, and the gradient, from whole paths.
 
-    With C the cost and l the log-probability of a path, E[ddC + dC dl^T + dl dC^T + C (ddl + dl dl^T)], which is the
-    second derivative of C exp(l - l0). With `control`, C and dC are taken relative to their means over the *other*
-    paths: E[dl] = 0 and E[ddl + dl dl^T] = 0 leave the expectation unchanged.
+    C is the cost and l the log-probability of a path. E[ddC + dC dl^T + dl dC^T + C (ddl + dl dl^T)] is the second
+    derivative of C exp(l - l0). With `control`, C and dC are taken relative to their means over the *other* paths. This does
+    not change the expectation, because E[dl] = 0 and E[ddl + dl dl^T] = 0.
     """
     if not isinstance(batch.problem.objective, TimeVarying):
         raise DsoError("unbiased_hessian: Lemma 3 is for TimeVarying problems; use exact_hessian for the others.")
@@ -177,7 +177,7 @@ def unbiased_hessian(batch: Batch, *, control: bool = True) -> tuple[MatrixEstim
         def weighted(theta: Vector) -> Float[Array, ""]:
             cost, log = path_terms(problem, path, theta)
             ratio = jnp.exp(log - jax.lax.stop_gradient(log))
-            # The mean cost of the other paths is a linear function of theta here, so that dC is centred as well as C.
+            # The mean cost of the other paths is a linear function of theta here, so both C and dC are centred.
             return cost * ratio - (mean + slope @ (theta - batch.theta)) * (ratio - 1.0)
 
         return jax.hessian(weighted)(batch.theta), jax.grad(weighted)(batch.theta)

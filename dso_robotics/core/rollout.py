@@ -121,7 +121,7 @@ def _timed(
         here = state
         if cut is not None:
             state = jax.tree.map(lambda leaf: jnp.where(cut(time), jax.lax.stop_gradient(leaf), leaf), state)
-        # Next to the step, whose policy the cost may share.
+        # Computed together with the step, because the cost may use the same policy output.
         cost = chain.at(time).cost(state, theta)
         following = chain.at(time).move(noise, state, theta)
         return following, (here, cost)
@@ -172,7 +172,7 @@ def _watched(
             # The state at which the rollout ended is not cut: its cost belongs to the window that led to it.
             held = cut(time) & running
             state = jax.tree.map(lambda leaf: jnp.where(held, jax.lax.stop_gradient(leaf), leaf), state)
-        # Next to the step, whose policy the cost may share.
+        # Computed together with the step, because the cost may use the same policy output.
         cost = chain.at(time).cost(state, theta)
         moved = running & survives
         following = chain.at(time).move(noise, state, theta)

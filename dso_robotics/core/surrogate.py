@@ -1,7 +1,7 @@
-"""The surrogate objective (60-68), and the steps made from it: Chain Iteration, Proximal Chain Optimization, R-MDP costs.
+"""The surrogate objective (60-68) and its steps: Chain Iteration, Proximal Chain Optimization, R-MDP costs.
 
-The surrogate perturbs the chain and the cost by delta but neither the density of states nor the value. Its gradient at
-delta = 0 is that of J; away from 0 it is not an estimate of J.
+The surrogate perturbs the chain and the cost by delta, but not the density of states or the value. Its gradient at
+delta = 0 is that of J. Away from 0 it is not an estimate of J.
 """
 
 import abc
@@ -26,7 +26,7 @@ class Clip(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, ratio: Float[Array, " T"], advantage: Float[Array, " T"]) -> Float[Array, " T"]:
-        """The term of the surrogate, r A when not clipped."""
+        """The term of the surrogate; r A without clipping."""
 
 
 class NoClip(Clip):
@@ -52,7 +52,7 @@ class ProximalClip(Clip):
 
 
 def surrogate_samples(batch: Batch, delta: Float[Array, " n"], *, clip: Clip | None = None) -> Float[Array, " N"]:
-    """(66): for each rollout, sum_t gamma^t [L(x_t, theta + delta) + gamma r_t(delta) A_t]; data are those of Algorithm 1."""
+    """(66): for each rollout, sum_t gamma^t [L(x_t, theta + delta) + gamma r_t(delta) A_t], with the data of Algorithm 1."""
     clip = NoClip() if clip is None else clip
     theta = batch.theta + delta
 
@@ -74,7 +74,7 @@ def surrogate_samples(batch: Batch, delta: Float[Array, " n"], *, clip: Clip | N
 
 
 def surrogate(batch: Batch, delta: Float[Array, " n"], *, clip: Clip | None = None) -> Float[Array, ""]:
-    """The sampled surrogate J~(theta, delta), equations (64-66); its gradient at 0 is Algorithm 1's, exactly (67-68)."""
+    """The sampled surrogate J~(theta, delta), equations (64-66). Its gradient at 0 is exactly that of Algorithm 1 (67-68)."""
     return jnp.mean(surrogate_samples(batch, delta, clip=clip))
 
 
@@ -97,9 +97,11 @@ def mean_divergence(key: PRNGKeyArray, batch: Batch, delta: Float[Array, " n"]) 
 
 
 class Step(eqx.Module):
-    """An inner minimisation over delta: what it found, and what it promises.
+    """The result of an inner minimisation over delta.
 
-    predicted: J~(0) - J~(delta), the promised reduction. divergence: mean KL of the move.
+    delta: (n,) the step.
+    predicted: J~(0) - J~(delta), the predicted reduction.
+    divergence: mean KL of the step.
     """
 
     delta: Float[Array, " n"]
@@ -115,9 +117,9 @@ def chain_iteration(
     updates: int = 10,
     entries: np.ndarray | Array | None = None,
 ) -> Step:
-    """Chain Iteration (63): delta* near argmin of J~(theta, delta) + weight KL, by L-BFGS; the caller moves by eta delta*.
+    """Chain Iteration (63): L-BFGS finds delta* near argmin of J~(theta, delta) + weight KL. The caller moves by eta delta*.
 
-    A sampled surrogate has no minimum of its own: it rewards making unlikely moves ever more likely. The KL bounds it.
+    A sampled surrogate alone has no minimum: it keeps decreasing as unlikely moves become more likely. The KL bounds it.
     """
     if isinstance(divergence_weight, int | float) and divergence_weight < 0.0:
         raise DsoError(f"divergence_weight: must not be negative, got {divergence_weight}.")
@@ -152,7 +154,7 @@ def proximal_chain_optimization(
     divergence_limit: float = 0.05,
     entries: np.ndarray | Array | None = None,
 ) -> Step:
-    """PCO: Adam on the clipped surrogate of one batch, stopped where the mean KL of the move exceeds its limit."""
+    """PCO: Adam on the clipped surrogate of one batch. It stops when the mean KL of the step exceeds its limit."""
     clip = ProximalClip() if clip is None else clip
     mask = jnp.ones(batch.theta.shape) if entries is None else jnp.asarray(entries, batch.theta.dtype)
     optimiser = optax.adam(learning_rate)
@@ -175,8 +177,8 @@ def proximal_chain_optimization(
 class ProximalChain(Chain):
     """An R-MDP at the level of the chain: L + weight KL(P(.|x, old) || P(.|x, theta)), section 4.3.
 
-    The same dynamics; a step that strays from the chain of the last iteration costs. Where the chain has no closed form
-    of its divergence, that term is one sample from the fixed `key`.
+    The dynamics are the same. Moving away from the chain of the last iteration adds cost. If the chain has no closed form of
+    its divergence, the KL term is one sample from the fixed `key`.
     """
 
     chain: Chain
@@ -218,7 +220,7 @@ class ProximalChain(Chain):
         return self.chain.drift(state, theta)
 
     def terminal(self, state: State) -> Array:
-        """End of the chain."""
+        """Whether x is terminal in the chain."""
         return self.chain.terminal(state)
 
     def may_end(self) -> bool:
@@ -234,7 +236,7 @@ class ProximalChain(Chain):
         self.chain.check(objective, theta)
 
     def diverged(self, state: State) -> Array:
-        """Divergence of the chain."""
+        """Whether the chain blew up at x."""
         return self.chain.diverged(state)
 
     def divergence(self, key: PRNGKeyArray, state: State, old: Float[Array, " n"], new: Float[Array, " n"]) -> Array:

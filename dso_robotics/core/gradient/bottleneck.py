@@ -1,4 +1,4 @@
-"""Corollary 2: chains through which the parameters act by a bottleneck h(x, theta) only, and their gradients (33-34)."""
+"""Corollary 2: chains where the parameters act only through a bottleneck h(x, theta), and their gradients (33-34)."""
 
 import abc
 
@@ -17,7 +17,7 @@ from dso_robotics.errors import DsoError
 
 
 class BottleneckChain(Chain):
-    """P(x'|x, h(x, theta)) and L(x, h(x, theta)), equation (33); a D-MDP is one, with h its policy."""
+    """P(x'|x, h(x, theta)) and L(x, h(x, theta)), equation (33). A D-MDP is one, with h its policy."""
 
     @abc.abstractmethod
     def bottleneck(self, state: State, theta: Float[Array, " n"]) -> Float[Array, " nh"]:
@@ -100,9 +100,9 @@ def _score(key: PRNGKeyArray, problem: Problem, theta: Array, count: int, baseli
 def bottleneck_pathwise(
     key: PRNGKeyArray, problem: Problem, theta: Float[Array, " n"], *, count: int, value: Value
 ) -> tuple[Estimate, Batch]:
-    """(34) with the inner derivative taken through the step: d_h {L(x, h) + gamma V(f(x, xi, h))}, xi drawn afresh.
+    """(34) with the inner derivative through the step: d_h {L(x, h) + gamma V(f(x, xi, h))}, with newly drawn xi.
 
-    The deterministic policy gradient of the chain: as good as the critic `value`, with no horizon to unroll.
+    This is the deterministic policy gradient of the chain. It unrolls no horizon and is as accurate as the critic `value`.
     """
     check_theta(theta)
     _chain(problem, jnp.zeros((), int))

@@ -1,4 +1,4 @@
-"""What every gradient estimator returns, and how per-rollout samples become a mean with a standard error."""
+"""What every gradient estimator returns, and how samples from rollouts become a mean with a standard error."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +14,13 @@ from dso_robotics.errors import DsoError
 
 
 class Estimate(eqx.Module):
-    """Value and gradient of J, with what a reader needs to distrust them.
+    """Value and gradient of J, with their uncertainty.
 
-    value, value_error: () J and its standard error. gradient, standard_error: (n,). samples: number of rollouts.
-    diverged: rollouts that blew up and had no price, or whose derivative was not finite; such a rollout adds nothing.
-    entries: (n,) which entries of the gradient were asked for; the others are 0.
+    value, value_error: () J and its standard error.
+    gradient, standard_error: (n,) the gradient and its standard error.
+    samples: number of rollouts.
+    diverged: number of rollouts that blew up without a price, or whose derivative was not finite. They are left out.
+    entries: (n,) which entries of the gradient were requested. The others are 0.
     """
 
     value: Float[Array, ""]
@@ -31,13 +33,13 @@ class Estimate(eqx.Module):
 
     @property
     def usable(self) -> Bool[Array, ""]:
-        """Whether no rollout had to be left out and every number is finite."""
+        """Whether no rollout was left out and every number is finite."""
         finite = jnp.isfinite(self.value) & jnp.all(jnp.isfinite(self.gradient))
         return finite & (self.diverged == 0)
 
 
 def standard_error(samples: Float[Array, "m *shape"]) -> Float[Array, " *shape"]:
-    """Standard error of the mean of independent samples along axis 0; infinite for a single one."""
+    """Standard error of the mean of independent samples along axis 0. It is infinite for a single sample."""
     count = samples.shape[0]
     if count < 2:
         return jnp.full(samples.shape[1:], jnp.inf)
@@ -45,10 +47,10 @@ def standard_error(samples: Float[Array, "m *shape"]) -> Float[Array, " *shape"]
 
 
 def group_count(count: int, size: int, groups: int | None) -> int:
-    """How many groups of rollouts have their gradients kept apart for the standard error.
+    """Number of groups of rollouts with separate gradients, used for the standard error.
 
-    Every rollout for few parameters; for many, as keeping them apart costs more than the gradient, the largest divisor
-    of `count` up to 16.
+    For few parameters, every rollout is its own group. For many, separate gradients cost more than the gradient itself, so
+    the number is the largest divisor of `count` up to 16.
     """
     if groups is None:
         groups = count if size <= 16 else next(g for g in range(min(16, count), 0, -1) if count % g == 0)
@@ -65,7 +67,7 @@ def group_gradients(
     *batch: Any,
     groups: int,
 ) -> tuple[Float[Array, "G n"], Any]:
-    """Gradient of the mean of loss(problem, theta, *items) -> (value, aux) over each group of rollouts, and the aux of all."""
+    """Gradient of the mean of loss(problem, theta, *items) -> (value, aux) over each group of rollouts, and all aux."""
     count = jax.tree.leaves(batch)[0].shape[0]
     if groups == count or problem.axes is not None:
         each = batched(problem, lambda p, *items: jax.grad(lambda t: loss(p, t, *items), has_aux=True)(theta), *batch)
@@ -85,7 +87,7 @@ def group_gradients(
 
 
 def unpriced(trajectory: Trajectory, objective: Objective) -> Bool[Array, "..."]:
-    """Whether a rollout blew up and the objective says nothing about what that costs."""
+    """Whether a rollout blew up and the objective defines no cost for that."""
     priced = isinstance(objective, Episodic) and objective.divergence_cost is not None
     return (trajectory.ending == Ending.DIVERGED) & (not priced)
 
@@ -96,9 +98,9 @@ def summarise(
     failed: Bool[Array, " N"],
     entries: Bool[Array, " n"],
 ) -> Estimate:
-    """The estimate from N rollout values and G group gradients; failed rollouts are left out and counted.
+    """The estimate from N rollout values and G group gradients. Failed rollouts are left out and counted.
 
-    With fewer groups than rollouts, a group that holds a failed rollout is left out as a whole.
+    If there are fewer groups than rollouts, a group with a failed rollout is left out as a whole.
     """
     count, groups = values.shape[0], gradients.shape[0]
     bad_value = failed | ~jnp.isfinite(values)
@@ -119,7 +121,7 @@ def summarise(
 
 
 def _masked_mean(samples: Float[Array, "m n"], bad: Bool[Array, " m"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Mean of the good samples and its standard error; NaN when there are none, which `usable` reports."""
+    """Mean of the good samples and its standard error. NaN if there are none; `usable` reports this."""
     good = jnp.sum(~bad)
     kept = jnp.where(bad[:, None], 0.0, samples)
     mean = jnp.sum(kept, axis=0) / good
@@ -129,7 +131,7 @@ def _masked_mean(samples: Float[Array, "m n"], bad: Bool[Array, " m"]) -> tuple[
 
 
 def leave_one_out(values: Float[Array, " N"]) -> Float[Array, " N"]:
-    """For each rollout, the mean over the others (0 for a single rollout): a constant that it did not influence."""
+    """For each rollout, the mean over the others (0 for a single rollout). It does not depend on that rollout."""
     count = values.shape[0]
     if count == 1:
         return jnp.zeros_like(values)

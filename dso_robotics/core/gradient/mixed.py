@@ -1,4 +1,4 @@
-"""Score for some parameters and pathwise for others, or both for all, weighted by inverse variance."""
+"""Combined gradients: score for some parameters and pathwise for others, or both for all, weighted by inverse variance."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -56,11 +56,11 @@ def _gradient(batch: Batch, entries: Array, groups: int) -> Estimate:
 
 
 def combine(first: Estimate, second: Estimate, weights_from: tuple[Estimate, Estimate]) -> Estimate:
-    """(1 - alpha) first + alpha second with alpha = v0 / (v0 + v1) for each parameter, v the squared standard errors.
+    """(1 - alpha) first + alpha second, with alpha = v0 / (v0 + v1) for each parameter; v are squared standard errors.
 
-    The weights come from two other estimates, of earlier batches: weights from the same samples would bias the sum.
-    `first` and `second` must come from different keys for the standard error to be right. Where an estimate does not
-    cover an entry, the other one has all the weight.
+    The weights come from two other estimates, from earlier batches: weights from the same samples would bias the sum.
+    `first` and `second` must use different keys, otherwise the standard error is wrong. If one estimate does not cover an
+    entry, the other one has the full weight.
     """
     v0, v1 = (jnp.square(estimate.standard_error) for estimate in weights_from)
     alpha = jnp.where(v0 + v1 > 0.0, v0 / jnp.where(v0 + v1 > 0.0, v0 + v1, 1.0), 0.5)

@@ -1,4 +1,4 @@
-"""The pathwise gradient: the derivative taken through the step, unrolled over a horizon and closed with a critic."""
+"""The pathwise gradient: the derivative through the step, unrolled over a horizon and closed with a critic."""
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ from dso_robotics.errors import DsoError
 
 
 def horizon_of(problem: Problem, horizon: int | None) -> int:
-    """The horizon in steps: all of the rollout when None (back-propagation through time)."""
+    """The horizon in steps. None means the whole rollout (back-propagation through time)."""
     steps = problem.objective.steps
     horizon = steps if horizon is None else horizon
     if not 1 <= horizon <= steps:
@@ -24,7 +24,7 @@ def horizon_of(problem: Problem, horizon: int | None) -> int:
 
 
 def check_pathwise(problem: Problem, theta: Float[Array, " n"]) -> None:
-    """Raise where no derivative passes from one state to the next: states without a floating-point part."""
+    """Raise DsoError if the state has no floating-point part, because then no derivative passes between states."""
     state = eqx.filter_eval_shape(lambda t: problem.chain.initial(jax.random.key(0), t), theta)
     if not any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(state)):
         raise DsoError(
@@ -43,13 +43,13 @@ def pathwise_loss(
     start: State | None = None,
     checkpoint: int | None = None,
 ) -> tuple[Float[Array, ""], Trajectory]:
-    """A function of theta, one rollout's, whose gradient is the sum over windows of `horizon` steps of the derivative of
+    """A function of theta for one rollout. Its gradient is the sum over windows of `horizon` steps of the derivative of
 
         gamma^t0 (sum_{k<H} gamma^k L(x_{t0+k}) + gamma^H V(x_{t0+H}))  with x_{t0} held constant.
 
-    With H = 1 this is Corollary 2 with h = F; with H the whole rollout it is back-propagation through time. V is a
-    constant function: its derivative is taken in x only. How a rollout ends is taken not to depend on theta. The rollout
-    begins at `start` if it is given.
+    With H = 1 this is Corollary 2 with h = F. With H the whole rollout it is back-propagation through time. V is a fixed
+    function: its derivative is taken in x only. The end of a rollout is assumed not to depend on theta. The rollout begins
+    at `start` if it is given.
     """
     objective = problem.objective
     first = objective.burn_in if isinstance(objective, Average) else 0
@@ -60,7 +60,7 @@ def pathwise_loss(
     whole = first == 0 and horizon >= objective.steps
     path, last = roll(key, problem, theta, start=start, cut=None if whole else opens, checkpoint=checkpoint)
     times = jnp.arange(objective.steps + 1)
-    # The last cost of a rollout that ended by itself is its value there: it needs no critic.
+    # The last cost of a rollout that ended by itself is its value there, so no critic is needed.
     if isinstance(objective, Average):
         closing_weight = jnp.full(times.shape, 1.0 / (objective.steps - first))
         weight = jnp.where((times >= first) & (times < objective.steps), closing_weight, 0.0)
@@ -93,11 +93,11 @@ def pathwise(
     checkpoint: int | None = None,
     groups: int | None = None,
 ) -> tuple[Estimate, Trajectory]:
-    """The gradient of J through the simulator, windows of `horizon` steps closed with `value` (a critic fitted before).
+    """The gradient of J through the simulator, with windows of `horizon` steps closed with `value` (a critic fitted before).
 
-    Unbiased when `horizon` is the whole of a rollout that ends by itself, or when the critic is exact; between, the
-    horizon trades the bias of the critic against a variance that grows with the stiffness of the chain. `value` may be
-    a `ValueGradient`. `checkpoint` stores only every so many states in reverse mode.
+    It is unbiased if `horizon` covers a whole rollout that ends by itself, or if the critic is exact. Otherwise a longer
+    horizon has less bias from the critic but more variance, which grows with the stiffness of the chain. `value` may be a
+    `ValueGradient`. `checkpoint` sets how many steps apart the states stored for reverse mode are.
     """
     check_theta(theta)
     steps = horizon_of(problem, horizon)
@@ -130,7 +130,7 @@ def _pathwise(
 
 
 def _value(path: Trajectory, problem: Problem, value: Value) -> Float[Array, ""]:
-    """What one rollout says J is; a value-gradient critic has no value, so with it a cut end adds nothing."""
+    """The estimate of J from one rollout. A value-gradient critic has no value, so with it a cut end adds nothing."""
     objective = problem.objective
     if isinstance(objective, Average):
         return jnp.mean(path.costs[objective.burn_in : -1])

@@ -33,13 +33,15 @@ from dso_robotics.core.value import Value, ZeroValue
 
 
 class Baseline(eqx.Module):
-    """b(x_t), subtracted from the cost-to-go R_{t+1}; it may not depend on x_{t+1}. `value` also bootstraps cut ends."""
+    """b(x_t), subtracted from the cost-to-go R_{t+1}. It must not depend on x_{t+1}. `value` is also the bootstrap at cut
+    ends.
+    """
 
     value: eqx.AbstractVar[Value]
 
     @abc.abstractmethod
     def __call__(self, chain: Chain, value: Value, state: State, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """b(x), with `value` the approximation of the *next* step's value."""
+        """b(x). `value` is the approximation of the *next* step's value."""
 
 
 class NoBaseline(Baseline):
@@ -53,7 +55,7 @@ class NoBaseline(Baseline):
 
 
 class DriftBaseline(Baseline):
-    """b(x) = V(F(x)), equation (58): close to V(x') when the noise is small next to the drift."""
+    """b(x) = V(F(x)), equation (58). It is close to V(x') if the noise is small compared with the drift."""
 
     value: Value
 
@@ -73,10 +75,12 @@ class StateBaseline(Baseline):
 
 
 class Batch(eqx.Module):
-    """Rollouts with their credit and advantages: all that the gradient, the surrogate and the curvature are made of.
+    """Rollouts with their credit and advantages: the input of the gradient, the surrogate and the curvature.
 
-    Arrays carry a leading axis of rollouts. advantage: (N, T) A_t = R_{t+1} - b(x_t). start_advantage: (N,) the same for
-    the initial density, where it depends on theta.
+    Arrays have a leading axis of rollouts.
+
+    advantage: (N, T) A_t = R_{t+1} - b(x_t).
+    start_advantage: (N,) the same for the initial density, if it depends on theta.
     """
 
     problem: Problem
@@ -106,7 +110,7 @@ def advantages(
 
 
 def assemble(problem: Problem, theta: Float[Array, " n"], trajectory: Trajectory, baseline: Baseline) -> Batch:
-    """The batch of given rollouts. Credit and advantages are data: no derivative passes through them."""
+    """The batch of given rollouts. No derivative passes through credit and advantages."""
     average = jnp.zeros(trajectory.ending.shape)
     if isinstance(problem.objective, Average):
         used = trajectory.costs[:, problem.objective.burn_in : -1]
@@ -132,7 +136,7 @@ def score_loss(
     advantage: Float[Array, " T"],
     start_advantage: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """A function of theta whose gradient is one rollout's term of Algorithm 1, step 3 (and Theorem 3 when time varies)."""
+    """A function of theta whose gradient is one rollout's term of Algorithm 1, step 3 (Theorem 3 if time varies)."""
     costs = jnp.where(trajectory.counted, cost_along(problem, theta, trajectory.states), 0.0)
     logs = log_prob_along(problem, theta, trajectory)
     loss = earned.cost_weight @ costs + (earned.move_weight * advantage) @ logs
@@ -143,7 +147,7 @@ def score_loss(
 
 
 def batch_gradient(batch: Batch, *, entries: Bool[Array, " n"], groups: int) -> Estimate:
-    """Algorithm 1, step 3, on an assembled batch: the mean of `groups` group gradients and its standard error."""
+    """Algorithm 1, step 3, on a given batch: the mean of `groups` group gradients and its standard error."""
 
     def loss(problem: Problem, theta: Float[Array, " n"], *parts: Any) -> tuple[Float[Array, ""], None]:
         return score_loss(problem, theta, *parts), None
@@ -182,8 +186,8 @@ def score(
 ) -> tuple[Estimate, Batch]:
     """Algorithm 1: an unbiased gradient of J (Corollary 1 (32), Theorem 3 (35)) from `count` rollouts.
 
-    Returns the estimate and the batch, on which the value is refitted (`fitting.py`) for the *next* gradient. `entries`
-    restricts the gradient to parameters whose score exists; asking for others raises.
+    Returns the estimate and the batch. The value is refitted to the batch (`fitting.py`) for the *next* gradient. `entries`
+    restricts the gradient to parameters that have a score; other entries raise DsoError.
     """
     check_theta(theta)
     wanted = covered(problem.chain, theta, entries)

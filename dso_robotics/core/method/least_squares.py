@@ -3,8 +3,8 @@
 Identification estimates a few physical parameters z together with the start state of every window. The residual of a window
 depends only on z and on its own start state, so the normal equations have an arrow structure. The start states are eliminated
 block by block (Schur complement). One step therefore costs one small dense system, for any number of windows. If windows are
-tied to the next one, their part is block-tridiagonal instead of block-diagonal, at a similar cost. SciPy's `least_squares` would
-treat this as hundreds of unknowns with one dense Jacobian.
+tied to the next one, their part is block-tridiagonal instead of block-diagonal, at a similar cost. SciPy's `least_squares`
+would treat this as hundreds of unknowns with one dense Jacobian.
 
 This module uses only NumPy, so both engines can use it.
 """
@@ -49,7 +49,7 @@ class Problem(Protocol):
         ...
 
     def reweight(self, z: np.ndarray, x: np.ndarray) -> float:
-        """Re-estimate the noise at this point. Return the largest relative change of a noise scale (0 if the noise is fixed)."""
+        """Re-estimate the noise at this point. Return the largest relative change of a noise scale (0: noise fixed)."""
         ...
 
     def log_scale(self) -> float:

@@ -59,9 +59,10 @@ def natural_direction(
 
 
 class Natural(Rule):
-    """Natural gradient by conjugate gradients within a KL trust region. The ratio of actual to predicted reduction sets the radius.
+    """Natural gradient by conjugate gradients within a KL trust region.
 
-    With `closed`, the Fisher matrix comes from the closed-form KL of the chain, otherwise from the sampled scores.
+    The ratio of actual to predicted reduction sets the radius. With `closed`, the Fisher matrix comes from the closed-form KL
+    of the chain, otherwise from the sampled scores.
     """
 
     trust: TrustRegion = TrustRegion()

@@ -74,7 +74,10 @@ class Normal:
         return Tridiagonal(self._private(damping), self._above).solve(right)
 
     def _private(self, damping: float | np.ndarray) -> np.ndarray:
-        """Private blocks (B, k, k), with a common damping or one per block (B,). A tiny ridge fixes directions that no residual depends on."""
+        """Private blocks (B, k, k), with a common damping or one per block (B,).
+
+        A tiny ridge is added for directions that no residual depends on.
+        """
         diagonal = np.einsum("bii->bi", self.xx)
         ridge = np.asarray(damping)[..., None] * diagonal + 1e-12 * np.max(diagonal, initial=1e-30) + 1e-30
         return self.xx + ridge[..., None] * np.eye(self.xx.shape[-1])
@@ -143,8 +146,8 @@ class Normal:
     def near(self, step: np.ndarray, tolerance: float) -> bool:
         """Whether a step (n,) is below `tolerance` standard deviations of the data, over all coordinates together.
 
-        Where only a prior determines a coordinate, there are no data to measure against, and the valley that leads to the prior may be
-        long and curved. There, a step of half a prior standard deviation (root mean square) is small enough.
+        Where only a prior determines a coordinate, there are no data to measure against, and the valley that leads to the
+        prior may be long and curved. There, a step of half a prior standard deviation (root mean square) is small enough.
         """
         scaled = step / self.scale
         by_prior = float(scaled @ self.prior @ scaled)
@@ -153,7 +156,7 @@ class Normal:
         return by_data <= tolerance**2 and by_prior <= few
 
     def active(self, z: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """Coordinates that a bound holds, to a millionth of their scale. A coordinate that no residual depends on is not active."""
+        """Coordinates that a bound holds, to a millionth of their scale. Those that no residual depends on are not active."""
         near, hessian = 1e-6 * self.scale, self._schur(0.0)[0]
         return ((z <= low + near) | (z >= high - near)) & (np.diag(hessian) > _NO_CURVATURE)
 

@@ -1,4 +1,4 @@
-"""Descent on sampled gradients: a sampler estimates, a rule proposes, and the step is kept or taken back."""
+"""Descent on sampled gradients: a sampler estimates, a rule proposes a step, and the step is accepted or rejected."""
 
 import abc
 import dataclasses
@@ -19,7 +19,12 @@ from dso_robotics.errors import DsoError
 
 
 class Proposal(eqx.Module):
-    """The next theta, the rule's state there, and the reduction of J that the step promises (NaN: no promise)."""
+    """A proposed step.
+
+    theta: the next theta.
+    state: the rule's state there.
+    predicted: the predicted reduction of J, or NaN if there is no prediction.
+    """
 
     theta: Float[Array, " n"]
     state: Any
@@ -27,7 +32,7 @@ class Proposal(eqx.Module):
 
 
 class Rule(eqx.Module):
-    """How a gradient becomes a step. `judged` rules have the actual reduction of J compared with the promised one."""
+    """How a gradient becomes a step. If `judged`, the actual reduction of J is compared with the predicted one."""
 
     judged: eqx.AbstractVar[bool]
 
@@ -39,17 +44,17 @@ class Rule(eqx.Module):
     def propose(
         self, key: PRNGKeyArray, theta: Float[Array, " n"], sample: Sample, state: Any, scale: Float[Array, ""]
     ) -> Proposal:
-        """The step, times `scale` <= 1, which the loop lowers after rejections."""
+        """The step, multiplied by `scale` <= 1. The loop lowers `scale` after rejections."""
 
     def judge(
         self, sample: Sample, proposal: Proposal, value: Callable[[], Float[Array, ""]] | None
     ) -> tuple[bool, Any]:
-        """Whether to accept, and the next state; `value()` is J at the proposal under the noise of the sample."""
+        """Whether to accept, and the next state. `value()` is J at the proposal, with the same noise as the sample."""
         return True, proposal.state
 
 
 def rollouts_of(sample: Sample, name: str) -> Batch:
-    """The batch behind a sample; a DsoError that says what `name` needs where there is none."""
+    """The batch of a sample. Raises DsoError if there is none; the message says what `name` needs."""
     if sample.batch is None:
         raise DsoError(
             f"{name} needs the rollouts behind the gradient and their log P, which this sampler does not give. Use a "
@@ -67,10 +72,12 @@ def by_trust(trust: TrustRegion, sample: Sample, proposal: Proposal, value: Call
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One iteration: numbers at the theta it started from, and what became of its step.
+    """One iteration. The numbers are those at the theta where it started.
 
-    noise_ratio: mean((g / s)^2), about 1 when the true gradient is zero. scale: what divergence left of the step's length.
-    accepted: False when a trust region refused the step. note: rejections, in words.
+    noise_ratio: mean((g / s)^2), about 1 when the true gradient is zero.
+    scale: step length factor that remains after divergence.
+    accepted: False when a trust region refused the step.
+    note: description of rejections.
     """
 
     iteration: int
@@ -87,10 +94,13 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Stopping:
-    """When to stop. tolerance: on the largest entry of the gradient, standard errors included.
+    """When to stop.
 
-    The noise floor is reached when, `patience` times in a row, mean((g / s)^2) over the entries stays under what a zero
-    gradient gives, 1 + 2 sqrt(2 / n): the gradient cannot be told from zero with so many rollouts.
+    tolerance: limit on the largest entry of the gradient, including standard errors.
+    patience: number of consecutive samples at the noise floor before stopping.
+
+    A sample is at the noise floor if mean((g / s)^2) over the entries is below the level of a zero gradient, 1 + 2 sqrt(2 /
+    n). The gradient is then indistinguishable from zero with this number of rollouts.
     """
 
     tolerance: float = 1e-6
@@ -108,11 +118,17 @@ class Stopping:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """theta (n,), the rule's and the sampler's memory, and what the last sample said.
+    """The state of the descent.
 
-    scale: what divergence left of the step's length. quiet: samples in a row at the noise floor. refused: steps in a row that
-    the trust region refused. lost: whether no step could be taken, or the start cannot be evaluated. value, value_error,
-    gradient_norm, largest: J, its standard error, |g| and the largest entry of |g| with two standard errors. sample: the last.
+    theta: (n,) parameters. The rule's and the sampler's memory are stored next to it.
+    scale: step length factor that remains after divergence.
+    quiet: number of consecutive samples at the noise floor.
+    refused: number of consecutive steps that the trust region refused.
+    lost: whether no step was possible, or the start cannot be evaluated.
+    value, value_error: J and its standard error.
+    gradient_norm: |g|.
+    largest: the largest entry of |g| plus two standard errors.
+    sample: the last sample.
     """
 
     theta: Any
@@ -136,8 +152,8 @@ class State:
 class Sampled:
     """Steps of `rule` on gradients from `sampler`.
 
-    A step into divergence (rollouts that blew up, numbers that are not finite) is taken back and halved; one that the rule's
-    trust region refuses is taken back and tried again, shorter, on new rollouts. `Record.note` says so.
+    A step that diverges (rollouts that blew up, or numbers that are not finite) is undone and halved. A step that the rule's
+    trust region refuses is undone and tried again, shorter, with new rollouts. `Record.note` describes this.
     """
 
     def __init__(self, rule: Rule, sampler: Sampler, *, stopping: Stopping | None = None):
@@ -146,7 +162,7 @@ class Sampled:
         self._propose = eqx.filter_jit(rule.propose)
 
     def init(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> State:
-        """The state before the first step; its sample is drawn here."""
+        """The state before the first step. Its sample is drawn here."""
         theta = jnp.asarray(theta)
         if theta.ndim != 1:
             raise DsoError(f"theta: expected one flat vector, got shape {theta.shape}.")
@@ -160,7 +176,7 @@ class Sampled:
         return self.sampler(key, theta, state.memory if memory is None else memory)
 
     def _seen(self, state: State, sample: Sample) -> State:
-        """The state with what a new sample at its theta says."""
+        """The state, updated with a new sample at its theta."""
         estimate = sample.estimate
         error = np.nan_to_num(np.asarray(estimate.standard_error), posinf=0.0)
         size = max(int(np.count_nonzero(error > 0.0)), 1)
@@ -178,7 +194,7 @@ class Sampled:
         )
 
     def step(self, state: State) -> tuple[State, Record]:
-        """One step, halved as often as it takes for its rollouts not to blow up."""
+        """One step, halved until its rollouts do not blow up."""
         sample = self._draw(state, state.theta, 0) if state.sample is None else state.sample
         scale, notes, proposal = state.scale, [], None
         step_key = jax.random.fold_in(jax.random.fold_in(state.key, state.iteration), 1)
@@ -194,7 +210,7 @@ class Sampled:
             value = self._value_at(state, proposal.theta)
             accepted, rule = self.rule.judge(sample, proposal, value)
             if not accepted:
-                # The next try has new rollouts: the gradient of these may be what misled.
+                # The next try uses new rollouts, because noise in these may have caused the bad step.
                 notes.append("step rejected (J did not fall as predicted), trust region shrunk")
                 fresh = self._draw(state, state.theta, 1, sample.memory)
             following = dataclasses.replace(
@@ -213,11 +229,11 @@ class Sampled:
         return lost, _record(sample, state, proposal, scale, False, "; ".join(notes))
 
     def _value_at(self, state: State, theta: Array) -> Callable[[], Array]:
-        """J at another theta under the noise of the current sample: the two differ by the step, not by the noise."""
+        """J at another theta, with the noise of the current sample. The difference is then due to the step, not to the noise."""
         return lambda: self._draw(state, theta, 0).estimate.value
 
     def done(self, state: State, record: Record | None) -> Status | None:
-        """Converged by the largest entry of the gradient, or at the noise floor, or unable to go on."""
+        """Converged by the largest entry of the gradient, at the noise floor, or unable to continue."""
         stopping = self.stopping
         if state.lost:
             return Status.DIVERGED
@@ -264,7 +280,7 @@ def minimise(
     keep: Last | None = None,
     watch: Callable[[Moment], bool | None] | None = None,
 ) -> Result:
-    """Minimise J from `theta` by `rule`, on gradients from `sampler`: `descend` with a `Sampled` method from its start."""
+    """Minimise J from `theta` with `rule`, on gradients from `sampler`: `descend` with a `Sampled` method."""
     method = Sampled(rule, sampler, stopping=stopping)
     return descend(method, method.init(key, theta), iterations=iterations, keep=keep, watch=watch)
 

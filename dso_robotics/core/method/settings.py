@@ -1,4 +1,4 @@
-"""Settings of the methods that train by windows. Knows no JAX: a study is read before anything is compiled."""
+"""Settings of the methods that train by windows. Imports no JAX, so a study can be read before anything is compiled."""
 
 import dataclasses
 import math
@@ -8,18 +8,27 @@ from dso_robotics.errors import DsoError
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings. environments play windows of `horizon` control steps `iterations` times.
+    """Settings of training by windows.
 
-    gamma: discount a control step. lam: of the critic's targets. learning_rate: of theta, falling linearly to `final_rate`
-    of it; `rates` replaces it for named blocks. clip: largest norm of the gradient of a block. critic_*: network, step size,
-    updates an iteration and states an update. target: how much of the new critic the slow one, which makes the targets,
-    takes on. noise_end: standard deviation of the actions at the end, reached geometrically. soften: how many times as long as
-    the model's the contacts of the first iteration push; it falls geometrically to 1. restart:
-    share of windows that start anew, of which `explore` from the wide distribution. episode: control steps after which an
-    environment starts anew in any case. abandon: a window whose mean cost a step is above this starts anew: there is little to
-    learn from lying on the floor. method: of `core.method.TRAINING`; of those that step in action space, updates: on a
-    window's surrogate (pco) or of the conjugate gradients (natural), and divergence: the mean KL that an iteration may move the
-    policy by.
+    environments: number of environments, each of which simulates one window per iteration.
+    horizon: control steps in a window.
+    iterations: number of iterations.
+    gamma: discount per control step.
+    lam: lambda of the critic's TD(lambda) targets.
+    learning_rate: step size of theta. It falls linearly to `final_rate` times its start value.
+    rates: step sizes for named blocks, instead of `learning_rate`.
+    clip: largest norm of the gradient of a block.
+    critic_*: network, step size, updates per iteration and states per update of the critic.
+    target: fraction by which the slow critic, which makes the targets, moves to the new critic.
+    noise_end: standard deviation of the actions at the end; it changes geometrically.
+    soften: contact time of the first iteration, as a multiple of the model's; it falls geometrically to 1.
+    restart: fraction of windows that restart.
+    explore: fraction of those restarts that are drawn from the wide distribution.
+    episode: control steps after which an environment always restarts.
+    abandon: a window restarts if its mean cost per step is above this. A robot lying on the floor learns little.
+    method: a name in `core.method.TRAINING`.
+    updates: for methods in action space: updates of a window's surrogate (pco), or conjugate-gradient iterations (natural).
+    divergence: for methods in action space: the mean KL by which an iteration may move the policy.
     """
 
     environments: int = 64
@@ -77,5 +86,5 @@ class Settings:
 
     @property
     def steps(self) -> int:
-        """Control steps of all iterations."""
+        """Control steps of all iterations together."""
         return self.environments * self.horizon * self.iterations

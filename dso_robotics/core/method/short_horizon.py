@@ -1,8 +1,8 @@
-"""Training by short windows: the pathwise gradient of the core, closed with a critic, on windows that go on and on.
+"""Training by short windows: the pathwise gradient of the core, closed with a critic, on windows that continue one another.
 
-One iteration, compiled once: every environment plays a window of `horizon` control steps; the gradient of its discounted
-cost plus the critic's value of its last state goes to Adam; the critic is fitted to the TD(lambda) returns of the same
-window, for the next one; windows go on from their last states, but for the share that starts anew.
+One iteration is compiled once. Every environment simulates a window of `horizon` control steps. The gradient of its
+discounted cost plus the critic's value of its last state goes to Adam. The critic is then fitted to the TD(lambda) returns
+of the same window, for use in the next one. Windows continue from their last states, except for the fraction that restarts.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.rollout import Ending, Trajectory
 from dso_robotics.core.value import NetworkValue
 
-# A training whose every window blows up, or whose gradient is not finite, for this share of its iterations is lost.
+# Training is lost if every window blows up, or the gradient is not finite, for this fraction of its iterations.
 _LOST = 20
 
 
 class Learner(eqx.Module):
-    """All that the next iteration depends on. lost: iterations in a row that gave nothing to follow."""
+    """Everything that the next iteration depends on. lost: consecutive iterations without a usable gradient."""
 
     theta: Float[Array, " n"]
     optimiser: Any
@@ -51,9 +51,10 @@ class Learner(eqx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One iteration: mean cost a step, its terms (k,), the norm of the gradient, and the critic's error.
+    """One iteration: mean cost per step, its terms (k,), the norm of the gradient, and the critic's error.
 
-    blown: the share of windows that blew up. accepted: whether the step was finite.
+    blown: fraction of windows that blew up.
+    accepted: whether the step was finite.
     """
 
     cost: float
@@ -65,7 +66,7 @@ class Record:
 
 
 class Step(eqx.Module):
-    """A step that was taken: theta, the optimiser's state, whether it was finite, and the norm of what it followed."""
+    """One step: theta, the optimiser's state, whether the step was finite, and the norm of its gradient."""
 
     theta: Float[Array, " n"]
     optimiser: Any
@@ -77,15 +78,17 @@ class Step(eqx.Module):
 @TRAINING.register("score")
 @TRAINING.register("mixed")
 class ShortHorizon:
-    """Windows differentiated through the chain, by the score, or by the score where it exists (`settings.method`).
+    """Training with the gradient through the chain, by the score, or mixed: by the score where it exists (`settings.method`).
 
-    theta: (n,) the start. blocks: the entries of each block, whose gradients are clipped separately. rates: (n,) step sizes.
-    supervised: costs by name, functions of chain, theta and progress, whose gradient is added without any rollout.
+    theta: (n,) start point.
+    blocks: entries of each block. The gradient of each block is clipped separately.
+    rates: (n,) step sizes.
+    supervised: costs by name. Each is a function of chain, theta and progress. Its gradient is added without any rollout.
     """
 
     engine = "mjx"
     reason = "a policy has too many parameters for finite differences; reverse mode through MJX costs the same for all of them"
-    # Whether costs without a rollout can be added.
+    # Whether supervised costs, which need no rollout, can be added.
     supervises = True
 
     def __init__(
@@ -111,7 +114,7 @@ class ShortHorizon:
 
     @staticmethod
     def entries(method: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
-        """Which entries (n,) are differentiated by the score; a DsoError where one of them has none."""
+        """Which entries (n,) are differentiated by the score. Raises DsoError if one of them has no score."""
         return scored_entries(method, chain, theta)
 
     def init(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Learner:
@@ -119,7 +122,7 @@ class ShortHorizon:
         return self._begin(key, jnp.asarray(theta))
 
     def compile(self, state: Learner) -> None:
-        """Compile the step, which the first call would do otherwise."""
+        """Compile the step ahead of the first call."""
         self._iterate = self._iterate.lower(state).compile()
 
     def step(self, state: Learner) -> tuple[Learner, Record]:
@@ -129,11 +132,11 @@ class ShortHorizon:
         return following, Record(float(cost), terms, float(norm), float(error), float(blown), bool(accepted))
 
     def done(self, state: Learner, record: Record | None) -> Status | None:
-        """Diverged where nothing but blow-ups was left for a twentieth of the iterations."""
+        """Diverged if a twentieth of the iterations in a row gave only blow-ups."""
         return Status.DIVERGED if int(state.lost) >= max(self.settings.iterations // _LOST, 1) else None
 
     def message(self, state: Learner, status: Status, steps: int) -> str:
-        """How it ended."""
+        """How the training ended."""
         if status is Status.DIVERGED:
             return (
                 f"after {steps} iterations every window blows up or has no finite gradient. Shorten the windows (horizon), "
@@ -166,7 +169,7 @@ class ShortHorizon:
             critic_scale=0.5 * jnp.mean(costs) / (1.0 - s.gamma) + 1e-6,
             memory=course.remembered(course.memory, theta, states),
             states=states,
-            # Age 0 says that a start is still to be placed.
+            # Age 0 means that the start state has not been placed yet.
             age=jax.random.randint(keys[2], (s.environments,), int(course.places), s.episode),
             key=keys[3],
             iteration=jnp.zeros((), int),
@@ -201,7 +204,7 @@ class ShortHorizon:
             gradients = gradients + slope
         blown = paths.ending == Ending.DIVERGED
         sums = jnp.sum(paths.costs, axis=1)
-        # A window that blew up has no gradient, and need not take its whole group along.
+        # A window that blew up has no gradient. It must not invalidate its whole group.
         estimate = summarise(
             jnp.where(blown, 0.0, sums), gradients, jnp.zeros_like(blown), jnp.ones(learner.theta.shape, bool)
         )
@@ -210,7 +213,7 @@ class ShortHorizon:
     def _close(
         self, learner: Learner, key: PRNGKeyArray, paths: Trajectory, moved: Step
     ) -> tuple[Learner, tuple[Array, ...]]:
-        """After a step: the critic fitted, the windows to go on with."""
+        """After the step: fit the critic and choose the next windows' start states."""
         s = self.settings
         key, fit_key, fresh_key, choice_key = jax.random.split(key, 4)
         blown, sums = paths.ending == Ending.DIVERGED, jnp.sum(paths.costs, axis=1)
@@ -250,7 +253,7 @@ class ShortHorizon:
         return following, news
 
     def _fallen(self, progress: Array) -> Array:
-        """What is left of a step size."""
+        """The remaining fraction of a step size."""
         return 1.0 - (1.0 - self.settings.final_rate) * progress
 
     def _moved(self, learner: Learner, estimate: Estimate, progress: Array) -> Step:
@@ -268,7 +271,7 @@ class ShortHorizon:
         return Step(theta, optimiser, finite, norm)
 
     def _fit(self, key: PRNGKeyArray, learner: Learner, paths: Trajectory) -> tuple[Any, Any, Any, Array]:
-        """Regression of the critic on the TD(lambda) returns that the slow critic gives."""
+        """Regression of the critic on the TD(lambda) returns computed with the slow critic."""
         s, theta = self.settings, learner.theta
         slow = self._value(learner.slow, learner, theta)
         targets = jax.vmap(lambda path: lambda_returns(path, self.objective, slow, lam=s.lam))(paths)[:, :-1]
@@ -301,7 +304,9 @@ class ShortHorizon:
         return critic, eqx.combine(mixed, static), state, jnp.sqrt(errors[0])
 
     def _remembered(self, learner: Learner, paths: Trajectory) -> Any:
-        """The memory of the next iteration: fixed after the first tenth of them, so that policy and critic settle."""
+        """The memory of the next iteration. It is fixed after the first tenth of the iterations, so that policy and critic can
+        settle.
+        """
         states = jax.tree.map(lambda leaf: leaf[:, :: max(self.settings.horizon // 4, 1)], paths.states)
         states = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), states)
         new = self.course.remembered(learner.memory, learner.theta, states)

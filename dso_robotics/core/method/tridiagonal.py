@@ -1,20 +1,23 @@
-"""Block-tridiagonal systems: private unknowns of blocks that are tied to the next one, at a cost linear in the blocks.
+"""Block-tridiagonal systems: private unknowns of blocks tied to the next one. The cost is linear in the number of blocks.
 
-Several chains stand one after another in one array: where a block is not tied to the next, the one above the diagonal is zero.
+One array holds several chains, one after another. If a block is not tied to the next, its block above the diagonal is zero.
 """
 
 import numpy as np
 
-# A factor that rounding left without a square root is tried again with this share of its largest diagonal entry added.
+# If rounding makes a Cholesky factor fail, it is retried with this fraction of its largest diagonal entry added.
 _REPAIR = 1e-12
 
 
 class Tridiagonal:
-    """Cholesky factors of the symmetric matrix with `diagonal` (B, k, k) and `above` (B, k, k), which ties b to b + 1.
+    """Cholesky factors of a symmetric block-tridiagonal matrix.
 
-    S_0 = D_0, S_{b+1} = D_{b+1} - U_b' S_b^-1 U_b: forward elimination, of all chains at once. The last of `above` is zero.
+    diagonal: (B, k, k) blocks on the diagonal.
+    above: (B, k, k) blocks that tie b to b + 1. The last one is zero.
 
-    Raises numpy.linalg.LinAlgError when the matrix is far from positive definite.
+    S_0 = D_0, S_{b+1} = D_{b+1} - U_b' S_b^-1 U_b: forward elimination of all chains at once.
+
+    Raises numpy.linalg.LinAlgError if the matrix is far from positive definite.
     """
 
     def __init__(self, diagonal: np.ndarray, above: np.ndarray):
@@ -34,7 +37,7 @@ class Tridiagonal:
         self._tied = tied
 
     def solve(self, right: np.ndarray) -> np.ndarray:
-        """The matrix's inverse times `right` (B, k, m)."""
+        """The inverse of the matrix times `right` (B, k, m)."""
         x = right.copy()
         for rows in self._rows:
             on = rows[self._tied[rows]]
@@ -49,7 +52,7 @@ class Tridiagonal:
         return x
 
     def inverse(self) -> tuple[np.ndarray, np.ndarray]:
-        """Blocks of the inverse: on the diagonal (B, k, k), and between each one and the next, zero where not tied."""
+        """Blocks of the inverse: on the diagonal (B, k, k), and between each block and the next, zero where not tied."""
         own = np.swapaxes(self._root, 1, 2) @ self._root
         between = np.zeros_like(own)
         for rows in reversed(self._rows):

@@ -1,4 +1,4 @@
-"""A step of a quadratic model, and the radius within which the model is trusted."""
+"""A step of a quadratic model, and the trust-region radius."""
 
 import equinox as eqx
 import numpy as np
@@ -10,10 +10,11 @@ Vector = Float[Array, " n"]
 
 
 class Direction(eqx.Module):
-    """A step d of the quadratic model g.d + d.G.d / 2, with what it promises.
+    """A step d of the quadratic model g.d + d.G.d / 2.
 
-    curvature: d.G.d (twice the KL for a Fisher matrix). predicted: the reduction -g.d of a linear or -g.d - d.G.d / 2 of
-    a quadratic model. solved: whether conjugate gradients converged.
+    curvature: d.G.d (twice the KL for a Fisher matrix).
+    predicted: predicted reduction: -g.d of a linear model, or -g.d - d.G.d / 2 of a quadratic one.
+    solved: whether conjugate gradients converged.
     """
 
     step: Vector
@@ -23,7 +24,7 @@ class Direction(eqx.Module):
 
 
 class TrustRegion(eqx.Module):
-    """Radius rule: accept a step by its actual over predicted reduction, and adapt the radius to that ratio."""
+    """Accept a step by the ratio of actual to predicted reduction, and adapt the radius to that ratio."""
 
     radius: float = 0.01
     smallest: float = 1e-8
@@ -41,7 +42,7 @@ class TrustRegion(eqx.Module):
             raise DsoError("accept: expected 0 <= accept <= shrink_below < grow_above.")
 
     def judge(self, radius: float, actual: float, predicted: float) -> tuple[bool, float]:
-        """Whether the step is accepted, and the next radius. A non-finite outcome is a refusal."""
+        """Whether the step is accepted, and the next radius. A non-finite result is refused."""
         ratio = actual / predicted if np.isfinite(actual) and predicted > 0.0 else -np.inf
         if ratio < self.shrink_below:
             return ratio >= self.accept, max(radius / 2.0, self.smallest)

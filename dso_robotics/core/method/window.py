@@ -1,4 +1,4 @@
-"""The gradient of one window: through the simulator, by the score, or by the score where it exists and through it elsewhere."""
+"""The gradient of one window: through the simulator, by the score, or mixed (by the score where it exists)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +20,10 @@ Bind = Callable[[Any, Array, State], Chain]
 
 
 def scored_entries(form: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
-    """Which entries of theta (n,) a gradient of this form has by the score: "score", "mixed", or another, which is pathwise.
+    """Which entries of theta (n,) use the score. form: "score", "mixed", or any other name for pathwise.
 
     Raises:
-      DsoError: the score of an entry is asked for that has none.
+      DsoError: an entry should use the score but has none.
     """
     if form == "score":
         return covered(chain, theta)
@@ -41,10 +41,10 @@ def window_loss(
     by_score: np.ndarray,
     bind: Bind = lambda chain, theta, start: chain,
 ) -> tuple[Float[Array, ""], Trajectory]:
-    """A function of theta whose gradient is the estimate of one window that begins at `start`, and the window.
+    """A function of theta whose gradient is the estimate for one window that begins at `start`; it also returns the window.
 
-    Entries of the mask `by_score` have the term of Algorithm 1 with the baseline V(F(x)) of (58), the others the pathwise
-    form. `bind` gives the chain with all that theta decides for the whole window made once.
+    Entries of the mask `by_score` use the term of Algorithm 1 with the baseline V(F(x)) of (58). The others use the pathwise
+    form. `bind` computes once everything in the chain that theta fixes for the whole window.
     """
     chain = problem.chain
 
