@@ -1,4 +1,4 @@
-"""Uncertainty of a least-squares estimate, and the directions its data cannot see."""
+"""Uncertainty of a least-squares estimate, and the directions that its data do not determine."""
 
 import dataclasses
 from typing import TYPE_CHECKING
@@ -8,9 +8,9 @@ import numpy as np
 if TYPE_CHECKING:
     from dso_robotics.core.method.least_squares import Solution
 
-# With fewer blocks than this many for each coordinate, the spread of their scores is too poor an estimate of the noise.
+# With fewer blocks than this per coordinate, the spread of the block scores is too poor an estimate of the noise.
 BLOCKS_PER_COORDINATE = 3
-# Variance, in sizes squared, of a direction without any curvature: as good as infinite, and still a number.
+# Variance, in sizes squared, of a direction without any curvature: practically infinite, but still a number.
 NOWHERE = 1e12
 
 
@@ -18,15 +18,17 @@ NOWHERE = 1e12
 class Uncertainty:
     """Covariance of the coordinates.
 
-    covariance: (n, n). A direction the data cannot see has the prior's width, or without a prior a standard deviation of a
-      million sizes. Coordinates at a bound have the variance they would have without bounds, and covary with no other.
-    centre: (n,) what the intervals lie about: the estimate, or where a coordinate at a bound would go without it.
+    covariance: (n, n). A direction that the data do not determine has the prior's width, or without a prior a standard
+      deviation of a million sizes. Coordinates at a bound have the variance they would have without bounds, and zero
+      covariance with all others.
+    centre: (n,) the centre of the intervals: the estimate. For a coordinate at a bound, where it would be without the bound.
     correlation: (n, n) in [-1, 1].
-    method: "jackknife" when the estimate's changes without each block were used (right also when residuals are correlated
-      in time or the model is not exact), "likelihood" when only the noise scales were.
-    data: (n, n) as covariance, with what only the prior settles left open.
-    unseen: (m, n) directions, in coordinates divided by their size, that span what the data alone know worse than `vague`.
-    blocks: how many there were; fewer than BLOCKS_PER_COORDINATE for each free coordinate leave only the likelihood.
+    method: "jackknife" if the changes of the estimate without each block were used. This is also right if residuals are
+      correlated in time or the model is not exact. "likelihood" if only the noise scales were used.
+    data: (n, n) like `covariance`, but directions that only the prior determines are left open.
+    unseen: (m, n) directions, in coordinates divided by their size. They span what the data alone determine worse than
+      `vague`.
+    blocks: number of blocks. With fewer than BLOCKS_PER_COORDINATE per free coordinate, only the likelihood can be used.
     """
 
     covariance: np.ndarray
@@ -46,12 +48,12 @@ class Uncertainty:
 def uncertainty(solution: "Solution", scale: np.ndarray, *, vague: float = 1.0) -> Uncertainty:
     """Covariance of `solution.z` by the linearised delete-one-block jackknife.
 
-    Without block b the estimate would move by (H - H_b)^-1 s_b, with s_b its score and H_b its share of the Hessian; the sum
-    of outer products of these moves is the covariance (the cluster-robust estimator CR3 of Bell and McCaffrey, 2002).
+    Without block b the estimate would move by (H - H_b)^-1 s_b, where s_b is its score and H_b its share of the Hessian. The
+    sum of outer products of these moves is the covariance (the cluster-robust estimator CR3 of Bell and McCaffrey, 2002).
 
-    Blocks (windows) are taken as independent, not the samples within them: model error and filtered sensors make
-    neighbouring residuals alike, and the plain inverse Hessian then promises far too much. `scale` (n,) are typical sizes;
-    a direction whose standard deviation is more than `vague` of them, and of the values, is reported as unseen.
+    Blocks (windows) are assumed independent, but not the samples within them. Model error and filtered sensors make
+    neighbouring residuals similar, and the plain inverse Hessian is then far too small. `scale` (n,) holds typical sizes. A
+    direction is reported as unseen if its standard deviation is more than `vague` of these sizes, and of the values.
     """
     n, free = len(scale), np.flatnonzero(~solution.active)
     size = np.maximum(scale, np.abs(solution.z))
@@ -59,7 +61,7 @@ def uncertainty(solution: "Solution", scale: np.ndarray, *, vague: float = 1.0) 
     hessian, prior = solution.information * unit, solution.prior_information * unit
     scores, shares = solution.scores * size, solution.block_information * unit
     blocks = len(scores)
-    # A bound that holds leaves a gradient, which is no scatter: it is taken out of the problem without bounds.
+    # An active bound leaves a gradient, which is not scatter. It is removed from the problem without bounds.
     parts = [(np.arange(n), scores - scores.mean(0) * solution.active), (free, scores)]
     enough = blocks >= BLOCKS_PER_COORDINATE * len(free)
 
@@ -103,9 +105,11 @@ def spread(
 ) -> np.ndarray:
     """Covariance (n, n) from the Hessian (n, n), block scores (B, n), block Hessians (B, n, n) and the prior's Hessian.
 
-    All are in coordinates divided by their sizes. The prior counts as one more observation, whose scatter is its own Hessian:
-    where the data say nothing its width remains. Directions whose inverse curvature exceeds `vague` squared, on which blocks
-    cannot disagree because they say nothing, keep that inverse curvature. NaN when the jackknife does not exist.
+    All are in coordinates divided by their sizes. The prior counts as one more observation, whose scatter is its own Hessian.
+    Where the data contain no information, the prior's width remains. Directions with an inverse curvature above `vague`
+    squared
+    keep that inverse curvature: the blocks cannot disagree on them, because they contain no information. NaN if the jackknife
+    does not exist.
     """
     values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
     seen = values > vague**-2
@@ -114,7 +118,7 @@ def spread(
     floor = (blind / np.maximum(values[~seen], 1 / NOWHERE)) @ blind.T
     if method != "jackknife":
         return part + floor
-    # How the estimate would move without each block: scores alone shrink where one block has much of the say.
+    # How the estimate would move without each block. Scores alone give too small a move if one block has a large influence.
     kept = np.eye(len(hessian)) - shares @ part
     try:
         moves = np.linalg.solve(kept, scores[..., None])[..., 0] @ part
@@ -124,14 +128,14 @@ def spread(
 
 
 def _open_ended(data: np.ndarray, vague: float) -> np.ndarray:
-    """Inverse (n, n) of a Hessian of the data alone in the directions that it leaves open."""
+    """Inverse (n, n) of a Hessian of the data alone, in the directions that it leaves undetermined."""
     values, vectors = np.linalg.eigh((data + data.T) / 2)
     blind = values <= vague**-2
     return (vectors[:, blind] / np.maximum(values[blind], 1 / NOWHERE)) @ vectors[:, blind].T
 
 
 def _unseen(covariance: np.ndarray, free: np.ndarray, n: int, vague: float) -> np.ndarray:
-    """Directions (m, n) that `covariance` of the free coordinates leaves vague."""
+    """Directions (m, n) in which `covariance` of the free coordinates is larger than `vague` allows."""
     values, vectors = np.linalg.eigh(covariance)
     chosen = vectors[:, np.sqrt(np.maximum(values, 0.0)) > vague].T[::-1]
     directions = np.zeros((len(chosen), n))
@@ -140,7 +144,7 @@ def _unseen(covariance: np.ndarray, free: np.ndarray, n: int, vague: float) -> n
 
 
 def _sparse(rows: np.ndarray) -> np.ndarray:
-    """Rows that span the same space, each with as few numbers as elimination leaves; what is unseen is the space."""
+    """Rows that span the same space with as few nonzero numbers as elimination gives. Only the space itself has a meaning."""
     rows = rows.copy()
     for i in range(len(rows)):
         pivot = np.unravel_index(np.argmax(np.abs(rows[i:])), rows[i:].shape)
@@ -153,7 +157,7 @@ def _sparse(rows: np.ndarray) -> np.ndarray:
 
 
 def describe(directions: np.ndarray, names: tuple[str, ...], *, least: float = 0.25) -> list[str]:
-    """Each direction in words, such as "body/a/mass + 0.8 body/b/mass", largest part first."""
+    """Each direction as text, such as "body/a/mass + 0.8 body/b/mass", largest part first."""
     sentences = []
     for direction in directions:
         order = np.argsort(-np.abs(direction))

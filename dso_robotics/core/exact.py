@@ -22,25 +22,25 @@ def _finite(chain: Any) -> FiniteChain:
 
 
 def moving_matrix(chain: FiniteChain, theta: Theta) -> Matrix:
-    """P with the rows of terminal states emptied: nothing follows them, V = L there."""
+    """P with zero rows for terminal states: nothing follows them, so V = L there."""
     return jnp.where(chain.exits[:, None], 0.0, chain.transition(theta))
 
 
 def values(problem: Problem, theta: Theta) -> Vector:
-    """V of (3) for episodic, the differential V of (8) for average costs."""
+    """V of (3) for episodic costs, or the differential V of (8) for average costs."""
     chain = _finite(problem.chain)
     if isinstance(problem.objective, TimeVarying):
         raise DsoError("values: the problem varies in time; horizon_values gives V_t for every t.")
     matrix, costs, identity = moving_matrix(chain, theta), chain.costs(theta), jnp.eye(chain.size)
     if isinstance(problem.objective, Average):
         density = stationary(problem, theta)
-        # (I - P + 1 d^T) V = L - J has the one solution with E_d[V] = 0.
+        # (I - P + 1 d^T) V = L - J has exactly one solution, which satisfies E_d[V] = 0.
         return jnp.linalg.solve(identity - matrix + density[None, :], costs - density @ costs)
     return jnp.linalg.solve(identity - problem.objective.gamma * matrix, costs)
 
 
 def horizon_values(problem: Problem, theta: Theta, closing: Vector | None = None) -> Float[Array, "T+1 ns"]:
-    """V_t of (11) for t = 0..T. `closing` replaces V_T = L_T: the value with which cut rollouts are closed."""
+    """V_t of (11) for t = 0..T. `closing` replaces V_T = L_T: it is the value used to close cut rollouts."""
     gamma, steps = problem.objective.gamma, problem.objective.steps
     last = _finite(problem.chain.at(steps))
     rows = [last.costs(theta) if closing is None else jnp.where(last.exits, last.costs(theta), closing)]
@@ -66,7 +66,7 @@ def stationary(problem: Problem, theta: Theta) -> Vector:
 
 
 def density(problem: Problem, theta: Theta) -> Vector:
-    """rho for episodic, d for average costs: what expectations over states are taken under."""
+    """rho for episodic costs, d for average costs: the density for expectations over states."""
     return stationary(problem, theta) if isinstance(problem.objective, Average) else visitation(problem, theta)
 
 
@@ -81,7 +81,7 @@ def cost(problem: Problem, theta: Theta) -> Float[Array, ""]:
 
 
 def derivative(problem: Problem, theta: Theta) -> Theta:
-    """The gradient of J by differentiating its closed form: density and value included, no theorem used."""
+    """The gradient of J by differentiating its closed form, including density and value. No theorem is used."""
     return jax.grad(lambda t: cost(problem, t))(theta)
 
 
@@ -93,7 +93,7 @@ def hessian(problem: Problem, theta: Theta) -> Float[Array, "n n"]:
 def gradient(problem: Problem, theta: Theta) -> Theta:
     """Theorems 1 (30), 2 (31) and 3 (35): neither the density nor the value is differentiated.
 
-    Where the start depends on theta, sum_x dP0(x) V(x) joins them.
+    If the start depends on theta, sum_x dP0(x) V(x) is added.
     """
     if isinstance(problem.objective, TimeVarying):
         return _gradient_in_time(problem, theta)
@@ -107,7 +107,7 @@ def gradient(problem: Problem, theta: Theta) -> Theta:
 
 
 def _start_mass(problem: Problem, theta: Theta) -> Vector:
-    """P0(., theta) where J depends on the start, 0 for average costs."""
+    """P0(., theta) if J depends on the start, 0 for average costs."""
     chain = _finite(problem.chain.at(0))
     return jnp.zeros(chain.size) if isinstance(problem.objective, Average) else chain.initial_density(theta)
 
@@ -131,7 +131,7 @@ def _gradient_in_time(problem: Problem, theta: Theta) -> Theta:
 def surrogate(problem: Problem, theta: Theta, delta: Theta) -> Float[Array, ""]:
     """J~(theta, delta) = E_{x~rho}[L(x, theta + delta) + gamma E_{x'~P(theta + delta)} V(x', theta)], equation (60).
 
-    Where the start depends on theta, sum_x (P0(x, theta + delta) - P0(x, theta)) V(x, theta) joins it.
+    If the start depends on theta, sum_x (P0(x, theta + delta) - P0(x, theta)) V(x, theta) is added.
     """
     chain, gamma = _finite(problem.chain), problem.objective.gamma
     ahead = values(problem, theta)
@@ -152,7 +152,7 @@ def fisher(problem: Problem, theta: Theta) -> Float[Array, "n n"]:
 def corrected_hessian(problem: Problem, theta: Theta) -> Float[Array, "n n"]:
     """Surrogate Hessian (75) plus gamma E_rho sum_x' [dP dV(x')^T + dV(x') dP^T], which makes it exact.
 
-    Where the start depends on theta, sum_x [dP0(x) dV(x)^T + dV(x) dP0(x)^T] joins it.
+    If the start depends on theta, sum_x [dP0(x) dV(x)^T + dV(x) dP0(x)^T] is added.
     """
     chain, gamma = _finite(problem.chain), problem.objective.gamma
     slope = jax.jacfwd(lambda t: moving_matrix(chain, t))(theta)
@@ -167,7 +167,8 @@ def optimal_z(
 ) -> Vector:
     """z = exp(-V*) of Lemma 4 (84-85): z = exp(-l) G[z^gamma], with z = exp(-l) at terminal states.
 
-    One linear solve when gamma = 1 (first-exit), else the fixed point, a contraction of log z by gamma.
+    For gamma = 1 (first-exit) this is one linear solve. Otherwise it is a fixed-point iteration, which contracts log z by
+    gamma.
 
     Raises:
       DsoError: gamma = 1 without a terminal state, where z = exp(-V*) does not exist.
@@ -193,7 +194,7 @@ def optimal_z(
 
 
 def optimal_average(base: Matrix, costs: Vector, *, iterations: int = 10_000) -> tuple[Float[Array, ""], Vector]:
-    """(c, z) of the average-cost problem: diag(exp(-l)) P z = exp(-c) z, the principal pair, with mean log z = 0."""
+    """(c, z) of the average-cost problem: diag(exp(-l)) P z = exp(-c) z, the principal eigenpair, with mean log z = 0."""
     matrix = jnp.exp(-costs)[:, None] * base
 
     def unsettled(carry: tuple) -> Array:

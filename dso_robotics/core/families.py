@@ -1,4 +1,4 @@
-"""MDP families as chains (12-22), and the two equivalences of section 2.2 as functions that build the partner."""
+"""MDP families as chains (12-22), and the two equivalences of section 2.2 as functions that convert between families."""
 
 import abc
 from collections.abc import Callable
@@ -17,9 +17,14 @@ Policy = Callable[[Theta], Float[Array, "ns na"]]
 
 
 class FiniteMDP(eqx.Module):
-    """What all families share: p(x'|x, u) (ns, na, ns), the cost l(x, u) (ns, na), P0 and the terminal states.
+    """The data shared by all families.
 
-    At a terminal state the cost is charged once, by the policy there; give it the same for every action.
+    dynamics: p(x'|x, u) (ns, na, ns).
+    costs: l(x, u) (ns, na).
+    start: P0 (ns,).
+    terminal: (ns,) which states are terminal.
+
+    At a terminal state the cost is charged once, averaged over the policy there. Use the same cost for every action.
     """
 
     dynamics: Float[Array, "ns na ns"]
@@ -44,7 +49,7 @@ class FiniteMDP(eqx.Module):
 
 
 class SoftmaxPolicy(eqx.Module):
-    """pi(u|x, theta) = softmax of logits(theta) (ns, na); by default theta is the table of logits."""
+    """pi(u|x, theta) = softmax of logits(theta) (ns, na). By default theta is the table of logits."""
 
     states: int = eqx.field(static=True)
     actions: int = eqx.field(static=True)
@@ -59,7 +64,7 @@ class Charge(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, policy: Float[Array, "ns na"]) -> Float[Array, " ns"]:
-        """What is added to E_pi[l]."""
+        """The term added to E_pi[l]."""
 
 
 class NoCharge(Charge):
@@ -132,7 +137,7 @@ def general_chain(
     charge: Charge | None = None,
     costs: Callable[[Theta], Float[Array, "ns na"]] | None = None,
 ) -> FiniteChain:
-    """G-MDP (12): any stochastic policy and a cost that may depend on theta; `costs(theta)` replaces the MDP's own."""
+    """G-MDP (12): any stochastic policy, and a cost that may depend on theta. `costs(theta)` replaces the MDP's own cost."""
     table = np.asarray(policy(jnp.asarray(theta)))
     if table.shape != mdp.costs.shape or np.any(np.abs(table.sum(axis=1) - 1.0) > 1e-5):
         raise DsoError(
@@ -160,9 +165,11 @@ def proximal_chain(
 
 
 class DeterministicMDP(eqx.Module):
-    """D-MDP (18) with continuous actions: p_D(x'|x, a), l_D(x, a) as functions of one action a for every state.
+    """D-MDP (18) with continuous actions: p_D(x'|x, a) and l_D(x, a) as functions of one action a for every state.
 
-    dynamics: (ns, ...) actions -> (ns, ns). costs: actions -> (ns,). policy: theta -> actions.
+    dynamics: actions (ns, ...) -> (ns, ns).
+    costs: actions -> (ns,).
+    policy: theta -> actions.
     """
 
     dynamics: Callable[[Array], Float[Array, "ns ns"]]
@@ -207,7 +214,7 @@ def solvable_chain(
     theta: Theta,
     terminal: Bool[Array, " ns"] | None = None,
 ) -> FiniteChain:
-    """L-MDP (21): L = l(x) + KL(P(.|x, theta) || base(.|x)); P must not leave the support of the baseline chain."""
+    """L-MDP (21): L = l(x) + KL(P(.|x, theta) || base(.|x)). P must stay within the support of the baseline chain."""
     base = jnp.asarray(base)
     exits = jnp.zeros(base.shape[0], bool) if terminal is None else jnp.asarray(terminal, bool)
     now = np.asarray(transition(jnp.asarray(theta)))
@@ -261,7 +268,7 @@ def solvable_to_deterministic(
     theta: Theta,
     terminal: Bool[Array, " ns"] | None = None,
 ) -> tuple[FiniteChain, DeterministicMDP]:
-    """L -> D (23-24): for any dynamics and deterministic policy, the L-MDP they trace out and the D-MDP of the same chain."""
+    """L -> D (23-24): for any dynamics and deterministic policy, the L-MDP and the D-MDP that have the same chain."""
     base, costs = jnp.asarray(base), jnp.asarray(costs)
     exits = jnp.zeros(base.shape[0], bool) if terminal is None else jnp.asarray(terminal, bool)
     solvable = solvable_chain(_Composed(dynamics, policy), base, costs, start, theta=theta, terminal=exits)

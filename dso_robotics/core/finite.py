@@ -1,6 +1,7 @@
-"""Finite chains: states 0..ns-1, transition matrix and costs as functions of theta, validated at construction.
+"""Finite chains: states 0..ns-1, with transition matrix and costs as functions of theta, checked at construction.
 
-Everything the paper defines has a closed form on them, in `exact.py`: they are the oracle of all tests of the core.
+Everything the paper defines has a closed form on finite chains (`exact.py`). All tests of the core use these closed forms
+as the reference.
 """
 
 from collections.abc import Callable
@@ -23,11 +24,15 @@ ENDLESS = (
 
 
 class FiniteChain(Chain):
-    """P(theta) (ns, ns) with rows that sum to one, L(theta) (ns,), P0 (ns,) and the terminal states (ns,).
+    """A chain on the states 0..ns-1.
 
-    transition, costs: functions of theta. At a terminal state V = L: its row of P is not used. `theta` is an example
-    at which everything is checked. Where P0 depends on theta, a subclass overrides `log_initial` with the whole of
-    log P0(x, theta), and `start` is not used.
+    transition: function from theta to P(theta) (ns, ns), whose rows sum to one.
+    costs: function from theta to L(theta) (ns,).
+    start: P0 (ns,).
+    terminal: (ns,) which states are terminal. There V = L, and the row of P is not used.
+    theta: an example at which everything is checked.
+
+    If P0 depends on theta, a subclass overrides `log_initial` with all of log P0(x, theta), and `start` is not used.
     """
 
     transition: Callable[[Float[Array, " n"]], Float[Array, "ns ns"]]
@@ -67,7 +72,7 @@ class FiniteChain(Chain):
         theta: Float[Array, " n"],
         terminal: Bool[Array, " ns"] | None = None,
     ) -> "FiniteChain":
-        """P = softmax of the rows of `logits(theta)`; -inf forbids a move."""
+        """P = softmax of the rows of `logits(theta)`. A logit of -inf forbids a move."""
         return cls(SoftmaxRows(logits), costs, start, theta=theta, terminal=terminal)
 
     @property
@@ -76,7 +81,7 @@ class FiniteChain(Chain):
         return self.start.shape[0]
 
     def initial_density(self, theta: Float[Array, " n"]) -> Float[Array, " ns"]:
-        """P0(., theta): `start`, or what a subclass's `log_initial` says."""
+        """P0(., theta): `start`, or the density given by a subclass's `log_initial`."""
         if type(self).log_initial is Chain.log_initial:
             return self.start
         return jax.vmap(lambda state: jnp.exp(self.log_initial(state, theta)))(jnp.arange(self.size))
@@ -90,7 +95,7 @@ class FiniteChain(Chain):
         return jax.random.categorical(key, jnp.log(self.transition(theta)[state]))
 
     def log_prob(self, following: Index, state: Index, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """log P[x, x']; -inf, with zero derivative, for a move that is impossible."""
+        """log P[x, x']. For an impossible move it is -inf, with zero derivative."""
         probability = self.transition(theta)[state, following]
         possible = probability > 0.0
         return jnp.where(possible, jnp.log(jnp.where(possible, probability, 1.0)), -jnp.inf)
@@ -118,9 +123,10 @@ class FiniteChain(Chain):
         return bool(np.any(np.asarray(self.exits)))
 
     def check(self, objective: Objective, theta: Float[Array, " n"]) -> None:
-        """Raise where terminal states cannot be reached with gamma = 1, or an average cost meets a non-ergodic chain.
+        """Raise DsoError if the chain does not support the objective.
 
-        Raises also where the `log_initial` of a subclass is not the logarithm of a distribution.
+        With gamma = 1, terminal states must be reachable. An average cost needs an ergodic chain. The `log_initial` of a
+        subclass must be the logarithm of a distribution.
         """
         if type(self).log_initial is not Chain.log_initial:
             check_distribution("log_initial", np.asarray(self.initial_density(theta)))
@@ -147,14 +153,14 @@ class SoftmaxRows(eqx.Module):
 
 
 def kl_divergence(p: Float[Array, "*s k"], q: Float[Array, "*s k"]) -> Float[Array, "*s"]:
-    """sum_k p log(p / q), with 0 log 0 = 0 and a derivative that does not see impossible outcomes."""
+    """sum_k p log(p / q), with 0 log 0 = 0. Impossible outcomes do not affect the derivative."""
     possible = p > 0.0
     ratio = jnp.log(jnp.where(possible, p, 1.0)) - jnp.log(jnp.where(possible, q, 1.0))
     return jnp.sum(p * ratio, axis=-1)
 
 
 def refuse(value: Array, wrong: Array | np.ndarray | bool, message: str) -> Array:
-    """`value`, or DsoError where `wrong` is true; within a compiled function, Equinox's error with the same message."""
+    """Return `value`, or raise DsoError if `wrong` is true. Compiled functions raise Equinox's error with the same message."""
     if isinstance(wrong, jax.core.Tracer):
         return eqx.error_if(value, wrong, message)
     if bool(wrong):
@@ -163,7 +169,7 @@ def refuse(value: Array, wrong: Array | np.ndarray | bool, message: str) -> Arra
 
 
 def check_distribution(name: str, p: np.ndarray) -> None:
-    """Raise unless `p` is a vector of probabilities."""
+    """Raise DsoError unless `p` is a vector of probabilities."""
     if p.ndim != 1 or p.size == 0:
         raise DsoError(f"{name}: expected a vector of probabilities, one a state, got shape {p.shape}.")
     if not np.all(np.isfinite(p)) or np.any(p < 0.0) or abs(p.sum() - 1.0) > 1e-5:
@@ -171,7 +177,7 @@ def check_distribution(name: str, p: np.ndarray) -> None:
 
 
 def check_matrix(name: str, matrix: np.ndarray, size: int) -> None:
-    """Raise unless `matrix` is (size, size) with rows of probabilities."""
+    """Raise DsoError unless `matrix` is (size, size) and its rows are probabilities."""
     if matrix.shape != (size, size):
         raise DsoError(f"{name}: expected shape ({size}, {size}) to match `start`, got {matrix.shape}.")
     rows = matrix.sum(axis=1)
@@ -184,7 +190,7 @@ def check_matrix(name: str, matrix: np.ndarray, size: int) -> None:
 
 
 def _reaches(matrix: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """From which states some target can be reached."""
+    """The states from which some target can be reached."""
     reached = targets.copy()
     for _ in range(matrix.shape[0]):
         reached = targets | ((matrix > 0.0) & reached[None, :]).any(axis=1)
@@ -192,7 +198,10 @@ def _reaches(matrix: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def check_ergodic(matrix: np.ndarray) -> None:
-    """Raise unless the chain has one recurrent class, without period: one stationary density, which is forgotten into."""
+    """Raise DsoError unless the chain has exactly one recurrent class and it is aperiodic.
+
+    Then there is one stationary density, and the chain converges to it from any start.
+    """
     power = np.linalg.matrix_power((matrix > 0.0).astype(float) + np.eye(len(matrix)), len(matrix)) > 0.0
     common = power.all(axis=0)
     if not common.any():
@@ -203,7 +212,7 @@ def check_ergodic(matrix: np.ndarray) -> None:
     members = np.flatnonzero(common)
     recurrent = matrix[np.ix_(members, members)]
     size = len(members)
-    # Wielandt: an aperiodic irreducible matrix is positive at this power, reached by squaring patterns.
+    # Wielandt: an aperiodic irreducible matrix is positive at this power. The power is computed by squaring patterns.
     pattern, exponent = recurrent > 0.0, 1
     while exponent < size * size - 2 * size + 2:
         pattern, exponent = (pattern.astype(float) @ pattern.astype(float)) > 0.0, 2 * exponent

@@ -1,4 +1,4 @@
-"""Fitting value approximations to rollouts: TD(lambda) from Bellman errors (0) to empirical returns (1), and dV/dx."""
+"""Fitting value approximations to rollouts: TD(lambda), from Bellman errors (0) to empirical returns (1), and dV/dx."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ def _check_lambda(lam: float) -> None:
 
 
 def usable_states(trajectory: Trajectory) -> Bool[Array, " T+1"]:
-    """States of one rollout to fit at: visited, charged, and not blown up."""
+    """The states of one rollout used for fitting: visited, with a cost that counts, and not blown up."""
     last = trajectory.counted & ~jnp.concatenate([trajectory.moved, jnp.zeros(1, bool)])
     return trajectory.counted & ~(last & (trajectory.ending == Ending.DIVERGED))
 
@@ -35,7 +35,7 @@ def lambda_returns(
     lam: float = 1.0,
     average: Float[Array, ""] | float = 0.0,
 ) -> Float[Array, " T+1"]:
-    """Targets G_t = L_t + gamma ((1 - lam) V(x_{t+1}) + lam G_{t+1}) of one rollout; `average` is J, for average costs."""
+    """Targets G_t = L_t + gamma ((1 - lam) V(x_{t+1}) + lam G_{t+1}) of one rollout. `average` is J, for average costs."""
     _check_lambda(lam)
     times = jnp.arange(objective.steps + 1)
     values = jax.vmap(lambda time, state: value.at(time)(state))(times, trajectory.states)
@@ -59,7 +59,7 @@ def _last(trajectory: Trajectory) -> State:
 
 
 def bellman_errors(trajectory: Trajectory, objective: Objective, value: Value) -> Float[Array, " T"]:
-    """L(x_t) + gamma V(x_{t+1}) - V(x_t) of one rollout, 0 where no state is left."""
+    """L(x_t) + gamma V(x_{t+1}) - V(x_t) of one rollout, 0 after its end."""
     times = jnp.arange(objective.steps + 1)
     values = jax.vmap(lambda time, state: value.at(time)(state))(times, trajectory.states)
     targets = lambda_returns(trajectory, objective, value, lam=0.0)
@@ -71,7 +71,7 @@ def fit_linear(
 ) -> LinearValue:
     """Least-squares TD(lambda) on N rollouts: w solves sum_t e_t (phi_t - gamma phi_{t+1})^T w = sum_t e_t L_t.
 
-    The traces are e_t = phi_t + gamma lam e_{t-1}. lam = 0 sets the projected Bellman errors to zero, lam = 1 is the
+    The traces are e_t = phi_t + gamma lam e_{t-1}. lam = 0 sets the projected Bellman errors to zero. lam = 1 is the
     regression on returns. `ridge` is relative to the mean diagonal of the features' second moment.
     """
     _check_lambda(lam)
@@ -116,9 +116,9 @@ def fit_network(
     minibatch: int = 256,
     optimiser: optax.GradientTransformation | None = None,
 ) -> NetworkValue:
-    """Regression of a network on TD(lambda) targets, recomputed with the new network in each of `rounds`.
+    """Regression of a network on TD(lambda) targets, which are recomputed with the new network in each of `rounds`.
 
-    With lam = 1 one round is enough; below, the targets hold the value itself and several are needed.
+    With lam = 1 one round is enough. With lam < 1 the targets contain the value itself, so several rounds are needed.
     """
     optimiser = optax.adam(3e-3) if optimiser is None else optimiser
     average = jnp.mean(trajectories.costs[:, :-1]) if isinstance(objective, Average) else 0.0
@@ -156,7 +156,7 @@ def _regress(
     minibatch: int,
     optimiser: Any,
 ) -> Any:
-    """Adam on the squared error, relative to `model.scale`, of minibatches drawn by weight."""
+    """Adam on the squared error, relative to `model.scale`, with minibatches drawn by weight."""
     mask = jax.tree.map(eqx.is_inexact_array, model)
     if isinstance(model, NetworkValue):
         mask = eqx.tree_at(lambda v: (v.offset, v.scale), mask, (False, False))
@@ -181,7 +181,7 @@ def _regress(
 def fit_time_varying(
     value: TimeVaryingValue, trajectories: Trajectory, objective: Objective, *, lam: float = 1.0, ridge: float = 1e-8
 ) -> TimeVaryingValue:
-    """One regression for each time, from the last backwards, on G_t = L_t + (1 - lam) V_{t+1}(x_{t+1}) + lam G_{t+1}."""
+    """One regression for each time, from the last to the first, on G_t = L_t + (1 - lam) V_{t+1}(x_{t+1}) + lam G_{t+1}."""
     _check_lambda(lam)
     if not isinstance(value.stacked, LinearValue):
         raise DsoError(
@@ -206,14 +206,14 @@ def fit_time_varying(
 
 
 def ridge_solve(phi: Float[Array, "N k"], targets: Float[Array, "N *m"], ridge: float) -> Float[Array, "k *m"]:
-    """argmin |phi w - targets|^2 + ridge tr(phi^T phi) / k |w|^2; zero where the features are all zero."""
+    """argmin |phi w - targets|^2 + ridge tr(phi^T phi) / k |w|^2. It is zero if all features are zero."""
     moment = phi.T @ phi
     size = ridge * jnp.trace(moment) / moment.shape[0] + jnp.finfo(phi.dtype).tiny
     return jnp.linalg.solve(moment + size * jnp.eye(moment.shape[0]), phi.T @ targets)
 
 
 class LinearSlope(eqx.Module):
-    """z(x) = W phi(x), the slope of a `ValueGradient`; for a quadratic value, phi = (1, x)."""
+    """z(x) = W phi(x), the slope of a `ValueGradient`. For a quadratic value, phi = (1, x)."""
 
     features: Callable[[State], Float[Array, " k"]]
     weights: Float[Array, "k nx"]
@@ -232,9 +232,9 @@ def value_gradient_targets(
     horizon: int,
     critic: Value,
 ) -> Float[Array, "M nx"]:
-    """d/dx { sum_{k<H} gamma^k L(x_k) + gamma^H V(x_H) } from each given x = x_0 along fresh noise: unbiased for dV/dx.
+    """d/dx { sum_{k<H} gamma^k L(x_k) + gamma^H V(x_H) } from each given x = x_0 with new noise: unbiased for dV/dx.
 
-    `critic` closes the horizon: any value, or the current `ValueGradient`, which makes this TD on gradients.
+    `critic` closes the horizon. It is any value, or the current `ValueGradient`, which makes this TD on gradients.
     """
     chain, gamma = problem.chain, problem.objective.gamma
 
@@ -261,5 +261,5 @@ def fit_slope(
     *,
     ridge: float = 1e-8,
 ) -> ValueGradient:
-    """The value-gradient critic with a slope linear in `features`, by regression on its targets."""
+    """The value-gradient critic with a slope linear in `features`, fitted by regression on its targets."""
     return ValueGradient(LinearSlope(features, ridge_solve(jax.vmap(features)(states), targets, ridge)))

@@ -1,4 +1,4 @@
-"""State-noise chains x' = F(x, theta) + S^(1/2) xi, and linear-quadratic ones, whose value is known in closed form."""
+"""State-noise chains x' = F(x, theta) + S^(1/2) xi, and linear-quadratic ones, whose value has a closed form."""
 
 import functools
 
@@ -18,14 +18,14 @@ Vector = Float[Array, " nx"]
 
 
 class GaussianChain(Chain):
-    """Subclass it with `initial`, `drift` and `cost`, and a field or a method for the noise.
+    """A chain with Gaussian state noise. A subclass defines `initial`, `drift`, `cost`, and the noise as a field or a method.
 
-    `root(theta)` is S^(1/2), (nx, k), any matrix with S = root root^T. With fewer columns than rows, or a singular one,
-    log P exists for no parameter of the drift: `scored` says so, and score estimators refuse.
+    `root(theta)` is S^(1/2), (nx, k): any matrix with S = root root^T. If it has fewer columns than rows, or is singular,
+    log P exists for no parameter of the drift. Then `scored` is False everywhere, and score estimators raise DsoError.
     """
 
     def root(self, theta: Float[Array, " n"]) -> Float[Array, "nx k"]:
-        """S^(1/2); by default the field `noise`."""
+        """S^(1/2). By default the field `noise`."""
         noise = getattr(self, "noise", None)
         if noise is None:
             raise DsoError(f"{type(self).__name__}: give a field `noise` (nx, k), or define root(theta).")
@@ -55,12 +55,12 @@ class GaussianChain(Chain):
         return gaussian_divergence(self.drift(state, old), self.root(old), self.drift(state, new), self.root(new))
 
     def scored(self, theta: Float[Array, " n"]) -> np.ndarray:
-        """All entries when S has full rank, else none."""
+        """All entries if S has full rank, else none."""
         return np.full(np.shape(theta)[0], full_rank(type(self).root(self, theta)))
 
 
 def full_rank(root: Float[Array, "nx k"]) -> bool:
-    """Whether S = root root^T is invertible; by shape alone where the values are traced."""
+    """Whether S = root root^T is invertible. If the values are traced, only the shape is checked."""
     if root.shape[1] < root.shape[0]:
         return False
     if isinstance(root, jax.core.Tracer):
@@ -71,7 +71,7 @@ def full_rank(root: Float[Array, "nx k"]) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _rank(entries: bytes, kind: str, shape: tuple[int, ...]) -> int:
-    """Rank of a matrix, remembered: the same root is asked about before every gradient of a descent."""
+    """Rank of a matrix, cached: a descent asks for the same root before every gradient."""
     return int(np.linalg.matrix_rank(np.frombuffer(entries, kind).reshape(shape)))
 
 
@@ -84,7 +84,7 @@ def gaussian_log(deviation: Vector, root: Float[Array, "nx k"]) -> Float[Array, 
     """log N(deviation; 0, root root^T)."""
     factor = _triangle(root)
     size = deviation.shape[0]
-    # The inverse of the factor does not depend on the state: batches of deviations then cost one product.
+    # The inverse of the factor does not depend on the state, so a batch of deviations costs one product.
     white = jsl.solve_triangular(factor, jnp.eye(size, dtype=factor.dtype), lower=True) @ deviation
     return -0.5 * white @ white - jnp.sum(jnp.log(jnp.diag(factor))) - 0.5 * size * jnp.log(2.0 * jnp.pi)
 
@@ -101,9 +101,9 @@ def gaussian_divergence(
 
 
 class LinearQuadratic(GaussianChain, BottleneckChain):
-    """x' = A x + B K x + S^(1/2) xi, L = x.Q x + (K x).R (K x), x0 ~ N(0, P0), with theta the entries of K, row by row.
+    """x' = A x + B K x + S^(1/2) xi, L = x.Q x + (K x).R (K x), x0 ~ N(0, P0). theta holds the entries of K, row by row.
 
-    The oracle of continuous chains: V(x) = x.M x + c with M from a discrete Lyapunov equation.
+    The reference for tests of continuous chains: V(x) = x.M x + c, with M from a discrete Lyapunov equation.
     """
 
     a: Float[Array, "nx nx"]
@@ -166,7 +166,7 @@ class LinearQuadratic(GaussianChain, BottleneckChain):
         return jnp.vdot(matrix, self.start @ self.start.T + gamma / (1.0 - gamma) * self.noise @ self.noise.T)
 
     def average_cost(self, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """J = tr(M S) with gamma = 1; the closed loop must be stable."""
+        """J = tr(M S) with gamma = 1. The closed loop must be stable."""
         return jnp.vdot(self.value_matrix(theta, 1.0), self.noise @ self.noise.T)
 
     def horizon_cost(self, theta: Float[Array, " n"], steps: int) -> Float[Array, ""]:
@@ -181,7 +181,7 @@ class LinearQuadratic(GaussianChain, BottleneckChain):
 
 
 def discounted_sum(loop: Float[Array, "nx nx"], stage: Float[Array, "nx nx"], gamma: float) -> Float[Array, "nx nx"]:
-    """M = stage + gamma loop^T M loop, for a loop whose squared spectral radius times gamma is below 1."""
+    """M = stage + gamma loop^T M loop. The squared spectral radius of the loop times gamma must be below 1."""
     size = loop.shape[0]
     system = jnp.eye(size * size) - gamma * jnp.kron(loop.T, loop.T)
     matrix = jnp.linalg.solve(system, stage.reshape(-1)).reshape(size, size)

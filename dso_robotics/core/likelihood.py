@@ -1,7 +1,7 @@
-"""How errors are distributed, normally or with heavy tails: -log p of an error over its noise scale, and what follows from it.
+"""Distributions of errors, normal or heavy-tailed: -log p of an error divided by its noise scale, and related functions.
 
--log p(r) = cost(r) + log_normaliser + log(2 pi)/2 for an error r over its noise scale. Functions of r serve NumPy and JAX
-arrays of any shape.
+-log p(r) = cost(r) + log_normaliser + log(2 pi)/2, where r is an error divided by its noise scale. Functions of r accept
+NumPy and JAX arrays of any shape.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 import scipy.special
 
 Array = Any  # a NumPy or a JAX array
-# Rounds of the fixed point for the scale of a heavy-tailed error; each gains about a digit.
+# Rounds of the fixed-point iteration for the scale of a heavy-tailed error. Each round adds about one digit.
 _ROUNDS = 20
 
 
@@ -19,22 +19,22 @@ _ROUNDS = 20
 class Normal:
     """Normal errors: least squares.
 
-    log_normaliser: minus the logarithm of the normalising constant over the normal one's, by which costs of distributions can
-    be compared.
+    log_normaliser: minus the logarithm of the normalising constant relative to that of the normal distribution. With it, costs
+      of different distributions can be compared.
     """
 
     log_normaliser: float = dataclasses.field(default=0.0, init=False)
 
     def cost(self, r: Array) -> Array:
-        """-log p(r) up to a constant: zero at zero."""
+        """-log p(r) up to a constant. It is zero at r = 0."""
         return 0.5 * r**2
 
     def weight(self, r: Array) -> Array:
-        """Derivative of `cost` over r: how much a sample counts beside a normal one's."""
+        """Derivative of `cost` divided by r: the weight of a sample relative to a normal one."""
         return r.__array_namespace__().ones_like(r)
 
     def whiten(self, r: Array) -> Array:
-        """Number of the sign of r whose half square is `cost`: least squares needs no other form."""
+        """A number with the sign of r whose half square is `cost`. Least squares needs only this form."""
         return r
 
     def slope(self, r: Array) -> Array:
@@ -44,10 +44,11 @@ class Normal:
     def scale(
         self, squares: np.ndarray, members: np.ndarray, start: np.ndarray, *, floor: Any = 0.0, rounds: int = _ROUNDS
     ) -> np.ndarray:
-        """Maximum-likelihood scales (G, C) of squared errors (B, S, C) whose blocks belong to groups `members` (G, B), NumPy.
+        """Maximum-likelihood scales (G, C) from squared errors (B, S, C), in NumPy. `members` (G, B) gives the blocks of each
+        group.
 
-        Unmeasured errors are NaN. `start` (G, C) begins an iteration where one is needed, of so many rounds. No scale is below
-        `floor` (C,).
+        Unmeasured errors are NaN. If an iteration is needed, it begins at `start` (G, C) and takes the given number of rounds.
+        No scale is below `floor` (C,).
         """
         return np.maximum(np.sqrt(_mean(squares, members)), floor)
 
@@ -56,8 +57,8 @@ class Normal:
 class Student:
     """Student's t errors with `dof` degrees of freedom: a sample far off counts no more than one a few scales off.
 
-    The standard choice of robust regression (Lange, Little and Taylor, 1989); four degrees of freedom keep about 94% of the
-    efficiency where errors are normal after all. An array gives each of the last axis of r, the channels, its own number.
+    The standard choice of robust regression (Lange, Little and Taylor, 1989). With four degrees of freedom, about 94% of the
+    efficiency remains if errors are in fact normal. An array gives each channel (last axis of r) its own number.
     """
 
     dof: float | np.ndarray = 4.0
@@ -92,7 +93,7 @@ class Student:
     def scale(
         self, squares: np.ndarray, members: np.ndarray, start: np.ndarray, *, floor: Any = 0.0, rounds: int = _ROUNDS
     ) -> np.ndarray:
-        """See `Normal.scale`: the fixed point of expectation-maximisation."""
+        """See `Normal.scale`. Uses the fixed-point iteration of expectation-maximisation."""
         sigma, group = start, np.argmax(members, axis=0)
         for _ in range(rounds):
             weight = (self.dof + 1) / (self.dof + squares / np.maximum(sigma[group][:, None] ** 2, 1e-300))
@@ -104,7 +105,7 @@ Likelihood = Normal | Student
 
 
 def likelihood(dof: float | np.ndarray | None) -> Likelihood:
-    """Student's t with so many degrees of freedom, or the normal distribution for None."""
+    """Student's t with `dof` degrees of freedom, or the normal distribution for None."""
     return Normal() if dof is None else Student(dof)
 
 

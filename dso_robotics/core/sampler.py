@@ -1,4 +1,4 @@
-"""What the descent evaluates: an estimate at theta, the batch behind it, and what is remembered for the next one."""
+"""Samplers for the descent: an estimate at theta, the batch behind it, and the memory for the next estimate."""
 
 import abc
 from collections.abc import Callable
@@ -20,7 +20,12 @@ from dso_robotics.core.value import Value, ZeroValue
 
 
 class Sample(eqx.Module):
-    """An estimate, the batch it came from (None where there is none), and memory: fitted on this batch, for the next."""
+    """The result of a sampler.
+
+    estimate: the estimate of J and its gradient.
+    batch: the batch it came from, or None.
+    memory: fitted on this batch, for use in the next one.
+    """
 
     estimate: Estimate
     batch: Batch | None
@@ -28,11 +33,11 @@ class Sample(eqx.Module):
 
 
 class Sampler(eqx.Module):
-    """key, theta, memory -> Sample. The memory is a fitted value: never fitted on the batch it is used with."""
+    """key, theta, memory -> Sample. The memory is a fitted value. It is never fitted on the batch in which it is used."""
 
     @abc.abstractmethod
     def memory(self) -> Any:
-        """What is known before the first batch."""
+        """The memory before the first batch."""
 
     @abc.abstractmethod
     def __call__(self, key: PRNGKeyArray, theta: Float[Array, " n"], memory: Any) -> Sample:
@@ -40,7 +45,7 @@ class Sampler(eqx.Module):
 
 
 def _mask(entries: Any) -> tuple[bool, ...] | None:
-    """A Boolean mask in a form that can be compared and hashed."""
+    """A Boolean mask as a tuple, which can be compared and hashed."""
     return None if entries is None else tuple(bool(entry) for entry in entries)
 
 
@@ -49,7 +54,7 @@ def _entries(mask: tuple[bool, ...] | None) -> np.ndarray | None:
 
 
 class ScoreSampler(Sampler):
-    """Algorithm 1 whole: rollouts, gradient, and step 4, the refit of the baseline by `refit(batch, baseline)`."""
+    """The whole of Algorithm 1: rollouts, gradient, and step 4, which refits the baseline by `refit(batch, baseline)`."""
 
     problem: Problem
     count: int = eqx.field(static=True)
@@ -71,7 +76,7 @@ class ScoreSampler(Sampler):
 
 
 class PathwiseSampler(Sampler):
-    """The pathwise gradient with a horizon, and `refit(trajectories, value)` for its critic."""
+    """The pathwise gradient with a horizon. `refit(trajectories, value)` refits its critic."""
 
     problem: Problem
     count: int = eqx.field(static=True)
@@ -104,7 +109,7 @@ class MixedSampler(Sampler):
     horizon: int | None = eqx.field(static=True, default=None)
 
     def memory(self) -> Baseline:
-        """The first baseline, whose value is also the critic."""
+        """The first baseline. Its value is also the critic."""
         return self.baseline
 
     def __call__(self, key: PRNGKeyArray, theta: Float[Array, " n"], memory: Baseline) -> Sample:
@@ -129,11 +134,11 @@ class ExactSampler(Sampler):
     cost: Callable[[Float[Array, " n"]], Float[Array, ""]]
 
     def memory(self) -> None:
-        """Nothing."""
+        """No memory is needed."""
         return
 
     def __call__(self, key: PRNGKeyArray, theta: Float[Array, " n"], memory: None) -> Sample:
-        """The cost and its derivative, without error."""
+        """The cost and its derivative, both exact."""
         value, gradient = _value_and_grad(self.cost, theta)
         zero = jnp.zeros_like(gradient)
         every = jnp.ones(gradient.shape, bool)

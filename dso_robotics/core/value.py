@@ -1,7 +1,7 @@
 """Value approximations: linear features, networks, one per time step, and the value-gradient critic.
 
-An approximation is a function of the state only. It is always fitted on earlier batches than the one whose gradient
-it helps to estimate; `fitting.py` does that.
+An approximation is a function of the state only. It is always fitted on earlier batches than the one whose gradient it
+helps to estimate. `fitting.py` does the fitting.
 """
 
 import abc
@@ -25,7 +25,7 @@ class Value(eqx.Module):
         """The approximate cost-to-go from x."""
 
     def at(self, time: Any) -> "Value":
-        """The approximation of V_t; itself when it does not vary."""
+        """The approximation of V_t. A constant value returns itself."""
         return self
 
     def closing(self, state: State) -> Float[Array, ""]:
@@ -53,7 +53,7 @@ class LinearValue(Value):
 
 
 class NetworkValue(Value):
-    """V(x) = offset + scale * network(features(x)); the two numbers are set by the fit so that targets are standardised."""
+    """V(x) = offset + scale * network(features(x)). The fit sets offset and scale so that the targets are standardised."""
 
     network: Callable[[Array], Array]
     features: Callable[[State], Array]
@@ -66,7 +66,7 @@ class NetworkValue(Value):
 
 
 class TimeVaryingValue(Value):
-    """V_t for t = 0..T: one approximation whose arrays carry a leading axis of time (9-11)."""
+    """V_t for t = 0..T: one approximation whose arrays have a leading time axis (9-11)."""
 
     stacked: Value
 
@@ -75,7 +75,7 @@ class TimeVaryingValue(Value):
         return jax.tree.map(lambda leaf: leaf[time] if eqx.is_array(leaf) else leaf, self.stacked)
 
     def __call__(self, state: State) -> Float[Array, ""]:
-        """Refused: a time-varying value needs a time; use `at`."""
+        """Always raises DsoError: a time-varying value needs a time. Use `at`."""
         raise DsoError("A TimeVaryingValue needs a time: call value.at(time)(state).")
 
 
@@ -90,25 +90,27 @@ class KnownValue(Value):
 
 
 class ValueGradient(Value):
-    """A critic of the derivative, z(x) close to dV/dx, that closes a pathwise horizon without a value.
+    """A critic of the derivative, z(x) close to dV/dx. It closes a pathwise horizon without a value.
 
-    `slope` maps a state vector (nx,) to z (nx,). Its `closing` has the derivative z(x) and the value 0.
+    slope: maps a state vector (nx,) to z (nx,).
+
+    Its `closing` has the derivative z(x) and the value 0.
     """
 
     slope: Callable[[Float[Array, " nx"]], Float[Array, " nx"]]
 
     def __call__(self, state: State) -> Float[Array, ""]:
-        """Refused: only the derivative is known."""
+        """Always raises DsoError: only the derivative is known."""
         raise DsoError("A ValueGradient knows dV/dx, not V: it closes pathwise horizons only.")
 
     def closing(self, state: State) -> Float[Array, ""]:
-        """z(x) . (x - x), of which only the second x is held constant."""
+        """z(x) . (x - x). Only the second x is held constant."""
         held = jax.lax.stop_gradient(state)
         return jax.lax.stop_gradient(self.slope(held)) @ (state - held)
 
 
 def polynomial_features(degree: int) -> Callable[[Float[Array, " nx"]], Float[Array, " k"]]:
-    """Monomials of a state vector up to degree 1 or 2, with the constant: the value of a linear-quadratic problem."""
+    """Monomials of a state vector up to degree 1 or 2, including the constant: the value of a linear-quadratic problem."""
     if degree not in (1, 2):
         raise DsoError(f"degree: 1 and 2 are provided, got {degree}. Give a function of your own for others.")
 
@@ -121,12 +123,12 @@ def polynomial_features(degree: int) -> Callable[[Float[Array, " nx"]], Float[Ar
 
 
 def one_hot(count: int) -> Callable[[State], Float[Array, " k"]]:
-    """Indicator features of `count` discrete states: a table."""
+    """Indicator features of `count` discrete states. A linear value of them is a table."""
     return lambda state: jax.nn.one_hot(state, count)
 
 
 def linear_value(features: Callable[[State], Float[Array, " k"]], example: State) -> LinearValue:
-    """A linear value with zero weights, of the size that `features` has at an example state."""
+    """A linear value with zero weights. Its size is that of `features` at an example state."""
     shape = jax.eval_shape(features, example).shape
     if len(shape) != 1:
         raise DsoError(f"features: expected a vector of features for one state, got shape {shape}.")
@@ -142,7 +144,7 @@ def network_value(
 
 
 def repeated(value: Value, steps: int) -> TimeVaryingValue:
-    """The same approximation for each of the times 0..steps, to be fitted separately."""
+    """Copies of the same approximation for the times 0..steps, to be fitted separately."""
     return TimeVaryingValue(
         jax.tree.map(lambda leaf: jnp.stack([leaf] * (steps + 1)) if eqx.is_array(leaf) else leaf, value)
     )

@@ -22,11 +22,11 @@ Integral = Callable[[Callable[[State], Float[Array, ""]], State], Float[Array, "
 
 
 class Passive(eqx.Module):
-    """A baseline chain, without parameters, and its state cost l(x); a terminal state is charged once: z = exp(-l)."""
+    """A baseline chain without parameters, and its state cost l(x). A terminal state is charged once: z = exp(-l)."""
 
     @abc.abstractmethod
     def initial(self, key: PRNGKeyArray) -> State:
-        """Sample a state to start from."""
+        """Sample a start state."""
 
     @abc.abstractmethod
     def step(self, key: PRNGKeyArray, state: State) -> State:
@@ -96,7 +96,7 @@ def any_chain_target(
     ratio: Float[Array, ""],
     gamma: float = 1.0,
 ) -> Float[Array, ""]:
-    """x' ~ P, any chain: exp(-l(x)) z(x')^gamma ratio with ratio = base(x'|x) / P(x'|x), the second line of (92)."""
+    """x' ~ P, any chain: exp(-l(x)) z(x')^gamma ratio, with ratio = base(x'|x) / P(x'|x), the second line of (92)."""
     ahead = jnp.where(passive.terminal(state), 1.0, ratio * z(following) ** gamma)
     return jnp.exp(-passive.cost(state)) * ahead
 
@@ -110,16 +110,16 @@ def greedy_target(
 
 
 class Sampling(eqx.Module):
-    """Which chain the states are sampled under, and the target that goes with it."""
+    """The chain that samples the states, and the matching target."""
 
     @abc.abstractmethod
     def __call__(
         self, key: PRNGKeyArray, passive: FinitePassive, table: Float[Array, " ns"], state: State, gamma: float
     ) -> tuple[State, Float[Array, ""]]:
-        """Next state and target at the current one, for the table z of a finite problem."""
+        """The next state, and the target at the current one, for the table z of a finite problem."""
 
     def check(self, passive: FinitePassive) -> None:
-        """Raise DsoError where targets under this chain do not have the mean exp(-l) G[z^gamma]."""
+        """Raise DsoError if targets under this chain do not have the mean exp(-l) G[z^gamma]."""
 
     def weight(self, passive: FinitePassive) -> Float[Array, ""] | float:
         """The largest factor by which a target exceeds that of the baseline chain."""
@@ -136,19 +136,19 @@ class FromBaseline(Sampling):
 
 
 class FromChain(Sampling):
-    """Step with a given chain, such as recorded data come from, and weigh by the ratio of probabilities.
+    """Step with a given chain, such as the source of recorded data, and weight by the ratio of probabilities.
 
-    It must be able to make every move of the baseline chain: what is never sampled cannot be weighed up.
+    The chain must be able to make every move of the baseline chain. A move that is never sampled cannot be weighted.
     """
 
     transition: Float[Array, "ns ns"]
 
     def _ratio(self, passive: FinitePassive) -> Float[Array, "ns ns"]:
-        """base / P where the baseline chain moves, infinite where P does not."""
+        """base / P for the moves of the baseline chain; infinite if P is zero there."""
         return jnp.where((passive.base > 0.0) & ~passive.exits[:, None], passive.base / self.transition, 0.0)
 
     def check(self, passive: FinitePassive) -> None:
-        """Raise where the chain cannot make a move of the baseline chain, or is none."""
+        """Raise DsoError if this is not a chain, or if it cannot make some move of the baseline chain."""
         if any(isinstance(array, jax.core.Tracer) for array in (self.transition, passive.base, passive.exits)):
             return  # within a compiled function, `learn_table` looks at the weight
         check_matrix("transition", np.asarray(self.transition), passive.costs.shape[0])
@@ -173,12 +173,12 @@ class FromChain(Sampling):
 
 
 class Greedy(Sampling):
-    """Step with the chain P(z) of (89); the target is exact, or doubly sampled."""
+    """Step with the chain P(z) of (89). The target is exact or doubly sampled."""
 
     double: bool = eqx.field(static=True, default=False)
 
     def __call__(self, key: PRNGKeyArray, passive: FinitePassive, table: Array, state: State, gamma: float) -> tuple:
-        """x' ~ P(z) and the target, which does not use it."""
+        """x' ~ P(z) and the target, which does not depend on x'."""
         step_key, second_key = jax.random.split(key)
         following = jax.random.categorical(step_key, jnp.log(passive.base[state]) + gamma * jnp.log(table))
 
@@ -191,10 +191,13 @@ class Greedy(Sampling):
 
 
 class TabularResult(eqx.Module):
-    """z (ns,), the average cost c (0 for other settings), and z at `steps / record` moments, (m, ns).
+    """The result of Z-learning on a table.
 
-    residual: (ns,) log of exp(c - l) G[z^gamma] over z, 0 at the solution. For average costs the optimal cost lies
-    between c - max and c - min of it.
+    z: (ns,) the solution.
+    cost: the average cost c (0 for other settings).
+    history: (m, ns) z at `steps / record` times.
+    residual: (ns,) log of exp(c - l) G[z^gamma] / z, 0 at the solution. For average costs, the optimal cost lies between
+      c - max and c - min of the residual.
     """
 
     z: Float[Array, " ns"]
@@ -217,15 +220,15 @@ def learn_table(
 ) -> TabularResult:
     """Z-learning on a table along one trajectory, z(x) += a (target - z(x)), restarted at terminal states.
 
-    a = rate / (w + visits(x) / patience), with w the largest ratio base / P that samples of another chain are weighed
-    by, else 1: no single target, be it 0, replaces what was learned before. With `average`, targets are divided by
-    exp(-c), which follows target / z(x) (its mean at the solution), and z keeps mean log z = 0. Greedy targets are
-    exact: rate 1 without decay is then value iteration on the states visited (patience = inf).
+    a = rate / (w + visits(x) / patience). For samples of another chain, w is their largest ratio base / P, otherwise 1. No
+    single target, not even 0, therefore replaces what was learned before. With `average`, targets are divided by exp(-c),
+    which tracks target / z(x) (its mean at the solution), and z keeps mean log z = 0. Greedy targets are exact: rate 1
+    without decay is then value iteration on the visited states (patience = inf).
 
     Raises:
-      DsoError: a sampling chain that cannot make a move of the baseline chain, gamma = 1 without terminal states (nor
-        `average`), or a table that came out wrong: not finite and positive or, with `average`, off by more than
-        a factor of e where the equation of z is checked.
+      DsoError: a sampling chain that cannot make a move of the baseline chain; gamma = 1 without terminal states and
+        without `average`; or a wrong table: not finite and positive or, with `average`, off by more than a factor of e
+        where the equation of z is checked.
     """
     if isinstance(rate, int | float) and not 0.0 < rate <= 1.0:
         raise DsoError(f"rate: expected a number in (0, 1], got {rate}.")
@@ -300,7 +303,7 @@ def gauss_hermite(drift: Callable[[State], Array], root: Float[Array, "nx k"], *
 
 
 def spherical_cubature(drift: Callable[[State], Array], root: Float[Array, "nx k"]) -> Integral:
-    """G by the 2 k points +-sqrt(k) e_i with equal weights: exact to degree three, in any dimension."""
+    """G by the 2 k points +-sqrt(k) e_i with equal weights. It is exact to degree three, in any dimension."""
     size = root.shape[1]
     points = np.sqrt(size) * np.concatenate([np.eye(size), -np.eye(size)])
     return _rule(drift, root, jnp.asarray(points), jnp.full(2 * size, 0.5 / size))
@@ -316,7 +319,7 @@ def _rule(drift: Callable[[State], Array], root: Array, points: Array, weights: 
 def z_loss(
     energy: Callable[[State, Array], Float[Array, ""]], w: Array, states: State, targets: Float[Array, " M"]
 ) -> Float[Array, ""]:
-    """Mean squared error of z = exp(-E(x, w)) to its targets: right for sampled targets, whose mean is in z, not in log z."""
+    """Mean squared error of z = exp(-E(x, w)) to its targets. Right for sampled targets, whose mean is in z, not in log z."""
     z = jax.vmap(lambda state: jnp.exp(-energy(state, w)))(states)
     return jnp.mean((z - jax.lax.stop_gradient(targets)) ** 2)
 
@@ -324,7 +327,7 @@ def z_loss(
 def fit_energy(
     features: Callable[[State], Float[Array, " k"]], states: State, targets: Float[Array, " M"], *, ridge: float = 1e-12
 ) -> Float[Array, " k"]:
-    """w of the linear energy E = w . phi(x) by regression of -log target: for exact (greedy, cubature) targets only."""
+    """w of the linear energy E = w . phi(x), by regression on -log target. Only for exact targets (greedy, cubature)."""
     phi = jax.vmap(features)(states)
     moment = phi.T @ phi
     size = ridge * jnp.trace(moment) / moment.shape[0]
@@ -358,7 +361,7 @@ class EnergyRows(eqx.Module):
 
 
 def compatible_weights(batch: Batch) -> Float[Array, " k"]:
-    """r of the compatible value V = r . psi fitted to R_{t+1}, for which the natural gradient is w - r (end of 4.7).
+    """r of the compatible value V = r . psi fitted to R_{t+1}. With it the natural gradient is w - r (end of 4.7).
 
     On the chain (89) with E = w . phi, dlog P = -gamma psi with psi(x, x') = phi(x') - E_P[phi | x]. Since
     dL = E_P[dlog P (-gamma w . phi(x'))], the gradient is gamma^2 C (w - r) with C = E[psi psi^T] and C r = E[psi V(x')],

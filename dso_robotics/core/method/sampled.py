@@ -229,7 +229,10 @@ class Sampled:
         return lost, _record(sample, state, proposal, scale, False, "; ".join(notes))
 
     def _value_at(self, state: State, theta: Array) -> Callable[[], Array]:
-        """J at another theta, with the noise of the current sample. The difference is then due to the step, not to the noise."""
+        """J at another theta, with the noise of the current sample.
+
+        The difference between the two is then due to the step, not to the noise.
+        """
         return lambda: self._draw(state, theta, 0).estimate.value
 
     def done(self, state: State, record: Record | None) -> Status | None:
