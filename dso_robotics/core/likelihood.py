@@ -55,7 +55,7 @@ class Normal:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Student:
-    """Student's t errors with `dof` degrees of freedom: a sample far off counts no more than one a few scales off.
+    """Student's t errors with `dof` degrees of freedom. A very large error has no more influence than one of a few scales.
 
     The standard choice of robust regression (Lange, Little and Taylor, 1989). With four degrees of freedom, about 94% of the
     efficiency remains if errors are in fact normal. An array gives each channel (last axis of r) its own number.

@@ -194,7 +194,7 @@ class TabularResult(eqx.Module):
     """The result of Z-learning on a table.
 
     z: (ns,) the solution.
-    cost: the average cost c (0 for other settings).
+    average: () the average cost c (0 for other settings).
     history: (m, ns) z at `steps / record` times.
     residual: (ns,) log of exp(c - l) G[z^gamma] / z, 0 at the solution. For average costs, the optimal cost lies between
       c - max and c - min of the residual.
