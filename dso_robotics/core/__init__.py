@@ -1,1 +1,1 @@
-"""The mathematics of DSO on any Markov chain. Knows no MuJoCo, no robot and no file."""
+"""The mathematics of DSO on any Markov chain. This package does not depend on MuJoCo, robots or files."""

@@ -29,10 +29,10 @@ class FiniteChain(Chain):
     transition: function from theta to P(theta) (ns, ns), whose rows sum to one.
     costs: function from theta to L(theta) (ns,).
     start: P0 (ns,).
-    terminal: (ns,) which states are terminal. There V = L, and the row of P is not used.
-    theta: an example at which everything is checked.
+    exits: (ns,) which states are terminal. There V = L, and the row of P is not used.
 
-    If P0 depends on theta, a subclass overrides `log_initial` with all of log P0(x, theta), and `start` is not used.
+    The constructor takes `exits` as `terminal`, and checks everything at an example `theta`. If P0 depends on theta, a
+    subclass overrides `log_initial` with all of log P0(x, theta), and `start` is not used.
     """
 
     transition: Callable[[Float[Array, " n"]], Float[Array, "ns ns"]]

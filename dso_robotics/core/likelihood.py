@@ -44,11 +44,10 @@ class Normal:
     def scale(
         self, squares: np.ndarray, members: np.ndarray, start: np.ndarray, *, floor: Any = 0.0, rounds: int = _ROUNDS
     ) -> np.ndarray:
-        """Maximum-likelihood scales (G, C) from squared errors (B, S, C), in NumPy. `members` (G, B) gives the blocks of each
-        group.
+        """Maximum-likelihood scales (G, C) from squared errors (B, S, C), in NumPy.
 
-        Unmeasured errors are NaN. If an iteration is needed, it begins at `start` (G, C) and takes the given number of rounds.
-        No scale is below `floor` (C,).
+        `members` (G, B) gives the blocks of each group. Unmeasured errors are NaN. If an iteration is needed, it begins at
+        `start` (G, C) and takes `rounds` rounds. No scale is below `floor` (C,).
         """
         return np.maximum(np.sqrt(_mean(squares, members)), floor)
 

@@ -293,7 +293,9 @@ def _windowed(trajectory: Trajectory, objective: Average, value: Value, average:
     used = steps - window - first
     times = jnp.arange(steps + 1)
     inside = (times >= first) & (times < first + used)
-    sums = jnp.concatenate([jnp.zeros(1), jnp.cumsum(trajectory.costs[:-1] - average)])  # sums[t] = sum of the first t
+    sums = jnp.concatenate(
+        [jnp.zeros(1), jnp.cumsum(trajectory.costs[:-1] - average)]
+    )  # sums[t]: sum of the first t costs
     closing = jax.vmap(value)(trajectory.states)
     ends = jnp.minimum(times + window, steps)
     returns = sums[ends] - sums + closing[ends]

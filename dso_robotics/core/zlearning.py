@@ -150,7 +150,7 @@ class FromChain(Sampling):
     def check(self, passive: FinitePassive) -> None:
         """Raise DsoError if this is not a chain, or if it cannot make some move of the baseline chain."""
         if any(isinstance(array, jax.core.Tracer) for array in (self.transition, passive.base, passive.exits)):
-            return  # within a compiled function, `learn_table` looks at the weight
+            return  # in a compiled function, `learn_table` checks the weight
         check_matrix("transition", np.asarray(self.transition), passive.costs.shape[0])
         never = np.argwhere(np.isinf(np.asarray(self._ratio(passive))))
         if never.size:

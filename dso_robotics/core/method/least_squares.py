@@ -67,16 +67,16 @@ class Noisy(Problem, Protocol):
         ...
 
     def restore(self, z: np.ndarray, x: np.ndarray, noise: dict[str, np.ndarray]) -> None:
-        """Go on at z and x with the noise that `noise` gave there."""
+        """Continue at z and x with the noise scales that `noise` gave there."""
         ...
 
 
 @runtime_checkable
 class Reusing(Problem, Protocol):
-    """A problem whose derivatives cost many times its residual, so that several steps on the same ones pay."""
+    """A problem whose derivatives cost many times its residual, so it pays to take several steps with the same derivatives."""
 
     def again(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Residuals here with the derivatives of the last `linearize`, weighed as they would be here."""
+        """Residuals at this point with the derivatives of the last `linearize`, weighted by the noise at this point."""
         ...
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # Curvature, in coordinates divided by their scale, below which a coordinate has no effect on the cost.
 _NO_CURVATURE = 1e-6
-# Curvature added to every coordinate divided by its size. It slows a coordinate known to within its size by one hundredth.
+# Curvature added to every coordinate, in coordinates divided by their size. If the data determine a coordinate only to within
+# its size, this slows it by one hundredth.
 _RIDGE = 1e-2
 # How far, in prior standard deviations, a search may stop from the point that the prior alone would choose.
 _PRIOR_STEP = 0.5

@@ -304,8 +304,9 @@ class ShortHorizon:
         return critic, eqx.combine(mixed, static), state, jnp.sqrt(errors[0])
 
     def _remembered(self, learner: Learner, paths: Trajectory) -> Any:
-        """The memory of the next iteration. It is fixed after the first tenth of the iterations, so that policy and critic can
-        settle.
+        """The memory of the next iteration.
+
+        It is fixed after the first tenth of the iterations, so that policy and critic can settle.
         """
         states = jax.tree.map(lambda leaf: leaf[:, :: max(self.settings.horizon // 4, 1)], paths.states)
         states = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), states)
