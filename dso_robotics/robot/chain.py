@@ -173,7 +173,7 @@ class RobotChain(Chain):
     def play(self, action: Float[Array, " nu"], memory: Array, state: RobotState, theta: Theta) -> RobotState:
         """The state one control step later. With a delay, the action chosen `delay` control steps ago acts, not `action`.
 
-        A diverged state is returned unchanged, with zero derivative through the step.
+        A diverged state is returned unchanged. The step then adds no derivative.
         """
         blown, given, state = diverged(state.body), state, self.sound(state)
         queue = jnp.concatenate([state.queue, action[None]])

@@ -82,7 +82,7 @@ class Player:
 
         model: the model to simulate; the chain's own by default.
         finer: the model's time step is divided by this number.
-        context: the episode's numbers, drawn with `seed` by default. If `model` is given, it must already have the physical ones.
+        context: the episode's numbers, drawn with `seed` by default. A given `model` must already have the physical ones.
         """
         chain = self.chain
         model = copy.copy(chain.mj if model is None else model)

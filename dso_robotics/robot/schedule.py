@@ -71,7 +71,7 @@ class RobotCourse(PlayedCourse):
         return self.chain.lift is not None
 
     def placed(self, chain: RobotChain, state: RobotState, new: Array, theta: Array) -> RobotState:
-        """The start, lifted to the floor for the mechanism of theta."""
+        """`state`; where `new`, it is lifted to the floor for the mechanism of theta."""
         if chain.lift is None:
             return state
         return jax.tree.map(lambda a, b: jnp.where(new, a, b), chain.placed(state, theta), state)
