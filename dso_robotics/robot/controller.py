@@ -228,7 +228,7 @@ def _column(model: mujoco.MjModel, name: str, where: str) -> int:
 
 
 def _reach(model: mujoco.MjModel, actuator: int, control: np.ndarray) -> float:
-    """Typical size of a control: half its largest value, or its size at the declared gains, or 1."""
+    """Typical size of a control: half its largest allowed value, or its size at the declared gains, or 1."""
     if model.actuator_ctrllimited[actuator]:
         return 0.5 * float(np.abs(model.actuator_ctrlrange[actuator]).max()) or 1.0
     return float(np.sqrt(np.mean(control**2))) or 1.0

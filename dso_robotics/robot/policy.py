@@ -164,11 +164,11 @@ class TimedPolicy(Policy):
         return self.base.memory
 
     def initial(self, rng: np.random.Generator) -> np.ndarray:
-        """Those of the base."""
+        """Initial weights of the base."""
         return self.base.initial(rng)
 
     def scored(self) -> np.ndarray:
-        """Those of the base."""
+        """Scored weights of the base."""
         return self.base.scored()
 
     def features(self, time: Array) -> Float[Array, " k"]:

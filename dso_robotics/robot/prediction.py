@@ -198,7 +198,7 @@ class CPrediction:
 
 
 def _calmer(slope: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The mean of two one-sided slopes, or the smaller slope where they differ by more than the mean."""
+    """The mean of two one-sided slopes, or the smaller slope where their difference is larger than that slope."""
     smaller = np.where(np.abs(slope) <= np.abs(other), slope, other)
     return np.where(np.abs(slope - other) > np.abs(smaller), smaller, (slope + other) / 2)
 

@@ -163,7 +163,7 @@ class NetworkPrediction:
 def _spread(
     by_reading: np.ndarray, windows: Windows, shape: tuple[int, ...], signals: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """The transpose of reading: derivative by sensordata on the grid (B, T, ns) from that by the readings (B, S, C)."""
+    """The transpose of `read`: the derivative by sensordata (B, T, ns) on the grid, from that by the readings (B, S, C)."""
     channels, (b, t, _) = windows.channels, shape
     place = (windows.step + windows.share)[..., None] * np.ones(len(channels.sensor_addresses))
     if "sensor_delay" in signals:
