@@ -18,7 +18,7 @@ from dso_robotics.robot.estimator_start import kalman_gain, linear_model
 from dso_robotics.robot.filter_jax import JaxFilter
 from dso_robotics.robot.filter_mjx import MjxSystem
 
-# Process noise of the start gain where action noise causes none [fraction of the start's spread].
+# Minimum process noise of the start gain, for directions without action noise [fraction of the start's spread].
 _LEAST_PROCESS = 1e-3
 
 
