@@ -1,4 +1,4 @@
-"""A robot and its policy as a chain of the core, equation (96): x' = f(x, pi(x) + noise), and the passive chain (97)."""
+"""A robot and its policy as a `Chain` of the core, x' = f(x, pi(x) + noise), equation (96), and the passive chain (97)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,10 +29,13 @@ Theta = Float[Array, " n"]
 
 
 class RobotState(eqx.Module):
-    """x of the chain: the body, the actions of this step and the one before, those under way, and the policy's memory.
+    """The state x of the chain.
 
-    body: qpos [m, rad], qvel [m/s, rad/s], act, time [s]. action, before: (nu,) as the policy chose them, noise included and
-    not yet squashed. queue: (delay, nu) actions not yet in force, oldest first. memory: (m,). context: numbers of the episode.
+    body: qpos [m, rad], qvel [m/s, rad/s], act, time [s].
+    action, before: actions of this step and of the previous step, (nu,), with noise, before squashing.
+    queue: delayed actions that do not act yet, (delay, nu), oldest first.
+    memory: the policy's memory, (m,).
+    context: the episode's numbers, (c,).
     """
 
     body: physics.State
@@ -44,19 +47,19 @@ class RobotState(eqx.Module):
 
 
 class Starts(eqx.Module):
-    """A set of start states (M, ...), one of which is drawn, each as likely as its weight (M,)."""
+    """Draws one of the start states (M, ...). The probability of each is proportional to its weight (M,)."""
 
     states: RobotState
     weight: Float[Array, " M"]
 
     def __call__(self, key: PRNGKeyArray) -> RobotState:
-        """One of the states."""
+        """Draw one of the states."""
         index = jax.random.choice(key, self.weight.shape[0], p=self.weight / jnp.sum(self.weight))
         return jax.tree.map(lambda leaf: leaf[index], self.states)
 
 
 class Spread(eqx.Module):
-    """Starts around a state: qpos and qvel plus normal or uniform noise of the given widths (nq,), (nv,)."""
+    """Draws starts around a state: adds normal or uniform noise of the given widths to qpos (nq,) and qvel (nv,)."""
 
     state: RobotState
     qpos: Float[Array, " nq"]
@@ -64,7 +67,7 @@ class Spread(eqx.Module):
     uniform: bool = eqx.field(static=True, default=False)
 
     def __call__(self, key: PRNGKeyArray) -> RobotState:
-        """One start."""
+        """Draw one start."""
         draw = (lambda k, n: jax.random.uniform(k, (n,), minval=-1.0)) if self.uniform else _normal
         one, two = jax.random.split(key)
         body = self.state.body
@@ -78,10 +81,10 @@ def _normal(key: PRNGKeyArray, size: int) -> Array:
 
 
 class RobotChain(Chain):
-    """Made by `robot_chain`. theta are the free blocks of `layout`, in the open chart: "policy", "mechanism", "noise".
+    """The chain of a robot under a policy, made by `robot_chain`.
 
-    A control step is `substeps` steps of the model. L(x) is charged on arrival: it sees the state and the control that led
-    to it, which is what a simulator's reward of a step sees.
+    theta holds the free blocks of `layout` in the open chart: "policy", "mechanism", "noise". A control step is `substeps`
+    steps of the model. The cost L(x) depends on the state after a step and the control that led to it, like a step reward.
     """
 
     base: mjx.Model
@@ -103,18 +106,18 @@ class RobotChain(Chain):
     anneal: Array | None = None
 
     def noise_scale(self, theta: Theta) -> Float[Array, " nu"]:
-        """Logarithm of the actions' standard deviation: the block of theta, plus what a schedule adds."""
+        """Logarithm of the actions' standard deviation: the block of theta plus the schedule's offset `anneal`."""
         scale = self.layout.split(theta)["noise"]
         return scale if self.anneal is None else scale + self.anneal
 
     def numbers(self, theta: Theta) -> Array:
-        """Physical parameters and design numbers at theta, in their own units."""
+        """Physical parameters and design parameters at theta, in their own units."""
         if self.mechanism is None:
             return jnp.zeros(0)
         return self.layout.values(theta)["mechanism"]
 
     def model(self, theta: Theta, state: RobotState | None = None) -> tuple[mjx.Model, Array | None]:
-        """The physical model at theta in the context of a state (the model's own without one), and its products of inertia."""
+        """The physical model at theta, and its products of inertia. The context is the state's; without a state, nominal."""
         if self.bound is not None:
             return self.bound
         if self.mechanism is None:
@@ -123,28 +126,28 @@ class RobotChain(Chain):
         return self.mechanism.model(self.base, self.numbers(theta), drawn)
 
     def bind(self, theta: Theta, state: RobotState | None = None) -> "RobotChain":
-        """The same chain with the physical model of theta made once, derivative included, instead of in every step.
+        """The same chain with the physical model of theta computed once instead of in every step. Derivatives are kept.
 
-        Where physical numbers are drawn, it is that of the episode of `state`; without one, nothing is made beforehand.
+        If physical parameters are drawn, the model is for the episode of `state`. Without `state`, the chain is unchanged.
         """
         if self.mechanism is None or (self.context.physics and state is None):
             return self
         return eqx.tree_at(lambda c: c.bound, self, self.model(theta, state), is_leaf=lambda leaf: leaf is None)
 
     def rest(self, qpos: Array | None = None, qvel: Array | None = None) -> RobotState:
-        """A state with nothing played yet."""
+        """The state at the start of an episode: no actions, empty memory, nominal context."""
         nu = self.mj.nu
         body = physics.make_state(self.base, qpos, qvel)
         queue, memory = jnp.zeros((self.delay, nu)), jnp.zeros(self.policy.memory)
         return RobotState(body, jnp.zeros(nu), jnp.zeros(nu), queue, memory, jnp.asarray(self.context.rest))
 
     def sound(self, state: RobotState) -> RobotState:
-        """The state, or rest in place of one that blew up: what is computed from it then has finite derivatives."""
+        """The state, or `rest()` if the state diverged. Derivatives computed from the result are then finite."""
         flag = diverged(state.body)
         return jax.tree.map(lambda here, rest: jnp.where(flag, rest, here), state, self.rest())
 
     def scene(self, state: RobotState, theta: Theta) -> Scene:
-        """What costs and observations see."""
+        """The scene that costs and observations use."""
         state = self.sound(state)
         model, products = self.model(theta, state)
         controls = self.squash(state.action), self.squash(state.before)
@@ -152,24 +155,25 @@ class RobotChain(Chain):
         return Scene(self.mj, model, products, state.body, *controls, task, lambda: self.strain(state, theta))
 
     def strain(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
-        """KL of the action at x from that of the passive chain (97), which is as noisy as this one is at the start.
+        """KL divergence of the action at x from the action of the passive chain (97).
 
-        The passive chain's action is squashed to zero control, clipped to the actuator's range.
+        The passive chain's noise scale is this chain's initial noise scale. The mean of its action gives zero control after
+        squashing, clipped to the actuator's range.
         """
         passive = jnp.asarray(next(block.initial for block in self.layout.blocks if block.name == "noise"))
         mean, _ = self.act(state, theta)
         return noises.divergence(mean, self.noise_scale(theta), noises.passive_mean(self.squash), passive)
 
     def act(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
-        """The policy's action without noise, not yet squashed, and its next memory."""
+        """The policy's action without noise, before squashing, and its next memory."""
         seen = self.scaling(self.observe(state, theta))
         state = self.sound(state)
         return self.policy(self.layout.split(theta)["policy"], seen, state.memory, state.body.time)
 
     def play(self, action: Float[Array, " nu"], memory: Array, state: RobotState, theta: Theta) -> RobotState:
-        """The state one control step later under `action`, or under what was chosen `delay` control steps ago.
+        """The state one control step later. With a delay, the action chosen `delay` control steps ago acts, not `action`.
 
-        A state that blew up stays as it is, without derivative.
+        A diverged state is returned unchanged. The step then adds no derivative.
         """
         blown, given, state = diverged(state.body), state, self.sound(state)
         queue = jnp.concatenate([state.queue, action[None]])
@@ -191,13 +195,13 @@ class RobotChain(Chain):
         return self.placed(self.start(key), theta)
 
     def placed(self, state: RobotState, theta: Theta) -> RobotState:
-        """A start as it was drawn, put on the floor with the mechanism of theta where the chain lifts its starts."""
+        """The drawn start. If the chain has a `lift`, the robot with the mechanism of theta is placed on the floor."""
         if self.lift is None:
             return state
         return eqx.tree_at(lambda s: s.body.qpos, state, self.lift(self.scene(state, theta)))
 
     def draw(self, key: PRNGKeyArray, theta: Theta, steps: int) -> Float[Array, "steps nu"]:
-        """Standard normal noise of the actions."""
+        """Standard normal noise for the actions."""
         return jax.random.normal(key, (steps, self.mj.nu))
 
     def move(self, noise: Float[Array, " nu"], state: RobotState, theta: Theta) -> RobotState:
@@ -218,21 +222,21 @@ class RobotChain(Chain):
         return self.scene_cost(self.scene(state, theta))
 
     def log_prob(self, following: RobotState, state: RobotState, theta: Theta) -> Float[Array, ""]:
-        """log-density of the action that was played."""
+        """Log-density of the action that was applied."""
         mean, _ = self.act(state, theta)
         return noises.log_density(following.action - mean, self.noise_scale(theta))
 
     def divergence(self, key: PRNGKeyArray, state: RobotState, old: Theta, new: Theta) -> Float[Array, ""]:
-        """KL between the actions of two thetas at x, in closed form."""
+        """KL divergence between the action distributions of two thetas at x, in closed form."""
         (mean, _), (other, _) = self.act(state, old), self.act(state, new)
         return noises.divergence(mean, self.noise_scale(old), other, self.noise_scale(new))
 
     def diverged(self, state: RobotState) -> Bool[Array, ""]:
-        """Whether a number is NaN or beyond MuJoCo's limit, where C MuJoCo resets the simulation."""
+        """Whether a number is NaN or exceeds MuJoCo's limit, at which C MuJoCo resets the simulation."""
         return diverged(state.body)
 
     def scored(self, theta: Theta) -> np.ndarray:
-        """Noise scales and the weights that act on the action alone; neither physics nor what drives a memory."""
+        """Entries that affect only the action: noise scales and some policy weights, not physics or memory weights."""
         parts = []
         for block in self.layout.free:
             if block.name == "policy":
@@ -246,7 +250,7 @@ class RobotChain(Chain):
         return self.layout.describe(entry)
 
     def observe(self, state: RobotState, theta: Theta) -> Float[Array, " size"]:
-        """What the policy sees at x, not scaled: the observation, the task and, with `see_design`, the robot's own numbers."""
+        """The unscaled policy input at x: observation, task and, with `see_design`, physical and design parameters."""
         seen = self.observation(self.scene(state, theta))
         if not self.context.size and not self.see_design:
             return seen
@@ -258,9 +262,9 @@ class RobotChain(Chain):
 
 
 class PassiveChain(Chain):
-    """x' = f(x, noise) of equation (97): no policy, every parameter frozen at `frozen`; its theta is not used.
+    """x' = f(x, noise) of equation (97), without a policy. Every parameter is fixed at `frozen`; theta is not used.
 
-    No policy means zero control, clipped to each actuator's range (0, not 0.5, for a muscle's 0 to 1), before the noise.
+    Without noise, the control is zero, clipped to each actuator's range. For a muscle with range 0 to 1 it is 0, not 0.5.
     """
 
     chain: RobotChain
@@ -271,7 +275,7 @@ class PassiveChain(Chain):
         return self.chain.initial(key, self.frozen)
 
     def draw(self, key: PRNGKeyArray, theta: Theta, steps: int) -> Array:
-        """As the robot's chain."""
+        """Noise drawn as by the robot's chain."""
         return self.chain.draw(key, self.frozen, steps)
 
     def move(self, noise: Float[Array, " nu"], state: RobotState, theta: Theta) -> RobotState:
@@ -288,20 +292,20 @@ class PassiveChain(Chain):
         return self.chain.play(noises.passive_mean(self.chain.squash), state.memory, state, self.frozen)
 
     def cost(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
-        """The cost alone."""
+        """The scene's cost."""
         return self.chain.scene_cost(self.chain.scene(state, self.frozen))
 
     def log_prob(self, following: RobotState, state: RobotState, theta: Theta) -> Float[Array, ""]:
-        """log-density of the noise that was played."""
+        """Log-density of the noise that was applied."""
         deviation = following.action - noises.passive_mean(self.chain.squash)
         return noises.log_density(deviation, self.chain.noise_scale(self.frozen))
 
     def scored(self, theta: Theta) -> np.ndarray:
-        """Nothing: no entry of theta moves this chain."""
+        """All False: no entry of theta affects this chain."""
         return np.zeros(np.shape(theta)[0], bool)
 
     def diverged(self, state: RobotState) -> Bool[Array, ""]:
-        """As the robot's chain."""
+        """Whether the state diverged, as for the robot's chain."""
         return self.chain.diverged(state)
 
 
@@ -320,16 +324,17 @@ def robot_chain(
     see_design: bool = False,
     rng: np.random.Generator | None = None,
 ) -> RobotChain:
-    """The chain of a robot under a policy, with theta's start values in `layout.initial`; it starts from rest.
+    """Make the chain of a robot under a policy. It starts from rest; theta's initial values are in `layout.initial`.
 
-    seconds: length of a control step [s], a multiple of the model's time step (that one by default). delay: how long an action
-    takes to come into force [s], a multiple of the control step. noise: standard deviation of the actions, as a part of half
-    the actuator's range. frozen: blocks ("policy", "mechanism", "noise") that keep their start values. context: what is drawn
-    for each episode; its tasks are seen by the policy after the observation. see_design: so are all physical numbers that are
-    drawn, and the mechanism's own, each as a part of its range (`seen_besides` counts them).
+    seconds: control step [s], a multiple of the model's time step; the time step by default.
+    delay: time before an action acts [s], a multiple of the control step.
+    noise: standard deviation of the actions, as a fraction of half the actuator's range.
+    frozen: blocks ("policy", "mechanism", "noise") that keep their initial values.
+    context: what is drawn for each episode. The policy sees its tasks after the observation.
+    see_design: the policy also sees the drawn physical parameters and the mechanism's, scaled by range (see `seen_besides`).
 
     Raises:
-      DsoError: no actuator, a policy of another width than the observation, or times that do not divide.
+      DsoError: no actuator, a policy whose input size does not fit, or times that are not multiples.
     """
     mj = mechanism.mj
     source = mechanism.robot.source
@@ -378,7 +383,7 @@ def robot_chain(
 
 
 def seen_besides(mechanism: Mechanism, context: Context, see_design: bool) -> int:
-    """How many numbers the policy sees besides the observation."""
+    """Number of policy inputs besides the observation."""
     return len(context.tasks) + (len(context.physics) + mechanism.size if see_design else 0)
 
 

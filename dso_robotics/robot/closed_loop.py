@@ -1,10 +1,10 @@
-"""A robot, an estimator and a policy on the estimate as one chain of the core: estimators trained for the task itself.
+"""A robot, an estimator and a policy as one `Chain` of the core. It trains estimators for the task itself.
 
     x[t+1] = f(x[t], u[t] + e),  y[t+1] = h(x[t+1]) + n,  b[t+1] = c(f'(b[t], u[t]), y[t+1]),  u[t] = u0 - K (b[t] - x0)
 
-f and h are the world's, f' the model that the estimator has; b is its state. theta is the estimator's own vector (weights of
-the corrector, model parameters, noise) and, where the policy is trained too, K after it: the same vector that prediction
-errors train (`filter_jax.train`), so one may begin where the other ended.
+f and h belong to the world. f' is the estimator's model, and b is the estimator's state. theta is the estimator's own vector
+(corrector weights, model parameters, noise). If the policy is trained too, K follows. `filter_jax.train` trains the same
+estimator vector on prediction errors, so either training can start from the other's result.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from dso_robotics.robot.filter_jax import Belief, FilterWindow, JaxFilter, Syste
 
 
 class Loop(NamedTuple):
-    """State of the chain: the world's state (nx,), what the estimator holds, and the control (nu,) it leads to."""
+    """State of the chain: the world's state (nx,), the estimator's belief, and the control (nu,) computed from it."""
 
     state: Any
     belief: Belief
@@ -35,12 +35,15 @@ class Loop(NamedTuple):
 
 
 class ClosedLoop(Chain):
-    """`world` under a linear policy on what `filter` believes.
+    """`world` under a linear policy that acts on the estimate of `filter`.
 
-    reality: parameters of the world; task: cost of a state (nx,) and a control (nu,); goal, hold: state x0 and control u0 that
-    the policy keeps; gain: K (nu, k), fixed, or where training starts if `trains_policy`; start_spread: (k,) standard
-    deviations about the goal of the first state, which the estimator believes to be the goal; action_noise (nu,) and
-    sensor_noise (ny,): standard deviations; process_noise: (k,) of the state after each step, zero for none.
+    reality: parameters of the world.
+    task: cost of a state (nx,) and a control (nu,).
+    goal, hold: state x0 and control u0 around which the policy regulates.
+    gain: K (nu, k); fixed, or the initial value if `trains_policy`.
+    start_spread: standard deviations of the first state around the goal, (k,). The estimator starts at the goal.
+    action_noise, sensor_noise: standard deviations, (nu,) and (ny,).
+    process_noise: standard deviations of the noise added to the state after each step, (k,); zero for none.
     """
 
     world: System
@@ -71,7 +74,7 @@ class ClosedLoop(Chain):
         return self.hold - gain @ self.filter.system.difference(self.goal, belief.state)
 
     def initial(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Loop:
-        """The world near the goal, the belief at it."""
+        """Start with the world near the goal and the belief at the goal."""
         own, gain = self.parts(theta)
         off = self.start_spread * jax.random.normal(key, self.start_spread.shape)
         model = self.filter.system.prepare(self.filter.split(own)[1])
@@ -79,7 +82,7 @@ class ClosedLoop(Chain):
         return Loop(self.world.move(self.goal, off), belief, self.act(gain, belief))
 
     def draw(self, key: PRNGKeyArray, theta: Float[Array, " n"], steps: int) -> Float[Array, "steps j"]:
-        """Noise of actions, of the state and of sensors."""
+        """Draw the noise of actions, state and sensors."""
         size = self.action_noise.size + self.process_noise.size + self.sensor_noise.size
         return jax.random.normal(key, (steps, size))
 
@@ -88,7 +91,7 @@ class ClosedLoop(Chain):
         return self.move(self.draw(key, theta, 1)[0], state, theta)
 
     def move(self, noise: Float[Array, " j"], state: Loop, theta: Float[Array, " n"]) -> Loop:
-        """The world and the estimator one interval on."""
+        """The world and the estimator one interval later."""
         nu, k = self.action_noise.size, self.process_noise.size
         felt, pushed, shown = noise[:nu], noise[nu : nu + k], noise[nu + k :]
         truth = self.world.prepare(self.reality)
@@ -106,11 +109,11 @@ class ClosedLoop(Chain):
         return self.task(state.state, state.ctrl)
 
     def diverged(self, state: Loop) -> Array:
-        """Whether the world or the belief blew up."""
+        """Whether the world or the belief diverged."""
         return ~(jnp.all(jnp.isfinite(state.state)) & jnp.all(jnp.isfinite(state.belief.state)))
 
     def record(self, theta: Float[Array, " n"], *, seed: int, rollouts: int, steps: int) -> FilterWindow:
-        """Controls and noisy measurements of closed-loop runs, as an estimator's training on prediction errors takes them."""
+        """Controls and noisy measurements of closed-loop runs, for training an estimator on prediction errors."""
         start, ctrl, measured = _recorded(self, theta, jax.random.split(jax.random.key(seed), rollouts), steps)
         ctrl = jnp.concatenate([ctrl, ctrl[:, -1:]], 1)
         some = np.ones(measured.shape[:2], bool)
@@ -141,9 +144,10 @@ def linear_policy(
     state_weight: np.ndarray,
     control_weight: np.ndarray,
 ) -> np.ndarray:
-    """K (nu, k) of the linear-quadratic regulator about `goal`, from derivatives of `system`; diagonal weights (k,), (nu,).
+    """K (nu, k) of the linear-quadratic regulator around `goal`, from derivatives of `system`.
 
-    Raises DsoError when the linearised model cannot be stabilised.
+    The weights are diagonal: (k,) for the state and (nu,) for the control. Raises DsoError if the linearised model cannot be
+    stabilised.
     """
     a, b = linearised(system, parameters, goal, hold)
     try:
@@ -168,9 +172,9 @@ def train_in_loop(
     seed: int = 0,
     watch: Callable[[Moment], bool | None] | None = None,
 ) -> Result:
-    """Adam on the pathwise gradient of the average cost of `steps` steps, the first `burn_in` left out.
+    """Adam on the pathwise gradient of the average cost of `steps` steps, without the first `burn_in`.
 
-    Raises DsoError when every rollout blows up at the start.
+    Raises DsoError if every rollout diverges at the initial theta.
     """
     found = minimise(
         jax.random.key(seed),
@@ -191,7 +195,7 @@ def train_in_loop(
 def closed_loop_cost(
     loop: ClosedLoop, theta: Float[Array, " n"], *, steps: int, rollouts: int, burn_in: int = 0, seed: int = 1
 ) -> tuple[float, float]:
-    """Average cost of a step in the world, and its standard error; infinite where a rollout blew up."""
+    """Average cost of a step in the world, and its standard error; infinite if a rollout diverged."""
     _problem(loop, theta, steps, burn_in)
     costs = np.asarray(_costs(loop, theta, jax.random.split(jax.random.key(seed), rollouts), steps, burn_in))
     if not np.isfinite(costs).all():
@@ -223,7 +227,7 @@ def _costs(loop: ClosedLoop, theta: Array, keys: PRNGKeyArray, steps: int, burn_
 
 @eqx.filter_jit
 def _recorded(loop: ClosedLoop, theta: Array, keys: PRNGKeyArray, steps: int) -> tuple[Array, Array, Array]:
-    """Starts (R, nx) as believed, controls asked for (R, steps, nu), readings (R, steps + 1, ny) with none at first."""
+    """Starts of the belief (R, nx), commanded controls (R, steps, nu), and readings (R, steps + 1, ny), NaN at the first."""
     truth = loop.world.prepare(loop.reality)
     nu, k = loop.action_noise.size, loop.process_noise.size
 

@@ -1,4 +1,4 @@
-"""A closed loop of MuJoCo models: one for the world, another for what the estimator and the policy's design know of it."""
+"""A closed loop of two MuJoCo models: one for the world, and one for the estimator and the design of the policy."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,7 +18,7 @@ from dso_robotics.robot.estimator_start import kalman_gain, linear_model
 from dso_robotics.robot.filter_jax import JaxFilter
 from dso_robotics.robot.filter_mjx import MjxSystem
 
-# Process noise of the start gain where actions bring none [of the start's spread].
+# Minimum process noise of the start gain, for directions without action noise [fraction of the start's spread].
 _LEAST_PROCESS = 1e-3
 
 
@@ -39,14 +39,18 @@ def mujoco_loop(
     substeps: int = 1,
     trains_policy: bool = False,
 ) -> tuple[ClosedLoop, np.ndarray]:
-    """The loop and its start theta: a regulator and a Kalman gain, both designed on `model` at rest at `goal` (qpos).
+    """The loop and its initial theta: a regulator and a Kalman gain, both designed on `model` at rest at `goal` (qpos).
 
-    task: cost of the world's state [qpos, qvel, act] and control; sensor_noise: standard deviation by channel, in the sensors'
-    units: these channels are what the estimator sees; action_noise: of every control; start_spread: of every tangent direction
-    of the first state; state_weight (2*nv+na,), control_weight: of the regulator; free: physics and sensors of `model` that are
-    trained with the estimator; substeps: time steps of the models between two updates.
+    task: cost of the world's state [qpos, qvel, act] and control.
+    sensor_noise: standard deviation by channel, in the sensors' units. The estimator sees exactly these channels.
+    action_noise: standard deviation of every control.
+    start_spread: standard deviation of every tangent direction of the first state.
+    state_weight, control_weight: weights of the regulator; state_weight is (2*nv+na,).
+    free: physics and sensor parameters of `model` that are trained with the estimator.
+    substeps: time steps of the models between two updates.
 
-    Raises DsoError for a channel that is not in both models, a goal of another size, and a model that no linear policy holds.
+    Raises DsoError for a channel that is not in both models, a goal of the wrong size, and a model that no linear policy can
+    stabilise.
     """
     mj, names = model.mj, tuple(sensor_noise)
     addresses = _addresses(model, names)
@@ -109,7 +113,10 @@ def _addresses(robot: Robot, names: Sequence[str]) -> np.ndarray:
 
 
 def _hold(model: mujoco.MjModel, rest: np.ndarray) -> np.ndarray:
-    """Controls (nu,) whose forces best hold the model at rest there, for actuators whose force is a gain times the control."""
+    """Controls (nu,) whose forces best hold the model at rest in this position.
+
+    Valid for actuators whose force is a gain times the control.
+    """
     data = mujoco.MjData(model)
     data.qpos[:] = rest[: model.nq]
     mujoco.mj_forward(model, data)

@@ -1,4 +1,4 @@
-"""What is drawn anew for every episode and stays: tasks, which policy and costs see, and physical numbers, which act."""
+"""Numbers that are drawn once for each episode: tasks, which the policy and costs see, and physical parameters."""
 
 import dataclasses
 import itertools
@@ -12,12 +12,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.errors import DsoError
 
-_ROWS = 8  # an evaluation plays at most so many combinations
+_ROWS = 8  # maximum number of combinations in an evaluation
 
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """One number of a context: one of `values`, each as likely, or uniform between `low` and `high` where there are none."""
+    """One number of a context. It is one of `values` with equal probability or, without `values`, uniform in [low, high]."""
 
     name: str
     low: float
@@ -36,15 +36,15 @@ class Draw:
 
     @property
     def trials(self) -> tuple[float, ...]:
-        """What an evaluation tries: all values, or both ends."""
+        """The values that an evaluation tries: all `values`, or both ends of the range."""
         return self.values or (self.low, self.high)
 
 
 def one_of(name: str, values: tuple[float, ...]) -> Draw:
-    """A number that is one of `values`.
+    """A draw from `values`.
 
     Raises:
-      DsoError: there is none, or one is not finite.
+      DsoError: `values` is empty, or a value is not finite.
     """
     if not values or not np.isfinite(values).all():
         raise DsoError(f"{name}: values = {list(values)}; give at least one finite number.")
@@ -53,7 +53,7 @@ def one_of(name: str, values: tuple[float, ...]) -> Draw:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Numbers c (k + r,): k tasks, then r physical numbers, whose `nominal` (r,) values are the model's own."""
+    """Numbers c (k + r,): k tasks, then r physical parameters. `nominal` (r,) holds the model's own physical values."""
 
     tasks: tuple[Draw, ...] = ()
     physics: tuple[Draw, ...] = ()
@@ -61,12 +61,12 @@ class Context:
 
     @property
     def size(self) -> int:
-        """How many numbers."""
+        """Length of the context."""
         return len(self.tasks) + len(self.physics)
 
     @property
     def rest(self) -> np.ndarray:
-        """The context (k + r,) of a state at rest: first trials of the tasks, the model's own physical numbers."""
+        """The context (k + r,) of the rest state: the first trial of each task, and the model's own physical parameters."""
         return np.array([*(d.trials[0] for d in self.tasks), *self.nominal], float)
 
     def draw(self, key: PRNGKeyArray) -> Float[Array, " size"]:
@@ -76,22 +76,24 @@ class Context:
         return jnp.stack(draws) if draws else jnp.zeros(0)
 
     def task(self, context: Any) -> Any:
-        """The part (k,) that policy and costs see."""
+        """The task part (k,), which the policy and costs see."""
         return context[: len(self.tasks)]
 
     def physical(self, context: Any) -> Any:
-        """The part (r,) that acts."""
+        """The physical part (r,), which changes the model."""
         return context[len(self.tasks) :]
 
     def normalised(self, context: Any) -> Any:
-        """The context with every range between -1 and 1."""
+        """The context, with every range scaled to [-1, 1]."""
         ends = np.array([[d.low, d.high] for d in (*self.tasks, *self.physics)], float).reshape(-1, 2)
         half = (ends[:, 1] - ends[:, 0]) / 2
         return (context - ends.mean(1)) / np.where(half > 0, half, 1.0)
 
     def trials(self) -> np.ndarray:
-        """Contexts (m, k + r) that an evaluation plays: every combination of tasks on the model's own physical numbers, then,
-        where some are drawn, on all at their lower and all at their upper ends; at most eight of them.
+        """Contexts (m, k + r) for an evaluation, at most eight.
+
+        First comes every combination of tasks with the model's own physical parameters. If physical parameters are drawn,
+        the combinations follow with all of them at their lower ends, then with all at their upper ends.
         """
         tasks = list(itertools.product(*(d.trials for d in self.tasks)))
         bodies = [self.nominal]
@@ -102,12 +104,12 @@ class Context:
 
 
 class Varied(eqx.Module):
-    """Starts of `start`, each in a context of its own."""
+    """Draws starts from `start`, each with its own drawn context."""
 
     start: Any
     context: Context = eqx.field(static=True)
 
     def __call__(self, key: PRNGKeyArray) -> Any:
-        """One start."""
+        """Draw one start."""
         one, two = jax.random.split(key)
         return eqx.tree_at(lambda state: state.context, self.start(one), self.context.draw(two))

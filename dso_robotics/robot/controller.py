@@ -1,9 +1,9 @@
-"""Controllers in the place of controls that nobody recorded: ctrl = bias + sum of gain * (signal - reference).
+"""Controllers that replace unrecorded controls: ctrl = bias + sum of gain * (signal - reference).
 
-This is identification and cloning at once: states are recorded, actions are not, and x' = f(x, pi(x, theta), theta) with policy
-numbers in theta beside physical ones (equation 98). The controller reads what the log shows, not what the simulation predicts:
-its control at a time step is linear in recorded signals, so nothing of it runs through the simulation, and a wrong guess of the
-gains makes no window unstable.
+This combines identification and cloning. States are recorded, actions are not. The model is x' = f(x, pi(x, theta), theta),
+and theta holds policy parameters besides physical ones (equation 98). The controller reads the recorded signals, not the
+simulated ones. Its control at a time step is linear in the recorded signals, so there is no feedback through the simulation.
+A wrong guess of the gains cannot make a window unstable.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,11 +29,11 @@ _ROUND = 1e-9
 
 @dataclass(frozen=True)
 class Controller(Table):
-    """The law of one actuator: bias + sum of gain * (signal - reference).
+    """The control law of one actuator: bias + sum of gain * (signal - reference).
 
-    A signal is a sensor channel, `qpos/JOINT`, `qvel/JOINT` or a control channel of the log. With `hold` the control is as by a
-    controller no faster than the log; without, signals are interpolated linearly between samples. What is itself a control
-    channel is held either way.
+    A signal is a sensor channel, `qpos/JOINT`, `qvel/JOINT` or a control channel of the log. With `hold`, signals are constant
+    between samples, as for a controller that runs at the log's rate. Without `hold`, they are interpolated linearly. Control
+    channels are always constant between samples.
     """
 
     actuator: str = name_key()
@@ -48,7 +48,7 @@ class Controller(Table):
     hold: bool = key("made at the log's samples and held; else at every time step of the model", False)
 
     def check(self) -> None:
-        """Signals that fit each other."""
+        """Check that the signals are consistent."""
         if BIAS in self.gains:
             raise DsoError("`gains`: the constant is a key of its own; write bias = 0.0 beside gains.")
         for signal in self.reference:
@@ -60,7 +60,7 @@ class Controller(Table):
 
 @dataclass(frozen=True, eq=False)
 class _Track:
-    """A signal over one recording: at `time` (T,) it has `values` (T,), held or interpolated between."""
+    """A signal of one recording, with `values` (T,) at `time` (T,). Between samples it is held or interpolated."""
 
     time: np.ndarray
     values: np.ndarray
@@ -75,10 +75,11 @@ class _Track:
 
 @dataclass(frozen=True, eq=False)
 class Drives:
-    """The signals of all controllers in all recordings, and the numbers that multiply them.
+    """The signals of all controllers in all recordings, and the gains and biases that multiply them.
 
-    share: (G, nu) one in the column of the actuator that a number belongs to; tracks: by recording, for each number its signal
-    and its reference; warnings: sentences about them.
+    share: (G, nu), 1 in the column of the actuator that a gain or bias belongs to, else 0.
+    tracks: for each recording and each gain or bias, its signal and its reference.
+    warnings: messages about them.
     """
 
     gains: Gains
@@ -87,12 +88,12 @@ class Drives:
     warnings: tuple[str, ...]
 
     def at(self, rollout: str, grid: np.ndarray) -> np.ndarray:
-        """The signals (..., G) of a recording at the times `grid` (...,) of its clock [s]."""
+        """The signals (..., G) of a recording at the times `grid` (...,) [s] of its clock."""
         columns = [signal.at(grid) - (0.0 if zero is None else zero.at(grid)) for signal, zero in self.tracks[rollout]]
         return np.stack(columns, -1)
 
     def attach(self, windows: Windows) -> Windows:
-        """`windows` of these recordings, on whatever grid, with the signals of their controllers."""
+        """`windows` of these recordings, on any grid, with the signals of their controllers added."""
         before, steps = windows.past.shape[1], windows.ctrl.shape[1]
         grid = windows.time[:, None] + windows.timestep * np.arange(-before, steps)
         values = np.zeros((*grid.shape, len(self.gains)))
@@ -103,13 +104,13 @@ class Drives:
 
 
 def controlled(log: Log, controllers: Sequence[Controller], model: mujoco.MjModel) -> tuple[Log, Drives | None]:
-    """`log` with a control for every actuator, and what the `controllers` make of it; None when there is no controller.
+    """`log` with a control for every actuator, and the `Drives` of the `controllers` (None without controllers).
 
-    Where a controller is declared, the control is its own at the gains declared, recorded or not. Control channels that only
-    controllers read are taken out.
+    If an actuator has a controller, its control is the controller's at the declared gains, even if a control was recorded.
+    Control channels that only controllers read are removed.
 
     Raises:
-      DsoError: an actuator has neither a control nor a controller, or a controller reads what the log does not show.
+      DsoError: an actuator has neither a control nor a controller, or a controller reads a signal that is not in the log.
     """
     actuators = actuator_names(model)
     for c in controllers:
@@ -155,7 +156,7 @@ def _complete(log: Log, rollout: Rollout, actuators: tuple[str, ...], owned: tup
     missing = [name for name in actuators if name not in rollout.ctrl_names and name not in owned]
     if not missing:
         return
-    # With a name much like it in the log, a channel is misspelt rather than missing: matching says that better.
+    # If the log has a similar name, the channel is probably misspelt, not missing. The matching step reports that better.
     if any(nearest(name, tuple(n for n in rollout.ctrl_names if n not in actuators)) for name in missing):
         return
     first = missing[0]
@@ -192,7 +193,7 @@ def _track(
     hold: bool,
     ctrl_first: bool = False,
 ) -> _Track:
-    """The signal called `name`; a name that is a sensor's and a control's is the sensor's, unless `ctrl_first`."""
+    """The signal called `name`. If a sensor and a control have this name, the sensor is used, unless `ctrl_first`."""
     commanded = name in rollout.ctrl_names
     if commanded and (ctrl_first or name not in rollout.sensor_names):
         return _Track(rollout.time, rollout.control(name), held=True)
@@ -227,7 +228,7 @@ def _column(model: mujoco.MjModel, name: str, where: str) -> int:
 
 
 def _reach(model: mujoco.MjModel, actuator: int, control: np.ndarray) -> float:
-    """Typical size of a control: half its largest, or its size at the gains declared, or 1."""
+    """Typical size of a control: half its largest allowed value, or its size at the declared gains, or 1."""
     if model.actuator_ctrllimited[actuator]:
         return 0.5 * float(np.abs(model.actuator_ctrlrange[actuator]).max()) or 1.0
     return float(np.sqrt(np.mean(control**2))) or 1.0
@@ -287,7 +288,7 @@ def _filled(
     read: set[str | float],
     model: mujoco.MjModel,
 ) -> Rollout:
-    """`rollout` with the controls of the model's actuators; those that nothing knows are left for matching to name."""
+    """`rollout` with the controls of the model's actuators. Unknown controls are left out; the matching step reports them."""
     made = drives.at(rollout.name, rollout.time) @ (drives.gains.values[:, None] * drives.share)
     stated = dict(zip(rollout.ctrl_names, rollout.ctrl_units, strict=True))
     known = [(i, n) for i, n in enumerate(actuators) if n in owned or n in stated]

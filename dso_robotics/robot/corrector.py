@@ -1,8 +1,8 @@
-"""Correctors: from what the sensors read beyond the prediction to a change of the predicted state; and an estimator's theta.
+"""Correctors and the theta of an estimator. A corrector maps innovations to a change of the predicted state.
 
-Every array may have leading axes, and weights and vectors broadcast against each other: the same lines serve NumPy (many
-weights and many windows at once), JAX (one of each, vmap outside) and the runtime. Numbers are whitened: innovations and
-changes are in the units of `Scales`.
+Every array may have leading axes. Weights and vectors broadcast against each other. The same code therefore runs in NumPy
+(many weights and many windows at once), in JAX (one of each, with vmap outside) and at run time. Innovations and changes are
+whitened: they are in the units of `Scales`.
 """
 
 import abc
@@ -21,19 +21,21 @@ from dso_robotics.registry import Registry
 
 Array = Any  # a NumPy or a JAX array
 Weights = Mapping[str, Array]
-# What a study can ask for; a new corrector registers its class by its `kind`.
+# The correctors that a study can name. A new corrector registers its class under its `kind`.
 CORRECTORS: Registry[type["Corrector"]] = Registry("corrector")
-# Weights of a corrector are whitened, so one size and one weak prior do for all.
+# Weights of a corrector are whitened, so one scale and one weak prior suffice for all of them.
 _WEIGHT_SCALE, _WEIGHT_PRIOR = 0.3, 1.0
-# A gain's prior is wide: a constant gain must reach what the data ask for.
+# The prior of the gain is wide, so that it does not hold the gain back from the value that fits the data.
 _GAIN_PRIOR = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class Scales:
-    """Units of the corrector's numbers.
+    """Units of the corrector's inputs and outputs.
 
-    innovation: (ny,) in the channels' units; change: (k,) of the tangent space; centre, state: (nx,) of the features.
+    innovation: scale of the innovations, (ny,), in the channels' units.
+    change: scale of the changes in the tangent space, (k,).
+    centre, state: centre and scale of the features, (nx,).
     """
 
     innovation: np.ndarray
@@ -48,9 +50,10 @@ class Scales:
 
 @dataclass(frozen=True)
 class Corrector(abc.ABC):
-    """c of equation (99) in the tangent space: k numbers from ny innovations and nf features of the predicted state.
+    """The function c of equation (99) in the tangent space.
 
-    Where no channel was measured there is nothing to correct: the change is zero and the memory stays.
+    It computes k numbers from ny innovations and nf features of the predicted state. If no channel was measured, the change
+    is zero and the memory stays the same.
     """
 
     k: int
@@ -62,7 +65,7 @@ class Corrector(abc.ABC):
 
     @property
     def memory_size(self) -> int:
-        """How many numbers it remembers from one update to the next."""
+        """Length of the memory that is kept between updates."""
         return 0
 
     @abc.abstractmethod
@@ -71,14 +74,16 @@ class Corrector(abc.ABC):
 
     @abc.abstractmethod
     def raw(self, weights: Weights, memory: Array, inputs: Array, innovation: Array) -> tuple[Array, Array]:
-        """Change (..., k) and memory, given [innovation, seen, features] and the innovation."""
+        """Change (..., k) and new memory, given `inputs` = [innovation, seen, features] and the innovation."""
 
     def __call__(
         self, weights: Weights, memory: Array, innovation: Array, seen: Array, features: Array
     ) -> tuple[Array, Array]:
         """Change (..., k) and new memory (..., units).
 
-        innovation: (..., ny), zero where `seen` (..., ny) is 0; features: (..., nf).
+        innovation: (..., ny), zero where `seen` is 0.
+        seen: (..., ny), 1 for measured channels, 0 for missing ones.
+        features: (..., nf).
         """
         xp = innovation.__array_namespace__()
         inputs = xp.concat([innovation, seen, features], axis=-1)
@@ -102,7 +107,7 @@ class Corrector(abc.ABC):
         return Theta(tuple(Block(name, np.zeros(shape)) for name, shape in self.shapes().items()))
 
     def initial(self, gain: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Flat start weights: the constant `gain` (k, ny), recurrent inputs at random, all other effects zero."""
+        """Flat initial weights: the constant `gain` (k, ny), random hidden-layer weights, and zero for all others."""
         rng = np.random.default_rng(seed)
         drawn = {
             name: rng.normal(size=shape) * (0.5 / math.sqrt(shape[-1]))
@@ -123,7 +128,7 @@ def _times(matrix: Array, vector: Array) -> Array:
 @CORRECTORS.register("gain")
 @dataclass(frozen=True)
 class ConstantGain(Corrector):
-    """change = K e: with a linear model and its best K, the steady-state Kalman filter."""
+    """change = K e. With a linear model and the optimal K, this is the steady-state Kalman filter."""
 
     kind: ClassVar[str] = "gain"
 
@@ -139,7 +144,7 @@ class ConstantGain(Corrector):
 @CORRECTORS.register("linear")
 @dataclass(frozen=True)
 class LinearCorrector(Corrector):
-    """change = K(s) e, with K linear in s, the features and what was measured."""
+    """change = K(s) e, with K affine in s = [seen, features]."""
 
     kind: ClassVar[str] = "linear"
 
@@ -177,7 +182,7 @@ class MlpCorrector(Corrector):
 @CORRECTORS.register("recurrent")
 @dataclass(frozen=True)
 class RecurrentCorrector(Corrector):
-    """change = K e + O m, with m the memory of gated recurrent units fed with [e, seen, features]."""
+    """change = K e + O m. m is the memory of gated recurrent units with inputs [e, seen, features]."""
 
     kind: ClassVar[str] = "recurrent"
     has_units: ClassVar[bool] = True
@@ -212,7 +217,7 @@ class RecurrentCorrector(Corrector):
 
 
 def make_corrector(kind: str, k: int, ny: int, nf: int, *, units: int = 8) -> Corrector:
-    """The corrector called `kind` for these sizes; DsoError for an unknown kind or no units."""
+    """The corrector named `kind` for these sizes. Raises DsoError for an unknown kind or an invalid number of units."""
     made = CORRECTORS[kind]
     if made.has_units and not 1 <= units <= 1000:
         raise DsoError(f"corrector {kind!r}: units = {units}; give a whole number from 1 to 1000, such as 8.")
@@ -223,10 +228,11 @@ def make_corrector(kind: str, k: int, ny: int, nf: int, *, units: int = 8) -> Co
 class EstimatorTheta(Theta):
     """Theta of an estimator: blocks "corrector" (its weights) and "physics" (parameters of the model and its sensors).
 
-    Noise scales are not in it: least squares sets them to their optimum at every point (`costs.estimation`), and the gradient
-    route of `robot.filter_jax` has blocks of its own for them. Weights have a weak prior about their start.
+    Theta does not hold noise scales. Least squares sets them to their optimum at every point (`costs.estimation`). The
+    gradient method of `robot.filter_jax` has separate blocks for them. Weights have a weak prior around their initial values.
 
-    weights: start of the corrector's; physical: start of the physics (m,), None for its own initial values.
+    weights: initial weights of the corrector.
+    physical: initial physics parameters, (m,); None for the vector's own initial values.
     """
 
     blocks: tuple[Block, ...] = field(init=False)
@@ -248,7 +254,7 @@ class EstimatorTheta(Theta):
         super().__post_init__()
 
     def parts(self, z: Array) -> tuple[dict[str, Array], Array]:
-        """Corrector weights by block, and the physical coordinates, of z (..., n)."""
+        """Corrector weights by block, and the physical coordinates, both taken from z (..., n)."""
         found = self.split(z)
         return self.corrector.split(found["corrector"]), found["physics"]
 

@@ -1,4 +1,4 @@
-"""A trained policy at run time: NumPy and, where it sees sensors that nobody hands it, C MuJoCo; no JAX.
+"""A trained policy at run time. It uses NumPy, without JAX. C MuJoCo computes sensor readings that the caller does not give.
 
 >>> policy = Policy.load("result")                    # doctest: +SKIP
 >>> data.ctrl[:] = policy.act(data)                   # doctest: +SKIP
@@ -18,16 +18,18 @@ from dso_robotics.robot.entries import sensor_entries, state_entries
 from dso_robotics.robot.policy_numbers import PolicyNumbers
 
 FILE = "policy.h5"
-# MuJoCo takes larger numbers for a simulation that blew up.
+# MuJoCo treats a simulation with larger numbers as diverged.
 _LARGEST = 1e10
 Vector = Sequence[float] | np.ndarray
 
 
 class Policy:
-    """Gives a control for every control step, and keeps what has to be kept between them: memory, actions under way, the clock.
+    """Computes a control for every control step. Keeps its memory, delayed actions and clock between steps.
 
-    period [s]: of a control step, so often `act` is to be called. sees: what it observes, in order. ctrl_names: of its
-    controls. sees_sensors: whether it observes sensors of the model instead of the state.
+    period: length of a control step [s]. Call `act` once per control step.
+    sees: names of the observed values, in order.
+    ctrl_names: names of the controls.
+    sees_sensors: whether it observes sensors of the model instead of the state.
     """
 
     def __init__(self, numbers: PolicyNumbers, mjcf: str = ""):
@@ -41,10 +43,11 @@ class Policy:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Policy":
-        """The policy that `dso train --out FOLDER` left, or that `save` wrote.
+        """Load the policy that `dso train --out FOLDER` or `save` wrote.
 
         Raises:
-          DsoError: the folder holds none, an unfinished or a damaged one, or one that sees what only a training knows.
+          DsoError: the folder holds no policy, an unfinished one or a damaged one, or the policy observes values that are
+            known only in training.
         """
         folder = Path(folder)
         saved = folder if folder.is_file() else folder / FILE
@@ -57,7 +60,7 @@ class Policy:
             raise DsoError(f"{folder}: the policy in it is damaged ({error}); train again.") from error
 
     def save(self, folder: str | Path) -> Path:
-        """Write `folder`/policy.h5, all that `load` needs; return its path. A policy.h5 that is there is replaced.
+        """Write `folder`/policy.h5, which is all that `load` needs. Return its path. An existing policy.h5 is replaced.
 
         Raises:
           DsoError: the folder cannot be written to.
@@ -68,10 +71,12 @@ class Policy:
         return folder / FILE
 
     def reset(self, task: Mapping[str, float] | None = None) -> None:
-        """Begin an episode: nothing remembered, no action under way, time 0. task: numbers of the task by name.
+        """Start an episode: clear the memory and the delayed actions, and set the time to 0.
+
+        task: task numbers by name.
 
         Raises:
-          DsoError: the policy knows no task number of that name, or it is not finite.
+          DsoError: the policy has no task number of that name, or the number is not finite.
         """
         n = self.numbers
         chosen = n.task_first.copy()
@@ -98,13 +103,14 @@ class Policy:
     ) -> np.ndarray:
         """The control (nu,) of the next control step, within the actuators' ranges.
 
-        The state is that of `data`, or qpos (nq,), qvel (nv,) and act (na,), zeros where it is not given. A policy that sees
-        sensors takes their readings as `sensors`, in the order of `sees` or by name; without them it computes what its model
-        would read in the state. time: since `reset` [s], by the policy's own clock where it is not given; with `data`, its
-        time.
+        data: gives the state and the time.
+        qpos, qvel, act: the state without `data`, (nq,), (nv,), (na,); zeros where not given.
+        sensors: readings for a policy that observes sensors, in the order of `sees` or by name. Without them, the policy
+          computes the readings of its model in the state.
+        time: time since `reset` [s]. By default the time of `data` or, without `data`, of the policy's own clock.
 
         Raises:
-          DsoError: a wrong size or name, or a number that is not finite; nothing has changed then.
+          DsoError: a wrong size or name, or a number that is not finite. The policy is then unchanged.
         """
         n = self.numbers
         if data is not None:
@@ -145,7 +151,7 @@ class Policy:
         return _vector("sensors", sensors, len(self.sees))
 
     def _computed(self, qpos: np.ndarray, qvel: np.ndarray, act: np.ndarray) -> np.ndarray:
-        """What the model's sensors read in a state, under the control that was chosen last."""
+        """Readings of the model's sensors in a state, under the most recently chosen control."""
         if self._model is None:
             self._model = mujoco.MjModel.from_xml_string(self._mjcf)
             self._data = mujoco.MjData(self._model)
@@ -182,7 +188,7 @@ def _of_training(folder: Path) -> Policy:
 
 
 def _from_training(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Robot, source: str) -> PolicyNumbers:
-    """The numbers of the policy that a training's run file and its model hold."""
+    """The data of a policy, from a training's run file and model."""
     given, mj = study["policy"], robot.mj
     if given.get("see_design") and (study["design"] or study["free"] or study["randomise"]):
         raise DsoError(

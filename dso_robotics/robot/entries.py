@@ -1,4 +1,4 @@
-"""Which numbers of a state or of the sensors a policy sees, by place and name; imports no JAX."""
+"""The positions and names of the state entries or sensor channels that a policy sees. Does not import JAX."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
 def state_entries(
     robot: Robot, leave_out: Sequence[str] = ()
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
-    """Entries of qpos seen as they are, those seen as sine and cosine, and the names of all that is seen of a state.
+    """Entries of qpos observed directly, entries observed as sine and cosine, and the names of all observed state values.
 
-    The positions of the joints in `leave_out` are not seen.
+    The positions of the joints in `leave_out` are not observed.
 
     Raises:
-      DsoError: there is no joint of a name in `leave_out`.
+      DsoError: a name in `leave_out` is not a joint.
     """
     model = robot.mj
     names = [name or f"joint {i}" for i, name in enumerate(robot.names("joint"))]
@@ -48,10 +48,10 @@ def state_entries(
 
 
 def sensor_entries(robot: Robot, sensors: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Places in sensordata and names of the channels of `sensors`, in the order given.
+    """Positions in sensordata and names of the channels of `sensors`, in the given order.
 
     Raises:
-      DsoError: none is named, or the model has no such sensor.
+      DsoError: `sensors` is empty, or the model does not have a named sensor.
     """
     if not sensors:
         raise DsoError(f"{robot.source}: no sensor was named for the policy to see; name at least one.")

@@ -1,4 +1,4 @@
-"""The estimator at run time: C MuJoCo and NumPy, nothing compiled, no JAX.
+"""The estimator at run time. It uses C MuJoCo and NumPy, without compilation and without JAX.
 
 >>> estimator = Estimator.load("result")                      # doctest: +SKIP
 >>> estimator.reset(qpos=[0.0])                               # doctest: +SKIP
@@ -21,9 +21,9 @@ from dso_robotics.physics.model import load, nearest, without_delays
 from dso_robotics.robot.corrector import Corrector, Scales, make_corrector
 from dso_robotics.robot.estimator_space import Space
 
-# A time step may be this fraction of the model's beside a whole number of them.
+# `dt` may differ from a whole number of the model's time steps by this fraction of a time step.
 _OFF_STEP = 0.01
-# MuJoCo takes larger numbers for a simulation that blew up, and larger controls for none.
+# MuJoCo treats a simulation with larger numbers as diverged, and ignores larger controls.
 _LARGEST = 1e10
 _JOINTPOS, _JOINTVEL = int(mujoco.mjtSensor.mjSENS_JOINTPOS), int(mujoco.mjtSensor.mjSENS_JOINTVEL)
 
@@ -32,10 +32,13 @@ _JOINTPOS, _JOINTVEL = int(mujoco.mjtSensor.mjSENS_JOINTPOS), int(mujoco.mjtSens
 class Estimate:
     """The state after an update.
 
-    qpos [m, rad, unit quaternions], qvel [m/s, rad/s], act: the estimate; predicted: (ny,) readings expected before the
-    measurement; innovation: (ny,) measurement minus that, NaN where missing; std: (ny,) how far innovations are off, one
-    standard deviation, as learned; covariance: (2*nv, 2*nv) of the state's error in the tangent space, None unless the
-    training log held the state.
+    qpos: estimated positions [m, rad, unit quaternions].
+    qvel: estimated velocities [m/s, rad/s].
+    act: estimated activations.
+    predicted: readings predicted before the measurement, (ny,).
+    innovation: measurement minus `predicted`, (ny,), NaN where missing.
+    std: learned standard deviation of the innovations, (ny,).
+    covariance: covariance of the state's error in the tangent space, (2*nv, 2*nv). None unless the training log held the state.
     """
 
     qpos: np.ndarray
@@ -49,10 +52,13 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What training leaves: all that `Estimator` needs besides the model.
+    """The result of training: all that `Estimator` needs besides the model.
 
-    scale, bias, delay [s]: (ny,) of the sensors; sigma: (ny,) noise scales; spread: (ny, nf) their change with the state, zero
-    for none; addresses: (ny,) in `sensordata`; interval: [s] between updates, `substeps` time steps.
+    scale, bias, delay: of the sensors, (ny,); delay in [s].
+    sigma: noise scales, (ny,).
+    spread: change of the noise scales with the state, (ny, nf); zero for none.
+    addresses: positions of the channels in `sensordata`, (ny,).
+    interval: time between updates [s], equal to `substeps` time steps.
     """
 
     corrector: Corrector
@@ -70,7 +76,7 @@ class Learned:
     substeps: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Arrays, numbers and texts by name, as the run file stores them."""
+        """Arrays, numbers and strings by name, as the run file stores them."""
         c = self.corrector
         found: dict[str, Any] = {
             "corrector": c.kind,
@@ -104,9 +110,11 @@ class Learned:
 
 
 class Estimator:
-    """Predicts with MuJoCo and corrects with what was learned.
+    """Predicts with MuJoCo and corrects with the learned corrector.
 
-    names: the channels of a measurement, in order; ctrl_names: those of a control; interval: [s] between updates in training.
+    names: channels of a measurement, in order.
+    ctrl_names: channels of a control, in order.
+    interval: time between updates in training [s].
     """
 
     def __init__(self, model: mujoco.MjModel, learned: Learned):
@@ -123,14 +131,14 @@ class Estimator:
         self._ready = False
         self._memory = np.zeros(learned.corrector.memory_size)
         self._state = np.zeros(self._space.width)
-        # With late sensors: time [s] since the reset and readings (ny,) of the states estimated so far.
+        # For delayed sensors: time since the reset [s] and readings (ny,) of the states estimated so far.
         self._past: list[tuple[float, np.ndarray]] = []
 
     @classmethod
     def load(cls, folder: str | Path) -> "Estimator":
-        """The estimator that `dso estimate --out FOLDER` wrote.
+        """Load the estimator that `dso estimate --out FOLDER` wrote.
 
-        Raises DsoError when the folder holds none, an unfinished or a damaged one.
+        Raises DsoError if the folder holds no estimator, an unfinished one or a damaged one.
         """
         folder = Path(folder)
         tree, _, _ = read_run(folder / "run.h5")
@@ -144,7 +152,7 @@ class Estimator:
             raise DsoError(
                 f"{folder / 'run.h5'}: the estimator in it is damaged ({error}); run the study again."
             ) from error
-        # Late sensors are the estimator's own: the model must show what they read now.
+        # The estimator models sensor delay itself, so the model's sensors must give undelayed readings.
         model = without_delays(load(folder / "model.xml")).mj
         space = Space(model)
         if learned.corrector.k != space.size or (learned.addresses >= model.nsensordata).any():
@@ -161,9 +169,9 @@ class Estimator:
         *,
         measurement: Sequence[float] | np.ndarray | Mapping[str, float] | None = None,
     ) -> Estimate:
-        """Begin at a state: what is not given is the model's qpos0 at rest, or what joint sensors in `measurement` show.
+        """Start from a state. Values that are not given come from joint sensors in `measurement`, else from qpos0 at rest.
 
-        Raises DsoError for a wrong size or a number that is not finite, before anything changes.
+        Raises DsoError for a wrong size or a number that is not finite. The estimator is then unchanged.
         """
         model, parts = self.model, []
         sizes = (("qpos", qpos, model.nq), ("qvel", qvel, model.nv), ("act", act, model.na))
@@ -200,11 +208,14 @@ class Estimator:
         measurement: Sequence[float] | np.ndarray | Mapping[str, float],
         dt: float | None = None,
     ) -> Estimate:
-        """The state `dt` [s] later (None: the interval of training), `ctrl` held meanwhile, `measurement` at the end.
+        """Estimate the state `dt` later.
 
-        A NaN, or a name left out of a mapping, is a missing measurement. Raises DsoError before the state changes: for a wrong
-        size or name, a control that is not finite, an infinite measurement, a dt that is no whole number of time steps; and
-        when the prediction blows up, with the state left as it was.
+        ctrl: control, constant during `dt`.
+        measurement: readings at the end of `dt`. A NaN, or a name left out of a mapping, is a missing measurement.
+        dt: time [s], a whole number of time steps; None for the interval of training.
+
+        Raises DsoError for a wrong size or name, a control that is not finite, an infinite measurement, a dt that is not a
+        whole number of time steps, and a prediction that diverges. The state is then unchanged.
         """
         if not self._ready:
             raise DsoError("the estimator has no state yet; call reset() first.")
@@ -245,7 +256,7 @@ class Estimator:
             data.act[:] = state[nq + nv :]
 
     def _read(self) -> np.ndarray:
-        """What the channels' sensors show (ny,) in the state that `_data` holds."""
+        """Readings (ny,) of the channels' sensors in the state of `_data`."""
         if self._stage <= 2:
             mujoco.mj_step1(self.model, self._data)
         else:
@@ -253,7 +264,7 @@ class Estimator:
         return self._data.sensordata[self.learned.addresses]
 
     def _shown(self, now: float, reading: np.ndarray) -> np.ndarray:
-        """Readings (ny,) of late sensors at `now` [s], when they would read `reading` were they not late."""
+        """Readings (ny,) of delayed sensors at `now` [s]. `reading` is what they would read without delay."""
         times = np.array([t for t, _ in self._past] + [now])
         rows = np.array([row for _, row in self._past] + [reading])
         delay = self.learned.delay

@@ -1,6 +1,6 @@
-"""The state of a MuJoCo model as correctors see it: moved in its tangent space, within joint limits, and its features.
+"""State operations for correctors: moves in the tangent space within joint limits, differences, and features.
 
-As `physics.state.Tangent`, but for arrays with any leading axes and for JAX as well as NumPy.
+Like `physics.state.Tangent`, but for arrays with any leading axes, in JAX as well as NumPy.
 """
 
 from typing import Any
@@ -15,7 +15,10 @@ _SERIES = 1e-6
 
 
 class Space:
-    """States (..., nq+nv+na) of a model, and their tangents (..., 2*nv+na): position [m, rad], then qvel, then act."""
+    """States (..., nq+nv+na) of a model, and their tangents (..., 2*nv+na).
+
+    A tangent holds the position change [m, rad], then qvel, then act.
+    """
 
     def __init__(self, model: mujoco.MjModel):
         self.nq, self.nv, self.na = int(model.nq), int(model.nv), int(model.na)
@@ -49,9 +52,9 @@ class Space:
         self.features_size = 2 * len(angle) + len(self._raw) + len(self._squashed)
 
     def move(self, state: Array, change: Array) -> Array:
-        """`state` moved by `change`: quaternions stay unit, and no correction pushes a joint beyond its limits.
+        """`state` moved by `change`. Quaternions keep unit length, and no correction moves a joint beyond its limits.
 
-        A prediction beyond a limit, where MuJoCo's soft limits let it go, may stay where it is.
+        MuJoCo's limits are soft, so a predicted joint may already be beyond its limit. It may stay there.
         """
         xp = state.__array_namespace__()
         qpos, rest = state[..., : self.nq], state[..., self.nq :]
@@ -95,9 +98,9 @@ class Space:
         return xp.concat([*parts, rest], axis=-1)
 
     def features(self, state: Array, centre: Array, scale: Array) -> Array:
-        """Bounded numbers (..., features_size) that tell states apart.
+        """Bounded numbers (..., features_size) that describe the state.
 
-        Sine and cosine of hinges that turn freely, quaternions as they are, all else as tanh((x - centre)/scale).
+        Hinges without limits give sine and cosine. Quaternions are unchanged. All other entries give tanh((x - centre)/scale).
         """
         xp = state.__array_namespace__()
         which = self._squashed
@@ -123,7 +126,7 @@ def _product(xp: Any, p: Array, q: Array) -> Array:
 
 
 def _turn(xp: Any, quat: Array, rotation: Array) -> Array:
-    """`quat` turned by the rotation vector [rad] in its own frame, unit."""
+    """`quat` rotated by the rotation vector [rad] in its own frame, as a unit quaternion."""
     square = xp.sum((0.5 * rotation) ** 2, axis=-1, keepdims=True)
     small = square < _SERIES
     half = xp.sqrt(xp.where(small, 1.0, square))
@@ -146,7 +149,10 @@ def _rotation_vector(xp: Any, start: Array, end: Array) -> Array:
 
 
 def _within(xp: Any, moved: Array, before: Array, q: int, most: float) -> Array:
-    """A ball joint at `q` turned back to at most `most` [rad] from its reference, or as far as it was."""
+    """A ball joint at `q`, rotated back to within a limit of its reference.
+
+    The limit is `most` [rad], or the joint's previous angle if that was larger.
+    """
     identity = xp.asarray(np.array([1.0, 0.0, 0.0, 0.0]))
     vector = _rotation_vector(xp, identity, moved[..., q : q + 4])
     was = _rotation_vector(xp, identity, before[..., q : q + 4])

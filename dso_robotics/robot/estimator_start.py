@@ -1,5 +1,6 @@
-"""Where training starts: units of the corrector's numbers from the log, the best of several Kalman filters' gains and of
-several delays of the sensors that may be late.
+"""The start of an estimator's training: scales of the corrector from the log, a start gain and start delays.
+
+The start gain is the best of several Kalman gains. The start delay of a sensor with a free delay is the best of several.
 """
 
 import copy
@@ -14,16 +15,17 @@ from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.robot.filter_data import FilterWindows
 
-# Start gains are steady-state Kalman filters', with process noise of these shares of each direction's spread: positions
-# [m, rad] follow from velocities, which forces that the model lacks disturb. The cost of a gain has several valleys (a late or
-# filtered sensor makes one where it is mistrusted, one where it is led), so the gain that predicts best goes on.
+# Start gains are steady-state Kalman gains. Their process noise is one of these fractions of the spread of each direction.
+# Unmodelled forces disturb velocities [m/s, rad/s], and positions [m, rad] follow from velocities, so velocities get more
+# noise. The cost has several local minima as a function of the gain. For example, a delayed or filtered sensor can cause one
+# where its readings are ignored and one where the estimate runs ahead of it. So the gain that predicts best is chosen.
 _POSITION_NOISES, _RATE_NOISES = (1e-5, 1e-4, 1e-3), (1e-3, 1e-2, 1e-1)
-# The share of a window that does not count in that choice: its start state is a guess.
+# The fraction of a window that is left out of that choice, because its start state is a guess.
 _WARM_UP = 0.2
-# So many delays between its bounds are tried for each sensor whose delay is free: from a wrong one the search sees no slope.
+# Number of delays between the bounds to try for each sensor with a free delay. Far from the right delay the cost is flat.
 _DELAYS = 9
 _STEP = 1e-6
-# From second differences of white noise (variance 6) and a median to its standard deviation.
+# Converts the median of second differences of white noise (variance 6) to its standard deviation.
 _SECOND_DIFFERENCE = 0.6745 * 6**0.5
 
 
@@ -54,9 +56,10 @@ def linear_model(
 def kalman_gain(
     transition: np.ndarray, sensors: np.ndarray, process: np.ndarray, noise: np.ndarray, *, updates: int = 300
 ) -> np.ndarray:
-    """Gain (k, ny) after so many updates from a covariance of `process`; diagonal variances (k,) and (ny,).
+    """Kalman gain (k, ny) after a number of updates, starting from covariance `process`.
 
-    Iterated rather than solved for: directions that no sensor ever shows need no steady state.
+    The noise variances are diagonal, (k,) and (ny,). The gain is iterated, not solved for, because directions that no sensor
+    observes may have no steady state.
     """
     p = np.diag(process)
     gain = np.zeros(sensors.T.shape)
@@ -72,10 +75,10 @@ def kalman_gain(
 def begin(
     kind: str, units: int, windows: FilterWindows, physics: ParameterVector, *, seed: int = 0
 ) -> tuple[EstimatorTheta, Scales]:
-    """The vector with its start values, and the scales that whiten it.
+    """The estimator's theta with its initial values, and the scales that whiten it.
 
-    The start gain is the one of several Kalman filters' that predicts the windows best, together with the delay of each sensor
-    whose delay is free. Innovations are measured with it, so that one unit of innovation is what the filter will see.
+    Several Kalman gains are tried, and several delays for each sensor with a free delay. The combination that predicts the
+    windows best is the start. The innovation scales are measured with this gain, so the filter's innovations have unit size.
     """
     model = physics.mj
     space = Space(model)
@@ -112,7 +115,7 @@ def begin(
 
 
 def _delayed(physics: ParameterVector) -> list[list[tuple[np.ndarray, float]]]:
-    """Rounds of what to try: coordinates (m,) and the value to set them to. The first round changes nothing."""
+    """Rounds of trials: coordinates (m,) and the value to set them to. The first round changes nothing."""
     rounds = [[(np.zeros(physics.size, bool), 0.0)]]
     for p, here in physics.places():
         if any(slot.field == "sensor_delay" for slot in p.slots):
@@ -122,7 +125,7 @@ def _delayed(physics: ParameterVector) -> list[list[tuple[np.ndarray, float]]]:
 
 
 def _misfit(errors: np.ndarray, windows: FilterWindows) -> float:
-    """Negative log-likelihood, up to a constant, of errors (B, U, ny) at each channel's own best noise."""
+    """Negative log-likelihood, up to a constant, of errors (B, U, ny) at the best noise scale of each channel."""
     errors = errors[:, round(_WARM_UP * errors.shape[1]) :]
     seen = np.isfinite(windows.measured[:, -errors.shape[1] :])
     with np.errstate(over="ignore", invalid="ignore"):
@@ -132,9 +135,9 @@ def _misfit(errors: np.ndarray, windows: FilterWindows) -> float:
 
 
 def _start_gains(model: mujoco.MjModel, windows: FilterWindows, tangent: np.ndarray) -> list[np.ndarray]:
-    """Means of the Kalman gains at a few start states, one for each pair of process noises.
+    """Kalman gains averaged over a few start states, one for each pair of process noises.
 
-    The sensors' noise is what second differences of readings show.
+    The sensor noise is estimated from second differences of the readings.
     """
     scaled = copy.copy(model)
     scaled.opt.timestep = windows.interval / windows.substeps
@@ -156,7 +159,7 @@ def _start_gains(model: mujoco.MjModel, windows: FilterWindows, tangent: np.ndar
 
 
 def _roughness(values: np.ndarray) -> float:
-    """Standard deviation of white noise in readings (B, T) that have gaps, by second differences; 0 where there are too few."""
+    """Standard deviation of white noise in readings (B, T) with gaps, from second differences; 0 if there are too few."""
     found = [v[np.isfinite(v)] for v in values]
     second = np.concatenate([np.diff(v, 2) for v in found if len(v) > 2] or [np.zeros(0)])
     return float(np.median(np.abs(second))) / _SECOND_DIFFERENCE if len(second) else 0.0

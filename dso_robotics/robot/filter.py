@@ -1,8 +1,9 @@
-"""The estimator chain (99) on the C engine, many windows and many parameter values at once, with derivatives.
+"""The estimator chain (99) on the C engine, for many windows and many parameter values at once, with derivatives.
 
-x[t+1] = c(f(x[t], u[t]), y[t+1]): MuJoCo predicts over one interval, the corrector moves the prediction in its tangent space.
-Derivatives are forward differences, one simulation each: with the few numbers of a small corrector nothing is cheaper, and
-nothing is compiled. A late sensor shows what it read in the estimated states of that time, interpolated between updates.
+x[t+1] = c(f(x[t], u[t]), y[t+1]): MuJoCo predicts over one interval, and the corrector moves the prediction in its tangent
+space. Derivatives are forward differences, with one simulation for each parameter. This is the cheapest method for a small
+corrector with few parameters, and it needs no compilation. A delayed sensor shows its reading in the earlier estimated
+states, interpolated between updates.
 """
 
 import copy
@@ -18,25 +19,28 @@ from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter_data import FilterWindows
 
 _STEP = 1e-6
-# Simulations in one piece: memory does not grow with the number of parameters.
+# Number of simulations run together. It bounds the memory, whatever the number of parameters.
 _PIECE = 8192
 
 
 @dataclass(frozen=True, eq=False)
 class Filtered:
-    """What a filter did: predicted readings (..., T-1, ny) before each correction, and states (..., T-1, nx) after it."""
+    """The result of a filter: predicted readings (..., T-1, ny) before each correction, and states (..., T-1, nx) after it."""
 
     predicted: np.ndarray
     states: np.ndarray
 
 
 def needed_stage(model: mujoco.MjModel, sensors: np.ndarray) -> int:
-    """The forward stage at which all of `sensors` are known."""
+    """The stage of MuJoCo's forward computation at which all of `sensors` are known."""
     return int(max(model.sensor_needstage[i] for i in sensors))
 
 
 class CFilter:
-    """Runs the chain for `windows`; `visible` (T,) is False at samples the corrector must do without (prediction ahead)."""
+    """Runs the chain for `windows`.
+
+    visible: (T,) False at samples that the corrector does not see, to predict ahead.
+    """
 
     name = "mujoco"
 
@@ -54,7 +58,7 @@ class CFilter:
         self.space = Space(vector.physics.mj)
         self._model = copy.copy(vector.physics.mj)
         self._model.opt.timestep = windows.interval / windows.substeps
-        # A simulation that blows up is to say so by NaN, not to begin again.
+        # Without this flag, MuJoCo would reset a diverged simulation. Here it must give NaN.
         self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._threads = threads
         self._stage = needed_stage(self._model, windows.channels.sensor_ids)
@@ -63,12 +67,12 @@ class CFilter:
         self._batches: dict[int, batch.Batch] = {}
 
     def run(self, z: np.ndarray, start: np.ndarray) -> Filtered:
-        """The chain at z (n,) from starts (B, nx)."""
+        """Run the chain at z (n,) from starts (B, nx)."""
         out = self._pieces(z[None], start)
         return Filtered(out.predicted[0], out.states[0])
 
     def linearize(self, z: np.ndarray, start: np.ndarray) -> tuple[Filtered, np.ndarray, np.ndarray]:
-        """The chain at z with the derivatives of predictions (B, T-1, ny, n) and states (B, T-1, nx, n) by z."""
+        """Run the chain at z. Also return derivatives of predictions (B, T-1, ny, n) and states (B, T-1, nx, n) by z."""
         h = _STEP * self.vector.scale
         h = np.where(z + h > self.vector.high, -h, h)
         points = np.tile(z, (1 + len(z), 1))
@@ -140,7 +144,7 @@ class CFilter:
         return Filtered(predicted, states)
 
     def _prepare(self, physics: np.ndarray, p: int, b: int) -> batch.Batch:
-        """An engine whose P*B simulations have the models of `physics` (P, m), each b times."""
+        """An engine with P*B simulations. Each model of `physics` (P, m) is used b times."""
         count = p * b
         if count not in self._batches:
             if len(self._batches) > 3:
@@ -154,7 +158,10 @@ class CFilter:
 
 
 def _shown(history: np.ndarray, now: int, late: np.ndarray) -> np.ndarray:
-    """Readings (P, B, ny) of `late` (P, B or 1, ny) rows before row `now` of `history` (P, B, T, ny), the first before all."""
+    """Delayed readings (P, B, ny) from `history` (P, B, T, ny).
+
+    `late` (P, B or 1, ny) is the delay in rows before row `now`. Before the first row, the first row is used.
+    """
     place = np.clip(now - late, 0.0, now)
     before = np.minimum(np.floor(place).astype(int), now - 1)
     index = np.broadcast_to(before, (*history.shape[:2], history.shape[-1]))[:, :, None]

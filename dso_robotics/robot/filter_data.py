@@ -1,4 +1,4 @@
-"""Logs as estimators see them: one common interval between updates, NaN where nothing was measured, windows of one length."""
+"""Prepares logs for estimators: one common interval between updates, NaN for missing measurements, equal windows."""
 
 import math
 from collections.abc import Sequence
@@ -15,18 +15,23 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics.unit import actuator_unit, same_unit, sensor_unit
 from dso_robotics.robot import start
 
-# A sample may lie this fraction of an interval beside the grid; the interval this fraction of a time step beside a multiple.
+# A sample may lie off the grid by this fraction of an interval. The interval may differ from a whole number of time steps by
+# this fraction of a time step.
 _OFF_GRID, _OFF_STEP = 0.1, 0.01
 _FEWEST = 8
 
 
 @dataclass(frozen=True, eq=False)
 class FilterWindows:
-    """B windows of T samples, `interval` [s] apart; the filter starts at the first sample and is updated T-1 times.
+    """B windows of T samples. The filter starts at the first sample and is updated T-1 times.
 
-    ctrl: (B, T, nu) held from each sample to the next; measured: (B, T, ny), NaN where missing and behind a window's end;
-    start: (B, nq+nv+na) at the first sample; truth: (B, T, nq+nv), NaN where the log has none.
-    rollout: (B,) index into `rollouts`; first: (B,) index of the first sample on its rollout's grid.
+    interval: time between samples [s].
+    ctrl: controls, (B, T, nu), constant from each sample to the next.
+    measured: measurements, (B, T, ny), NaN where missing and after a window's end.
+    start: states at the first sample, (B, nq+nv+na).
+    truth: recorded states, (B, T, nq+nv), NaN where the log has none.
+    rollout: index into `rollouts`, (B,).
+    first: index of the first sample on its rollout's grid, (B,).
     """
 
     rollouts: tuple[Rollout, ...]
@@ -44,15 +49,16 @@ class FilterWindows:
         return len(self.first)
 
     def pick(self, which: np.ndarray) -> "FilterWindows":
-        """Those of `which` (B,), booleans or indices."""
+        """The windows selected by `which`: booleans (B,) or indices."""
         rows = ("ctrl", "measured", "start", "truth", "rollout", "first")
         return replace(self, **{name: getattr(self, name)[which] for name in rows})
 
 
 def set_apart(given: FilterWindows, share: float, source: str) -> tuple[FilterWindows, FilterWindows | None]:
-    """The windows to train on, and about `share` of all, evenly spread, to choose by (None for a share of 0).
+    """Split the windows into a training set and a validation set.
 
-    Raises DsoError when the windows are too few for both.
+    The validation set is about a fraction `share` of the windows, evenly spaced. It is None for a share of 0.
+    Raises DsoError if there are too few windows for both.
     """
     if not share:
         return given, None
@@ -66,10 +72,10 @@ def set_apart(given: FilterWindows, share: float, source: str) -> tuple[FilterWi
 
 
 def select_channels(log: Log, model: mujoco.MjModel, sensors: Sequence[str] | None) -> Channels:
-    """Channels of the sensors named (all of the model's when None), by name; others in the log are left alone.
+    """Channels of the named sensors, by name; None means all sensors of the model. Other channels of the log are ignored.
 
-    Raises DsoError for a sensor that the model or the log does not have, actuators that are not in the log, and units that
-    differ.
+    Raises DsoError for a sensor that the model or the log does not have, for actuators that are not in the log, and for
+    units that differ.
     """
     every = sensor_channels(model)
     names = list(every) if sensors is None else []
@@ -120,9 +126,10 @@ def select_channels(log: Log, model: mujoco.MjModel, sensors: Sequence[str] | No
 
 
 def common_interval(rollouts: Sequence[Rollout], timestep: float, source: str) -> tuple[float, int]:
-    """The shortest usual time between samples [s] and how many time steps it is.
+    """The shortest typical time between samples [s], and its number of time steps.
 
-    Raises DsoError when it is no whole number of them, or when another rollout's samples are no whole number of it apart.
+    Raises DsoError if it is not a whole number of time steps, or if the sample spacing of another rollout is not a whole
+    multiple of it.
     """
     interval = min(float(np.median(np.diff(r.time))) for r in rollouts)
     ratio = interval / timestep
@@ -135,9 +142,9 @@ def common_interval(rollouts: Sequence[Rollout], timestep: float, source: str) -
 
 
 def on_grid(rollout: Rollout, channels: Channels, interval: float, source: str) -> Rollout:
-    """`rollout` with the selected channels, its samples `interval` apart and NaN between those it has.
+    """`rollout` with the selected channels on a grid of spacing `interval`. Grid points without a sample are NaN.
 
-    Raises DsoError for samples that fall between grid points, and when nothing was measured at the first.
+    Raises DsoError for samples that fall between grid points, and if nothing was measured at the first grid point.
     """
     gaps = np.diff(rollout.time) / interval
     steps = np.rint(gaps)
@@ -170,7 +177,7 @@ def on_grid(rollout: Rollout, channels: Channels, interval: float, source: str) 
         more = {"ctrl": rollout.ctrl[held][:, wanted], "ctrl_names": channels.ctrl_names}
     for name in ("qpos", "qvel"):
         if getattr(rollout, name) is not None:
-            # Held between samples here; `_truth` takes the recorded ones only.
+            # Here values are held between samples. `_truth` uses only the recorded values.
             more[name] = getattr(rollout, name)[held]
     keep = np.isfinite(measured).any(0)
     if not keep.all():
@@ -198,9 +205,9 @@ def cut_windows(
     seconds: float | None,
     source: str = "log",
 ) -> FilterWindows:
-    """Windows of `seconds` that follow each other, or one window a rollout when None; starts guessed from the log.
+    """Consecutive windows of length `seconds` [s]; None gives one window for each rollout. Starts are guessed from the log.
 
-    Raises DsoError when every rollout is shorter than a window, and for what `on_grid` refuses.
+    Raises DsoError if every rollout is shorter than a window, and in the cases that `on_grid` lists.
     """
     gridded = tuple(on_grid(r, channels, interval, source) for r in rollouts)
     lengths = [len(r.time) for r in gridded]
@@ -261,7 +268,7 @@ def cut_windows(
 
 
 def _truth(recorded: Rollout, gridded: Rollout, model: mujoco.MjModel) -> np.ndarray:
-    """Recorded qpos and qvel (T, nq+nv) at the grid points that have a sample; NaN without."""
+    """Recorded qpos and qvel (T, nq+nv) at the grid points that have a sample; NaN at the others."""
     found = np.full((len(gridded.time), model.nq + model.nv), np.nan)
     if recorded.qpos is None or recorded.qvel is None:
         return found

@@ -1,8 +1,8 @@
-"""The estimator chain (99) as a JAX function: for dynamics written by the user and, through MJX, for MuJoCo models.
+"""The estimator chain (99) as a JAX function, for a user's own dynamics and, through MJX, for MuJoCo models.
 
-`JaxFilter.layout` is theta: corrector, physics, sensor noise, spread of that with the state, noise of the state. It is
-differentiated through the whole window in reverse mode. Loaded only when asked for: importing JAX takes seconds. Functions are
-unbatched; the caller sets float64.
+`JaxFilter.layout` is theta: corrector, physics, sensor noise, change of the sensor noise with the state, noise of the state.
+It is differentiated through the whole window in reverse mode. This module is loaded only when needed, because importing JAX
+takes seconds. Functions are unbatched. The caller sets float64.
 """
 
 import abc
@@ -26,7 +26,7 @@ from dso_robotics.robot.corrector import Corrector, Scales
 
 
 class System(eqx.Module):
-    """What is estimated. `prepare` turns parameters (m,) into whatever the other functions share over a window."""
+    """The system whose state is estimated. `prepare` computes from parameters (m,) what the other functions use in a window."""
 
     def prepare(self, parameters: Float[Array, " m"]) -> Any:
         """The model at `parameters`."""
@@ -38,15 +38,15 @@ class System(eqx.Module):
 
     @abc.abstractmethod
     def read(self, model: Any, state: Float[Array, " nx"], ctrl: Float[Array, " nu"]) -> Float[Array, " ny"]:
-        """h(x): what the sensors read."""
+        """h(x): the sensor readings."""
 
     @property
     def oldest(self) -> int:
-        """How many updates ago a late sensor may have read what it shows; 0 where no sensor is late."""
+        """Largest delay of a sensor, in updates; 0 if no sensor is delayed."""
         return 0
 
     def late(self, model: Any) -> Float[Array, " ny"]:
-        """Age of what each channel shows, in updates (not whole ones in general), at most `oldest`."""
+        """Delay of each channel, in updates (fractions are possible), at most `oldest`."""
         raise NotImplementedError
 
     def move(self, state: Float[Array, " nx"], change: Float[Array, " k"]) -> Float[Array, " nx"]:
@@ -58,12 +58,12 @@ class System(eqx.Module):
         return end - start
 
     def features(self, state: Float[Array, " nx"], centre: Array, scale: Array) -> Float[Array, " nf"]:
-        """Bounded numbers that tell states apart."""
+        """Bounded numbers that describe the state."""
         return jnp.tanh((state - centre) / scale)
 
 
 class OwnSystem(System):
-    """A user's dynamics `step(x, u, theta)` and sensors `sensors(x, theta)` on plain vectors; as many features as numbers."""
+    """A user's dynamics `step(x, u, theta)` and sensors `sensors(x, theta)` on plain vectors. Each entry is one feature."""
 
     step: Callable[[Array, Array, Array], Array]
     sensors: Callable[[Array, Array], Array]
@@ -78,10 +78,15 @@ class OwnSystem(System):
 
 
 class FilterWindow(NamedTuple):
-    """One window: start (nx,), ctrl (T, nu) held from each sample, measured (T, ny) with NaN where missing.
+    """One window.
 
-    visible: (T,) False where the corrector must do without; counted: (T,) False in the warm-up; truth: (T, nt) or NaN.
-    lead: (T,) how many samples before this one the corrector did without in a row; None: it saw every one.
+    start: start state, (nx,).
+    ctrl: controls, (T, nu), constant from each sample to the next.
+    measured: measurements, (T, ny), NaN where missing.
+    visible: (T,) False where the corrector does not see the sample.
+    counted: (T,) False in the warm-up.
+    truth: true states, (T, nt), or NaN.
+    lead: (T,) number of consecutive hidden samples before this one; None if the corrector sees every sample.
     """
 
     start: Any
@@ -94,9 +99,11 @@ class FilterWindow(NamedTuple):
 
 
 class Belief(NamedTuple):
-    """What an estimator carries from one update to the next.
+    """The estimator's data that is kept between updates.
 
-    state: (nx,) the estimate; memory: the corrector's; past: (`oldest`, ny) readings of earlier estimates, the newest first.
+    state: the estimate, (nx,).
+    memory: the corrector's memory.
+    past: readings of earlier estimates, (`oldest`, ny), newest first.
     """
 
     state: Any
@@ -105,7 +112,7 @@ class Belief(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Predicted readings (T-1, ny), their log noise scales, the innovations, states after correction (T-1, nx)."""
+    """Predicted readings (T-1, ny), their log noise scales, the innovations, and the corrected states (T-1, nx)."""
 
     predicted: Float[Array, "U ny"]
     log_scale: Float[Array, "U ny"]
@@ -113,10 +120,13 @@ class Run(NamedTuple):
 
 
 class JaxFilter(eqx.Module):
-    """The chain for `system` with `corrector`; `parameters` counts the model's free numbers, `truths` the state errors scored.
+    """The estimator chain for `system` with `corrector`.
 
-    covariance: the noise scale of each channel depends on the state's features; robust: degrees of freedom of Student's t;
-    ahead: how many noise scales each channel has, one for each `lead`.
+    parameters: number of free parameters of the model.
+    truths: number of state errors in the cost.
+    covariance: whether the noise scale of each channel depends on the state's features.
+    robust: degrees of freedom of Student's t.
+    ahead: number of noise scales of each channel, one for each `lead`.
     """
 
     system: System
@@ -131,7 +141,7 @@ class JaxFilter(eqx.Module):
 
     @property
     def layout(self) -> Theta:
-        """Theta in the open chart, with the noise scales as logarithms; at first they are the innovation scales."""
+        """Theta in the open chart. Noise scales are logarithms; their initial values are the innovation scales."""
         c, noise = self.corrector, np.tile(np.log(self.scales.innovation), (self.ahead, 1))
         blocks = {"corrector": np.zeros(c.size), "physics": np.zeros(self.parameters), "sensor noise": noise}
         spread = Block("spread", np.zeros((c.ny, c.nf)), free=self.covariance)
@@ -143,7 +153,7 @@ class JaxFilter(eqx.Module):
         return self.layout.size
 
     def initial(self, gain: np.ndarray, parameters: np.ndarray, *, seed: int = 0) -> np.ndarray:
-        """Start theta: constant whitened gain (k, ny), noise as large as the innovation scales."""
+        """Initial theta, with a constant whitened gain (k, ny) and noise scales equal to the innovation scales."""
         return self.layout.join({"corrector": self.corrector.initial(gain, seed), "physics": parameters})
 
     def split(self, theta: Float[Array, " n"]) -> tuple[dict[str, Array], Array, Array, Array, Array]:
@@ -152,7 +162,7 @@ class JaxFilter(eqx.Module):
         return self.corrector.split(weights), *rest
 
     def begin(self, model: Any, start: Float[Array, " nx"], ctrl: Float[Array, " nu"]) -> Belief:
-        """What the estimator holds when it starts at a state, with late sensors showing what they read there."""
+        """The belief at a start state. Delayed sensors show their readings in that state."""
         past = jnp.zeros((0, self.corrector.ny), start.dtype)
         if self.system.oldest:
             past = jnp.tile(self.system.read(model, start, ctrl), (self.system.oldest, 1))
@@ -161,7 +171,7 @@ class JaxFilter(eqx.Module):
     def update(
         self, model: Any, weights: dict[str, Array], belief: Belief, ctrl: Array, measured: Array, visible: Any = True
     ) -> tuple[Belief, Float[Array, " ny"], Float[Array, " nf"]]:
-        """One update of (99): the belief one interval later, the readings predicted and the features they were made at."""
+        """One update of (99): the belief one interval later, the predicted readings, and the features of the prediction."""
         system, scales = self.system, self.scales
         forecast = system.advance(model, belief.state, ctrl)
         reading, past = system.read(model, forecast, ctrl), belief.past
@@ -192,7 +202,7 @@ class JaxFilter(eqx.Module):
         return Run(*out)
 
     def cost(self, theta: Float[Array, " n"], window: FilterWindow) -> Float[Array, ""]:
-        """Negative log-likelihood of one window's measurements and, when supervised, of its states."""
+        """Negative log-likelihood of one window's measurements and, with supervision, of its states."""
         run = self.run(theta, window)
         seen = jnp.isfinite(window.measured[1:]) & window.counted[1:, None]
         error = jnp.where(seen, (run.predicted - jnp.nan_to_num(window.measured[1:])) * jnp.exp(-run.log_scale), 0.0)
@@ -208,21 +218,21 @@ class JaxFilter(eqx.Module):
         return total
 
     def mean_cost(self, theta: Float[Array, " n"], windows: FilterWindow) -> Float[Array, ""]:
-        """Cost a measured sample over a batch of windows (leading axis)."""
+        """Cost per measured sample over a batch of windows (leading axis)."""
         costs = jax.vmap(self.cost, in_axes=(None, 0))(theta, windows)
         seen = jnp.isfinite(windows.measured[:, 1:]) & windows.counted[:, 1:, None]
         return jnp.sum(costs) / jnp.sum(seen)
 
 
 def _shown(history: Float[Array, "H ny"], late: Float[Array, " ny"]) -> Float[Array, " ny"]:
-    """Readings of `late` rows into `history`, whose first row is the newest, by linear interpolation."""
+    """Readings at row `late` of `history` by linear interpolation. The first row is the newest."""
     row = jnp.clip(jnp.floor(late).astype(int), 0, len(history) - 2)
     newer, older = (jnp.take_along_axis(history, (row + i)[None], 0)[0] for i in (0, 1))
     return newer + (late - row) * (older - newer)
 
 
 class _MeanCost(eqx.Module):
-    """The cost of all windows at once, a function of theta."""
+    """The mean cost of all windows at once, as a function of theta."""
 
     chain: JaxFilter
     data: FilterWindow
@@ -232,7 +242,7 @@ class _MeanCost(eqx.Module):
 
 
 def adam(learning_rate: float, iterations: int, *, weight_decay: float = 0.0) -> FirstOrder:
-    """Adam on gradients of norm at most 10, its rate falling to a hundredth over the iterations along a cosine."""
+    """Adam with gradients clipped to norm 10. The learning rate falls to a hundredth along a cosine over the iterations."""
     import optax
 
     schedule = optax.cosine_decay_schedule(learning_rate, iterations, 0.01)
@@ -244,7 +254,7 @@ def adam(learning_rate: float, iterations: int, *, weight_decay: float = 0.0) ->
 def adam_method(
     chain: JaxFilter, windows: FilterWindow, *, iterations: int, learning_rate: float, weight_decay: float = 0.0
 ) -> Sampled:
-    """`adam` on the mean cost of all windows at once, a method of the one loop."""
+    """`adam` on the mean cost of all windows at once, as a method of the common optimisation loop."""
     cost = ExactSampler(_MeanCost(chain, jax.tree.map(jnp.asarray, windows)))
     rule = adam(learning_rate, iterations, weight_decay=weight_decay)
     return Sampled(rule, cost, stopping=Stopping(tolerance=1e-7, noise_floor=False))
@@ -264,7 +274,7 @@ def train(
     """Minimise the mean cost of all windows from `theta` (n,) by `adam_method`.
 
     Raises:
-      DsoError: the cost is not finite at the start.
+      DsoError: the cost at the initial theta is not finite.
     """
     method = adam_method(chain, windows, iterations=iterations, learning_rate=learning_rate, weight_decay=weight_decay)
     first = method.init(jax.random.key(seed), jnp.asarray(theta))

@@ -23,10 +23,11 @@ from dso_robotics.robot.filter_jax import FilterWindow, JaxFilter, System
 
 
 class MjxSystem(System):
-    """The model of `parameters`, which are its physics and sensors, seen by the channels at `addresses` (ny,) in sensordata.
+    """A MuJoCo model whose physics and sensors depend on `parameters`.
 
-    unconstrained: the parameters come in the open chart of theta, in which any gradient method keeps the bounds;
-    sensors: scale, bias and delay [s] (ny,) of sensors that are not parameters but known.
+    addresses: positions of the observed channels in sensordata, (ny,).
+    unconstrained: the parameters are given in the open chart of theta, in which any gradient method keeps the bounds.
+    sensors: known scale, bias and delay [s] of sensors that are not parameters, (ny,) each.
     """
 
     model: mjx.Model
@@ -114,10 +115,10 @@ class MjxSystem(System):
 
 
 def load_batch(folder: str | Path) -> tuple[JaxFilter, Float[Array, " n"]]:
-    """The estimator that `dso estimate --out FOLDER` wrote, as a chain and its theta for JAX.
+    """Load the estimator that `dso estimate --out FOLDER` wrote, as a chain and its theta for JAX.
 
-    `jax.vmap(chain.run, in_axes=(None, 0))(theta, windows)` filters many recordings at once. Raises DsoError as
-    `Estimator.load` does, and when MJX cannot do the model.
+    `jax.vmap(chain.run, in_axes=(None, 0))(theta, windows)` filters many recordings at once. Raises DsoError like
+    `Estimator.load`, and if MJX does not support the model.
     """
     runtime = Estimator.load(folder)
     learned, model = runtime.learned, runtime.model
@@ -130,7 +131,7 @@ def load_batch(folder: str | Path) -> tuple[JaxFilter, Float[Array, " n"]]:
 def jax_windows(
     windows: FilterWindows, *, warm_up: int = 0, visible: np.ndarray | None = None, lead: np.ndarray | None = None
 ) -> FilterWindow:
-    """All windows of `windows` as one batch for `JaxFilter`; `visible` (T,) and `lead` (T,) hold for each of them."""
+    """All windows of `windows` as one batch for `JaxFilter`. `visible` (T,) and `lead` (T,) apply to every window."""
     count, length = windows.measured.shape[:2]
     seen = np.ones(length, bool) if visible is None else visible
     counted = np.arange(length) > warm_up

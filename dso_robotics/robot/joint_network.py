@@ -1,4 +1,4 @@
-"""A small network that gives joints a torque: friction, backlash or a cable that no parameter of the model describes."""
+"""A small network that adds joint torques that no model parameter describes, such as friction, backlash or a cable."""
 
 import dataclasses
 from typing import Any
@@ -13,12 +13,16 @@ _SLOW = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class JointNetwork:
-    """torque (J,) [N*m, N] = scale * MLP(features) of hinge and slide joints; zero weights in the last layer give zero torque.
+    """torque (J,) [N*m, N] = scale * MLP(features) of hinge and slide joints. Zero weights in the last layer give zero torque.
 
-    Features are those of `INPUTS` in `inputs`: "velocity", each joint's and its tanh at a twentieth of the usual one (its sign,
-    as friction knows it); "position", sine and cosine of each angle (of a slide: position and its square); "ctrl", each
-    actuator's control. joints: their ids. speed, reach (J,), effort (nu,), torque (J,): typical sizes of velocity, position,
-    control and result. hidden: widths of the tanh layers.
+    inputs: which features of `INPUTS` are used:
+      "velocity": each joint's velocity, and its tanh with scale a twentieth of the typical velocity (a smooth sign, as for
+        friction).
+      "position": sine and cosine of each angle; for a slide, the position and its square.
+      "ctrl": each actuator's control.
+    joints: ids of the joints.
+    speed, reach, effort, torque: typical sizes of velocity (J,), position (J,), control (nu,) and result (J,).
+    hidden: widths of the tanh layers.
     """
 
     joints: tuple[int, ...]
@@ -34,7 +38,7 @@ class JointNetwork:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Widths of all layers, features and torques included."""
+        """Widths of all layers, including features and torques."""
         widths = {"velocity": 2 * len(self.joints), "position": 2 * len(self.joints), "ctrl": len(self.effort)}
         return (sum(widths[name] for name in self.inputs), *self.hidden, len(self.joints))
 
@@ -44,7 +48,7 @@ class JointNetwork:
         return sum((a + 1) * b for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True))
 
     def start(self, rng: np.random.Generator) -> np.ndarray:
-        """Random weights (size,) that give no torque."""
+        """Random initial weights (size,) that give zero torque."""
         layers = []
         for i, (a, b) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
             last = i == len(self.hidden)
@@ -89,7 +93,7 @@ def joint_network(
         speed=np.maximum(size[list(dofs)], 1e-6),
         reach=np.where(hinge, 1.0, np.maximum(float(model.stat.extent), 1e-6)),
         effort=np.where(effort > 0, effort, 1.0),
-        # Half of what stops the joint from its usual speed within a second.
+        # Half the torque that stops the joint from its typical speed within one second.
         torque=np.maximum(0.5 * model.dof_M0[list(dofs)] * size[list(dofs)], 1e-9),
         hidden=hidden,
         inputs=inputs,

@@ -1,4 +1,4 @@
-"""Starts that stand on the floor whatever the mechanism: a slide joint is set by the height of the lowest geom above it."""
+"""Places start states on the floor for any mechanism. A slide joint is set from the height of the lowest geom."""
 
 import dataclasses
 
@@ -17,26 +17,31 @@ _PLANE, _SLIDE = int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtJoint.mjJNT_SLI
 
 @dataclasses.dataclass(frozen=True)
 class Lift:
-    """Made by `lift`. joint: address of the slide joint in qpos. pairs: (plane, geom) that may touch."""
+    """Moves a slide joint so that the robot stands on the floor. Made by `lift`.
+
+    joint: address of the slide joint in qpos.
+    pairs: pairs (plane, geom) that may touch.
+    """
 
     joint: int
     pairs: tuple[tuple[int, int], ...]
 
     def __call__(self, scene: Scene) -> Float[Array, " nq"]:
-        """qpos of the scene with the joint moved so that the lowest geom is as high above its plane as the joint's value was.
+        """qpos of the scene with the slide joint moved.
 
-        Differentiable in the mechanism as in qpos, except where two geoms are equally low.
+        The height of the lowest geom above its plane then equals the joint's original value. The result is differentiable by
+        the mechanism and by qpos, except where two geoms are equally low.
         """
         qpos, heights = scene.state.qpos, _heights(self.pairs, scene.model, scene.kinematics)
         return qpos.at[self.joint].add(qpos[self.joint] - heights.min())
 
 
 def lift(robot: Robot, joint: str) -> Lift:
-    """The lift along the slide joint called `joint`.
+    """Make the lift along the slide joint called `joint`.
 
     Raises:
-      DsoError: there is no such slide joint, nothing of the robot may touch a plane, a shape that may has no formula, or the
-        joint does not raise all of them straight from their plane, in every posture.
+      DsoError: there is no such slide joint, no geom of the robot may touch a plane, a geom that may touch one has a shape
+        without a height formula, or the joint does not move all these geoms along the normal of their plane in every posture.
     """
     model, names = robot.mj, robot.names("joint")
     slides = [name for i, name in enumerate(names) if name and int(model.jnt_type[i]) == _SLIDE]
@@ -53,7 +58,7 @@ def lift(robot: Robot, joint: str) -> Lift:
             shape = mujoco.mjtGeom(int(model.geom_type[geom])).name.removeprefix("mjGEOM_").lower()
             raise DsoError(f"geom '{model.geom(geom).name or geom}' is a {shape}, whose lowest point is not computed.")
     made, data = Lift(at, tuple(touching)), mujoco.MjData(model)
-    mujoco.mj_integratePos(model, data.qpos, np.sin(1.0 + np.arange(model.nv)), 1.0)  # no posture in particular
+    mujoco.mj_integratePos(model, data.qpos, np.sin(1.0 + np.arange(model.nv)), 1.0)  # an arbitrary posture
     found = []
     for _ in range(2):
         mujoco.mj_kinematics(model, data)
@@ -68,7 +73,7 @@ def lift(robot: Robot, joint: str) -> Lift:
 
 
 def _heights(pairs: tuple[tuple[int, int], ...], model, data) -> Float[Array, " k"]:
-    """Of each geom's lowest point above its plane [m]."""
+    """Height of each geom's lowest point above its plane [m]."""
     xp = data.geom_xpos.__array_namespace__()
     place, turn = data.geom_xpos, data.geom_xmat.reshape(-1, 3, 3)
     found = []

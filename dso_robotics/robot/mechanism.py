@@ -1,4 +1,4 @@
-"""The physical part of theta: parameters of the model and design numbers, bounded, as one block and as model fields."""
+"""The physical part of theta: bounded model parameters and design parameters, as one block and as model fields."""
 
 import dataclasses
 from typing import Any
@@ -19,10 +19,10 @@ Array = Any  # a NumPy or a JAX array
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mechanism(Theta):
-    """Theta of physical parameters `vector` and of a block "design" of one robot, either or both; its numbers are z (size,).
+    """The physical parameters `vector` of one robot, the parameters of its block "design", or both. Their values are z (size,).
 
-    The last `drawn` parameters are not of theta and not in z: an episode's context gives them, and without one they are the
-    model's own.
+    The last `drawn` parameters are not in theta and not in z. The episode's context gives them. Without a context, they have
+    the model's own values.
     """
 
     blocks: tuple[Block, ...] = dataclasses.field(init=False)
@@ -52,27 +52,27 @@ class Mechanism(Theta):
 
     @property
     def mj(self) -> mujoco.MjModel:
-        """The model that fields replace parts of."""
+        """The model whose fields are replaced."""
         return self.robot.mj if self.vector is None else self.vector.mj
 
     @property
     def friction_dofs(self) -> list[int]:
-        """Degrees of freedom whose friction loss is free, and so may start at zero."""
+        """Degrees of freedom whose friction loss is a free parameter and may therefore start at zero."""
         return self.vector.freed("dof_frictionloss") if self.vector is not None else []
 
     @property
     def _own(self) -> int:
-        """How many parameters z holds."""
+        """Number of parameters of `vector` that are in z."""
         return self.vector.size - self.drawn if self.vector is not None else 0
 
     def normalised(self, z: Array) -> Array:
-        """z (size,) as a part of its ranges, -1 to 1; without two bounds, its distance from the start in typical sizes."""
+        """z (size,) scaled by its ranges to [-1, 1]. Without two bounds: distance from the initial value in typical sizes."""
         both = np.isfinite(self.low) & np.isfinite(self.high)
         middle = np.where(both, (self.low + self.high) / 2, self.initial)
         return (z - middle) / np.where(both & (self.high > self.low), (self.high - self.low) / 2, self.scale)
 
     def parameters(self, z: Array, drawn: Array | None = None) -> Array:
-        """All numbers of `vector`: those of z (size,), then the `drawn` ones, or the model's own."""
+        """All parameters of `vector`: those of z (size,), then the `drawn` ones or, without them, the model's own."""
         if not self.drawn or self.vector is None:
             return z[: self._own]
         xp = z.__array_namespace__()
@@ -80,17 +80,17 @@ class Mechanism(Theta):
         return xp.concatenate([z[: self._own], xp.asarray(last)])
 
     def fields(self, z: Array, drawn: Array | None = None) -> dict[str, Array]:
-        """Model fields at z (size,), as `ParameterVector.fields` and `Design` give them."""
+        """Model fields at z (size,), in the format of `ParameterVector.fields` and `Design`."""
         found = self.vector.fields(self.parameters(z, drawn)) if self.vector is not None else {}
         return found | (self.design(z[self._own :]) if self.design is not None else {})
 
     def model(self, base: mjx.Model, z: Array, drawn: Array | None = None) -> tuple[mjx.Model, Array | None]:
-        """`base`, put on the device from `mj`, at z; and the products of inertia where full inertias change."""
+        """`base` with the fields at z, and the products of inertia if full inertias change. `base` is `mj` on the device."""
         return with_fields(base, self.mj, self.fields(z, drawn))
 
 
 def _block(design: Design) -> Block:
-    """The numbers of a design as a block of theta; one that starts at zero is as large as its range, or one."""
+    """The parameters of a design as a block of theta. If a parameter starts at zero, its scale is its range, or one."""
     start, span = np.abs(design.initial), design.high - design.low
     scale = np.where(start > 0, start, np.where(np.isfinite(span), span, 1.0))
     return Block(

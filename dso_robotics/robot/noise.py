@@ -1,4 +1,4 @@
-"""Action noise: normal, added before squashing, so that actuator ranges hold; its scales are a block of theta."""
+"""Normal action noise. It is added before squashing, so controls stay in range. Its scales are a block of theta."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +8,12 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.theta import Block
 from dso_robotics.robot.policy import Squash
 
-# How near its end a part of half an actuator's range may come, so that an action that is squashed to it is finite.
+# Minimum distance of a passive control from the end of its range, as a fraction of half the range. It keeps the action finite.
 _INSIDE = 1e-3
 
 
 def noise_block(scale: float, actuators: list[str], *, free: bool = False) -> Block:
-    """The block "noise": the logarithm of each actuator's standard deviation, as a part of half its range.
+    """The block "noise": the logarithm of each actuator's standard deviation, as a fraction of half its range.
 
     Raises:
       DsoError: the scale is not positive.
@@ -25,10 +25,10 @@ def noise_block(scale: float, actuators: list[str], *, free: bool = False) -> Bl
 
 
 def passive_mean(squash: Squash) -> Float[Array, " nu"]:
-    """The actions of doing nothing: those that are squashed to no control at all, 0 clipped to the actuator's range.
+    """The passive actions: after squashing, they give control 0, clipped to the actuator's range.
 
-    For a range symmetric about 0 that is its middle, the action 0; for a muscle's 0 to 1 it is the lower end, which no
-    finite action reaches: within a thousandth of half the range.
+    For a range symmetric about 0, the control is the middle of the range and the action is 0. For a muscle with range 0 to 1,
+    it is the lower end. No finite action reaches that end, so the control is within a thousandth of half the range of it.
     """
     half = jnp.where(squash.half > 0.0, squash.half, 1.0)
     part = jnp.clip(-squash.middle / half, -1.0 + _INSIDE, 1.0 - _INSIDE)

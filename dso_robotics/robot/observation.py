@@ -1,4 +1,4 @@
-"""What a policy sees: the state as smooth numbers, or named sensors; then scaled by means and spreads that are kept fixed."""
+"""Observations of a policy: the state as smooth numbers, or named sensors, scaled by means and spreads that are constants."""
 
 import abc
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ _PRIOR_SAMPLES = 256.0
 
 
 class Observation(eqx.Module):
-    """A scene to a vector (size,), named entry by entry."""
+    """Maps a scene to a vector (size,). Each entry has a name."""
 
     @property
     @abc.abstractmethod
     def names(self) -> tuple[str, ...]:
-        """What each entry is."""
+        """Name of each entry."""
 
     @abc.abstractmethod
     def __call__(self, scene: Scene) -> Float[Array, " size"]:
@@ -29,14 +29,15 @@ class Observation(eqx.Module):
 
     @property
     def size(self) -> int:
-        """Its length."""
+        """Length of the vector."""
         return len(self.names)
 
 
 class StateObservation(Observation):
-    """Positions, velocities and activations; sine and cosine of hinges without limits, as their angle has no end.
+    """Positions, velocities and activations. Hinges without limits give sine and cosine, because their angle is unbounded.
 
-    plain: entries of qpos given as they are; turning: those given as sine and cosine.
+    plain: entries of qpos that are used directly.
+    turning: entries of qpos that are used as sine and cosine.
     """
 
     plain: tuple[int, ...] = eqx.field(static=True)
@@ -45,7 +46,7 @@ class StateObservation(Observation):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Joints by name."""
+        """Names of the entries, by joint."""
         return self.labels
 
     def __call__(self, scene: Scene) -> Float[Array, " size"]:
@@ -58,48 +59,48 @@ class StateObservation(Observation):
 
 
 def state_observation(robot: Robot, *, leave_out: Sequence[str] = ()) -> StateObservation:
-    """The whole state of `robot`; the positions of the joints in `leave_out` are not seen (a runner's distance so far).
+    """The whole state of `robot`, without the positions of the joints in `leave_out` (such as a runner's travelled distance).
 
     Raises:
-      DsoError: there is no joint of a name in `leave_out`.
+      DsoError: a name in `leave_out` is not a joint.
     """
     return StateObservation(*state_entries(robot, leave_out))
 
 
 class SensorObservation(Observation):
-    """Named sensors of the model; `columns` are their places in sensordata."""
+    """Named sensors of the model. `columns` are their positions in sensordata."""
 
     columns: tuple[int, ...] = eqx.field(static=True)
     labels: tuple[str, ...] = eqx.field(static=True)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Sensors by name."""
+        """Names of the sensor channels."""
         return self.labels
 
     def __call__(self, scene: Scene) -> Float[Array, " size"]:
-        """The readings, at the control that led here."""
+        """The readings, under the control that led to the state."""
         return scene.sensors[np.array(self.columns, int)]
 
 
 def sensor_observation(robot: Robot, sensors: Sequence[str]) -> SensorObservation:
-    """The named sensors of `robot`, in the order given.
+    """The named sensors of `robot`, in the given order.
 
     Raises:
-      DsoError: none is named, or the model has no such sensor.
+      DsoError: no sensor is named, or the model does not have a named sensor.
     """
     return SensorObservation(*sensor_entries(robot, sensors))
 
 
 class Scaling(eqx.Module):
-    """Running mean and spread of an observation, constants as far as any derivative is concerned."""
+    """Running mean and spread of an observation. Derivatives treat them as constants."""
 
     mean: Float[Array, " size"]
     square: Float[Array, " size"]
     count: Float[Array, ""]
 
     def __call__(self, observation: Float[Array, " size"]) -> Float[Array, " size"]:
-        """Scaled to about zero mean and unit spread; a spread below a thousandth counts as that."""
+        """The observation scaled to about zero mean and unit spread. The minimum spread is a thousandth."""
         return (observation - self.mean) / self.spread
 
     @property
@@ -108,7 +109,7 @@ class Scaling(eqx.Module):
         return jnp.sqrt(jnp.maximum(self.square, 1e-6))
 
     def updated(self, batch: Float[Array, "N size"], *, keep: float = 1e7) -> "Scaling":
-        """With the observations of one more batch; older ones are forgotten beyond `keep`."""
+        """The scaling with the observations of one more batch. Older observations are forgotten beyond `keep`."""
         number = batch.shape[0]
         total = self.count + number
         mean = jnp.mean(batch, axis=0)
@@ -120,5 +121,8 @@ class Scaling(eqx.Module):
 
 
 def no_scaling(size: int) -> Scaling:
-    """Observations as they are; counted as so many samples that a few equal ones do not make a tiny spread."""
+    """A scaling that leaves observations unchanged.
+
+    Its sample count is large enough that a few equal observations do not give a very small spread.
+    """
     return Scaling(jnp.zeros(size), jnp.ones(size), jnp.asarray(_PRIOR_SAMPLES))

@@ -1,4 +1,4 @@
-"""A chain played on C MuJoCo: whole episodes without noise, and batches of short windows with it."""
+"""Simulates a chain on C MuJoCo: whole episodes without noise, and batches of short windows with noise."""
 
 import copy
 import dataclasses
@@ -21,9 +21,14 @@ from dso_robotics.robot.observation import Scaling
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Episode:
-    """One episode of T control steps: time (T+1,) [s], qpos (T+1, nq), qvel (T+1, nv), ctrl (T, nu), terms (T, k), weighted.
+    """One episode of T control steps.
 
-    ended: whether C MuJoCo lost the simulation before its time; the rows are then shorter.
+    time: (T+1,) [s].
+    qpos: (T+1, nq) [m, rad].
+    qvel: (T+1, nv) [m/s, rad/s].
+    ctrl: controls, (T, nu).
+    terms: weighted cost terms, (T, k).
+    ended: whether the simulation diverged early. The arrays then have fewer rows.
     """
 
     time: np.ndarray
@@ -40,7 +45,7 @@ class Episode:
 
 
 class Player:
-    """Plays policies of one chain; the decision and the cost are compiled once."""
+    """Plays episodes of one chain on C MuJoCo. The policy and the cost are compiled once."""
 
     def __init__(self, chain: RobotChain):
         self.chain = chain
@@ -73,9 +78,11 @@ class Player:
         finer: int = 1,
         context: np.ndarray | None = None,
     ) -> Episode:
-        """One episode from a start drawn with `seed`, on `model` (the chain's own), its time step divided by `finer`.
+        """Simulate one episode from a start drawn with `seed`.
 
-        context: the episode's numbers (drawn with `seed`); a `model` given must have those that are physical.
+        model: the model to simulate; the chain's own by default.
+        finer: the model's time step is divided by this number.
+        context: the episode's numbers, drawn with `seed` by default. A given `model` must already have the physical ones.
         """
         chain = self.chain
         model = copy.copy(chain.mj if model is None else model)
@@ -129,12 +136,12 @@ class Player:
 
 
 class CWindows:
-    """Plays windows of one chain on C MuJoCo: a policy's decision is compiled, the physics is not."""
+    """Simulates windows of one chain on C MuJoCo. The policy is compiled, the physics is not."""
 
     def __init__(self, chain: RobotChain, *, threads: int = 0):
         self.chain, self._threads = chain, threads
         self._model = copy.copy(chain.mj)
-        # A simulation that blows up is to say so, not to begin again.
+        # Without this flag, MuJoCo would silently reset a diverged simulation.
         self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._engine: batch.Batch | None = None
         self._decide: Any = jax.jit(self._decided)
@@ -143,9 +150,9 @@ class CWindows:
     def __call__(
         self, theta: Float[Array, "*E n"], scaling: Scaling, start: RobotState, noise: Float[Array, "E T nu"]
     ) -> RobotState:
-        """States with leaves (E, T+1, ...) from `start` (E, ...) under the policy at theta, `noise` added to its actions.
+        """States with leaves (E, T+1, ...) from `start` (E, ...) under the policy at theta. `noise` is added to its actions.
 
-        theta: (n,), or (E, n) with the policy and mechanism of each environment.
+        theta: (n,) for all environments, or (E, n) with one theta for each environment.
         """
         count, steps = noise.shape[:2]
         engine, model = self._ready(theta, start, count), self._model
@@ -168,7 +175,7 @@ class CWindows:
         return jax.tree.map(lambda *leaves: np.stack(leaves, 1), *states)
 
     def _ready(self, theta: Array, start: RobotState, count: int) -> batch.Batch:
-        """The engine at rest, each environment with the model of its theta and context."""
+        """The engine after a reset. Each environment has the model of its theta and context."""
         if self._engine is None:
             self._engine = batch.Batch(self._model, count, self._threads)
         if self.chain.mechanism is not None:
@@ -177,7 +184,7 @@ class CWindows:
         return self._engine
 
     def _decided(self, theta: Array, scaling: Scaling, states: RobotState, noise: Array) -> tuple[Array, ...]:
-        """Actions (E, nu), memories, queues, and controls (E, nu) that are in force next."""
+        """Actions (E, nu), memories, queues, and the controls (E, nu) that act in the next step."""
         chain = eqx.tree_at(lambda c: c.scaling, self.chain, scaling)
 
         def one(theta: Array, state: RobotState, draw: Array) -> tuple[Array, ...]:
@@ -198,5 +205,5 @@ class CWindows:
 
 
 def _over(theta: Array) -> int | None:
-    """The axis of environments that theta has, if it has one."""
+    """The environment axis of theta for `vmap`; None if theta has none."""
     return 0 if theta.ndim == 2 else None

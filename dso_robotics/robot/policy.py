@@ -1,7 +1,7 @@
-"""Policies: functions of an observation with all their weights in one flat block of theta.
+"""Policies: functions of an observation, with all their weights in one flat block of theta.
 
-A policy gives one number for each actuator; `Squash` takes it to the actuator's range. What a policy remembers is part of
-the state of the chain, see `recurrent.py`.
+A policy gives one number for each actuator. `Squash` maps it to the actuator's range. A policy's memory is part of the
+chain's state, see `recurrent.py`.
 """
 
 import abc
@@ -19,7 +19,7 @@ from dso_robotics.errors import DsoError
 
 
 class Policy(eqx.Module):
-    """u = pi(y, m, t, w): observation y (inputs,), memory m (memory,), time [s] and weights w (size,) to (outputs,)."""
+    """u = pi(y, m, t, w), with u (outputs,), observation y (inputs,), memory m (memory,), time t [s] and weights w (size,)."""
 
     inputs: eqx.AbstractVar[int]
     outputs: eqx.AbstractVar[int]
@@ -31,12 +31,12 @@ class Policy(eqx.Module):
 
     @property
     def memory(self) -> int:
-        """Length of the memory; 0 without one."""
+        """Length of the memory; 0 without memory."""
         return 0
 
     @abc.abstractmethod
     def initial(self, rng: np.random.Generator) -> np.ndarray:
-        """Start weights (size,)."""
+        """Initial weights (size,)."""
 
     @abc.abstractmethod
     def __call__(
@@ -49,12 +49,12 @@ class Policy(eqx.Module):
         """The action before squashing, and the next memory."""
 
     def scored(self) -> np.ndarray:
-        """Which weights (size,) act on the action alone, given observation and memory: those have a score."""
+        """Mask (size,) of the weights that affect only the action, given observation and memory. These have a score."""
         return np.ones(self.size, bool)
 
 
 def matrices(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    """A flat vector cut into arrays of `shapes`."""
+    """Split a flat vector into arrays of `shapes`."""
     found, start = [], 0
     for shape in shapes:
         count = math.prod(shape)
@@ -64,19 +64,19 @@ def matrices(flat: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
 
 
 def layer(rng: np.random.Generator, inputs: int, outputs: int, gain: float = 1.0) -> list[np.ndarray]:
-    """Start weights of one affine layer, rows of equal length `gain`, and zero offsets."""
+    """Initial weights of one affine layer: each row has norm `gain`, and the offsets are zero."""
     return [(gain / math.sqrt(max(inputs, 1)) * rng.standard_normal((outputs, inputs))).ravel(), np.zeros(outputs)]
 
 
 class LinearPolicy(Policy):
-    """u = W y + b. Starts at zero."""
+    """u = W y + b. All weights start at zero."""
 
     inputs: int = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
 
     @property
     def size(self) -> int:
-        """W and b."""
+        """Number of entries of W and b."""
         return self.outputs * (self.inputs + 1)
 
     def initial(self, rng: np.random.Generator) -> np.ndarray:
@@ -90,7 +90,7 @@ class LinearPolicy(Policy):
 
 
 class NetworkPolicy(Policy):
-    """A multilayer perceptron of tanh units; its last layer starts small, so that the first actions are near zero."""
+    """A multilayer perceptron of tanh units. Its last layer has small initial weights, so the first actions are near zero."""
 
     inputs: int = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
@@ -109,7 +109,7 @@ class NetworkPolicy(Policy):
 
     @property
     def size(self) -> int:
-        """All layers."""
+        """Number of weights of all layers."""
         return sum(math.prod(shape) for shape in self._shapes)
 
     def initial(self, rng: np.random.Generator) -> np.ndarray:
@@ -129,10 +129,10 @@ class NetworkPolicy(Policy):
 
 
 class TimedPolicy(Policy):
-    """A policy that also sees the time: bumps spread over `seconds`, or, with `period`, waves of the phase of a cycle.
+    """A policy that also sees time features: bumps spread over `seconds` [s] or, with `period`, sine waves of a cycle's phase.
 
-    Around a recorded or planned motion this is the trajectory-conditioned policy: with a linear `base`, feedback plus an
-    open-loop action that may take any shape over time.
+    For a recorded or planned motion, this is the trajectory-conditioned policy. With a linear `base`, it is feedback plus an
+    open-loop action of arbitrary shape over time.
     """
 
     inputs: int = eqx.field(static=True)
@@ -155,24 +155,24 @@ class TimedPolicy(Policy):
 
     @property
     def size(self) -> int:
-        """Weights of the base."""
+        """Number of weights of the base."""
         return self.base.size
 
     @property
     def memory(self) -> int:
-        """Memory of the base."""
+        """Length of the base's memory."""
         return self.base.memory
 
     def initial(self, rng: np.random.Generator) -> np.ndarray:
-        """Those of the base."""
+        """Initial weights of the base."""
         return self.base.initial(rng)
 
     def scored(self) -> np.ndarray:
-        """Those of the base."""
+        """Scored weights of the base."""
         return self.base.scored()
 
     def features(self, time: Array) -> Float[Array, " k"]:
-        """Time as numbers between -1 and 1."""
+        """Time features between -1 and 1."""
         if self.period:
             phase = 2 * jnp.pi * time / self.seconds * jnp.arange(1, self.count + 1)
             return jnp.concatenate([jnp.sin(phase), jnp.cos(phase)])
@@ -180,12 +180,12 @@ class TimedPolicy(Policy):
         return jnp.exp(-0.5 * ((time - centres) * self.count / self.seconds) ** 2)
 
     def __call__(self, weights: Array, observation: Array, memory: Array, time: Array) -> tuple[Array, Array]:
-        """The base on observation and time features."""
+        """The base policy, applied to the observation and the time features."""
         return self.base(weights, jnp.concatenate([observation, self.features(time)]), memory, time)
 
 
 class Squash(eqx.Module):
-    """Smooth map of any number to an actuator's control range; the identity for actuators without one."""
+    """Smooth map from any number to an actuator's control range; the identity for actuators without a range."""
 
     middle: Float[Array, " nu"]
     half: Float[Array, " nu"]
@@ -197,7 +197,7 @@ class Squash(eqx.Module):
 
 
 def squash(model: mujoco.MjModel) -> Squash:
-    """The squashing of a model's actuators."""
+    """The `Squash` for a model's actuators."""
     low, high = model.actuator_ctrlrange.T
     limited = np.asarray(model.actuator_ctrllimited, bool)
     middle, half = np.where(limited, (low + high) / 2, 0.0), np.where(limited, (high - low) / 2, 1.0)

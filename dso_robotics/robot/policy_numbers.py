@@ -1,4 +1,4 @@
-"""The arithmetic of a trained policy in NumPy: what it sees, how it decides, what it plays (in JAX: policy.py, brain.py)."""
+"""A trained policy in NumPy: observation, action and control. The JAX versions are in policy.py and brain.py."""
 
 import itertools
 import math
@@ -15,14 +15,22 @@ _ARRAYS = ("weights", "mean", "spread", "middle", "half", "task_low", "task_high
 
 @dataclass(frozen=True, eq=False)
 class PolicyNumbers:
-    """All that a policy is besides what it remembers.
+    """All data of a policy except its memory.
 
-    kind: "linear", "network" (tanh layers of widths `hidden`), "brain" or "gated" (`units` recurrent units). weights: flat.
-    features, clock [s], cyclic: how many numbers the time becomes (0: none), over which time, and whether that is a period.
-    mean, spread: (inputs,) of what is seen. plain, turning: entries of qpos seen as they are, and as sine and cosine;
-    columns: places in sensordata, where it sees sensors instead. labels: what is seen of the robot, in order. tasks: names of
-    the numbers of a task, with the ends of their ranges and the value at first (k,). middle, half, limited: (nu,) of the
-    controls. period [s]: of a control step. delay: control steps until an action acts. nq, nv, na: of the model.
+    kind: "linear", "network" (tanh layers of widths `hidden`), "brain" or "gated" (`units` recurrent units).
+    weights: flat vector.
+    features: number of time features, 0 for none.
+    clock: time that the time features cover [s].
+    cyclic: whether `clock` is a period.
+    mean, spread: of the observation, (inputs,).
+    plain, turning: entries of qpos observed directly, and those observed as sine and cosine.
+    columns: positions in sensordata, if the policy observes sensors instead.
+    labels: names of the robot's observed values, in order.
+    tasks: names of the task numbers, with the ends of their ranges and their initial values, (k,).
+    middle, half, limited: centre and half-width of each control's range, and whether it has one, (nu,).
+    period: length of a control step [s].
+    delay: number of control steps until an action acts.
+    nq, nv, na: sizes of the model.
     """
 
     kind: str
@@ -60,12 +68,12 @@ class PolicyNumbers:
 
     @property
     def inputs(self) -> int:
-        """How many numbers the weights act on: what is seen, and the time."""
+        """Number of inputs that the weights act on: observation and time features."""
         return len(self.labels) + len(self.tasks) + (2 * self.features if self.cyclic else self.features)
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of the matrices and offsets that `weights` holds one after the other."""
+        """Shapes of the matrices and offsets, in their order in `weights`."""
         ins, outs, units = self.inputs, len(self.ctrl_names), self.units
         if self.kind in ("brain", "gated"):
             inner = [(units, ins), (units, units), (units,)] * (2 if self.kind == "gated" else 1)
@@ -75,7 +83,7 @@ class PolicyNumbers:
 
     @property
     def memory(self) -> int:
-        """How many numbers it remembers."""
+        """Length of the memory."""
         return self.units if self.kind in ("brain", "gated") else 0
 
     def split(self) -> list[np.ndarray]:
@@ -84,14 +92,19 @@ class PolicyNumbers:
         return [part.reshape(s) for part, s in zip(np.split(self.weights, ends[:-1]), self.shapes, strict=True)]
 
     def observe(self, qpos: np.ndarray, qvel: np.ndarray, act: np.ndarray) -> np.ndarray:
-        """What is seen of a state (len(labels),)."""
+        """The observation of a state, (len(labels),)."""
         angles = qpos[list(self.turning)]
         return np.concatenate([qpos[list(self.plain)], np.sin(angles), np.cos(angles), qvel, act])
 
     def decide(
         self, parts: Sequence[np.ndarray], seen: np.ndarray, memory: np.ndarray, task: np.ndarray, time: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The action (nu,) before squashing, and the next memory; parts: of `split`, task (k,), time [s]."""
+        """The action (nu,) before squashing, and the next memory.
+
+        parts: the result of `split`.
+        task: (k,).
+        time: [s].
+        """
         half = (self.task_high - self.task_low) / 2
         normal = (task - (self.task_high + self.task_low) / 2) / np.where(half > 0, half, 1.0)
         x = (np.concatenate([seen, normal]) - self.mean) / self.spread
@@ -103,7 +116,7 @@ class PolicyNumbers:
         return parts[-2] @ x + parts[-1], memory
 
     def squash(self, action: np.ndarray) -> np.ndarray:
-        """The control (nu,) that an action becomes."""
+        """The control (nu,) for an action."""
         return np.where(self.limited, self.middle + self.half * np.tanh(action), action)
 
     def _time(self, time: float) -> np.ndarray:
@@ -124,7 +137,7 @@ class PolicyNumbers:
         return w_out @ units + w_direct @ x + offset, units
 
     def as_dict(self) -> dict[str, Any]:
-        """Arrays, numbers and texts by name, as a file stores them; lists of texts without entries are left out."""
+        """Arrays, numbers and strings by name, as a file stores them. Empty lists of strings are left out."""
         found: dict[str, Any] = {"kind": self.kind, "clock": self.clock, "cyclic": self.cyclic, "period": self.period}
         found |= {name: list(texts) for name in _TEXTS if (texts := getattr(self, name))}
         found |= {name: np.array(getattr(self, name), int) for name in (*_INTEGERS, *_COUNTS)}
@@ -132,7 +145,7 @@ class PolicyNumbers:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "PolicyNumbers":
-        """The inverse of `as_dict`; KeyError, TypeError or ValueError for what is none."""
+        """The inverse of `as_dict`. Raises KeyError, TypeError or ValueError for invalid data."""
         parts: dict[str, Any] = {name: tuple(stored.get(name, ())) for name in _TEXTS}
         parts |= {name: tuple(int(n) for n in stored[name]) for name in _INTEGERS}
         parts |= {name: int(stored[name]) for name in _COUNTS}

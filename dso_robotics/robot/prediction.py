@@ -1,7 +1,7 @@
-"""What the sensors of every window should read, and how that changes with the parameters and the start state.
+"""Predicted sensor readings of every window, and their derivatives by the parameters and the start state.
 
-Two engines fulfil one contract. `CPrediction` simulates with C MuJoCo and differentiates by finite differences on threads;
-`MjxPrediction` (its own file: it needs JAX) differentiates through MJX. Both predict the same numbers.
+Two engines share one interface. `CPrediction` simulates with C MuJoCo and differentiates by finite differences on threads.
+`MjxPrediction` differentiates through MJX; it has its own file because it needs JAX. Both predict the same numbers.
 """
 
 from typing import Protocol
@@ -14,20 +14,20 @@ from dso_robotics.physics.batch import BatchEngine, Trajectories
 from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.signals import arriving, commanded, reported
 
-# Differences: relative to the parameter's scale, and absolute for start states [m, rad, m/s, rad/s]. A body that rests on
-# another sinks in by micrometres, and dry friction has kinks: a longer step leaves the neighbourhood that it is to describe.
+# Finite-difference steps: relative to the parameter's scale, and absolute for start states [m, rad, m/s, rad/s]. Resting
+# bodies penetrate each other by micrometres, and dry friction has kinks, so a derivative is valid only for small steps.
 _STEP = 1e-7
 
 
 class Prediction(Protocol):
-    """Predictions (B, S, C) of B windows at S sample times of C channels; NaN where the simulation diverged."""
+    """Predictions (B, S, C) for B windows, S sample times and C channels; NaN where the simulation diverged."""
 
     name: str
-    # Simulated time steps so far, derivatives included.
+    # Number of simulated time steps so far, including those for derivatives.
     steps: int
 
     def predict(self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None) -> np.ndarray:
-        """Sensor readings at parameters z (n,) from start states (B, nq+nv+na); of windows `only` (indices), theirs alone."""
+        """Sensor readings at parameters z (n,) from start states (B, nq+nv+na). With `only` (indices), only those windows."""
         ...
 
     def linearize(
@@ -35,25 +35,28 @@ class Prediction(Protocol):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Readings (B, S, C) with derivatives by z (B, S, C, n) and by the start's tangent (B, S, C, k).
 
-        k = 2*nv+na, or 0 when `by_start` is False: start states that stay need no derivative.
+        k = 2*nv+na, or 0 if `by_start` is False, because fixed start states need no derivative.
         """
         ...
 
     def predict_ends(
         self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`predict` and the states (B, nq+nv+na) at `windows.handover`, NaN where no window follows."""
+        """The result of `predict`, and the states (B, nq+nv+na) at `windows.handover`, NaN where no window follows."""
         ...
 
     def linearize_ends(self, z: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
-        """`linearize`, these states, and their tangent's derivatives by z (B, k, n) and by the start's tangent (B, k, k)."""
+        """The result of `linearize`, the states of `predict_ends`, and the derivatives of their tangents.
+
+        The derivatives are by z (B, k, n) and by the start's tangent (B, k, k).
+        """
         ...
 
 
 class CPrediction:
-    """The C engine: one batch call a linearisation, 1 + n + 2*nv + na simulations a window.
+    """The C engine. A linearisation is one batch call with 1 + n + 2*nv + na simulations for each window.
 
-    `engine` may be another of the model's C engines, such as one with a friction law.
+    `engine` may be another C engine of the model, such as one with a friction law.
     """
 
     name = "mujoco"
@@ -67,7 +70,7 @@ class CPrediction:
         self._engine = engine or BatchEngine(vector.mj, threads=threads)
         names = [rollout.name for rollout in windows.rollouts]
         self._expansion = vector.expansion(names)
-        # Which recordings feel each coordinate, and which coordinates are moved together.
+        # Which recordings each coordinate affects, and which coordinates are changed together.
         self._felt = np.array([[owner in ("", name) for owner in vector.owner] for name in names])
         self._together = _groups(vector)
 
@@ -89,23 +92,23 @@ class CPrediction:
     def linearize(
         self, z: np.ndarray, start: np.ndarray, *, by_start: bool = True
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See `Prediction.linearize`; forward differences, backward where a bound is in the way.
+        """See `Prediction.linearize`. Forward differences are used, or backward differences where a bound prevents them.
 
-        Recordings do not see each other's own values, so these are moved together: one simulation serves them all.
-        Where bodies touch, a contact made or lost one time step later is a jump, which divided by so small a step looks
-        like certainty. Windows with contacts are therefore differenced to both sides, and the smaller slope is taken
-        where the two disagree.
+        Values that belong to one recording do not affect other recordings. They are changed together, so one simulation
+        serves all recordings. Where bodies touch, a change can shift the start or end of a contact by one time step. The
+        readings then jump. Divided by the small difference step, the jump looks like a very large derivative. Windows with
+        contacts are therefore differenced to both sides, and the smaller slope is used where the two disagree.
         """
         y, _, by_z, by_x = self._slopes(z, start, self.tangent.size if by_start else 0, None)[:4]
         return y, by_z, by_x
 
     def linearize_ends(self, z: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
-        """See `Prediction.linearize_ends`; the simulations are those of `linearize`."""
+        """See `Prediction.linearize_ends`. Uses the same simulations as `linearize`."""
         y, end, *slopes = self._slopes(z, start, self.tangent.size, self.windows.handover)
         return y, *slopes[:2], end, *slopes[2:]
 
     def _slopes(self, z: np.ndarray, start: np.ndarray, k: int, place: np.ndarray | None) -> list[np.ndarray]:
-        """As `_differences`, to both sides where something touched."""
+        """Like `_differences`, but to both sides in windows with contacts."""
         found, touched = self._differences(z, start, self.windows, _STEP, k, place)
         if touched.any():
             only = np.flatnonzero(touched)
@@ -118,9 +121,9 @@ class CPrediction:
     def _differences(
         self, z: np.ndarray, start: np.ndarray, windows: Windows, step: float, k: int, place: np.ndarray | None
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Readings (B, S, C) and states at `place`, derivatives of both by z and k start coordinates; what touched (B,).
+        """Readings (B, S, C) and states at `place`, their derivatives by z and k start coordinates, and contact flags (B,).
 
-        In the order readings, states, readings by z, by start, and with a `place` states by z, by start.
+        Order: readings, states, readings by z, readings by start and, with a `place`, states by z, states by start.
         """
         h = step * self.vector.scale
         h = np.where((z + h > self.vector.high) | (z + h < self.vector.low), -h, h)
@@ -155,9 +158,10 @@ class CPrediction:
     def _at_samples(
         self, z: np.ndarray, start: np.ndarray, windows: Windows, place: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Readings (P, B, S, C) of B windows at P points z (P, n) with starts (P, B, nq+nv+na); whether bodies touched (P, B).
+        """Readings (P, B, S, C) of B windows at P points z (P, n) with starts (P, B, nq+nv+na).
 
-        And the states (P, B, nq+nv+na) at `place` (B,) [steps], or where windows end.
+        Also returns whether bodies touched (P, B), and the states (P, B, nq+nv+na) at `place` (B,) [steps] or at the
+        windows' ends.
         """
         p, b = start.shape[:2]
         out, signals = self._simulate(z, start, windows)
@@ -169,7 +173,7 @@ class CPrediction:
     def _simulate(
         self, z: np.ndarray, start: np.ndarray, windows: Windows
     ) -> tuple[Trajectories, dict[str, np.ndarray]]:
-        """P*B simulations, and the signals' numbers (P, B, ...) they were made with."""
+        """Run P*B simulations. Also return the signal parameters (P, B, ...) that they used."""
         p, b = start.shape[:2]
         self.steps += p * b * windows.ctrl.shape[1]
         if self.vector.local:
@@ -194,15 +198,15 @@ class CPrediction:
 
 
 def _calmer(slope: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The mean of two one-sided slopes, or the smaller where they differ by more than that."""
+    """The mean of two one-sided slopes, or the smaller slope where their difference is larger than that slope."""
     smaller = np.where(np.abs(slope) <= np.abs(other), slope, other)
     return np.where(np.abs(slope - other) > np.abs(smaller), smaller, (slope + other) / 2)
 
 
 def handed_over(states: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """States (..., B, nx) at `place` (B,) of states after each step (..., B, T, nx), linearly between steps; NaN for NaN.
+    """States (..., B, nx) at `place` (B,), interpolated linearly between the states after each step (..., B, T, nx).
 
-    Quaternions between steps are not unit, which makes no difference to their differences.
+    `place` NaN gives NaN. Interpolated quaternions do not have unit length, which does not affect their differences.
     """
     known = np.isfinite(place)
     before = np.floor(np.where(known, place, 1.0)).astype(int)
@@ -214,7 +218,7 @@ def handed_over(states: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def _groups(vector: ParameterVector) -> list[int]:
-    """A group number for each coordinate: recordings' own values of one quantity share it, every other has its own."""
+    """A group number for each coordinate. The recordings' own values of one quantity share a group; others have their own."""
     numbers: dict[str, int] = {}
     quantities = zip(vector.coordinate_names, vector.owner, strict=True)
     return [numbers.setdefault(name.removeprefix(f"log/{owner}/"), len(numbers)) for name, owner in quantities]

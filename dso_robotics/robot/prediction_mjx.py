@@ -1,6 +1,6 @@
 """Predictions of every window through MJX: exact derivatives in forward mode, and a cost for reverse mode.
 
-Loaded only when this engine is asked for: importing JAX and MJX takes seconds. The caller sets float64.
+This module is loaded only when the engine is used, because importing JAX and MJX takes seconds. The caller sets float64.
 """
 
 import time
@@ -22,12 +22,12 @@ from dso_robotics.physics.device import put_model
 from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.signals import arriving, commanded, reported
 
-# Windows differentiated at once: memory grows with it, and a CPU gains nothing from more.
+# Number of windows differentiated at once. Memory grows with it, and a larger number is not faster on a CPU.
 _AT_ONCE = 16
 
 
 class MjxPrediction:
-    """The differentiable engine; see `prediction.Prediction` for the contract.
+    """The differentiable engine. See `prediction.Prediction` for the interface.
 
     compile_seconds: time spent tracing and compiling so far.
     """
@@ -47,13 +47,13 @@ class MjxPrediction:
         self._compiled: dict[str, Callable[..., tuple[Array, ...]]] = {}
 
     def predict(self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None) -> np.ndarray:
-        """See `Prediction.predict`; all windows are simulated, whichever are asked for: what is compiled has one shape."""
+        """See `Prediction.predict`. Always simulates all windows, because the compiled code has one fixed shape."""
         self.steps += self.windows.ctrl.shape[0] * self.windows.ctrl.shape[1]
         chosen, every = self._every(start, only)
         return np.asarray(self._run("predict", self._window, z, every)[0])[chosen]
 
     def _every(self, start: np.ndarray, only: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the windows asked for, and a start state for every window there is."""
+        """Indices of the requested windows, and a start state for every window."""
         chosen = np.arange(len(self.windows)) if only is None else only
         every = np.tile(start[:1], (len(self.windows), 1))
         every[chosen] = start
@@ -111,7 +111,7 @@ class MjxPrediction:
         return np.isfinite(self.windows.handover)[:, None]
 
     def _chart(self, state: np.ndarray) -> np.ndarray:
-        """Derivative (B, 2*nv+na, nq+nv+na) of the tangent by the state's own coordinates, at `state`."""
+        """Derivative (B, 2*nv+na, nq+nv+na) of the tangent by the coordinates of the state, at `state`."""
         tangent, h = Tangent(self.vector.mj), 1e-6
         moved = state[:, None] + h * np.eye(state.shape[1])
         return np.swapaxes(tangent.difference(state[:, None], moved), 1, 2) / h
@@ -121,7 +121,7 @@ class MjxPrediction:
     ) -> Callable[[Float[Array, " n"], Float[Array, "B k"], Float[Array, "B nx"]], Float[Array, ""]]:
         """Negative log-likelihood as a JAX function of z, the starts' tangents and the starts, for reverse mode.
 
-        The same number as `WindowedIdentification` with noise scales `sigma`, (C,) or (B, 1, C), prior included.
+        It equals the cost of `WindowedIdentification` with noise scales `sigma`, (C,) or (B, 1, C), including the prior.
         """
         seen = jnp.asarray(np.isfinite(self.windows.measured))
 
@@ -135,7 +135,7 @@ class MjxPrediction:
     def errors(
         self, z: Float[Array, " n"], change: Float[Array, "B k"], start: Float[Array, "B nx"]
     ) -> Float[Array, "B S C"]:
-        """Predictions less measurements, 0 where nothing was measured; a JAX function."""
+        """Predictions minus measurements, 0 where nothing was measured; a JAX function."""
         inputs, measured = self._inputs(), self.windows.measured
         y = jax.vmap(self._window, in_axes=(None, 0, 0, *(0,) * len(inputs)))(z, change, start, *inputs)
         return jnp.where(np.isfinite(measured), y - np.nan_to_num(measured), 0.0)
@@ -149,7 +149,7 @@ class MjxPrediction:
         )
 
     def _window(self, *arguments: Array) -> Array:
-        """Channels (S, C) of one window; arguments as of `_window_and_end`."""
+        """Channels (S, C) of one window. Arguments as in `_window_and_end`."""
         return self._window_and_end(*arguments)[0]
 
     def _window_and_end(
@@ -202,7 +202,7 @@ class MjxPrediction:
         return before + (place - whole) * (after - before), end
 
     def _model_at(self, z: Array) -> tuple[mjx.Model, Array | None]:
-        """The MJX model at z, with the products of inertia when a full inertia is free."""
+        """The MJX model at z, and the products of inertia if a full inertia is free."""
         return with_fields(self._model, self.vector.mj, self.vector.shared.fields(z))
 
     def _run(

@@ -1,7 +1,7 @@
-"""Predictions of a robot with a `JointNetwork` inside, and their gradient by its weights: an adjoint on C MuJoCo.
+"""Predictions of a robot with a `JointNetwork`, and their gradient by the network's weights from an adjoint on C MuJoCo.
 
-The network acts through motors of its own, one on each of its joints. A trajectory is simulated step by step for all windows
-together; its steps are then linearised in one batch and the adjoint runs backwards. JAX differentiates the network alone.
+The network acts through its own motors, one on each of its joints. The trajectories of all windows are simulated together,
+step by step. All steps are then linearised in one batch, and the adjoint runs backwards. JAX differentiates only the network.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ from dso_robotics.robot.signals import arriving, commanded, reported
 
 
 class DivergedError(DsoError):
-    """A window cannot be simulated with these weights, so there is no gradient."""
+    """A window diverges with these weights, so there is no gradient."""
 
 
 def with_motors(spec: mujoco.MjSpec, joints: tuple[str, ...]) -> mujoco.MjModel:
-    """`spec` with a motor more for each of `joints`, last in the order of actuators."""
+    """`spec` with an additional motor for each of `joints`, after all other actuators."""
     spec = spec.copy()
     for name in joints:
         motor = spec.add_actuator()
@@ -39,7 +39,12 @@ def with_motors(spec: mujoco.MjSpec, joints: tuple[str, ...]) -> mujoco.MjModel:
 
 @dataclasses.dataclass(frozen=True)
 class Path:
-    """Simulated windows: state (B, T+1, nq+nv+na), ctrl (B, T, nu) with the network's torques, sensordata (B, T, ns)."""
+    """Simulated windows.
+
+    state: (B, T+1, nq+nv+na).
+    ctrl: controls, with the network's torques, (B, T, nu).
+    sensordata: (B, T, ns).
+    """
 
     state: np.ndarray
     ctrl: np.ndarray
@@ -47,7 +52,10 @@ class Path:
 
 
 class NetworkPrediction:
-    """Predicts `windows` with `model` (the network's motors last); `signals` are those of one parameter point."""
+    """Predicts `windows` with `model`, whose last actuators are the network's motors.
+
+    signals: signal parameters at one parameter point.
+    """
 
     def __init__(self, model: mujoco.MjModel, network: JointNetwork, windows: Windows, signals: dict[str, np.ndarray]):
         self.model, self.network, self.windows, self.signals = model, network, windows, signals
@@ -62,7 +70,7 @@ class NetworkPrediction:
         return self.read(self.simulate(weights, start, self.windows), self.windows)
 
     def simulate(self, weights: np.ndarray, start: np.ndarray, windows: Windows) -> Path:
-        """The trajectories of `windows`, one batch call a step."""
+        """Simulate the trajectories of `windows`, with one batch call for each step."""
         ctrl, past, drive = windows.ctrl, windows.past, windows.drive
         if drive is not None:
             ctrl, past = commanded(ctrl, past, drive.values, drive.share, self.signals["controller_gain"])
@@ -106,7 +114,8 @@ class NetworkPrediction:
     ) -> tuple[float, np.ndarray]:
         """A cost of the readings and its gradient (size,) by the weights.
 
-        `slope` maps readings (B, S, C) to the cost and its derivative by them. Raises DivergedError when a window diverges.
+        `slope` maps readings (B, S, C) to the cost and its derivative by the readings. Raises DivergedError if a window
+        diverges.
         """
         path = self.simulate(weights, start, windows)
         if not np.isfinite(path.state).all():
@@ -120,7 +129,7 @@ class NetworkPrediction:
         given = model.nu - len(self.network.joints)
         qpos, qvel = flat[:, : model.nq], flat[:, model.nq : model.nq + model.nv]
         ctrl = path.ctrl.reshape(b * t, -1)[:, :given]
-        # The network's joints are hinges and slides: their coordinates are their tangent's.
+        # The network's joints are hinges and slides, so their coordinates equal their tangent coordinates.
         by_q, by_v = map(np.asarray, self._slopes(jnp.asarray(weights), qpos, qvel, ctrl))
         by_state = np.zeros((b * t, len(self.network.joints), self._tangent.size))
         by_state[..., list(self.network.dofs)] = by_q[..., list(self.network.qpos)]
@@ -154,7 +163,7 @@ class NetworkPrediction:
 def _spread(
     by_reading: np.ndarray, windows: Windows, shape: tuple[int, ...], signals: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """The transpose of reading: derivative by sensordata on the grid (B, T, ns) from that by the readings (B, S, C)."""
+    """The transpose of `read`: the derivative by sensordata (B, T, ns) on the grid, from that by the readings (B, S, C)."""
     channels, (b, t, _) = windows.channels, shape
     place = (windows.step + windows.share)[..., None] * np.ones(len(channels.sensor_addresses))
     if "sensor_delay" in signals:

@@ -1,6 +1,7 @@
-"""Recurrent policies, the brain-body policies of equation (100): units that advance with the physics, all weights in theta.
+"""Recurrent policies, the brain-body policies of equation (100). Their units advance with the physics.
 
-The action is read from the units *after* their update, so what is seen now can act now: u = W_out y' + W_dir x.
+All weights are in theta. The action depends on the units *after* their update, so the current observation affects the
+current action: u = W_out y' + W_dir x.
 """
 
 import math
@@ -16,8 +17,9 @@ from dso_robotics.robot.policy import Policy, layer, matrices
 
 
 class RecurrentPolicy(Policy):
-    """y' = tanh(W_in x + W_rec y + b), u = W_out y' + W_dir x + c; gated, y' = (1 - g) y + g tanh(...) with
-    g = sigmoid(V_in x + V_rec y + d), so that a unit may keep what it holds.
+    """y' = tanh(W_in x + W_rec y + b), u = W_out y' + W_dir x + c.
+
+    Gated units have y' = (1 - g) y + g tanh(...) with g = sigmoid(V_in x + V_rec y + d), so a unit can keep its value.
     """
 
     inputs: int = eqx.field(static=True)
@@ -40,16 +42,16 @@ class RecurrentPolicy(Policy):
 
     @property
     def size(self) -> int:
-        """Input, recurrent, output and direct weights, and offsets."""
+        """Number of input, recurrent, output and direct weights, and offsets."""
         return sum(math.prod(shape) for shape in self._inner + self._outer)
 
     @property
     def memory(self) -> int:
-        """The units."""
+        """Number of units."""
         return self.units
 
     def initial(self, rng: np.random.Generator) -> np.ndarray:
-        """Random input and recurrent weights, no direct ones; gates start half open."""
+        """Random input and recurrent weights, and zero direct weights. Gates start half open."""
         inner = []
         for _ in range(2 if self.gated else 1):
             inner += [
@@ -76,6 +78,6 @@ class RecurrentPolicy(Policy):
         return w_out @ units + w_dir @ observation + offset, units
 
     def scored(self) -> np.ndarray:
-        """Output and direct weights: the others move the units, which no noise drives."""
+        """Output and direct weights. The others drive the units, which have no noise."""
         inner = sum(math.prod(shape) for shape in self._inner)
         return np.arange(self.size) >= inner

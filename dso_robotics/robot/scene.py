@@ -1,4 +1,4 @@
-"""What costs and observations may look at: a state of the robot, the control that led to it, and what follows from both."""
+"""The inputs of costs and observations: a state of the robot, the control that led to it, and quantities computed from both."""
 
 import functools
 from collections.abc import Callable
@@ -13,11 +13,15 @@ from dso_robotics.physics.backend import mjx
 
 
 class Scene:
-    """One unbatched moment. Kinematics and sensors are computed when first asked for, once.
+    """One unbatched state with its control. Kinematics and sensors are computed once, at first use.
 
-    model, products: as in `physics.step`. state: qpos, qvel, act, time. ctrl: the control that led here (nu,), before: the one
-    before that. mj: the model's names and sizes. task: the episode's task numbers (k,). divergence: KL of the policy's action
-    here from that of the passive chain, where there is a policy.
+    mj: the model's names and sizes.
+    model, products: as in `physics.step`.
+    state: qpos, qvel, act, time.
+    ctrl: the control that led to this state, (nu,).
+    before: the previous control, (nu,).
+    task: the episode's task numbers, (k,).
+    divergence: KL divergence of the policy's action in this state from the passive chain's, if there is a policy.
     """
 
     def __init__(
@@ -43,5 +47,5 @@ class Scene:
 
     @functools.cached_property
     def sensors(self) -> Float[Array, " nsensordata"]:
-        """What every sensor reads at the state under the control that led here."""
+        """Readings of all sensors in the state, under the control that led to it."""
         return physics.measure(self.model, self.state, self.ctrl, products=self.products)

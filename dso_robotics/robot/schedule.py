@@ -1,4 +1,4 @@
-"""A robot's chain made ready for training by windows: what is annealed, where windows start, and what the critic sees."""
+"""Prepares a robot's chain for training on windows: annealing, window starts, and the critic's inputs."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,16 +18,17 @@ from dso_robotics.robot.chain import RobotChain, RobotState
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import CWindows
 
-# The share of a training after which contacts are the model's own.
+# The fraction of training after which contacts have the model's own stiffness.
 _SOFT = 0.7
 
 
 class RobotCourse(PlayedCourse):
-    """The course of a robot's chain; its memory is the scaling of the observation.
+    """How a robot's chain changes during training. Its memory is the scaling of the observation.
 
-    explore: draws start states as the chain's own `start` does, but may be much wider; `share` of the windows that start anew
-    start there. noise_end: the actions' standard deviation at the end, reached geometrically, unless theta holds it. soften:
-    how many times as long as the model's own the contacts push at first.
+    explore: draws start states, like the chain's `start`, but the distribution may be much wider.
+    share: fraction of the newly started windows that start from `explore`.
+    noise_end: final standard deviation of the actions, reached geometrically. Not used if theta holds the noise.
+    soften: initial contact time constant, as a multiple of the model's own.
     """
 
     explore: Callable[[PRNGKeyArray], RobotState] = eqx.field(kw_only=True)
@@ -38,11 +39,11 @@ class RobotCourse(PlayedCourse):
 
     @property
     def memory(self) -> Scaling:
-        """The chain's own scaling."""
+        """The chain's current scaling."""
         return self.chain.scaling
 
     def at(self, memory: Scaling, progress: Array | None = None) -> RobotChain:
-        """The chain with this scaling, its frozen noise annealed and its contacts as soft as they are meant to be by now."""
+        """The chain with this scaling, and with the noise and contact softness scheduled for this point of training."""
         chain = eqx.tree_at(lambda c: c.scaling, self.chain, memory)
         if progress is None:
             return chain
@@ -59,7 +60,7 @@ class RobotCourse(PlayedCourse):
         return jnp.minimum(jnp.log(self.noise_end) - jnp.asarray(noise.initial), 0.0)
 
     def fresh(self, key: PRNGKeyArray, theta: Array) -> RobotState:
-        """A start, from the wide distribution or the chain's own."""
+        """Draw a start from the wide distribution or from the chain's own."""
         choice, one, two = jax.random.split(key, 3)
         wide = jax.random.bernoulli(choice, self.share)
         return jax.tree.map(lambda a, b: jnp.where(wide, a, b), self.explore(one), self.chain.start(two))
@@ -70,25 +71,25 @@ class RobotCourse(PlayedCourse):
         return self.chain.lift is not None
 
     def placed(self, chain: RobotChain, state: RobotState, new: Array, theta: Array) -> RobotState:
-        """A new state is as high as theta's mechanism stands."""
+        """`state`; where `new`, it is lifted to the floor for the mechanism of theta."""
         if chain.lift is None:
             return state
         return jax.tree.map(lambda a, b: jnp.where(new, a, b), chain.placed(state, theta), state)
 
     def bind(self, chain: RobotChain, theta: Array, start: RobotState) -> RobotChain:
-        """The chain with the physical model of theta made once."""
+        """The chain with the physical model of theta computed once."""
         return chain.bind(theta, start)
 
     def inputs(self, memory: Scaling, theta: Array) -> "CriticInputs":
-        """The policy's observation, scaled, its memory, actions under way and all that was drawn."""
+        """The critic's inputs: scaled observation, policy memory, queued actions and the drawn context."""
         return CriticInputs(self.at(memory), theta)
 
     def remembered(self, memory: Scaling, theta: Array, states: RobotState) -> Scaling:
-        """The scaling after these states."""
+        """The scaling updated with these states."""
         return memory.updated(jax.vmap(lambda state: self.chain.observe(state, theta))(states))
 
     def terms(self, theta: Array, states: RobotState) -> Float[Array, " k"]:
-        """Mean of every term of the cost over states."""
+        """Mean of each cost term over the states."""
         terms = getattr(self.chain.scene_cost, "terms", None)
         if terms is None:
             return jnp.zeros(0)
@@ -96,28 +97,28 @@ class RobotCourse(PlayedCourse):
         return jnp.mean(jax.vmap(lambda state: terms(chain.scene(state, theta)))(states), axis=0)
 
     def noise(self, theta: Array, key: PRNGKeyArray, progress: Array, shape: tuple[int, int]) -> Array:
-        """Noise (E, T, nu) of the actions of E windows of T steps."""
+        """Action noise (E, T, nu) for E windows of T steps."""
         chain = self.at(self.chain.scaling, progress)
         return jnp.exp(chain.noise_scale(theta)) * jax.random.normal(key, (*shape, chain.mj.nu))
 
     def play(self, theta: Array, memory: Scaling, states: RobotState, noise: Array) -> RobotState:
-        """The windows on C MuJoCo."""
+        """Simulate the windows on C MuJoCo."""
         return self.windows(theta, memory, states, noise)
 
     def of_the_policy(self, problem: Problem) -> Problem:
-        """The problem whose cost is only what the policy's own choice of action costs."""
+        """The problem whose cost includes only the cost of the policy's choice of action."""
         own = getattr(self.chain.scene_cost, "of_the_policy", lambda: lambda scene: jnp.zeros(()))
         return eqx.tree_at(lambda p: p.chain.scene_cost, problem, own())
 
 
 class CriticInputs(eqx.Module):
-    """What the critic sees of a robot's state under one theta."""
+    """The critic's inputs from a robot's state, for one theta."""
 
     chain: RobotChain
     theta: Array
 
     def __call__(self, state: RobotState) -> Array:
-        """The numbers, of order one."""
+        """The inputs, of order one."""
         seen = self.chain.scaling(self.chain.observe(state, self.theta))
         context = self.chain.context.normalised(state.context)
         return jnp.concatenate([seen, state.memory, jnp.tanh(state.queue).ravel(), context])
@@ -130,7 +131,10 @@ def training_method(
     explore: Callable[[PRNGKeyArray], RobotState] | None = None,
     supervised: Mapping[str, Callable[..., Array]] | None = None,
 ) -> Any:
-    """The method that `settings` name, of `core.method.TRAINING`, for a robot's chain; see `RobotCourse` for `explore`."""
+    """The training method that `settings` name in `core.method.TRAINING`, for a robot's chain.
+
+    explore: see `RobotCourse`.
+    """
     rest, layout = chain.rest(), chain.layout
     course = RobotCourse(
         chain=chain,

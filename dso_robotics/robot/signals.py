@@ -1,4 +1,4 @@
-"""The path of a signal between log and physics: controls that arrive late, sensors with bias, scale and delay."""
+"""Signal models between log and physics: controls with delay, and sensors with bias, scale and delay."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +9,11 @@ Array = Any  # a NumPy or a JAX array
 
 
 def commanded(ctrl: Array, past: Array, drive: Array, share: Array, gains: Array) -> tuple[Array, Array]:
-    """`ctrl` (..., T, nu) and `past` (..., P, nu) with the controls of controllers in the place of what was recorded.
+    """`ctrl` (..., T, nu) and `past` (..., P, nu), with recorded controls replaced by those of controllers.
 
-    `drive` (..., P+T, G) are the signals that `gains` (..., G) multiply, `share` (G, nu) says in whose control. The physics
-    clamps controls to their range, these like any others.
+    drive: signals that `gains` (..., G) multiply, (..., P+T, G).
+    share: the control that each product is added to, (G, nu).
+    The physics clamps these controls to their range, like all others.
     """
     xp = gains.__array_namespace__()
     made = drive @ (gains[..., :, None] * share)
@@ -21,10 +22,10 @@ def commanded(ctrl: Array, past: Array, drive: Array, share: Array, gains: Array
 
 
 def arriving(ctrl: Array, past: Array, delay: Array, timestep: float) -> Array:
-    """The controls (..., T, nu) that act when `ctrl` (..., T, nu) was commanded after `past` (..., P, nu).
+    """The delayed controls (..., T, nu) that act if `ctrl` (..., T, nu) was commanded after `past` (..., P, nu).
 
-    `delay` (..., nu) [s] is at most (P-1) time steps. Between steps the history is interpolated linearly, as MuJoCo does
-    with interp="linear", so the derivative by the delay exists.
+    `delay` (..., nu) [s] is at most (P-1) time steps. Between steps the history is interpolated linearly, like MuJoCo with
+    interp="linear". The derivative by the delay therefore exists.
     """
     xp = delay.__array_namespace__()
     history = xp.concatenate([past, ctrl], -2)
@@ -39,7 +40,7 @@ def arriving(ctrl: Array, past: Array, delay: Array, timestep: float) -> Array:
 
 
 def reported(sensordata: Array, signals: Mapping[str, Array]) -> Array:
-    """What the sensors report, (..., T, nsensordata), for what they should read: scaled and biased, not yet late."""
+    """Sensor output (..., T, nsensordata) for ideal readings, with scale and bias but without delay."""
     if "sensor_scale" in signals:
         sensordata = sensordata * signals["sensor_scale"][..., None, :]
     if "sensor_bias" in signals:
@@ -48,7 +49,7 @@ def reported(sensordata: Array, signals: Mapping[str, Array]) -> Array:
 
 
 def corrected(reported: np.ndarray, signals: Mapping[str, np.ndarray], addresses: np.ndarray) -> np.ndarray:
-    """What the sensors at `addresses` of sensordata (C,) should have read, from what they reported (..., C)."""
+    """Ideal readings of the sensors at `addresses` (C,) of sensordata, from their output (..., C)."""
     bias = signals["sensor_bias"][addresses] if "sensor_bias" in signals else 0.0
     scale = signals["sensor_scale"][addresses] if "sensor_scale" in signals else 1.0
     return (reported - bias) / np.where(scale == 0, 1.0, scale)

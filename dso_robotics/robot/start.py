@@ -1,4 +1,4 @@
-"""First guess of the state at the start of every window, from what the log recorded."""
+"""Initial guess of the state at the start of every window, from the recorded log."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,9 +13,9 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics.batch import BatchEngine
 from dso_robotics.robot.signals import corrected
 
-# Velocities without a sensor come from a line through this many seconds of positions.
+# A velocity without a sensor is the slope of a line fitted to this many seconds of positions.
 _SLOPE_SECONDS = 0.02
-# Hampel filter: neighbours on either side, and how many standard deviations from their median is too far.
+# Hampel filter: number of neighbours on each side, and the outlier threshold in standard deviations from their median.
 _NEIGHBOURS, _FAR = 3, 6.0
 
 
@@ -28,12 +28,12 @@ def guess(
 ) -> np.ndarray:
     """States (B, nq+nv+na) at the window starts.
 
-    `signals` are `ParameterVector.signals` of one point: the bias, scale and delay with which sensors report. With `robust`,
-    samples that stand out from their neighbours are left out.
+    `signals` are the `ParameterVector.signals` of one point: bias, scale and delay of the sensors. With `robust`, samples that
+    are outliers among their neighbours are left out.
 
-    Recorded qpos and qvel are used where the log has them; then position and velocity sensors on hinge and slide joints,
-    with velocities from the slope of the position where no velocity was measured. What no sensor shows directly is taken
-    from a simulation of the whole rollout with the model as it is, started at qpos0 and rest.
+    Recorded qpos and qvel are used where the log has them. Otherwise, position and velocity sensors on hinge and slide joints
+    are used. If no velocity was measured, it is the slope of the position. Values that no sensor measures directly come from
+    a simulation of the whole rollout with the unchanged model, started at rest at qpos0.
     """
     states = np.zeros((len(windows), model.nq + model.nv + model.na))
     for i, rollout in enumerate(windows.rollouts):
@@ -56,7 +56,7 @@ def recorded_states(
     *,
     robust: bool = False,
 ) -> np.ndarray:
-    """The states (T, nq+nv+na) that a rollout with `channels` shows, see `guess`; NaN where it shows nothing."""
+    """The states (T, nq+nv+na) measured in a rollout with `channels`, see `guess`; NaN where nothing was measured."""
     recorded = np.full((len(rollout.time), model.nq + model.nv + model.na), np.nan)
     _from_sensors(recorded, rollout, channels, model, signals, robust)
     for name, values, wanted in (("qpos", rollout.qpos, model.nq), ("qvel", rollout.qvel, model.nv)):
@@ -73,7 +73,7 @@ def recorded_states(
 
 
 def measured(windows: Windows, model: mujoco.MjModel) -> bool:
-    """Whether the log shows the whole state at every window start: recorded, or by a sensor on every joint."""
+    """Whether the log holds the whole state at every window start: as a recorded state, or by a sensor on every joint."""
     if model.na:
         return False
     kinds = {mujoco.mjtSensor.mjSENS_JOINTPOS: set(), mujoco.mjtSensor.mjSENS_JOINTVEL: set()}
@@ -87,7 +87,7 @@ def measured(windows: Windows, model: mujoco.MjModel) -> bool:
 
 
 def seen(windows: Windows, model: mujoco.MjModel) -> np.ndarray:
-    """Whether the first sample of each window (B,) was recorded by every joint sensor there is, or as a state."""
+    """Whether the first sample of each window (B,) has a recorded state or a reading of every joint sensor."""
     kinds = {int(mujoco.mjtSensor.mjSENS_JOINTPOS): "qpos", int(mujoco.mjtSensor.mjSENS_JOINTVEL): "qvel"}
     found = np.ones(len(windows), bool)
     for i, rollout in enumerate(windows.rollouts):
@@ -136,18 +136,18 @@ def _from_sensors(
 
 
 def _stands_out(values: np.ndarray) -> np.ndarray:
-    """Whether each of (T,) values is an outlier among its neighbours, by a Hampel filter."""
+    """Whether each of the values (T,) is an outlier among its neighbours, by a Hampel filter."""
     padded = np.pad(values, _NEIGHBOURS, mode="reflect")
     near = np.lib.stride_tricks.sliding_window_view(padded, 2 * _NEIGHBOURS + 1)
     middle = np.median(near, axis=1)
     away = np.abs(values - middle)
-    # The spread around the median; nowhere below the usual one, so that a constant stretch is not all outliers.
+    # The spread around the median. Its minimum is the typical spread, so that samples in a constant section are not outliers.
     spread = np.maximum(np.median(np.abs(near - middle[:, None]), axis=1), np.median(away))
     return away > _FAR * 1.4826 * np.maximum(spread, 1e-12)
 
 
 def _slope(time: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Local least-squares slope (T,) of values over `_SLOPE_SECONDS`, at least three samples wide."""
+    """Local least-squares slope (T,) of the values, over `_SLOPE_SECONDS` and at least three samples."""
     half = max(1, round(0.5 * _SLOPE_SECONDS / max(float(np.median(np.diff(time))), 1e-9)))
     index = np.arange(len(time))
     a, b = np.maximum(index - half, 0), np.minimum(index + half, len(time) - 1) + 1
@@ -175,5 +175,5 @@ def _simulate_missing(recorded: np.ndarray, rollout: Rollout, windows: Windows, 
     path = np.where(np.isfinite(path), path, start)
     nearest = np.clip(np.rint((rollout.time - rollout.time[0]) / windows.timestep).astype(int), 0, steps)
     unknown = ~np.isfinite(recorded)
-    # Half a quaternion is no orientation: when part of qpos of a ball or free joint is unknown, all of it is simulated.
+    # Part of a quaternion is not an orientation. If part of qpos of a ball or free joint is unknown, all of it is simulated.
     recorded[unknown] = path[nearest][unknown]
