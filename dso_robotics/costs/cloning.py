@@ -13,14 +13,14 @@ from dso_robotics.errors import DsoError
 from dso_robotics.robot import noise
 from dso_robotics.robot.chain import RobotChain, RobotState
 
-# A recorded control at the end of its range is taken for one this close to it: squashing reaches the end only at infinity.
+# A recorded control at the end of its range is moved inside by this much: squashing reaches the end only at infinity.
 _INSIDE = 1e-3
 
 
 class Cloning(eqx.Module):
     """-mean log N(u; pi(x, theta), Sigma) over recorded states and actions, both before squashing.
 
-    Sigma is that of theta, whatever a schedule makes of the noise that is played.
+    Sigma comes from theta, even if a schedule changes the noise of the simulated actions.
     """
 
     states: RobotState

@@ -1,4 +1,4 @@
-"""A weighted sum of step costs that can tell its terms apart."""
+"""A weighted sum of step costs that can report each term separately."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ class Composite(eqx.Module):
         return jnp.sum(self.terms(scene))
 
     def of_the_policy(self) -> Callable[[Scene], Array]:
-        """The part that depends on theta at a given state: in action space, what the policy's own divergence costs."""
+        """The part that depends on theta at a given state: the cost of the policy's divergence in action space."""
         parts = zip(self.weights, self.parts, strict=True)
         mine = [(weight, part) for weight, part in parts if isinstance(getattr(part, "part", part), Divergence)]
         return lambda scene: sum((weight * part(scene) for weight, part in mine), jnp.zeros(()))

@@ -1,8 +1,8 @@
-"""Ties between windows that follow one another: where one ends, the next begins, up to a jump of a known or learned scale.
+"""Ties between consecutive windows: each starts where the previous one ends, up to a jump of a known or learned scale.
 
-e_b = (predicted end of window b) - (start state of window b+1), a difference in the tangent space of the state, normal with
-standard deviation s. With s without end windows are free, each with a start state of its own; with s = 0 they are one long
-window. In between this is multiple shooting with process noise at the seams.
+e_b = (predicted end of window b) - (start state of window b+1). This is a difference in the tangent space of the state, and
+it is normal with standard deviation s. With infinite s the windows are independent, each with its own start state. With
+s = 0 they form one long window. In between, this is multiple shooting with process noise at the window boundaries.
 """
 
 import numpy as np
@@ -12,23 +12,24 @@ from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.state import Tangent
 
-# The setting whose scale is estimated.
+# The setting that means the scale is estimated.
 LEARNED = "learned"
-# Below this a seam is so stiff that searches creep along it, and the answer is that of one long window.
+# Below this scale the tie is so stiff that the search converges slowly, and the result equals that of one long window.
 LEAST_JUMP = 0.01
-# A learned scale stays within these multiples of what a window alone tells about its start.
+# Largest learned scale, in units of the standard deviation of the start state given its window alone.
 _MOST = 1e3
-# Relative to the size of a window's Hessian: keeps unknowns that nothing sees from being infinitely unknown.
+# Relative to the size of a window's Hessian. Keeps the variance of unobserved unknowns finite.
 _RIDGE = 1e-12
 
 
 class Continuity:
     """The jumps between consecutive windows, and their scale.
 
-    setting: the scale in units of what a window alone tells about its start state (one standard deviation, the median over a
-    recording's windows, by component of the state), or "learned": by component, common to all recordings, at the maximum of the
-    likelihood with the start states integrated out. scale: (R, k), set at the first linearisation unless given. tied: (B,)
-    windows that another follows.
+    setting: the scale, or "learned". The unit is one standard deviation of a start state given its window alone (the median
+      over a recording's windows, by component of the state). "learned" is one scale by component, common to all
+      recordings, at the maximum of the likelihood with the start states integrated out.
+    scale: (R, k), set at the first linearisation unless given.
+    tied: (B,) windows that have a next window.
     """
 
     def __init__(self, windows: Windows, tangent: Tangent, setting: float | str, *, scale: np.ndarray | None = None):
@@ -51,20 +52,20 @@ class Continuity:
         return self.scale[self.windows.rollout]
 
     def jump(self, end: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """e (B, k) of predicted ends and start states (B, nq+nv+na); zero where no window follows."""
+        """e (B, k) from predicted ends and start states (B, nq+nv+na); zero where there is no next window."""
         e = np.zeros((len(start), self.tangent.size))
         rows = np.flatnonzero(self.tied)
         e[rows] = self.tangent.difference(start[rows + 1], end[rows])
         return e
 
     def residual(self, end: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """`jump` over its scale (B, k)."""
+        """`jump` divided by its scale (B, k)."""
         return self.jump(end, start) / self._of_windows()
 
     def linearize(
         self, end: np.ndarray, start: np.ndarray, by_z: np.ndarray, by_x: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """`residual` with derivatives by z, by each window's own start and by the next one's, from those of the ends."""
+        """`residual` with derivatives by z, by the window's own start and by the next start, from those of the ends."""
         here, there = self._slopes(end, start)
         weight = np.where(self.tied[:, None], 1 / self._of_windows(), 0.0)[..., None]
         mine = np.where(self.tied[:, None, None], by_z, 0.0), np.where(self.tied[:, None, None], by_x, 0.0)
@@ -92,10 +93,10 @@ class Continuity:
             self.scale = self._unit(own, start) * (1.0 if self.learned else float(self.setting))
 
     def reweight(self, latest: tuple[np.ndarray, np.ndarray] | None, end: np.ndarray, start: np.ndarray) -> float:
-        """Set the scale anew; returns its relative change.
+        """Update the scale and return its relative change.
 
-        `latest` are (B, k, k) each, of the latest linearisation: the windows' Hessians by their own sensors, and the derivative
-        of the ends' tangents by the starts'. A given scale is kept once: a resumed search goes on from it.
+        `latest` holds two arrays (B, k, k) of the latest linearisation: the windows' Hessians from their own sensors, and the
+        derivatives of the ends' tangents by the starts'. A given scale is kept once, so that a resumed search can use it.
         """
         assert self.scale is not None
         if self._given or latest is None:
@@ -109,19 +110,19 @@ class Continuity:
             self.scale = new
             return change
         open_, squares = self._open(own, by_x, end, start), self.jump(end, start)[self.tied] ** 2
-        # MacKay's fixed point (1992): each jump counts as far as the data, not the scale itself, have fixed it.
+        # MacKay's fixed point (1992): a jump counts to the extent that the data determine it, not the scale itself.
         known = np.clip(1 - open_[self.tied] / self._of_windows()[self.tied] ** 2, 1e-6, 1.0).sum(0)
         middle = np.exp(np.log(unit).mean(0))
         new = np.clip(np.sqrt(squares.sum(0) / known), LEAST_JUMP * middle, _MOST * middle)
-        # A scale that the data hardly see need not have settled.
+        # A scale that the data barely determine need not have converged.
         change = float(np.max(np.abs(new / self.scale - 1) * known / self.tied.sum()))
         self.scale = np.tile(new, (len(self.scale), 1))
         return change
 
     def _unit(self, own: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """One standard deviation (R, k) of what a recording's windows tell about their start states by themselves."""
+        """One standard deviation (R, k) of a start state given its window alone, for each recording."""
         deviation = np.sqrt(np.einsum("bii->bi", np.linalg.inv(_ridged(own))))
-        # What a window does not show at all is at least within the range of the motion.
+        # A component that a window does not observe is limited to the range of the motion.
         reach = self.tangent.difference(start[:1], start)
         reach = np.maximum(np.abs(reach - np.median(reach, axis=0)).max(0), 1e-9)
         recordings = range(len(self.windows.rollouts))
@@ -129,7 +130,7 @@ class Continuity:
         return np.minimum(np.array(middle), reach)
 
     def _open(self, own: np.ndarray, by_x: np.ndarray, end: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """Variance (B, k) of each jump given the data, at the present scale."""
+        """Variance (B, k) of each jump given the data, at the current scale."""
         here, there = self._slopes(end, start)
         weight = np.where(self.tied[:, None], self._of_windows() ** -2, 0.0)[..., None]
         a = here @ np.where(self.tied[:, None, None], by_x, 0.0)

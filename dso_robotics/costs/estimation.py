@@ -1,9 +1,9 @@
 """Estimation: negative log-likelihood of every reading given the readings before it, over windows.
 
--log r(y | h(x), theta) of Section 7, with x the filter's prediction: the innovations. The noise scale of each channel, for each
-number of updates since the corrector last saw a measurement, is profiled out: at its optimum it is the (robust) root mean
-square of its innovations. A log that holds the state itself adds the supervised term, the negative log-likelihood of that
-state given the estimate.
+The cost is -log r(y | h(x), theta) of Section 7, where x is the filter's prediction; its errors are the innovations. Each
+channel has one noise scale for each number of updates since the corrector last saw a measurement. The scales are profiled
+out: at the optimum a scale is the (robust) root mean square of its innovations. If a log holds the state itself, it adds the
+supervised term: the negative log-likelihood of that state given the estimate.
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ from dso_robotics.core.likelihood import Likelihood, Student, likelihood
 from dso_robotics.robot.filter import CFilter, Filtered
 
 _LEAST_NOISE = 1e-9
-# Rounds of the fixed point for the scales of Student's t.
+# Fixed-point iterations for the scales of Student's t.
 _ROUNDS = 30
-# Degrees of freedom that are tried where they are to be estimated; with a hundred Student's t is normal for all purposes.
+# Degrees of freedom to try when they are estimated. With 100, Student's t is practically normal.
 _DEGREES = (1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0, 30.0, 100.0)
 _FIRST_DEGREES = 4.0
 
@@ -23,8 +23,8 @@ _FIRST_DEGREES = 4.0
 class WindowedEstimation:
     """The least-squares problem (`core.method.least_squares`) of one filter: z is its theta, x the start states.
 
-    warm_up: updates at the start of each window that do not count, so that the guess of the start state does not either.
-    ahead: updates in a row that the corrector must do without in each `period`; 0 or 1: it sees every one.
+    warm_up: updates at the start of each window that do not count, so that an error of the start state has no effect.
+    ahead: consecutive updates without a measurement in each `period`; with 0 or 1 the corrector sees every measurement.
     robust: degrees of freedom of Student's t instead of the normal distribution (None: normal; "auto": each channel's own,
       estimated with its noise scale); supervised: weight of the supervised term.
     """
@@ -41,7 +41,7 @@ class WindowedEstimation:
         given = chain.windows
         self.chain, self._supervised = chain, supervised
         self._auto = robust == "auto"
-        # Degrees of freedom (ny,) of the channels' noise, None where it is normal.
+        # Degrees of freedom (ny,) of the channels' noise, or None if it is normal.
         self.degrees: np.ndarray | None = None
         if robust is not None:
             self.degrees = np.full(given.measured.shape[-1], _FIRST_DEGREES if self._auto else float(robust))
@@ -64,7 +64,7 @@ class WindowedEstimation:
             self._truth = np.where(self._known, given.truth[:, 1:], 0.0)
 
     def innovations(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Prediction minus measurement (B, T-1, ny), zero where nothing was measured or counted."""
+        """Prediction minus measurement (B, T-1, ny); zero where a value is not measured or not counted."""
         return np.where(self._seen, self._run(z, x).predicted - self._measured, 0.0)
 
     def _run(self, z: np.ndarray, x: np.ndarray) -> Filtered:
@@ -81,7 +81,7 @@ class WindowedEstimation:
         return space.difference(safe, states)[..., : 2 * space.nv]
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Whitened errors (B, m); with Student's t such that half their squares are its log-likelihood."""
+        """Whitened errors (B, m). With Student's t, half the sum of squares is the negative log-likelihood."""
         run = self._run(z, x)
         parts = [self.likelihood.whiten(self.innovations(z, x) / self.sigma[self._lead])]
         if self._known is not None:
@@ -89,7 +89,7 @@ class WindowedEstimation:
         return np.concatenate([p.reshape(len(x), -1) for p in parts], 1)
 
     def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Residuals with derivatives by z; start states are not searched, so theirs are empty."""
+        """Residuals with derivatives by z. Start states are not estimated, so their derivatives are empty."""
         run, by_z, states_by_z = self.chain.linearize(z, x)
         error = np.where(self._seen, run.predicted - self._measured, 0.0) / self.sigma[self._lead]
         factor = np.where(self._seen, self.likelihood.slope(error) / self.sigma[self._lead], 0.0)
@@ -117,7 +117,7 @@ class WindowedEstimation:
         return self.chain.vector.prior(z)
 
     def retract(self, x: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """Start states stay: the warm-up makes up for them."""
+        """Return the start states unchanged. The warm-up removes the effect of their errors."""
         return x
 
     def reweight(self, z: np.ndarray, x: np.ndarray) -> float:
@@ -150,28 +150,28 @@ class WindowedEstimation:
         return change
 
     def _scales(self, error: np.ndarray, distribution: Likelihood) -> np.ndarray:
-        """Noise scales (A, ny) of maximum likelihood, from the present ones."""
+        """Maximum-likelihood noise scales (A, ny), computed from the current ones."""
         squares = np.swapaxes(np.where(self._seen, error**2, np.nan), 0, 1)
         return distribution.scale(squares, self._members, self.sigma, floor=self._floor, rounds=_ROUNDS)
 
     @property
     def likelihood(self) -> Likelihood:
-        """The distribution of the channels' innovations over their noise scales."""
+        """The distribution of the innovations divided by their noise scales."""
         return likelihood(self.degrees)
 
     @property
     def _count(self) -> np.ndarray:
-        """How many innovations each noise scale (A, ny) has."""
+        """The number of innovations for each noise scale (A, ny)."""
         return self._members @ self._seen.sum(0)
 
     def coverage_factor(self) -> np.ndarray:
-        """What turns a channel's noise scale into the deviation whose 1.96-fold holds 95% of its errors (ny,)."""
+        """Factor (ny,) on each noise scale that gives a deviation s such that 1.96 s covers 95% of the errors."""
         if self.degrees is None:
             return np.ones(self.sigma.shape[1])
         return scipy.stats.t.ppf(0.975, self.degrees) / scipy.stats.norm.ppf(0.975)
 
     def restore(self, z: np.ndarray, x: np.ndarray, noise: dict[str, np.ndarray]) -> None:
-        """Go on at z with the noise that `noise` gave there: the next `reweight` at this very z leaves it."""
+        """Restore the noise that `noise` returned at z. The next `reweight` at the same z does not change it."""
         self.sigma, self.truth_sigma = noise["sigma"], noise["truth_sigma"]
         if self.degrees is not None:
             self.degrees = noise["degrees"]
@@ -179,7 +179,7 @@ class WindowedEstimation:
 
     @property
     def noise(self) -> dict[str, np.ndarray]:
-        """The noise at the present point, as `restore` takes it."""
+        """The noise at the current point, in the form that `restore` accepts."""
         degrees = np.zeros(0) if self.degrees is None else self.degrees
         return {"sigma": self.sigma, "truth_sigma": self.truth_sigma, "degrees": degrees}
 
@@ -191,7 +191,7 @@ class WindowedEstimation:
         return total
 
     def profiled(self, z: np.ndarray, x: np.ndarray) -> float:
-        """The cost at z with the noise scales at their best there, whatever they were before; priors left out."""
+        """The cost at z with the optimal noise scales there, regardless of the current ones, and without priors."""
         self.restore(z, x, self._begun)
         self._weighed = None
         self.reweight(z, x)
@@ -199,7 +199,7 @@ class WindowedEstimation:
         return terms["estimation"] + terms["supervised"]
 
     def terms(self, z: np.ndarray, x: np.ndarray) -> dict[str, float]:
-        """The cost by block."""
+        """The cost by term."""
         residual = self.residual(z, x)
         count = self._seen[0].size
         supervised = 0.5 * float(np.sum(residual[:, count:] ** 2))

@@ -1,13 +1,13 @@
-"""Identification: negative log-likelihood of the recorded sensors, over windows whose start states are estimated too.
+"""Identification: negative log-likelihood of the recorded sensors, over windows whose start states are also estimated.
 
 -log p = sum over samples and channels of (y - h(x))^2 / (2 sigma_c^2) + log sigma_c, plus the prior (equation 98 and the
-table in Section 7 of the mathematics). The noise scale of each channel in each recording is estimated as well: at its optimum
-it is the root mean square of those residuals, so re-weighting and Gauss-Newton steps alternate. A recording that the model
-explains worse than the others (a warmer gearbox, a loose cable) is thereby trusted less.
+table in Section 7 of the mathematics). The noise scale of each channel in each recording is also estimated. At its optimum
+it is the root mean square of the residuals, so re-weighting and Gauss-Newton steps alternate. A recording that the model
+explains worse than the others (a warmer gearbox, a loose cable) therefore gets less weight.
 
-With a `Continuity` windows that follow one another are tied: their jumps are residuals too, with a scale of their own.
+With a `Continuity`, consecutive windows are tied: their jumps are also residuals, with their own scale.
 
-With a heavy-tailed `Likelihood` in place of the normal one, samples far off (outliers) lose their pull.
+With a heavy-tailed `Likelihood` instead of the normal one, outliers have less influence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,18 +22,19 @@ from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.prediction import Prediction
 
-# A channel predicted better than this fraction of its own spread is not trusted more for it: a log recorded without noise
-# would otherwise drive its scale to zero.
+# Lower limit of a noise scale, as a fraction of the channel's own spread. Without it, a log without noise would drive the
+# scale to zero.
 _LEAST_NOISE = 1e-6
 
 
 class WindowedIdentification:
     """The least-squares problem of `core.method.least_squares` for one set of windows.
 
-    `sigma` (R, C) holds the current noise scales of each recording's channels, in the channels' units; with `learn_noise`
-    False they stay. `noise` maps channels to bounds (low, high) of their scale. With `free_starts` False the start states
-    stay as they are given, and `continuity` has no say. `extra` maps z to further whitened residuals (m,), such as a weighing
-    of the whole robot.
+    sigma: (R, C) current noise scales of each recording's channels, in the channels' units.
+    learn_noise: if False, the noise scales are fixed.
+    noise: maps channels to bounds (low, high) of their scale.
+    free_starts: if False, the start states are fixed, and `continuity` has no effect.
+    extra: maps z to further whitened residuals (m,), such as a measured mass of the whole robot.
     """
 
     def __init__(
@@ -54,14 +55,14 @@ class WindowedIdentification:
         self.learn_noise, self.free_starts = learn_noise, free_starts
         self.likelihood, self._extra = Normal() if likelihood is None else likelihood, extra
         self._tangent = Tangent(vector.mj)
-        # Errors at the latest z and, where windows are tied, the states where they end, by start states (B, nq+nv+na): a
-        # window already simulated from there is not again.
+        # Cache: errors at the latest z and, if windows are tied, their end states, by start states (B, nq+nv+na). A window
+        # that was already simulated from the same start state is not simulated again.
         self._known: tuple[np.ndarray | None, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = (None, [])
         self._slopes: tuple[np.ndarray, ...] | None = None
         self.continuity = continuity if free_starts else None
-        # Derivatives at the start, which set the scale of jumps, kept for the search that asks for them next.
+        # Derivatives at the start. They set the scale of jumps, and the search needs them again next.
         self._ready: tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]] | None = None
-        # The windows' own Hessians of their start states and the ends' slopes by these, at the latest linearisation.
+        # At the latest linearisation: each window's Hessian by its start state, and the derivative of its end by its start.
         self._curved: tuple[np.ndarray, np.ndarray] | None = None
         self._seen = np.isfinite(windows.measured)
         members = windows.rollout[None] == np.arange(len(windows.rollouts))[:, None]
@@ -76,11 +77,11 @@ class WindowedIdentification:
         self.sigma = np.broadcast_to(np.clip(spread if sigma is None else sigma, self._least, self._most), shape)
 
     def error(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
-        """Prediction minus measurement (B, S, C) in the channels' units, zero where nothing was measured."""
+        """Prediction minus measurement (B, S, C) in the channels' units; zero where there is no measurement."""
         return self._at(z, start)[0]
 
     def _at(self, z: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`error` and, where windows are tied, the states (B, nq+nv+na) where they end."""
+        """`error` and, if windows are tied, their end states (B, nq+nv+na)."""
         if self._known[0] is not z:
             self._known = (z, [])
         known = self._known[1]
@@ -100,7 +101,7 @@ class WindowedIdentification:
         return error, end
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Errors over noise scales, as the likelihood weighs them (B, S*C); behind them jumps over theirs (B, k)."""
+        """Errors divided by noise scales, weighted by the likelihood (B, S*C), then jumps divided by their scales (B, k)."""
         readings = self.likelihood.whiten(self.error(z, x) / self._scales()).reshape(len(x), -1)
         if self.continuity is None:
             return readings
@@ -108,7 +109,7 @@ class WindowedIdentification:
         return np.concatenate([readings, self.continuity.residual(self._at(z, x)[1], x)], axis=1)
 
     def _begin(self, z: np.ndarray, x: np.ndarray) -> None:
-        """Set the scale of jumps, which is relative to what windows tell, where the search begins."""
+        """Set the scale of jumps at the start of the search. It is relative to the information in each window."""
         assert self.continuity is not None
         if self.continuity.scale is None:
             found = self.prediction.linearize_ends(z, x)
@@ -128,18 +129,18 @@ class WindowedIdentification:
         return self.sigma[self.windows.rollout][:, None]
 
     def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Residuals with derivatives by z and by the start states' tangents, and where windows are tied by the next one's."""
-        self._slopes = None  # the old ones are large
+        """Residuals with derivatives by z, by the start states' tangents and, if windows are tied, by the next window's."""
+        self._slopes = None  # free the old ones first, they are large
         y, *slopes = self._derivatives(z, x)
         return self._linear(x, y, slopes)
 
     def again(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The same with the derivatives of the last linearisation, noise scales and robust weights as they are here."""
+        """Like `linearize`, but with the derivatives of the last linearisation and the current noise scales and weights."""
         error, end = self._at(z, x)
         return self._weighed(error, end, x)
 
     def _linear(self, x: np.ndarray, y: np.ndarray, slopes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """The residuals' derivatives from those of readings y, and of ends where these are behind them."""
+        """Derivatives of the residuals, from the derivatives of the readings y and, if present, of the end states."""
         by_z, by_x, *ends = slopes
         end, *more = ends or [x]
         self._slopes = (by_z, by_x, *more)
@@ -165,7 +166,7 @@ class WindowedIdentification:
         return np.concatenate([residual, jumps], axis=1), flat[0], flat[1], ahead
 
     def prior(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whitened residuals of the prior and of `extra`, and their derivative."""
+        """Whitened residuals of the prior and of `extra`, and their derivatives."""
         residual, slope = self.vector.prior_residual(z), self.vector.prior_slope(z)
         if self._extra is None:
             return residual, slope
@@ -179,7 +180,7 @@ class WindowedIdentification:
         return self._tangent.move(x, change) if self.free_starts else x
 
     def reweight(self, z: np.ndarray, x: np.ndarray) -> float:
-        """Set each noise scale that is not known to its most likely value."""
+        """Set each unknown noise scale to its maximum-likelihood value."""
         if not self.learn_noise:
             return 0.0
         jumped = 0.0
@@ -194,18 +195,18 @@ class WindowedIdentification:
 
     @property
     def noise(self) -> dict[str, np.ndarray]:
-        """Noise scales, and those of the jumps where windows are tied, at the present point."""
+        """Current noise scales and, if windows are tied, the scales of the jumps."""
         jumps = self.continuity.scale if self.continuity else None
         return {"sigma": self.sigma} if jumps is None else {"sigma": self.sigma, "jumps": jumps}
 
     def restore(self, z: np.ndarray, x: np.ndarray, noise: dict[str, np.ndarray]) -> None:
-        """Go on with the noise scales that `noise` gave."""
+        """Restore noise scales that `noise` returned."""
         self.sigma = noise["sigma"]
         if self.continuity:
             self.continuity.scale = noise["jumps"]
 
     def log_scale(self) -> float:
-        """Sum of log sigma over all measured numbers, and over all jumps."""
+        """Sum of log sigma over all measured numbers and all jumps."""
         jumps = self.continuity.log_scale() if self.continuity and self.continuity.scale is not None else 0.0
         return float(np.sum(self._count * np.log(self.sigma))) + jumps
 
@@ -214,7 +215,7 @@ class WindowedIdentification:
         return np.sqrt((self._count * self.sigma**2).sum(0) / np.maximum(self._count.sum(0), 1))
 
     def noise_deviation(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Standard deviation (C,) of the logarithm of `pooled_sigma`, by the delete-one-window jackknife."""
+        """Standard deviation (C,) of the logarithm of `pooled_sigma`, from the delete-one-window jackknife."""
         scaled = self.error(z, x) / self._scales()
         squares = (self.likelihood.whiten(scaled) * self.likelihood.slope(scaled) * scaled * self._scales() ** 2).sum(1)
         counts = self._seen.sum(1)
@@ -223,7 +224,7 @@ class WindowedIdentification:
         return np.sqrt((len(x) - 1) / len(x) * np.sum((logs - logs.mean(0)) ** 2, axis=0))
 
     def terms(self, z: np.ndarray, x: np.ndarray) -> dict[str, float]:
-        """The cost by block: identification and continuity (with their log scales), and prior."""
+        """The cost by term: identification and continuity (with their log scales), and prior."""
         whole = 0.5 * float(np.sum(self.residual(z, x) ** 2)) + self.log_scale()
         jumps = {}
         if self.continuity:

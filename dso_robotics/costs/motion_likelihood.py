@@ -1,8 +1,8 @@
 """Identification inside a training: -log-likelihood of recorded motion under the mechanism's free parameters, supervised.
 
-The windows, start states and predictions are those of `dso identify`. The noise scale of every channel is put at its most
-likely value, the root mean square of that channel's errors, which leaves sum_c n_c log rms_c (the likelihood concentrated on
-the parameters): where its gradient is zero, that of the likelihood with its noise scales is too.
+The windows, start states and predictions are those of `dso identify`. The noise scale of every channel is set to its
+maximum-likelihood value, the root mean square of that channel's errors. What remains is sum_c n_c log rms_c, the concentrated
+likelihood. Where its gradient is zero, the gradient of the full likelihood is also zero.
 """
 
 from typing import Any
@@ -20,14 +20,14 @@ from dso_robotics.robot.prediction import CPrediction
 from dso_robotics.robot.prediction_mjx import MjxPrediction
 from dso_robotics.robot.start import guess
 
-# A channel predicted better than this part of its own spread is not trusted more for it.
+# Lower limit of a noise scale, as a fraction of the channel's own spread.
 _LEAST_NOISE = 1e-6
 
 
 class MotionLikelihood:
-    """(1/N) [sum_c n_c log rms_c + prior] over the N numbers that a log measured; n_c of channel c.
+    """(1/N) [sum_c n_c log rms_c + prior] over the N measured numbers of a log, n_c of them in channel c.
 
-    The log is of the robot as it is: design numbers play no part in it.
+    The log is from the existing robot, so design numbers have no effect here.
     """
 
     def __init__(self, prediction: MjxPrediction, start: np.ndarray):
@@ -61,7 +61,7 @@ class MotionLikelihood:
 
 
 def identification(log: Log, chain: RobotChain, *, window: float = 0.5) -> MotionLikelihood:
-    """The cost of all recordings of `log`, in windows of `window` [s], each predicted from the state that was recorded.
+    """The cost of all recordings of `log`, in windows of `window` [s], each predicted from the recorded state.
 
     Raises:
       DsoError: no physical parameter is free, the model has no sensors, or the log does not fit the model or the window.

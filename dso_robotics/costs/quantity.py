@@ -1,4 +1,4 @@
-"""Scalar quantities of a robot that costs are made of, by name: joint/hinge/cosine, site/tip/z, control, ..."""
+"""Scalar quantities of a robot for use in costs, by name: joint/hinge/cosine, site/tip/z, control, ..."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -26,13 +26,13 @@ class Quantity:
 
 
 def quantity(name: str, robot: Robot, tasks: Sequence[str] = ()) -> Quantity:
-    """The quantity called `name`; `tasks` are the names of what is drawn for an episode, task/NAME.
+    """The quantity called `name`. `tasks` are the names of the numbers drawn for each episode, task/NAME.
 
     joint/J/position, velocity, angle (from upright or a range of one turn: -pi..pi), cosine, sine, height; body/B/x, y, z,
     upright (cosine between its z axis and the vertical), vx, vy, vz; site/S/x, y, z; sensor/S; control, action_change.
 
     Raises:
-      DsoError: the robot has no such thing.
+      DsoError: the robot has no such quantity.
     """
     if name == "control":
         return Quantity(name, "1", lambda scene: (scene.ctrl - _middle(scene)) / _half(scene))
@@ -56,7 +56,7 @@ def quantity(name: str, robot: Robot, tasks: Sequence[str] = ()) -> Quantity:
 
 
 def find_id(kind: str, thing: str, path: str, robot: Robot) -> int:
-    """Id of the object `thing` of `kind`, or the error that lists what the robot has."""
+    """Id of the object `thing` of `kind`. Raises an error that lists the robot's objects if there is none."""
     known = robot.names(kind)
     if thing not in known or not thing:
         raise DsoError(
@@ -114,7 +114,7 @@ def _joint(path: str, joint: int, field: str, robot: Robot) -> Quantity:
 
 
 def _drives(model: mujoco.MjModel, actuator: int, joint: int) -> bool:
-    """Whether it is a motor on the joint: its force is gain times control."""
+    """Whether the actuator is a motor on the joint, so that its force is gain times control."""
     on_joint = int(model.actuator_trntype[actuator]) == int(mujoco.mjtTrn.mjTRN_JOINT)
     plain = int(model.actuator_gaintype[actuator]) == int(mujoco.mjtGain.mjGAIN_FIXED)
     free = int(model.actuator_biastype[actuator]) == int(mujoco.mjtBias.mjBIAS_NONE)
@@ -135,7 +135,7 @@ def _body(path: str, body: int, field: str, robot: Robot) -> Quantity:
 
 
 def _velocity(scene: Scene, body: int) -> Float[Array, "3"]:
-    """Velocity of a body's centre of mass [m/s]: its place's derivative along the motion."""
+    """Velocity of a body's centre of mass [m/s]: the derivative of its position along the motion."""
     import jax
 
     from dso_robotics.physics import stages

@@ -15,7 +15,7 @@ SIGMOIDS = ("gaussian", "linear", "quadratic", "long_tail")
 
 
 class Term(eqx.Module):
-    """A step cost of its own: scene to one number, small when all is well."""
+    """A step cost: maps a scene to one number, which is small when the task is done well."""
 
     @abc.abstractmethod
     def __call__(self, scene: Scene) -> Float[Array, ""]:
@@ -27,13 +27,17 @@ def _number(target: float | Quantity, scene: Scene) -> float | Array:
 
 
 class When(Term):
-    """A term that counts only in episodes whose task numbers have given values: pairs of index and value."""
+    """A term that counts only in episodes whose task numbers have given values.
+
+    part: the term.
+    conditions: pairs of index and value.
+    """
 
     part: Term
     conditions: tuple[tuple[int, float], ...] = eqx.field(static=True)
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
-        """The term, or nothing."""
+        """The term, or zero."""
         counts = jnp.stack([scene.task[index] == value for index, value in self.conditions])
         return jnp.where(jnp.all(counts), self.part(scene), 0.0)
 
@@ -53,8 +57,10 @@ class Square(Term):
 class Distance(Term):
     """Smooth distance sqrt(d^2 + a^2) - a between a point and a target, in units of `scale` [m].
 
-    quantities: the coordinates that count. target: a number or a quantity for each. smooth: a [m]; quadratic within, linear
-    beyond.
+    quantities: the coordinates that count.
+    target: a number or a quantity for each coordinate.
+    smooth: a [m]. The cost is quadratic for d below a and linear above.
+    scale: unit of the distance [m].
     """
 
     quantities: tuple[Quantity, ...] = eqx.field(static=True)
@@ -71,19 +77,22 @@ class Distance(Term):
 
 
 class Hinge(Term):
-    """Hinge loss max(0, target - q) / scale: what a quantity lacks to reach `target`, and nothing of what lies above."""
+    """Hinge loss max(0, target - q) / scale: the shortfall of a quantity below `target`, and zero above it."""
 
     quantity: Quantity = eqx.field(static=True)
     target: float | Quantity = eqx.field(static=True)
     scale: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
-        """What is missing."""
+        """The shortfall."""
         return jnp.sum(jnp.maximum(_number(self.target, scene) - self.quantity.read(scene), 0.0)) / self.scale
 
 
 class Factor(eqx.Module):
-    """floor + (1 - floor) times the tolerance of a quantity: 1 between low and high, `at_margin` when `margin` outside."""
+    """floor + (1 - floor) times the tolerance of a quantity.
+
+    The tolerance is 1 between `low` and `high`, and `at_margin` at a distance of `margin` outside them.
+    """
 
     quantity: Quantity = eqx.field(static=True)
     low: float = eqx.field(static=True, default=0.0)
@@ -121,7 +130,7 @@ def sigmoid(distance: Array, at_one: float, kind: str) -> Array:
 
 
 class Divergence(Term):
-    """KL of the policy's action from that of the passive chain: what an L-MDP (21) charges for control."""
+    """KL divergence of the policy's action from that of the passive chain: the control cost of an L-MDP (21)."""
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         """The divergence."""
@@ -131,12 +140,12 @@ class Divergence(Term):
 
 
 class Product(Term):
-    """1 less a product of tolerances: the cost of a reward between 0 and 1. A return of R in N steps is a cost of N - R."""
+    """1 minus a product of tolerances: the cost for a reward between 0 and 1. A return of R in N steps is a cost of N - R."""
 
     factors: tuple[Factor, ...]
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
-        """What is missing of the whole reward."""
+        """1 minus the reward."""
         reward = jnp.ones(())
         for factor in self.factors:
             reward = reward * factor(scene)
@@ -144,7 +153,7 @@ class Product(Term):
 
 
 class Function(Term):
-    """Any JAX function of a scene that gives one number; `name` for reports."""
+    """Any JAX function of a scene that returns one number. `name` is for reports."""
 
     function: Callable[[Scene], Array] = eqx.field(static=True)
 

@@ -17,7 +17,8 @@ from dso_robotics.robot.scene import Scene
 class Tracking(Term):
     """Mean squared distance of qpos to the recording at the state's own time, in units of `scale` [rad, m].
 
-    time: (T,) [s] from 0. qpos: (T, nq). After its end the recording's last posture is wanted.
+    time: (T,) [s] from 0.
+    qpos: (T, nq). After the end of the recording, its last posture is the target.
     """
 
     time: Float[Array, " T"]
@@ -34,7 +35,7 @@ def tracking(rollout: Rollout, robot: Robot, *, scale: float = 0.1, source: str 
     """The term for one recorded rollout.
 
     Raises:
-      DsoError: the rollout holds no qpos of this model, or the model has joints that turn in space.
+      DsoError: the rollout has no qpos of this model, or the model has ball or free joints.
     """
     qpos: Any = rollout.qpos
     if qpos is None or np.shape(qpos)[1:] != (robot.mj.nq,) or not np.all(np.isfinite(qpos)):

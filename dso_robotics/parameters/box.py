@@ -1,11 +1,11 @@
-"""Unconstrained coordinates of numbers in a box: softplus above one bound, logistic between two, identity with none."""
+"""Unconstrained coordinates of bounded numbers: softplus for one bound, logistic for two, identity for none."""
 
 from typing import Any
 
 import numpy as np
 
 Array = Any  # a NumPy or a JAX array
-# Start values at a bound begin this fraction of their scale inside it: the transforms reach a bound only at infinity.
+# A start value at a bound is moved inside by this fraction of its scale. The transforms reach a bound only at infinity.
 _INSIDE = 1e-3
 
 
@@ -22,7 +22,7 @@ def constrain(theta: Array, low: np.ndarray, high: np.ndarray, scale: np.ndarray
 
 
 def unconstrain(z: np.ndarray, low: np.ndarray, high: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """theta (n,) of numbers z (n,); one at its bound is moved inside by a thousandth of its scale."""
+    """theta (n,) of numbers z (n,). A number at its bound is moved inside by a thousandth of its scale."""
     has_low, has_high = np.isfinite(low), np.isfinite(high)
     span = np.where(has_low & has_high, high - low, scale)
     inside = _INSIDE * np.minimum(scale, span)

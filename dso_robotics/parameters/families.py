@@ -1,7 +1,7 @@
-"""What can be freed: one `Family` for each KIND/NAME/FIELD that MJCF names, with unit, bounds and model fields.
+"""The parameters that can be freed: one `Family` for each KIND/NAME/FIELD of MJCF, with unit, bounds and model fields.
 
-A new parameter path is one call of `register`, here or in any file that is imported before a study is read. Nothing else knows
-of it: paths, bounds and priors, both engines and the written model.xml follow from the family.
+To add a parameter path, call `register` once, here or in any file that is imported before a study is read. No other code
+needs to change: paths, bounds and priors, both engines and the written model.xml use the family.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _FIXED, _AFFINE = int(mujoco.mjtGain.mjGAIN_FIXED), int(mujoco.mjtBias.mjBIAS_AF
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """Where one number lives: `sign` times it is written to model.`field` at each flat index of `at`."""
+    """Where one number is stored: `sign` times the number is written to model.`field` at each flat index in `at`."""
 
     field: str
     at: tuple[int, ...]
@@ -36,14 +36,15 @@ class Family:
     """One field of one kind of object.
 
     unit: (model, object id, component) -> unit of one number.
-    width: how many numbers the MJCF attribute has; more than one makes `field[i]` a path of its own.
+    width: how many numbers the MJCF attribute has. If more than one, each has its own path `field[i]`.
     places: (model, object id, component) -> slots, in MuJoCo's model or in `signals.NOMINAL`.
-    low, high: bounds when the user gives none; physics, not taste. reach: an upper bound instead of an infinite `high`, for
-      quantities whose largest value costs memory or time; a user may give a larger one.
-    scale: (model, object id) -> typical size, the step unit where the value itself is zero.
+    low, high: physical bounds, used when the user gives none.
+    reach: an upper bound instead of an infinite `high`, for quantities whose largest value costs memory or time. A user
+      may give a larger one.
+    scale: (model, object id) -> typical size, used as the step unit if the value itself is zero.
     refuse: (model, object id) -> why that object cannot have this field, or an empty string.
-    mjcf: (field of MjModel, attribute of MJCF) where the slots are in a field that `physics.export` does not write: an
-      object's row of the field is the attribute. None for all others.
+    mjcf: (field of MjModel, attribute of MJCF) if the slots are in a field that `physics.export` does not write. An
+      object's row of the field is then the attribute. None otherwise.
     """
 
     kind: str
@@ -73,7 +74,7 @@ FAMILIES: Registry[Family] = Registry("parameter")
 
 
 def register(family: Family) -> Family:
-    """Make a family known by its label KIND/FIELD.
+    """Register a family under its label KIND/FIELD.
 
     Raises:
       DsoError: another family has the label.
@@ -86,7 +87,7 @@ def register(family: Family) -> Family:
 
 
 def _units(*units: str) -> Callable[[mujoco.MjModel, int, int], str]:
-    """One unit for each component; the last for all beyond."""
+    """One unit for each component. The last unit also applies to all later components."""
     return lambda model, i, k: units[min(k, len(units) - 1)]
 
 
@@ -176,7 +177,7 @@ def _tendon_scale(model: mujoco.MjModel, i: int) -> float:
 
 
 def _needs(holds: Callable[[mujoco.MjModel, int], Any], reason: str) -> Callable[[mujoco.MjModel, int], str]:
-    """The reason, for an object for which the condition does not hold."""
+    """A function that returns the reason if the condition does not hold for an object."""
     return lambda model, i: "" if holds(model, i) else reason
 
 
@@ -300,7 +301,7 @@ for _family in (
 ):  # fmt: skip
     register(_family)
 
-# The field that stands for all ten inertial numbers of a body at once, in log-Cholesky coordinates.
+# The field for all ten inertial numbers of a body together, in log-Cholesky coordinates.
 PSEUDO_INERTIA = Family(
     "body",
     "inertia",

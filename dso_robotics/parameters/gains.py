@@ -1,10 +1,10 @@
-"""Numbers of controllers: what turns signals into the control of an actuator whose control was not recorded."""
+"""Controller gains: they compute the control of an actuator from signals when its control was not recorded."""
 
 import dataclasses
 
 import numpy as np
 
-# The signal that is one.
+# The signal with the constant value 1.
 BIAS = "bias"
 
 
@@ -12,8 +12,13 @@ BIAS = "bias"
 class Gains:
     """G numbers, each the factor of one signal in the control of one actuator.
 
-    actuators, signals: (G,) their names; units: (G,) of the numbers, control over signal; values, scales: (G,) what they are
-    where nothing frees them, and typical sizes. In a vector they are one array, `controller_gain`.
+    actuators: (G,) actuator names.
+    signals: (G,) signal names.
+    units: (G,) units of the numbers, control over signal.
+    values: (G,) values of the numbers that are not freed.
+    scales: (G,) typical sizes.
+
+    In a vector they are one array, `controller_gain`.
     """
 
     actuators: tuple[str, ...] = ()
@@ -26,7 +31,7 @@ class Gains:
         return len(self.actuators)
 
     def names(self) -> list[str]:
-        """ACTUATOR/SIGNAL of each, as it stands behind `controller/` in a path, nothing escaped."""
+        """ACTUATOR/SIGNAL of each, as in a path after `controller/`, without escapes."""
         return [f"{a}/{s}" for a, s in zip(self.actuators, self.signals, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""One block of theta for a path: where the model has its numbers, and their bounds, prior and typical size."""
+"""One block of theta for a path: where the model stores its numbers, and their bounds, prior and typical size."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from dso_robotics.parameters.theta import Block, Prior
 from dso_robotics.physics import inertia
 from dso_robotics.physics.model import Robot
 
-# Log-Cholesky coordinates beyond this are a factor exp(6) = 400 from the nominal body: bounds against overflow only.
+# Bound on log-Cholesky coordinates, only against overflow: a factor exp(6) = 400 from the nominal body.
 _LOG_LIMIT = 6.0
-# One standard deviation of the weak prior that keeps inertial directions the log cannot see at the nominal body.
+# Standard deviation of the weak prior that keeps unobserved inertial directions at the nominal body.
 _LOG_PRIOR = 1.0
 
 
@@ -27,9 +27,11 @@ class Parameter(Block):
     For a plain number the coordinate is the number itself, in `units[0]`. For a full inertia it is the log-Cholesky
     vector relative to the model's body, and `report` gives the ten physical numbers.
 
-    nominal: (k,) the value the model file holds.
-    slots: where the model has the number; body, factor: the body of a full inertia and its nominal factor.
-    rollout: the one recording it belongs to, or "" when all share it.
+    nominal: (k,) the value in the model file.
+    slots: where the model stores the number.
+    body: the body of a full inertia.
+    factor: the nominal factor of a full inertia.
+    rollout: the recording that it belongs to, or "" if all recordings share it.
     """
 
     nominal: np.ndarray
@@ -65,9 +67,9 @@ class Parameter(Block):
 def declare(
     declaration: Declaration, robot: Robot, rollouts: Sequence[str] = (), gains: Gains = NO_GAINS
 ) -> tuple[Parameter, ...]:
-    """The blocks that one declaration frees in `robot` or in `gains`; paths joined by `+` are tied to one number.
+    """The blocks that one declaration frees in `robot` or in `gains`. Paths joined by `+` share one number.
 
-    `log/NAME/PATH` frees PATH once for every one of `rollouts` that NAME matches, each with a value of its own.
+    `log/NAME/PATH` frees PATH once for each recording in `rollouts` that NAME matches, each with its own value.
 
     Raises:
       DsoError: an unknown path or recording, bounds the quantity cannot have, or a start value outside the bounds.
@@ -91,8 +93,8 @@ def _of_recording(parameter: Parameter, name: str) -> Parameter:
 
 
 def _tie(parts: list[Parameter], declaration: Declaration) -> Parameter:
-    """One number written to every place of `parts`, which must be of one kind of quantity."""
-    # What a unit of control is, the model's author chose: a force and a force per unit of control may be the same number.
+    """One number that is written to every slot of `parts`. All parts must be the same kind of quantity."""
+    # The model's author chose the unit of control, so a force and a force per unit of control may be the same number.
     if len({p.units[0].removesuffix("/ctrl") for p in parts}) > 1 or any(p.factor is not None for p in parts):
         raise DsoError(
             f"{declaration.path}: only plain numbers of the same unit can be tied; these have "
@@ -116,7 +118,7 @@ def _number(target: Target, given: Declaration, robot: Robot, *, alone: bool = T
     initial = nominal if given.init is None else given.init
     possible = family.low, family.high
     if family.field == "diaginertia" and alone:
-        # No mass distribution has a moment beyond the sum of the other two, and MuJoCo's compiler refuses one.
+        # A principal moment cannot exceed the sum of the other two, and MuJoCo's compiler refuses such a body.
         others = np.delete(model.body_inertia[target.object_id], target.component)
         possible = float(abs(others[0] - others[1])), float(others.sum())
     low = possible[0] if given.low is None else given.low

@@ -1,6 +1,6 @@
-"""Parameter paths: KIND/NAME/FIELD[INDEX], as MJCF names things, with `*` and `?` in NAME.
+"""Parameter paths: KIND/NAME/FIELD[INDEX], with the names of MJCF, and with the wildcards `*` and `?` in NAME.
 
-A name that itself holds one of `*`, `?`, `=`, `@`, `+` or a backslash is written with a backslash before it.
+If a name contains `*`, `?`, `=`, `@`, `+` or a backslash, write a backslash before that character.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from dso_robotics.parameters.signals import nominal
 from dso_robotics.physics.model import Robot, nearest
 
 _PATH = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>.+)/(?P<field>[a-z_]+)(\[(?P<index>\d{1,6})\])?$")
-# log/NAME/KIND/NAME/FIELD: a value of its own for one recording.
+# log/NAME/KIND/NAME/FIELD: a separate value for one recording.
 _LOG = re.compile(r"^log/(?P<name>[^/]+)/(?P<path>[a-z]+/.+/.+)$")
 _NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)"
 
@@ -24,7 +24,7 @@ _NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)"
 class Declaration:
     """One free parameter: a path (with wildcards) and, when given, start value, bounds and prior.
 
-    prior: mean and standard deviation; with `log_prior` the median, and the standard deviation of the logarithm.
+    prior: mean and standard deviation. With `log_prior`: median, and standard deviation of the logarithm.
     """
 
     path: str
@@ -39,7 +39,7 @@ class Declaration:
 class Target:
     """One number (or, for the full inertia, one body) of one object that a path points to.
 
-    value: what it is now, where that is not for the model to say.
+    value: the current value, if the model does not hold it.
     """
 
     path: str
@@ -49,7 +49,7 @@ class Target:
     value: float | None = None
 
     def nominal(self, robot: Robot) -> float:
-        """The number the model holds now."""
+        """The current value."""
         if self.value is not None:
             return self.value
         slots = self.family.places(robot.mj, self.object_id, self.component)
@@ -60,7 +60,7 @@ def parse(text: str) -> Declaration:
     """Read `PATH[=INIT][@LOW:HIGH]`.
 
     Raises:
-      DsoError: the text does not have that form, or a number in it is not one.
+      DsoError: the text does not have that form, or it contains an invalid number.
     """
     numbered = rf"(=(?P<init>{_NUMBER}))?(@(?P<low>{_NUMBER})?:(?P<high>{_NUMBER})?)?$"
     match = re.match(r"^(?P<path>(?:\\.|[^=@\\])+)" + numbered, text)
@@ -81,24 +81,24 @@ def parse(text: str) -> Declaration:
 
 
 def escape(name: str) -> str:
-    """`name` as a path spells it: what would mean something else has a backslash before it."""
+    """`name` as written in a path: special characters get a backslash before them."""
     return re.sub(r"([\\*?=@+])", r"\\\1", name)
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether `pattern`, with `*` for any text, `?` for any character and escapes, is `name`; brackets mean themselves."""
+    """Whether `name` matches `pattern`: `*` is any text, `?` any character, a backslash escapes, brackets are literal."""
     wild = {"*": ".*", "?": "."}
     parts = re.findall(r"\\.|.", pattern, re.DOTALL)
     return re.fullmatch("".join(wild.get(p) or re.escape(p[-1]) for p in parts), name, re.DOTALL) is not None
 
 
 def tied(path: str) -> list[str]:
-    """The paths that `+` ties."""
+    """The paths that are joined by `+`."""
     return [part.strip() for part in re.split(r"(?<!\\)\+", path)]
 
 
 def recordings(path: str, rollouts: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """The recordings that `log/NAME/PATH` names and PATH; no recordings and `path` itself when it is shared by all.
+    """The recordings that `log/NAME/PATH` names, and PATH. For a path shared by all: no recordings, and `path` itself.
 
     Raises:
       DsoError: no recording has that name.
@@ -117,7 +117,7 @@ def resolve(path: str, robot: Robot, gains: Gains = NO_GAINS) -> tuple[Target, .
     """Every number that `path` names in `robot`, in model order, or in the `gains` of its controllers.
 
     Raises:
-      DsoError: nothing has that path (the nearest valid ones are listed), or it cannot be freed (with the reason).
+      DsoError: the path does not exist (the nearest valid paths are listed), or it cannot be freed (with the reason).
     """
     match = _PATH.match(path)
     head, _, tail = path.partition("/")

@@ -1,12 +1,13 @@
 """Theta: named blocks of numbers as one flat vector, and back.
 
 The vector is in one of two charts. In the "box" chart its entries are the numbers themselves, within their bounds. Least
-squares works there, because a bound that holds is hit exactly. In the "open" chart its entries are the coordinates of
-`parameters.box`: every real number is allowed, so any gradient method works there. A block without bounds is the same in both.
+squares uses this chart, because an active bound is then met exactly. In the "open" chart its entries are the coordinates of
+`parameters.box`. There every real number is allowed, so any gradient method works. A block without bounds is the same in
+both charts.
 
-Blocks in use: "policy", "noise" (log standard deviations of its actions), "mechanism" (parameters by path, then "design"),
-"corrector", "physics", "sensor noise". A parameter's block has its path for a name, sensors' and controllers' included.
-Every function serves NumPy and JAX arrays, with any leading batch axes, unless it says NumPy.
+Blocks in use: "policy", "noise" (log standard deviations of the policy's actions), "mechanism" (parameters by path, then
+"design"), "corrector", "physics", "sensor noise". The name of a parameter's block is its path, also for sensors and
+controllers. Every function accepts NumPy and JAX arrays, with any leading batch axes, unless its docstring says NumPy.
 """
 
 import dataclasses
@@ -27,8 +28,9 @@ _DEFAULTS = {"low": -np.inf, "high": np.inf, "scale": 1.0}
 class Prior:
     """Normal prior on k numbers, or on their logarithms where `log` is True.
 
-    mean: (k,) in the numbers' units (of a log-normal one, its median). std: (k,), of a log-normal one without unit; infinite
-    where there is no prior. log: (k,).
+    mean: (k,), in the numbers' units; the median for a log-normal prior.
+    std: (k,), without unit for a log-normal prior; infinite where there is no prior.
+    log: (k,), whether the prior is log-normal.
     """
 
     mean: np.ndarray
@@ -40,10 +42,12 @@ class Prior:
 class Block:
     """A named part of theta: k numbers.
 
-    initial: start values, an array of the block's shape. free: False for a block that keeps them and is not in the vector.
-    low, high: bounds of that shape, infinite where there is none; None for a block that has no bounds at all.
-    scale: typical sizes of that shape, the unit of finite-difference steps and trust regions; None for ones.
-    entries, units: name and unit of each number, in the order of the flat array; () for NAME[i] and "1".
+    initial: start values, an array of the block's shape.
+    free: False for a block that keeps its start values and is not in the vector.
+    low, high: bounds, of the same shape; infinite where there is none. None for a block without any bounds.
+    scale: typical sizes, of the same shape: the unit of finite-difference steps and trust regions. None means ones.
+    entries: name of each number, in the order of the flat array; () means NAME[i].
+    units: unit of each number, in the same order; () means "1".
     """
 
     name: str
@@ -68,23 +72,23 @@ class Block:
 
     @property
     def bounded(self) -> bool:
-        """Whether it has bounds, so that its two charts differ."""
+        """Whether the block has bounds, so that its two charts differ."""
         return self.low is not None or self.high is not None
 
     def flat(self, name: Literal["initial", "low", "high", "scale"]) -> np.ndarray:
-        """One of the arrays, flat (k,), with what None stands for."""
+        """One of the arrays, flat (k,), with the default values in place of None."""
         value = getattr(self, name)
         return np.asarray(_DEFAULTS[name] + np.zeros(self.size) if value is None else value, float).ravel()
 
     def start(self, chart: Chart) -> np.ndarray:
-        """The start values, an array of the block's shape, in a chart."""
+        """The start values in the given chart, an array of the block's shape."""
         start = self.flat("initial")
         if chart == "open" and self.bounded:
             start = box.unconstrain(start, self.flat("low"), self.flat("high"), self.flat("scale"))
         return start.reshape(np.shape(self.initial))
 
     def numbers(self, part: Array, chart: Chart) -> Array:
-        """The numbers (..., *shape) of what `Theta.split` gives in a chart."""
+        """The numbers (..., *shape), from a result of `Theta.split` in the given chart."""
         if chart == "box" or not self.bounded:
             return part
         return box.constrain(
@@ -94,10 +98,10 @@ class Block:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Theta:
-    """One vector (n,) of the free ones of `blocks`, in order.
+    """One vector (n,) of the free blocks in `blocks`, in order.
 
     Raises:
-      DsoError: two blocks have one name, or a start value is not finite.
+      DsoError: two blocks have the same name, or a start value is not finite.
     """
 
     blocks: tuple[Block, ...]
@@ -122,7 +126,7 @@ class Theta:
         return sum(block.size for block in self.free)
 
     def places(self) -> Iterator[tuple[Any, slice]]:
-        """Every block with its entries of the vector; a frozen block has none."""
+        """Every block with its slice of the vector; a frozen block has no entries."""
         start = 0
         for block in self.blocks:
             yield block, slice(start, start + block.size * block.free)
@@ -162,7 +166,7 @@ class Theta:
         return tuple(unit for block in self.free for unit in block.units or ("1",) * block.size)
 
     def split(self, theta: Array) -> dict[str, Array]:
-        """Every block by name, (..., *shape), in the vector's chart; a frozen block keeps its values (*shape)."""
+        """Every block by name, (..., *shape), in the vector's chart. A frozen block has its start values (*shape)."""
         xp, found = theta.__array_namespace__(), {}
         for block, here in self.places():
             if block.free:
@@ -172,10 +176,10 @@ class Theta:
         return found
 
     def join(self, parts: Mapping[str, Array]) -> Array:
-        """The vector (..., n) of blocks (..., *shape) in its chart; blocks that are left out have their start values.
+        """The vector (..., n) from blocks (..., *shape) in its chart. Omitted blocks get their start values.
 
         Raises:
-          DsoError: there is no free block of a name.
+          DsoError: no free block has a given name.
         """
         for name in parts:
             self.where(name)
@@ -187,27 +191,27 @@ class Theta:
         return xp.concatenate([xp.zeros((*lead, 0)), *flat], -1)
 
     def values(self, theta: Array) -> dict[str, Array]:
-        """The numbers of every block by name, whatever the vector's chart."""
+        """The numbers of every block by name, in either chart."""
         parts = self.split(theta)
         return {block.name: block.numbers(parts[block.name], self.chart) for block in self.blocks}
 
     def constrain(self, theta: Array) -> Array:
-        """The numbers (..., n) of open coordinates (..., n): logistic between two bounds, softplus beside one."""
+        """The numbers (..., n) of open coordinates (..., n): logistic for two bounds, softplus for one."""
         return box.constrain(theta, self.low, self.high, self._unit)
 
     def unconstrain(self, z: np.ndarray) -> np.ndarray:
-        """Open coordinates (n,) of numbers (n,), NumPy; a number at its bound is moved inside by a thousandth of its scale."""
+        """Open coordinates (n,) of numbers (n,), NumPy. A number at its bound is moved inside by a thousandth of its scale."""
         return box.unconstrain(z, self.low, self.high, self._unit)
 
     @property
     def _unit(self) -> np.ndarray:
-        """Unit (n,) of the open chart: typical sizes, and one for blocks that are the same in both charts."""
+        """Unit (n,) of the open chart: typical sizes, and 1 for blocks that are the same in both charts."""
         units = [b.flat("scale") if b.bounded else np.ones(b.size) for b in self.free]
         return np.concatenate([np.zeros(0), *units])
 
     @property
     def priors(self) -> tuple[Prior, np.ndarray]:
-        """The priors of all entries that have one, as one, and the index (m,) of these entries."""
+        """One prior for all entries that have a prior, and the indices (m,) of these entries."""
         parts, which = [Prior(np.zeros(0), np.zeros(0), np.zeros(0, bool))], [np.zeros(0, int)]
         for block, here in self.places():
             if block.prior is not None and block.free:
@@ -222,9 +226,9 @@ class Theta:
         return self.prior_residual(z), self.prior_slope(z)
 
     def prior_residual(self, z: Array) -> Array:
-        """(z - mean)/std of every number that has a prior, (..., m): half its square sum is -log p(theta) + const.
+        """(z - mean)/std of every number that has a prior, (..., m). Half the sum of squares is -log p(theta) + const.
 
-        z are numbers, so `constrain(theta)` of a vector in the open chart.
+        z holds numbers: for a vector in the open chart, `constrain(theta)`.
         """
         prior, which = self.priors
         xp = z.__array_namespace__()
@@ -240,7 +244,7 @@ class Theta:
         return slope
 
     def where(self, name: str) -> slice:
-        """The entries of the vector that a free block takes."""
+        """The slice of the vector for a free block."""
         for block, here in self.places():
             if block.name == name and block.free:
                 return here
@@ -248,7 +252,7 @@ class Theta:
         raise DsoError(f"theta has no free block '{name}'; its free blocks are {known or 'none'}.")
 
     def spread(self, values: Mapping[str, float], default: float) -> np.ndarray:
-        """One number for each entry (n,), the same within a block: step sizes, for example."""
+        """One number for each entry (n,), the same within a block; used for step sizes, for example."""
         for name in values:
             self.where(name)
         return np.concatenate([np.zeros(0), *(np.full(b.size, values.get(b.name, default)) for b in self.free)])
@@ -260,7 +264,7 @@ class Theta:
         return self.names[entry]
 
     def frozen(self, names: Sequence[str], theta: np.ndarray) -> "Theta":
-        """The same blocks with start values from `theta`, NumPy; those of `names` frozen."""
+        """The same blocks with start values from `theta`, NumPy. The blocks in `names` are frozen."""
         values = self.values(np.asarray(theta, float))
         blocks = (
             dataclasses.replace(b, initial=values[b.name], free=b.free and b.name not in names) for b in self.blocks
@@ -268,7 +272,7 @@ class Theta:
         return Theta(tuple(blocks), chart=self.chart)
 
     def block(self, name: str, *, free: bool = True) -> Block:
-        """All of it as one block of a larger vector, with its bounds, scales and priors."""
+        """The whole vector as one block of a larger vector, with its bounds, scales and priors."""
         prior, which = self.priors
         mean, std, log = np.zeros(self.size), np.full(self.size, np.inf), np.zeros(self.size, bool)
         mean[which], std[which], log[which] = prior.mean, prior.std, prior.log

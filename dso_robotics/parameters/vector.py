@@ -1,6 +1,6 @@
-"""Numbers of a model as one theta: what they make of the model's fields, and of the signals between robot and log.
+"""The parameters of a model as one theta. They determine model fields, and the signals between robot and log.
 
-Functions that take z serve NumPy (with leading batch axes) and JAX (one vector, vmap outside) alike.
+Functions of z accept NumPy arrays (with leading batch axes) and JAX arrays (one vector; use vmap for batches).
 """
 
 import dataclasses
@@ -27,8 +27,10 @@ Array = Any  # a NumPy or a JAX array
 class ParameterVector(Theta):
     """Theta whose `blocks` are parameters of the model `mj`.
 
-    `mj` itself delays nothing: `delays` holds what the model declares as sensor_delay (nsensor,) and actuator_delay (nu,) [s].
-    `recordings` are those that may have values of their own; `gains` the numbers of controllers, freed or not.
+    mj: the model, without delays.
+    delays: the model's declared delays, sensor_delay (nsensor,) and actuator_delay (nu,) [s].
+    recordings: the recordings that may have their own values.
+    gains: the controllers' gains, free or fixed.
     """
 
     blocks: tuple[Parameter, ...]
@@ -44,7 +46,7 @@ class ParameterVector(Theta):
 
     @property
     def coordinate_names(self) -> tuple[str, ...]:
-        """One name a coordinate: the path, with the log-Cholesky coordinate where a block is a full inertia."""
+        """One name per coordinate: the path, and for a full inertia also the log-Cholesky coordinate."""
         return self.names
 
     def report(self, z: Array) -> dict[str, tuple[Array, str]]:
@@ -58,17 +60,17 @@ class ParameterVector(Theta):
 
     @functools.cached_property
     def shared(self) -> "ParameterVector":
-        """One block for every quantity of the model, whether all recordings share its value or each has its own."""
+        """A vector with one block for each quantity, also for quantities that have one value per recording."""
         quantities: dict[str, Parameter] = {}
         for p in self.parameters:
             quantities.setdefault(_quantity(p), dataclasses.replace(p, name=_quantity(p), rollout=""))
         return ParameterVector(tuple(quantities.values()), self.mj, self.delays, gains=self.gains)
 
     def expansion(self, rollouts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(R, m, n) matrices and (R, m) offsets that give `shared`'s coordinates in each of `rollouts`.
+        """Matrices (R, m, n) and offsets (R, m) that give the coordinates of `shared` in each of `rollouts`.
 
-        Where every fitted recording has a value of its own, one that was held out has their mean; where only some have, the
-        others keep the model's.
+        If every fitted recording has its own value, a held-out recording gets their mean. If only some have their own
+        value, the other recordings keep the model's value.
         """
         siblings: dict[str, list[tuple[Parameter, slice]]] = {}
         for p, here in self.places():
@@ -88,7 +90,7 @@ class ParameterVector(Theta):
         return matrices, offsets
 
     def _mean(self, z: Array) -> Array:
-        """`shared`'s coordinates in a recording that was not fitted."""
+        """The coordinates of `shared` for a recording that was not fitted."""
         matrices, offsets = self.expansion([""])
         return z @ matrices[0].T + offsets[0]
 
@@ -98,19 +100,19 @@ class ParameterVector(Theta):
 
     @property
     def local(self) -> bool:
-        """Whether some recording has a value of its own."""
+        """Whether any recording has its own value."""
         return any(p.rollout for p in self.parameters)
 
     @property
     def owner(self) -> tuple[str, ...]:
-        """The recording (or "") each coordinate (n,) belongs to."""
+        """The recording (or "") that each coordinate (n,) belongs to."""
         return tuple(p.rollout for p in self.parameters for _ in range(p.size))
 
     def fields(self, z: Array) -> dict[str, Array]:
-        """MuJoCo model fields at z (..., n), whole arrays (..., *shape) of the fields that some parameter changes.
+        """The MuJoCo model fields at z (..., n) that some parameter changes, as whole arrays (..., *shape).
 
-        Full inertias come as "body_inertia_full" (..., nbody, 3, 3) [kg m^2] about the centre of mass in body axes, NaN
-        for the bodies that keep theirs. Where recordings have values of their own, see `expansion`.
+        Full inertias are in "body_inertia_full" (..., nbody, 3, 3) [kg m^2], about the centre of mass in body axes. They are
+        NaN for unchanged bodies. If recordings have their own values, see `expansion`.
         """
         if self.local:
             return self.shared.fields(self._mean(z))
@@ -121,7 +123,7 @@ class ParameterVector(Theta):
         return flat
 
     def signals(self, z: Array) -> dict[str, Array]:
-        """`signals.SIGNALS` at z (..., n), whole arrays (..., k) of those that some parameter or the model changes."""
+        """The `signals.SIGNALS` at z (..., n) that some parameter or the model changes, as whole arrays (..., k)."""
         if self.local:
             return self.shared.signals(self._mean(z))
         found = self._scatter(z, lambda field: field in SIGNALS)
@@ -135,7 +137,7 @@ class ParameterVector(Theta):
         return found
 
     def written(self, z: np.ndarray) -> dict[str, np.ndarray]:
-        """`fields` at z (n,), and the delays: all that MJCF has a place for."""
+        """`fields` at z (n,), and the delays: all values that MJCF can store."""
         signals = self.signals(z)
         return self.fields(z) | {name: signals[name] for name in self.delays if name in signals}
 
@@ -176,7 +178,7 @@ class ParameterVector(Theta):
         return self.delays[field] if field in self.delays else nominal(self.mj, field)
 
     def longest(self, field: str) -> float:
-        """The largest delay [s] the search can reach, "sensor_delay" or "actuator_delay"."""
+        """The largest delay [s] that the search can reach, for "sensor_delay" or "actuator_delay"."""
         freed = [p.high[0] for p in self.parameters if any(slot.field == field for slot in p.slots)]
         return float(max([*freed, *self.delays.get(field, ())], default=0.0))
 
@@ -193,7 +195,7 @@ class ParameterVector(Theta):
         return found[0], found[1]
 
     def late(self, z: Array, addresses: np.ndarray) -> Array | None:
-        """Age [s] of what each channel reports (..., ny) at z (..., n); None where no sensor is late."""
+        """Delay [s] of each channel (..., ny) at z (..., n), or None if no sensor has a delay."""
         signals = self.signals(z)
         if "sensor_delay" not in signals:
             return None
@@ -205,10 +207,11 @@ def pack(
 ) -> ParameterVector:
     """Declare every path and pack the blocks in the order given.
 
-    `rollouts` are the recordings `log/NAME/PATH` may name, `gains` the numbers that `controller/ACTUATOR/SIGNAL` may name.
+    rollouts: the recordings that `log/NAME/PATH` may name.
+    gains: the numbers that `controller/ACTUATOR/SIGNAL` may name.
 
     Raises:
-      DsoError: nothing is freed, a path is unknown or ill-bounded, or two declarations free the same number.
+      DsoError: nothing is freed, a path is unknown or has invalid bounds, or two declarations free the same number.
     """
     parameters = [p for d in declarations for p in declare(d, robot, rollouts, gains)]
     if not parameters:
@@ -247,7 +250,7 @@ def _quantity(parameter: Parameter) -> str:
 
 
 def sensor_ids(model: mujoco.MjModel, addresses: np.ndarray) -> np.ndarray:
-    """The sensor of each channel (ny,), whose places in `sensordata` are `addresses`."""
+    """The sensor id of each channel (ny,), from the channels' `addresses` in `sensordata`."""
     return np.searchsorted(model.sensor_adr, addresses, side="right") - 1
 
 

@@ -1,1 +1,1 @@
-"""What a person types from memory: functions that take paths and objects, and results that show themselves."""
+"""The Python interface: functions that take paths or objects, and results that display themselves."""

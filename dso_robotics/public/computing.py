@@ -1,4 +1,4 @@
-"""How a call computes, whoever calls it: in float64 and without MuJoCo's log file, and as before when it has ended."""
+"""Settings for the duration of a call: float64 and no MuJoCo log file. The previous settings are restored afterwards."""
 
 import contextlib
 import sys
@@ -13,8 +13,9 @@ PRECISIONS = ("float64", "float32")
 def computing(precision: str = "float64", *, jax: bool) -> Iterator[None]:
     """JAX computes in `precision` inside, in this thread only; the caller's own setting is not touched.
 
-    jax: whether the call may need JAX, which is then imported here, before anything inside could import it with another
-    setting. Meanwhile MuJoCo writes no MUJOCO_LOG.TXT: a simulation that blows up is reported by whoever runs it.
+    jax: whether the call may need JAX. It is then imported here, before other code can import it with another setting.
+
+    MuJoCo writes no MUJOCO_LOG.TXT inside. The code that runs a simulation reports its divergence.
 
     Raises:
       DsoError: there is no such precision.

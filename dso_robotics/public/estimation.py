@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Estimation(Result):
-    """What `estimate` learned."""
+    """The result of `estimate`."""
 
     def __init__(self, place: Place, summary: dict[str, Any], names: Mapping[str, str]):
         super().__init__(place, summary, names)
@@ -101,12 +101,13 @@ def estimate(
 ) -> Estimation:
     """Learn the corrector of a predictor-corrector state estimator from recorded logs; no ground truth is needed.
 
-    model, logs, hold_out, free, study, out, progress, precision: as of `identify`. corrector: "gain", "linear", "mlp" or
-    "recurrent". sensors: those that the estimator reads, all of the model's where none are named. The others are the keys of a
-    study file of the same name (docs/estimators.md).
+    model, logs, hold_out, free, study, out, progress, precision: as in `identify`.
+    corrector: "gain", "linear", "mlp" or "recurrent".
+    sensors: the sensors that the estimator reads; by default all sensors of the model.
+    The other arguments are the study file keys of the same name (docs/estimators.md).
 
     Raises:
-      DsoError: anything wrong with the model, the logs or the study; or a filter that diverges at the start.
+      DsoError: something is wrong with the model, the logs or the study; or the filter diverges at the start.
     """
     if study is None and isinstance(model, str | os.PathLike) and Path(model).suffix == ".toml":
         model, study = None, model

@@ -29,16 +29,19 @@ if TYPE_CHECKING:
 
 
 class Identification(Result):
-    """What `identify` found. run: all of it, for further work: vector, solution, covariance, evaluations."""
+    """The result of `identify`.
+
+    run: all details, for further use: vector, solution, covariance, evaluations.
+    """
 
     def __init__(self, place: Place, found: Identified, names: Mapping[str, str]):
         super().__init__(place, found.summary, names)
         self.run = found
 
     def predict(self, logs: Logs, *, window: float | str | None = None) -> Prediction:
-        """Predict other recordings with the parameters found, as hold-out runs are scored: open loop in windows.
+        """Predict other recordings with the identified parameters, open loop in windows, as hold-out runs are scored.
 
-        window: length of the windows [s], or "full" for each rollout in one piece; as the study's scores where it is not given.
+        window: length of the windows [s], or "full" for whole rollouts; by default the study's scoring window.
 
         Raises:
           DsoError: a log is damaged or does not fit the model.
@@ -47,7 +50,9 @@ class Identification(Result):
             return predicted(self.run, read_logs(logs), window)
 
     def plot(self, run: str | None = None) -> "Figure":
-        """Measured and predicted over time of one recording: the one called `run`, or the first held out, or the first.
+        """Plot measured and predicted values over time for the recording `run`.
+
+        By default this is the first held-out recording, or the first recording if none is held out.
 
         Raises:
           DsoError: there is no such recording.
@@ -124,22 +129,30 @@ def identify(
 ) -> Identification:
     """Fit physical parameters of a model to recorded logs, with uncertainty.
 
-    The logs are cut into windows; each is predicted open loop from a start state that is estimated too, and the parameters, the
-    noise of every channel and the start states are chosen by maximum likelihood.
+    The logs are cut into windows. Each window is predicted open loop from an estimated start state. The parameters, the noise
+    of every channel and the start states are estimated by maximum likelihood.
 
-    model: a path (MJCF or URDF), an MjSpec, an MjModel, or what `load` returned. logs: one or several paths or `Log` objects.
-    free: paths such as "joint/*/damping" or "body/upper/mass=0.5@0.1:2" (start value, bounds), `list_parameters(model)` lists
-    them; or dicts with path, init, low, high, prior. hold_out: names of rollouts to predict only, or a fraction of them.
-    window: length of the pieces that are fitted [s] (0.5), or "full"; score_window: of those that are scored. robust: errors
-    have heavy tails. noise: known noise by channel, in its unit. The others are the keys of a study file of the same name
-    (docs/files.md). study: a study file (TOML) to read them from; arguments win. A path that ends in .toml may stand in the
-    place of `model`. out: folder for the result, as of `dso identify`, with `resume`, `force` and `report` (whether to draw
-    one: yes, with a folder). Without it the run lies in a temporary folder that goes with the result; `save` keeps it.
-    progress: True prints a line for every iteration to stderr; a function gets the same as an object. precision: of JAX,
-    where the MJX engine or a network needs it: "float64" or "float32". The caller's own setting stays.
+    model: a path (MJCF or URDF), an MjSpec, an MjModel, or a result of `load`. It may also be the path of a study file
+      that ends in .toml.
+    logs: one or several paths or `Log` objects.
+    free: paths such as "joint/*/damping" or "body/upper/mass=0.5@0.1:2" (start value, bounds), or dicts with path, init,
+      low, high, prior. `list_parameters(model)` lists the paths.
+    hold_out: names of rollouts that are only predicted, or a fraction of the rollouts.
+    window: length of the fitted windows [s] (0.5), or "full".
+    score_window: length of the scored windows [s], or "full".
+    robust: whether the errors have heavy tails.
+    noise: known noise by channel, in its unit.
+    study: a study file (TOML) with these settings. Arguments override it.
+    out: folder for the result, as in `dso identify`. Without it the run uses a temporary folder, which is deleted with
+      the result; `save` keeps it.
+    resume, force: as in `dso identify`.
+    report: whether to write a report; by default yes if `out` is given.
+    progress: True prints a line to stderr for every iteration. A function receives the same report as an object.
+    precision: JAX precision for the MJX engine or a network: "float64" or "float32". The caller's own setting is kept.
+    The other arguments are the study file keys of the same name (docs/files.md).
 
     Raises:
-      DsoError: anything wrong with the model, the logs, the declarations or the folder.
+      DsoError: something is wrong with the model, the logs, the declarations or the folder.
     """
     if study is None and isinstance(model, str | os.PathLike) and Path(model).suffix == ".toml":
         model, study = None, model

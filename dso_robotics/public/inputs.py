@@ -1,4 +1,4 @@
-"""What a caller hands over, made into what a study holds: models and logs into files, texts into declarations."""
+"""Converts a caller's inputs to study values: models and logs to files, texts to declarations."""
 
 import contextlib
 import os
@@ -23,9 +23,9 @@ Logs = str | os.PathLike[str] | Log | Sequence[str | os.PathLike[str] | Log]
 
 @contextlib.contextmanager
 def sitting(out: "str | os.PathLike[str] | None") -> Iterator[tuple[Place, "Inputs"]]:
-    """The place of a run and what its inputs are written to; a run that fails leaves nothing temporary behind.
+    """The place of a run, and the writer of its inputs. A failed run leaves no temporary files.
 
-    Messages of errors inside speak of arguments, and of objects by the names that the caller knows.
+    Error messages inside refer to arguments, and to objects by the names that the caller knows.
     """
     place = Place(out)
     inputs = Inputs(place.inputs)
@@ -38,17 +38,17 @@ def sitting(out: "str | os.PathLike[str] | None") -> Iterator[tuple[Place, "Inpu
 
 
 class Inputs:
-    """Writes objects to `folder`; `names` says what a caller knows each file by, for messages."""
+    """Writes objects to `folder`. `names` maps each file to the caller's name for it, for messages."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.names: dict[str, str] = {}
 
     def model(self, source: Any) -> str:
-        """The path of a model file; an object is written as MJCF unless it is what its own file holds.
+        """The path of a model file. An object is written as MJCF unless its own file already matches it.
 
         Raises:
-          DsoError: it is no model, or an `MjModel` whose MJCF cannot be had.
+          DsoError: it is not a model, or it is an `MjModel` whose MJCF is not available.
         """
         if isinstance(source, str | os.PathLike):
             return os.fspath(source)
@@ -63,7 +63,7 @@ class Inputs:
         return self._put(f"{name}.xml", robot.source, to_mjcf(Robot(robot.mj, spec, robot.source), {}))
 
     def _with_assets(self, robot: Robot) -> Any:
-        """The specification with its meshes and textures where they are found from any folder."""
+        """The specification with paths of meshes and textures that work from any folder."""
         spec = robot.spec.copy()  # type: ignore[union-attr]
         if spec.assets:
             place = self.folder / "assets"
@@ -77,10 +77,10 @@ class Inputs:
         return spec
 
     def logs(self, source: Any) -> tuple[str, ...]:
-        """Paths of log files; a `Log` is written as one.
+        """Paths of log files. A `Log` object is written to a file.
 
         Raises:
-          DsoError: it is neither a path nor a log, nor several of them.
+          DsoError: `source` is not a path, a log or several of them.
         """
         return tuple(self.log(part) for part in _several(source))
 
@@ -100,7 +100,7 @@ class Inputs:
         return str(path)
 
     def study(self, kind: type[T], file: Any, given: Mapping[str, Any], resumed: Any, command: str = "") -> T:
-        """The study of `file` with what is given besides, of what is given alone, or of the run in the folder `resumed`.
+        """The study from `file` and the given values, from the given values alone, or from the run in folder `resumed`.
 
         Raises:
           DsoError: a key is missing, unknown or has a wrong value.
@@ -122,7 +122,7 @@ class Inputs:
 
 
 def read_logs(source: Any) -> list[Log]:
-    """One or several logs, those that are paths read.
+    """One or several logs. Paths are read.
 
     Raises:
       DsoError: one is neither a path nor a log, or cannot be read.
@@ -145,7 +145,7 @@ def _checked(log: Any) -> Log:
 
 
 def _faithful(robot: Robot) -> Robot:
-    """`robot` with a specification that compiles to its model, whatever was changed in the model since."""
+    """`robot` with a specification that compiles to its model, including later changes to the model."""
     if robot.spec is None:
         raise DsoError(
             "this MjModel has no MJCF, which the result needs: MuJoCo keeps that of the model loaded last, another one, or it "

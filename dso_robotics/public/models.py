@@ -1,4 +1,4 @@
-"""What a model offers: the paths that can be freed, and what each engine makes of it."""
+"""Information about a model: the paths that can be freed, and the engines that support it."""
 
 import os
 from dataclasses import dataclass
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Freeable:
-    """A number that can be freed: its path, value now (None for a body's ten inertial numbers), unit and meaning."""
+    """A number that can be freed.
+
+    path: its path.
+    value: current value; None for a body's ten inertial numbers.
+    unit: its unit.
+    text: its meaning.
+    """
 
     path: str
     value: float | None
@@ -75,7 +81,7 @@ def list_parameters(model: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjMo
 
 
 class Checked:
-    """What `check` saw: `overview.contents`, `.options`, `.engines` (why one cannot simulate the model) and `.warnings`."""
+    """The result of `check`: `overview` has `contents`, `options`, `engines` (reasons against each) and `warnings`."""
 
     def __init__(self, source: str, overview: "Overview"):
         self.source, self.overview = source, overview
@@ -90,7 +96,7 @@ class Checked:
 
 
 def check(model: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot") -> Checked:
-    """What a model has, which engine supports it, and what is likely to make trouble, each with its cure.
+    """The contents of a model, the engines that support it, and likely problems, each with a remedy.
 
     Raises:
       DsoError: the model does not load.

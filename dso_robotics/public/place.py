@@ -1,4 +1,4 @@
-"""Where a run lies: in the folder that the caller names, or in a temporary one that goes when its result does."""
+"""The folder of a run: the caller's folder, or a temporary one that is deleted with the result."""
 
 import os
 import shutil
@@ -11,7 +11,11 @@ from dso_robotics.studies import folder as folders
 
 
 class Place:
-    """folder: of the run. inputs: for models and logs that came as objects; it lasts as long as this object."""
+    """The folders of a run.
+
+    folder: the folder of the run.
+    inputs: a folder for models and logs that were passed as objects. It exists as long as this object.
+    """
 
     def __init__(self, out: "str | os.PathLike[str] | None"):
         root = Path(tempfile.mkdtemp(prefix="dso-"))
@@ -23,10 +27,10 @@ class Place:
 
 
 def copy_result(source: Path, target: str | Path, *, force: bool) -> Path:
-    """Copy the result folder `source` to `target`, summary.json last, so that it looks complete only when it is.
+    """Copy the result folder `source` to `target`. summary.json is copied last, because it marks a complete result.
 
     Raises:
-      DsoError: `target` holds something (with `force`: something that dso did not write), is a file, or cannot be written to.
+      DsoError: `target` is not empty (with `force`: it has files that dso did not write), is a file, or is not writable.
     """
     if not (source / folders.SUMMARY).is_file():
         raise DsoError(f"{source}: the result is not there any more, so it cannot be copied.")

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """runs: by name, each with time (T,) [s], measured and predicted (T, C) and the starts (W,) [s] of its windows; NaN where
-    nothing was measured or predicted. channels: name to unit, in the order of the columns. rmse: channel to its root mean
-    square error, mean over windows; percent: that over the channel's spread. seconds: length of the windows. scored: whether
-    these are the recordings of the study itself.
+    """Predictions of recordings.
+
+    runs: by name, each with time (T,) [s], measured and predicted (T, C) and window starts (W,) [s]. Values that were not
+      measured or predicted are NaN.
+    channels: unit of each channel by name, in the order of the columns.
+    rmse: root-mean-square error of each channel, averaged over windows.
+    percent: rmse divided by the channel's spread [%].
+    seconds: length of the windows [s].
+    scored: whether these are the recordings of the study itself.
     """
 
     runs: Mapping[str, Trace]
@@ -40,7 +45,7 @@ class Prediction:
 
     @classmethod
     def of_result(cls, found: Identified) -> "Prediction":
-        """What the result itself was scored on, held-out recordings first."""
+        """The predictions on which the result was scored, held-out recordings first."""
         parts = {name: {t.rollout: t.as_dict() for t in e.traces} for name, e in found.evaluations.items()}
         traces = read_traces(parts, found.summary["windows"]["rollouts"])
         part = "hold_out" if "hold_out" in found.evaluations else "train"
@@ -55,7 +60,7 @@ class Prediction:
         )
 
     def plot(self, run: str | None = None) -> "Figure":
-        """Measured and predicted over time of the recording called `run`, or of the first: a row for each channel.
+        """Plot measured and predicted values over time for the recording `run` (default: the first), a row per channel.
 
         Raises:
           DsoError: there is no such recording.
@@ -93,7 +98,7 @@ class Prediction:
 
 
 def predicted(found: Identified, logs: Sequence[Log], window: float | str | None) -> Prediction:
-    """`logs` predicted with what was found, in half-overlapping windows of `window` [s].
+    """Predict `logs` with the identified parameters, in half-overlapping windows of `window` [s].
 
     Raises:
       DsoError: a log is damaged or does not fit the model, or is shorter than a window needs.

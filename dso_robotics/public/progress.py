@@ -1,4 +1,4 @@
-"""What a Python caller sees of a run on its way."""
+"""Progress reports for Python callers."""
 
 import functools
 import sys
@@ -8,7 +8,7 @@ from dso_robotics.studies.run import Progress
 
 
 def teller(progress: bool | Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """What is called with every report: the caller's own function, a line on stderr for True, nothing for False."""
+    """The function called with every report: the caller's function, a printer to stderr for True, a no-op for False."""
     if callable(progress):
         return progress
     return functools.partial(print, file=sys.stderr, flush=True) if progress else lambda news: None

@@ -1,4 +1,4 @@
-"""Logs from wherever they are: log files, tables, the registry of real recordings, a simulation."""
+"""Logs from any source: log files, tables, the registry of real recordings, a simulation."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -35,13 +35,17 @@ def read_log(
 ) -> Log:
     """One log with the rollouts of all `files`: log files (.h5), or CSV and NPZ tables with a mapping to channels.
 
-    ctrl, sensors: which column is which actuator and sensor, as `dso convert` takes it, "tau1=torque*0.5:N*m", or as a dict,
-    {"tau1": "torque*0.5:N*m"}. time: column of the time stamps [s], such as "ms*0.001"; rate: samples per second [Hz] for files
-    without one. split_gap: a new rollout begins where time pauses longer [s]. hold_ctrl: empty cells of controls keep the value
-    before. scale: channel to a factor, or to a factor and the new unit. source, licence: kept in the log.
+    ctrl, sensors: the column of each actuator and sensor, in the form of `dso convert`, "tau1=torque*0.5:N*m", or as a
+      dict, {"tau1": "torque*0.5:N*m"}.
+    time: column of the time stamps [s], such as "ms*0.001".
+    rate: samples per second [Hz], for files without time stamps.
+    split_gap: a new rollout begins after a gap in time longer than this [s].
+    hold_ctrl: empty cells of controls repeat the previous value.
+    scale: for each channel a factor, or a factor and the new unit.
+    source, licence: stored in the log.
 
     Raises:
-      DsoError: a file is missing, damaged, or lacks what the mapping names.
+      DsoError: a file is missing or damaged, or it has no column that the mapping names.
     """
     paths = [path for part in files for path in ([part] if isinstance(part, str | os.PathLike) else part)]
     if not paths:
@@ -70,7 +74,7 @@ def read_log(
 
 
 def convert(files: Path_ | Sequence[Path_], out: Path_, *, force: bool = False, **mapping: Any) -> Log:
-    """`read_log` with the same keywords, written to the log file `out` as well; an existing one is replaced with `force` only.
+    """Like `read_log` with the same keywords, and write the log file `out`. `force` replaces an existing file.
 
     Raises:
       DsoError: as `read_log`, or `out` exists or cannot be written.
@@ -107,12 +111,12 @@ class Recordings(dict[str, "Recording"]):
 
 
 def fetch(name: str | None = None) -> "Log | Recordings":
-    """The recording `name` of a real mechanism as a log; without a name, what there is.
+    """The recording `name` of a real mechanism as a log. Without a name: the available recordings.
 
-    Files come from their authors' repository into your cache, once, and are checked against their SHA-256.
+    Files are downloaded once from their authors' repository into your cache, and are checked against their SHA-256.
 
     Raises:
-      DsoError: there is none of that name, or its files cannot be had.
+      DsoError: there is no recording of that name, or its files are not available.
     """
     from dso_robotics.data import registry
 
@@ -138,13 +142,15 @@ def simulate(
     keep_state: bool = False,
     seed: int = 0,
 ) -> Log:
-    """A synthetic log of a model, recorded as a real one would be: with noise on the actions and late, noisy, quantised
-    sensors.
+    """A synthetic log of a model, with noisy actions and with delayed, noisy, quantised sensors, like a real log.
 
-    excite: "multisine", "chirp", "steps" or "none", within the ctrlrange or ±`amplitude`, up to `top` [Hz]. seconds: of a
-    rollout. every: steps of the model per sample. action_noise, sensor_noise: standard deviations, quantum: resolutions, in
-    the channel's unit, one number or one by name. delay: age of sensor values in samples. spread_qpos, spread_qvel:
-    half-width of random starts.
+    excite: "multisine", "chirp", "steps" or "none", within the ctrlrange or ±`amplitude`, up to `top` [Hz].
+    seconds: length of a rollout [s].
+    every: model steps per sample.
+    action_noise, sensor_noise: standard deviations in the channel's unit, one number or one by name.
+    quantum: resolutions in the channel's unit, one number or one by name.
+    delay: delay of sensor values in samples.
+    spread_qpos, spread_qvel: half-width of random start states.
 
     Raises:
       DsoError: the model does not load, a name is unknown, or the simulation diverges.

@@ -1,4 +1,4 @@
-"""What a run leaves a Python caller with: one shape for identifications, trainings and estimators."""
+"""The result of a run in Python: one common class for identifications, trainings and estimators."""
 
 import html
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """A report on the disk: `path` opens in any browser, offline; a notebook shows it in place."""
+    """A report on disk. Any browser opens `path`, offline; a notebook shows the report inline."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -34,7 +34,11 @@ class Report:
 
 
 class Result:
-    """summary: what summary.json holds. folder: of the run; a temporary one goes when this object does, `save` keeps it."""
+    """The result of a run.
+
+    summary: the content of summary.json.
+    folder: the folder of the run. A temporary folder is deleted with this object; `save` keeps it.
+    """
 
     def __init__(self, place: Place, summary: dict[str, Any], names: Mapping[str, str]):
         self._place, self._names = place, dict(names)
@@ -43,27 +47,27 @@ class Result:
 
     @property
     def parameters(self) -> dict[str, dict[str, Any]]:
-        """Every physical number by name: "value", "low95", "high95" (None where no interval is known), "unit", and more."""
+        """Every physical number by name: "value", "low95", "high95" (None without an interval), "unit", and more."""
         return {name: {"low95": None, "high95": None, **row} for name, row in self.summary["parameters"].items()}
 
     @property
     def warnings(self) -> list[str]:
-        """What to know before believing the result, each with its cure."""
+        """Warnings to read before using the result, each with a remedy."""
         return [named(arguments(text), self._names) for text in self.summary["warnings"]]
 
     @property
     def converged(self) -> bool:
-        """Whether the search ended because there was nothing left to gain; of a training, whether the cost fell."""
+        """Whether the search converged; for a training, whether the cost decreased."""
         return bool(self.summary["converged"])
 
     def model(self) -> "mujoco.MjModel":
-        """The model with the new values, compiled anew: it is the caller's to change."""
+        """A newly compiled model with the new values. The caller may change it."""
         from dso_robotics.physics.model import load
 
         return load(self.folder / folders.MODEL).mj
 
     def report(self, *, video: bool = True) -> Report:
-        """The report, drawn now if it has not been; with `video`, and where something can draw robots, it shows some motion."""
+        """The report, written now if it does not exist. With `video`, and if rendering is available, it shows some motion."""
         path = self.folder / folders.REPORT
         if not path.exists():
             with speaking_python(self._names):
@@ -76,10 +80,10 @@ class Result:
     def save(self, folder: str | Path, *, force: bool = False, report: bool = True, video: bool = True) -> Path:
         """Copy the whole result to `folder`: summary.json, model.xml, run.h5 and, unless `report` is False, report.html.
 
-        Returns `folder`. With `force` an earlier result in it is replaced, anything else never.
+        Returns `folder`. `force` replaces an earlier result in it, but never other files.
 
         Raises:
-          DsoError: the folder holds something, or cannot be written to.
+          DsoError: the folder is not empty, or is not writable.
         """
         if report:
             self.report(video=video)
@@ -89,7 +93,7 @@ class Result:
         return target
 
     def _keep_assets(self, target: Path) -> None:
-        """Meshes that came in memory move with the model that needs them."""
+        """Copy meshes that were passed in memory together with the model."""
         import shutil
 
         assets, model = self._place.inputs / "assets", target / folders.MODEL

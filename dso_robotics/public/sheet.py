@@ -1,4 +1,4 @@
-"""Tables as text and as HTML for a notebook, in whose own colours they appear."""
+"""Tables as text, and as HTML for a notebook, in the notebook's own colours."""
 
 import html
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ Row = Sequence[str]
 
 
 def text_table(rows: Sequence[Row], align: str) -> str:
-    """Rows, the first of them a heading, as aligned columns; `align` has one of < > ^ a column."""
+    """Rows as aligned columns. The first row is the heading. `align` has one of < > ^ for each column."""
     return columns(rows, align)
 
 
 def html_table(rows: Sequence[Row], align: str) -> str:
-    """The same in HTML."""
+    """Like `text_table`, in HTML."""
     head, *body = rows
 
     def line(row: Row, tag: str) -> str:
@@ -34,7 +34,7 @@ def html_table(rows: Sequence[Row], align: str) -> str:
 
 
 def block(title: str, state: str, parts: Sequence[str], warnings: Sequence[str], *, good: bool = True) -> str:
-    """A result in a notebook: what it is, how it ended, tables in HTML, and warnings."""
+    """A result in a notebook: title, final state, tables in HTML, and warnings."""
     notes = "".join(f"<li>{html.escape(text)}</li>" for text in warnings)
     shown = html.escape(state) if good else f"<span class=bad>{html.escape(state)}</span>"
     listed = f"<p><b>Warnings</b></p><ul>{notes}</ul>" if notes else ""

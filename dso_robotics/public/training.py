@@ -30,7 +30,10 @@ Table = Mapping[str, Any]
 
 
 class Training(Result):
-    """What `train` or `design` found. run: all of it, for further work: theta, history, episodes on C MuJoCo."""
+    """The result of `train` or `design`.
+
+    run: all details, for further use: theta, history, episodes on C MuJoCo.
+    """
 
     def __init__(self, place: Place, found: "Trained", names: Mapping[str, str]):
         super().__init__(place, found.summary, names)
@@ -38,7 +41,7 @@ class Training(Result):
 
     @functools.cached_property
     def policy(self) -> Policy:
-        """The trained policy, which runs on NumPy. It remembers between steps: `reset` it before each episode."""
+        """The trained policy, which runs on NumPy. It keeps state between steps, so `reset` it before each episode."""
         return Policy.load(self.folder)
 
     def _draw(self, video: bool) -> None:
@@ -90,16 +93,18 @@ def train(
 ) -> Training:
     """Train a policy by gradients through the simulator.
 
-    study: a study file (TOML), or the model itself where keyword arguments say the rest. The keywords are the keys and tables
-    of a study file (docs/policies.md), and with a file they win, table by table and key by key:
+    study: a study file (TOML), or the model itself if keyword arguments give the rest. The keywords are the keys and tables
+      of a study file (docs/policies.md). They override the file, table by table and key by key:
 
     train("cart.xml", cost={"place": {"kind": "square", "quantity": "joint/x/position"}}, policy={"kind": "linear"})
 
-    A cost's `log` may be a `Log`. out, resume, force, report, video, progress: as of `identify`.
-    precision: what JAX computes in here, "float64" or "float32"; the caller's own setting stays.
+    A cost's `log` may be a `Log`.
+
+    out, resume, force, report, video, progress: as in `identify`.
+    precision: JAX precision for this call, "float64" or "float32". The caller's own setting is kept.
 
     Raises:
-      DsoError: anything wrong with the study; or a training in which nothing but blow-ups is left.
+      DsoError: something is wrong with the study; or every simulation of the training diverges.
     """
     tables = {
         "cost": cost,
@@ -119,10 +124,10 @@ def train(
 def design(study: Any = None, **arguments: Any) -> Training:
     """Design a mechanism together with its policy: `train` for a study with design numbers, `design={"NAME": {...}}`.
 
-    Takes what `train` takes.
+    It has the same arguments as `train`.
 
     Raises:
-      DsoError: the study designs nothing, or what `train` raises.
+      DsoError: the study has no design numbers, or `train` raises the error.
     """
     known = (set(_TABLES) | set(_NUMBERS) | set(_OPTIONS)) | {"model", "out", "progress"}
     unknown = sorted(set(arguments) - known)
@@ -179,7 +184,7 @@ def _study(
     resumed: Any,
     command: str,
 ) -> TrainStudy:
-    """The study of the file with what is given besides, or of what is given alone, or of the run to resume."""
+    """The study from the file and the given values, from the given values alone, or from the run to resume."""
     path = study if isinstance(study, str | os.PathLike) and Path(study).suffix == ".toml" else None
     if study is not None and path is None:
         if model is not None:

@@ -1,4 +1,4 @@
-"""Messages are written with the command line's options; a Python caller reads of arguments instead: --hold-out as hold_out=."""
+"""Rewrites command-line options in messages as Python arguments for a Python caller: --hold-out as hold_out=."""
 
 import contextlib
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from dso_robotics.errors import DsoError
 
-# Options without a value, and what a call says in their place.
+# Options without a value, and the Python arguments that replace them.
 _SWITCHES = {
     "resume": "resume=True",
     "force": "force=True",
@@ -17,7 +17,7 @@ _SWITCHES = {
     "no-video": "video=False",
 }
 _RENAMED = {"sensor": "sensors"}
-# Whole commands that have a Python spelling; other commands in backquotes are left as they are, for they work as they stand.
+# Whole commands with a Python equivalent. Other commands in backquotes are not changed, because they work unchanged.
 _COMMANDS = {
     "`dso parameters MODEL`": "`dso.list_parameters(model)`",
     "`dso check MODEL`": "`dso.check(model)`",
@@ -33,7 +33,7 @@ _OPTION = re.compile(rf"(?<![\w-])--(?P<name>[a-z][a-z-]*[a-z])(?:(?<!-)[ =](?P<
 
 
 def arguments(text: str) -> str:
-    """`text` with the arguments of a call in the place of command-line options.
+    """`text` with Python arguments in place of command-line options.
 
     >>> arguments("name at least one parameter with --free PATH; --resume goes on, give a shorter --window")
     'name at least one parameter with free=PATH; resume=True goes on, give a shorter window='
@@ -56,7 +56,7 @@ def _argument(option: re.Match[str]) -> str:
 
 @contextlib.contextmanager
 def speaking_python(files: Mapping[str, str] | None = None) -> Iterator[None]:
-    """A DsoError raised inside speaks of arguments, and of `files` (path -> what the caller knows it by) by their names."""
+    """Rewrite a DsoError raised inside: it names Python arguments, and `files` (path -> the caller's name for it)."""
     try:
         yield
     except DsoError as error:
@@ -65,7 +65,7 @@ def speaking_python(files: Mapping[str, str] | None = None) -> Iterator[None]:
 
 
 def named(text: str, files: Mapping[str, str]) -> str:
-    """`text` with files that were written for a run called what the caller knows them by."""
+    """`text` with the files of a run replaced by the caller's names for them."""
     for path, name in files.items():
         text = text.replace(path, name)
     return text

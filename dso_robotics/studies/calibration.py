@@ -1,7 +1,7 @@
-"""Calibration: every sample is compared with the state that was recorded with it, and nothing is simulated.
+"""Calibration: every sample is compared with the state recorded at the same time. Nothing is simulated.
 
-What a sensor reads depends then on where it sits, on its bias and its scale, and on no law of motion: a log whose states are
-known calibrates its sensors in one linear step or a few, whatever else the model has wrong.
+A reading then depends only on the sensor's place, bias and scale, not on the equation of motion. A log with known states
+calibrates its sensors in one or a few linear steps, even if other parts of the model are wrong.
 """
 
 import dataclasses
@@ -15,9 +15,9 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.robot import start
 
-# What changes a reading at a given state: places of frames, and what becomes of the signal.
+# The fields that change a reading at a given state: poses of frames, and the sensor's bias and scale.
 _FIELDS = ("sensor_bias", "sensor_scale", "site_pos", "site_turn", "body_pos", "body_turn")
-# Errors of neighbouring samples are alike; pieces of so many seconds are taken as independent, as elsewhere windows are.
+# Errors of neighbouring samples are correlated. Pieces of this many seconds count as independent, like windows elsewhere.
 _PIECE = 0.5
 
 
@@ -25,7 +25,7 @@ def prepared(vector: ParameterVector, windows: Windows, source: str) -> Windows:
     """The windows of single samples whose state was measured.
 
     Raises:
-      DsoError: the log `source` does not show the whole state, or a number is freed that no single sample can tell.
+      DsoError: the log `source` does not hold the whole state, or single samples cannot determine a freed number.
     """
     others = [p.path for p in vector.parameters if p.factor is not None or any(s.field not in _FIELDS for s in p.slots)]
     if others:
@@ -59,7 +59,7 @@ def prepared(vector: ParameterVector, windows: Windows, source: str) -> Windows:
 
 
 def state_channels(windows: Windows, model: mujoco.MjModel) -> list[str]:
-    """Channels that the state is taken from: their errors are none."""
+    """Channels that the state is taken from. Their errors are zero."""
     sources = {
         int(mujoco.mjtSensor.mjSENS_JOINTPOS): any(r.qpos is None for r in windows.rollouts),
         int(mujoco.mjtSensor.mjSENS_JOINTVEL): any(r.qvel is None for r in windows.rollouts),
@@ -69,7 +69,7 @@ def state_channels(windows: Windows, model: mujoco.MjModel) -> list[str]:
 
 
 def warnings(windows: Windows, model: mujoco.MjModel) -> list[str]:
-    """What a reader of the errors should know."""
+    """Notes for the interpretation of the errors."""
     used = state_channels(windows, model)
     if not used:
         return []

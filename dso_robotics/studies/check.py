@@ -1,4 +1,4 @@
-"""What a model has, which engine can simulate it, and what its gradients will not see."""
+"""The contents of a model, the engines that can simulate it, and the parts that have no gradient."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,10 +18,11 @@ _FAST_DAMPING = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Overview:
-    """What `dso check` says about a model.
+    """The output of `dso check` for a model.
 
-    contents, options: (word, value) rows. engines: for each engine the reasons why it cannot simulate the model, empty
-    if it can. warnings: sentences, each with a cure.
+    contents, options: (word, value) rows.
+    engines: for each engine the reasons why it cannot simulate the model, empty if it can.
+    warnings: sentences, each with a remedy.
     """
 
     contents: list[tuple[str, str]]
@@ -31,14 +32,14 @@ class Overview:
 
 
 def overview(robot: Robot) -> Overview:
-    """Look at the model, and put it on the differentiable engine to see whether that takes it (imports JAX)."""
+    """Examine the model, and load it into the differentiable engine to see whether it is supported (imports JAX)."""
     return Overview(_contents(robot.mj), _options(robot.mj), {"mujoco": [], "mjx": _mjx(robot)}, _warnings(robot))
 
 
 def silent(model: mujoco.MjModel, states: np.ndarray, ctrls: np.ndarray) -> list[str]:
-    """What had no effect on any of the `states` (n, nq+nv+na) under `ctrls` (n, nu), hence no gradient: sentences.
+    """Sentences on the parts without effect, hence without gradient, at all `states` (n, nq+nv+na) and `ctrls` (n, nu).
 
-    A derivative there is correct and zero; a gradient method cannot leave such a place by itself.
+    The derivative there is correctly zero. A gradient method cannot leave such a region by itself.
     """
     data = mujoco.MjData(model)
     touched, limited = np.zeros(model.ngeom, bool), np.zeros(model.njnt, bool)
@@ -205,7 +206,7 @@ def _softness(model: mujoco.MjModel) -> list[str]:
 
 
 def _contacts(model: mujoco.MjModel) -> list[str]:
-    """Pairs of shapes whose contacts MJX finds by another method than C."""
+    """Pairs of shapes whose contacts MJX computes by a different method than C."""
     if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT:
         return []
     kind = np.asarray(model.geom_type)

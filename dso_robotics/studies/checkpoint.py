@@ -1,8 +1,8 @@
-"""A state of the one loop as named arrays, and back: what a run file stores, and what a resume starts from.
+"""Convert a state of the descent loop to named arrays, and back. A run file stores them, and a resumed run starts from them.
 
-A state is made of dataclasses (equinox modules are some), tuples, dictionaries, arrays and numbers. Each array or number is
-stored under its place, such as "critic.layers.0.weight". Functions and settings are no part of it: they come from the state
-that a new run of the same study would begin with. No JAX is imported unless the state holds its arrays.
+A state consists of dataclasses (including equinox modules), tuples, dictionaries, arrays and numbers. Each array or number
+is stored under its path, such as "critic.layers.0.weight". Functions and settings are not stored. They come from the initial
+state of a new run of the same study. JAX is imported only if the state holds JAX arrays.
 """
 
 import dataclasses
@@ -15,17 +15,17 @@ import numpy as np
 from dso_robotics.errors import DsoError
 
 _AGAIN = "run the study again without --resume"
-# The place of a state that is a single array.
+# The path of a state that is a single array.
 _BARE = "value"
 
 
 def flatten(state: Any) -> dict[str, Any]:
-    """Every array and number of a state by its place."""
+    """Every array and number of a state by its path."""
     return dict(_leaves(state, ""))
 
 
 def restore(template: Any, stored: Mapping[str, Any], path: Path) -> Any:
-    """`template` with the arrays and numbers of `stored`, which `flatten` gave.
+    """`template` with the arrays and numbers of `stored`, a result of `flatten`.
 
     Raises:
       DsoError: one is missing, or has another shape or type; the message names the file `path`.
@@ -41,7 +41,7 @@ def restore(template: Any, stored: Mapping[str, Any], path: Path) -> Any:
 
 
 def columns(records: Sequence[Any]) -> dict[str, Any]:
-    """Records of one kind as a table: every field by name, one row a record."""
+    """Records of one class as a table: every field by name, one row per record."""
     if not records:
         return {}
     names = [field.name for field in dataclasses.fields(records[0])]
@@ -53,7 +53,7 @@ def columns(records: Sequence[Any]) -> dict[str, Any]:
 
 
 def records(kind: type, table: Mapping[str, Any], path: Path) -> list[Any]:
-    """The records whose table `columns` gave.
+    """The records of `table`, a result of `columns`.
 
     Raises:
       DsoError: a column is missing or has another length.
@@ -68,7 +68,7 @@ def records(kind: type, table: Mapping[str, Any], path: Path) -> list[Any]:
 
 
 def _parts(value: Any) -> dict[str, Any] | None:
-    """What a part of a state is made of, by name; None for a leaf."""
+    """The components of a part of a state, by name; None for a leaf."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = (f for f in dataclasses.fields(value) if not (f.metadata.get("cache") or f.metadata.get("static")))
         return {f.name: getattr(value, f.name) for f in kept if hasattr(value, f.name)}
@@ -84,7 +84,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_key(value: Any) -> bool:
-    """Whether this is a random key of JAX, which has numbers but is no number."""
+    """Whether this is a JAX random key. It holds numbers but is not a numeric array."""
     return str(getattr(value, "dtype", "")).startswith("key<")
 
 
@@ -110,7 +110,7 @@ def _filled(value: Any, place: str, fill: Callable[[Any, str], Any]) -> Any:
         return new
     if isinstance(value, tuple | list):
         return type(value)(*new.values()) if hasattr(value, "_fields") else type(value)(new.values())
-    # As a copy of the object is made, past its constructor, which need not take its fields.
+    # Create the object without its constructor, as `copy` does: the constructor may not accept the fields.
     made = object.__new__(type(value))
     for field in dataclasses.fields(value):
         if hasattr(value, field.name):
@@ -120,7 +120,7 @@ def _filled(value: Any, place: str, fill: Callable[[Any, str], Any]) -> Any:
 
 
 def _like(leaf: Any, found: Any) -> Any:
-    """A stored array or number as what `leaf` is."""
+    """A stored array or number, converted to the type of `leaf`."""
     found = np.asarray(found)
     if _is_key(leaf):
         from jax import numpy, random

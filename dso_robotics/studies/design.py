@@ -1,4 +1,4 @@
-"""Design a mechanism and its policy in one vector: a training whose study has design numbers, judged before and after on C."""
+"""Design a mechanism and its policy in one vector: a training with design numbers, evaluated before and after on C."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -26,9 +26,9 @@ from dso_robotics.studies.estimate_search import Found, Search, by_adam, by_gaus
 from dso_robotics.studies.estimate_study import EstimateStudy
 from dso_robotics.studies.run import EVERY, Progress, Session, session
 
-# Above this many numbers one reverse pass through MJX costs less than a finite difference for each.
+# With more numbers than this, one reverse pass through MJX is cheaper than one finite difference for each number.
 _MANY = 500
-# In each period the corrector sees this many samples for each that it must do without.
+# In each period, the number of samples that the corrector sees for each hidden sample.
 _VISIBLE = 4
 
 
@@ -41,11 +41,12 @@ def estimate(
     report: Callable[[Path], object] | None = None,
     progress: Callable[[Progress], None] = lambda news: None,
 ) -> dict[str, Any]:
-    """Run `study`; write model.xml, run.h5, what `report` makes of that folder, and summary.json to `out`; return the summary.
+    """Run `study` and return the summary. Writes model.xml, run.h5, the output of `report`, and summary.json to `out`.
 
-    With `resume`, the search that was begun in `out` goes on, to the same numbers.
-    Raises DsoError for anything wrong with the model, the logs or the study, before any file is written; and for a filter that
-    diverges at the start.
+    With `resume`, an interrupted search in `out` continues and ends with the same numbers.
+
+    Raises DsoError if something is wrong with the model, the logs or the study (before any file is written), or if the
+    filter diverges at the start.
     """
     with session(out, resume=resume, force=force, progress=progress) as here:
         return _estimate(study, here, report)
@@ -69,7 +70,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         if part
     }
     vector, scales = estimator_start.begin(study.corrector, study.units, given, physics, seed=study.seed)
-    to_mjcf(robot, physics.fields(physics.initial))  # what cannot be written back is better known before the search
+    to_mjcf(robot, physics.fields(physics.initial))  # fail before the search if a parameter cannot be written back
     warm_up = round(study.warm_up * (given.measured.shape[1] - 1))
     lead, visible = pattern(given.measured.shape[1], study.ahead)
 
@@ -87,7 +88,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         judge = watched, apart.start
     engine, reason = _engine(study, vector)
     files = {f"log {i + 1}": path for i, path in enumerate(study.logs)}
-    # Iterations of Adam are short; writing each would take longer than making it.
+    # Iterations of Adam are short. Writing each one would take longer than computing it.
     every = EVERY if engine == "mjx" else 0.0
     file, tell = here.begin(study.as_dict(), robot, files, every=every), here.tell
     asked = Search(study, vector, scales, given, problem, warm_up, lead, visible, robot.source, file, tell, judge)
@@ -167,10 +168,10 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
 
 
 def pattern(length: int, ahead: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which samples (T,) the corrector sees, and how many it missed before each update (T-1,): 0 when one step ahead.
+    """Which samples (T,) the corrector sees, and how many were hidden before each update (T-1,).
 
-    With `ahead` a, of every `_VISIBLE`*a + a - 1 samples the last a - 1 are hidden: those, and the first seen after them, are
-    predicted two to a samples ahead.
+    The second number is 0 for a one-step prediction. Let a be `ahead`. Of every `_VISIBLE`*a + a - 1 samples the last
+    a - 1 are hidden. The hidden samples, and the first visible one after them, are predicted two to a samples ahead.
     """
     visible = np.ones(length, bool)
     if ahead > 1:
@@ -183,7 +184,7 @@ def pattern(length: int, ahead: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _physics(study: EstimateStudy, robot: Robot) -> ParameterVector:
-    """The blocks of theta that are named by PATH; late actuators, which this chain does not have, are refused."""
+    """The blocks of theta that are named by PATH. Actuator delays are refused, because this chain does not model them."""
     delays = {"sensor_delay": nominal(robot.mj, "sensor_delay")}
     physics = pack(study.free, robot) if study.free else ParameterVector((), without_delays(robot).mj, delays)
     late = [p.path for p in physics.parameters if any(slot.field == "actuator_delay" for slot in p.slots)]
@@ -206,7 +207,7 @@ def _engine(study: EstimateStudy, vector: EstimatorTheta) -> tuple[str, str]:
 
 
 def _parameters(vector: EstimatorTheta, z: np.ndarray) -> dict[str, Any]:
-    """Physics, sensor biases and scales, as in contract 1; corrector weights are in run.h5."""
+    """Physics, sensor biases and sensor scales, as in contract 1. The corrector weights are in run.h5."""
     _, physical = vector.parts(z)
     table: dict[str, Any] = {}
     if vector.physics.size:
@@ -218,7 +219,7 @@ def _parameters(vector: EstimatorTheta, z: np.ndarray) -> dict[str, Any]:
 
 def _warnings(found: Found, fits: dict[str, score.Fit], fit: dict[str, Any], vector: EstimatorTheta) -> list[str]:
     texts = []
-    # A search that went on past the estimator that was kept has done its work.
+    # A search that continued past the kept estimator counts as complete.
     if not found.converged and found.kept is None:
         texts.append(
             f"The search did not converge: {found.message}. More `iterations` may still improve the estimator."

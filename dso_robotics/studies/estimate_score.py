@@ -1,4 +1,4 @@
-"""What an estimator is worth: innovations over whole runs, whether its uncertainty covers them, and errors of the state."""
+"""Scores of an estimator: innovations over whole runs, coverage of its uncertainty, and errors of the state."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from dso_robotics.robot.filter import CFilter
 from dso_robotics.robot.filter_data import FilterWindows
 
 _Z95 = 1.959963984540054
-# A spread that changes the scale by more than e to this between features' ends is not believed.
+# Prior on the spread: a change of the scale by more than a factor exp(this) over the range of a feature is unlikely.
 _PRIOR = 1.0
 
 
@@ -22,8 +22,11 @@ _PRIOR = 1.0
 class Fit:
     """A filter run over whole rollouts.
 
-    innovation: (B, U, ny) measurement minus prediction, NaN where missing or in the warm-up; predicted: (B, U, ny); features:
-    (B, U, nf) of the prediction; state_error: (B, U, 2 nv) estimate minus truth, NaN where unknown; covariance: of those.
+    innovation: (B, U, ny) measurement minus prediction; NaN where missing or in the warm-up.
+    predicted: (B, U, ny) predictions.
+    features: (B, U, nf) features of the prediction.
+    state_error: (B, U, 2 nv) estimate minus truth; NaN where unknown.
+    covariance: covariance of the state errors.
     """
 
     innovation: np.ndarray
@@ -89,7 +92,7 @@ def learn_spread(fit: Fit, sigma: np.ndarray, degrees: np.ndarray | None) -> tup
 
 
 def table(channels: Channels, fit: Fit, sigma: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
-    """By channel: error of the prediction one sample ahead, and the share that the predicted scale covers."""
+    """By channel: error of the one-step prediction, and the fraction of errors that the predicted scale covers."""
     std = sigma * np.exp(fit.features @ spread.T)
     found = {}
     for c, name in enumerate(channels.sensor_names):
@@ -106,7 +109,7 @@ def table(channels: Channels, fit: Fit, sigma: np.ndarray, spread: np.ndarray) -
 
 
 def state_table(fit: Fit) -> dict[str, Any] | None:
-    """Root mean square of the state's error in its tangent space, where the log holds the state; None where it does not."""
+    """Root-mean-square error of the state in its tangent space, or None if the log does not hold the state."""
     known = np.isfinite(fit.state_error).all(-1)
     if not known.any():
         return None
@@ -117,7 +120,7 @@ def state_table(fit: Fit) -> dict[str, Any] | None:
 
 
 def traces(fit: Fit, given: FilterWindows) -> dict[str, Any]:
-    """What figures need, by rollout."""
+    """The data for figures, by rollout."""
     found = {}
     for b, i in enumerate(given.rollout):
         rollout = given.rollouts[int(i)]

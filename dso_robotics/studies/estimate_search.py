@@ -1,4 +1,4 @@
-"""The search for an estimator: Gauss-Newton on C MuJoCo, or Adam through MJX, both in the one loop."""
+"""The search for an estimator: Gauss-Newton on C MuJoCo, or Adam through MJX. Both use the same descent loop."""
 
 import dataclasses
 import time
@@ -18,15 +18,15 @@ from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.estimate_study import EstimateStudy
 from dso_robotics.studies.run import RunFile, search
 
-# So many iterations of Adam between two judgements by the windows set apart.
+# Iterations of Adam between two evaluations on the validation windows.
 _VALIDATED = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """Where the search ended: z (n,), noise scales (A, ny), and its history.
+    """The end of the search: z (n,), noise scales sigma (A, ny), and the history.
 
-    kept: the iteration that z is of, where it is not the last.
+    kept: the iteration that z comes from, if it is not the last one.
     """
 
     z: np.ndarray
@@ -42,11 +42,15 @@ class Found:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Search:
-    """What is searched, for whom.
+    """The search problem and its settings.
 
-    warm_up: updates at a window's start that do not count; lead (T-1,), visible (T,): see `estimate.pattern`; source: names the
-    model in messages; tell: hears of stage, iteration and cost; judge: windows set apart, and their start states, which choose
-    among the points on the way: a flexible corrector learns the others by heart if it may.
+    warm_up: number of updates at the start of a window that do not count.
+    lead: (T-1,), see `estimate.pattern`.
+    visible: (T,), see `estimate.pattern`.
+    source: name of the model in messages.
+    tell: called with stage, iteration and cost.
+    judge: validation windows and their start states. They choose among the points of the search, because a flexible
+      corrector can overfit the training windows.
     """
 
     study: EstimateStudy
@@ -63,14 +67,14 @@ class Search:
     judge: tuple[WindowedEstimation, np.ndarray] | None = None
 
     def keep(self, point: Callable[[Any], np.ndarray], every: int) -> Last:
-        """What the descent ends with; `point` takes z (n,) from a state."""
+        """The rule for the point that the descent keeps. `point` reads z (n,) from a state."""
         if self.judge is None:
             return Last()
         problem, start = self.judge
         return Best(lambda state: problem.profiled(point(state).copy(), start), every=every, take=point)
 
     def found(self, result: Result, z: np.ndarray, message: str, **more: Any) -> Found:
-        """The outcome at the point that was kept, else at the last one, z (n,)."""
+        """The result at the kept point if there is one, else at the last point z (n,)."""
         kept, steps = None, len(result.history)
         if result.best is not None:
             z, message = (
@@ -115,7 +119,7 @@ def by_gauss_newton(asked: Search) -> Found:
 
 
 def _degrees(asked: Search) -> float | None:
-    """Degrees of freedom for the gradient route, which has one number for all channels: the mean of those at the start."""
+    """Degrees of freedom for Adam, which uses one number for all channels: the mean of the channels' start values."""
     if asked.study.robust is None:
         return None
     asked.problem.reweight(asked.vector.initial, asked.given.start)
@@ -124,7 +128,7 @@ def _degrees(asked: Search) -> float | None:
 
 
 def by_adam(asked: Search) -> Found:
-    """Adam through MJX. Physics moves in the coordinates of `constrain`, which keeps it within its bounds."""
+    """Adam through MJX. Physics uses the coordinates of `constrain`, which keep it within its bounds."""
     import jax
     import jax.numpy as jnp
 

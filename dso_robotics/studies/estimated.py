@@ -1,7 +1,7 @@
-"""Numbers that every identification estimates beside theta: noise scales and start states.
+"""Numbers that every identification estimates in addition to theta: noise scales and start states.
 
-They need no place in the vector: the likelihood gives each scale in closed form, and a start state is private to its window.
-Whoever frees `sensor/NAME/noise` or `log/NAME/initial_state` finds them in the table of parameters, with intervals.
+They are not part of the vector: the likelihood gives each scale in closed form, and a start state belongs to one window.
+If `sensor/NAME/noise` or `log/NAME/initial_state` is freed, the table of parameters lists them with intervals.
 """
 
 import dataclasses
@@ -30,8 +30,9 @@ _Z95 = 1.959963984540054
 class Asked:
     """Which of these numbers a study names.
 
-    noise: channels with the bounds (low, high) of their scale, equal where it is known; reported: channels whose scale the
-    table shows; states: recordings whose first start state it shows.
+    noise: channels with the bounds (low, high) of their scale; equal bounds if the scale is known.
+    reported: channels whose scale is in the table.
+    states: recordings whose first start state is in the table.
     """
 
     noise: Mapping[str, tuple[float, float]]
@@ -42,7 +43,7 @@ class Asked:
 def split_free(
     free: Sequence[Declaration], known: Mapping[str, float], channels: Channels, rollouts: Sequence[str], source: str
 ) -> tuple[tuple[Declaration, ...], Asked]:
-    """The declarations of theta, and what the others and the `known` noise scales ask for.
+    """The declarations of theta, and the numbers requested by the other declarations and the `known` noise scales.
 
     Raises:
       DsoError: a channel or recording that does not exist, or numbers that do not fit.

@@ -1,8 +1,8 @@
 """How well a model predicts: open-loop windows of a log, on the model's own time grid, in plain C MuJoCo.
 
-The score is the mean over half-overlapping windows of the root-mean-square error of each channel. A window starts at the
-state as it was measured, so nothing of the window itself has been fitted; its first sample, which is that measurement, does
-not count. Where the sensors do not show the whole state, the start states are estimated from the window and the result says so.
+The score of a channel is its root-mean-square error, averaged over half-overlapping windows. A window starts at the measured
+state, so no part of the window is fitted. Its first sample is that measurement and does not count. If the sensors do not
+measure the whole state, the start states are estimated from the window, and the result says so.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,14 @@ _OVERLAP = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """One rollout beside its prediction, for figures: time (T,), measured and predicted (T, C), window starts (W,)."""
+    """One rollout and its prediction, for figures.
+
+    rollout: name of the rollout.
+    time: sample times, (T,) [s].
+    measured: measured values, (T, C).
+    predicted: predicted values, (T, C).
+    starts: window starts, (W,).
+    """
 
     rollout: str
     time: np.ndarray
@@ -38,7 +45,7 @@ class Trace:
     starts: np.ndarray
 
     def as_dict(self) -> dict[str, np.ndarray]:
-        """The arrays by name, as the run file stores them."""
+        """The arrays by name, as stored in the run file."""
         return {name: getattr(self, name) for name in ("time", "measured", "predicted", "starts")}
 
 
@@ -46,10 +53,13 @@ class Trace:
 class Evaluation:
     """Prediction errors of one set of rollouts.
 
-    rmse: (C,) mean over windows of the window's root mean square error; pooled: (C,) the root mean square over all samples;
-    nrmse_percent: (C,) rmse over the channel's standard deviation; windows: their number, diverged: how many of them blew up
-    (they count with the error of a prediction that stays at its start); start: "measured" or "estimated"; left_out: how many
-    more windows there would be, had the state been measured where they start.
+    rmse: (C,) root-mean-square error of a window, averaged over windows.
+    pooled: (C,) root-mean-square error over all samples.
+    nrmse_percent: (C,) rmse divided by the channel's standard deviation [%].
+    windows: number of windows.
+    diverged: number of windows that diverged. Each counts with the error of a prediction that stays at its start.
+    start: "measured" or "estimated".
+    left_out: number of windows that are skipped because the state is not measured at their start.
     """
 
     rmse: np.ndarray
@@ -73,9 +83,9 @@ def scoring_windows(
     option: str = "--score-window",
     **late: Any,
 ) -> Windows:
-    """Half-overlapping windows of `seconds` of `rollouts` put on the grid of `timestep` [s]; `late` as for `cut`.
+    """Half-overlapping windows of length `seconds`, from `rollouts` resampled to `timestep` [s]; `late` as for `cut`.
 
-    Raises DsoError, naming `source` and `option`, when there are none, or when the rollouts cannot be put on the grid.
+    Raises DsoError, naming `source` and `option`, if there are no windows or the rollouts cannot be resampled.
     """
     try:
         gridded = [resample(r, timestep) if seconds else r for r in rollouts]
@@ -96,13 +106,14 @@ def evaluate(
     robust: bool = False,
     predict: Callable[[Windows, np.ndarray], np.ndarray] | None = None,
 ) -> Evaluation:
-    """Score the model at z (n,) on `scoring_windows`; `sigma` (C,) weighs channels where start states must be estimated.
+    """Score the model at z (n,) on `scoring_windows`.
 
-    With `robust`, a window does not start at a sample that stands out from its neighbours. `predict` maps windows and start
-    states to readings (B, S, C) where something else than the model alone is to be scored.
+    sigma: (C,) weights of the channels, used if start states must be estimated.
+    robust: do not start a window at a sample that is an outlier among its neighbours.
+    predict: maps windows and start states to readings (B, S, C), to score something other than the model alone.
     """
     known, kept = start.measured(windows, vector.mj), start.seen(windows, vector.mj)
-    # A state interpolated across a gap is no measurement; where there is nothing else, all starts are estimated.
+    # A state that is interpolated across a gap is not a measurement. If there are only such states, all starts are estimated.
     known = known and bool(kept.any())
     left_out = int((~kept).sum()) if known else 0
     if left_out:
@@ -136,7 +147,7 @@ def evaluate(
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean over what is not NaN; NaN where nothing is left."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     seen = np.isfinite(values)
     return np.where(seen, values, 0.0).sum(axis) / np.where(seen.any(axis), seen.sum(axis), np.nan)
 
@@ -164,7 +175,7 @@ def _apart(windows: Windows) -> np.ndarray:
 
 
 def _trace(windows: Windows, y: np.ndarray, rollout: int) -> Trace:
-    """The windows that do not overlap; a NaN row marks each restart."""
+    """The trace of the windows that do not overlap. A NaN row marks each restart."""
     recording = windows.rollouts[rollout]
     measured = np.full((len(recording.time), windows.measured.shape[-1]), np.nan)
     if recording.sensordata is not None:

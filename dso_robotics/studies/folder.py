@@ -1,4 +1,4 @@
-"""The result folder: it looks complete only when it is, and one run at a time writes to it."""
+"""The result folder. It looks complete only after the run has finished. Only one run at a time can write to it."""
 
 import contextlib
 import json
@@ -16,13 +16,13 @@ SUMMARY, RUN, MODEL, REPORT = "summary.json", "run.h5", "model.xml", "report.htm
 
 @contextlib.contextmanager
 def claim(out: str | Path, *, resume: bool, force: bool) -> Iterator[Path]:
-    """The folder of a run, made or checked, and kept from other runs for as long as the context lasts.
+    """Create or check the folder of a run, and lock it against other runs for the duration of the context.
 
-    Nothing in it is removed yet, see `clear`; a folder made here that nothing was written to is removed again.
+    Existing files are not removed here; see `clear`. A folder that was created here and is still empty is removed again.
 
     Raises:
-      DsoError: it holds something already (and neither `resume` nor `force` was asked for), there is nothing to resume, or
-        another run is writing to it.
+      DsoError: the folder is not empty (and neither `resume` nor `force` is set), there is nothing to resume, or another
+        run is writing to it.
     """
     folder = Path(out)
     try:
@@ -63,7 +63,7 @@ def _refuse_others(folder: Path, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold the folder itself, which leaves no lock file behind; without effect where the system cannot."""
+    """Lock the folder itself, without a lock file. Has no effect on systems that do not support this."""
     try:
         import fcntl
 
@@ -86,7 +86,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier run left; the summary goes first: without it nothing is taken for a finished run."""
+    """Remove the files of an earlier run. The summary is removed first, because it marks a finished run."""
     for name in (SUMMARY, REPORT, MODEL):
         (folder / name).unlink(missing_ok=True)
 
@@ -98,7 +98,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write summary.json, the last file of a run; numbers that are not finite become null, which JSON has and NaN is not."""
+    """Write summary.json, the last file of a run. Numbers that are not finite become null, because JSON has no NaN."""
     write_text(folder / SUMMARY, json.dumps(finite(summary), indent=1) + "\n")
 
 

@@ -16,10 +16,13 @@ _MOVE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class BlockCheck:
-    """A block's derivative of the cost of a short episode along a random direction, by MJX and by C; and their difference.
+    """The derivative of a short episode's cost by one block, along a random direction, from MJX and from C.
 
-    error: relative to the larger of the two. kink: how far C's own differences at two sizes of the move are apart, likewise:
-    where that is large, a contact or limit switches within the move and there is no derivative to compare with.
+    exact: the derivative from MJX.
+    difference: the finite difference on C.
+    error: their difference, relative to the larger of the two.
+    kink: relative difference between C's finite differences at two step sizes. If it is large, a contact or limit switches
+      within the step, and there is no derivative to compare with.
     """
 
     block: str

@@ -47,7 +47,7 @@ from dso_robotics.studies.warm_start import regress
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Identified:
-    """What an identification found; `summary` is what summary.json holds, the rest is for reports and further work."""
+    """The results of an identification. `summary` is the content of summary.json; the rest is for reports and further use."""
 
     study: IdentifyStudy
     robot: Robot
@@ -69,13 +69,13 @@ def identify(
     report: Callable[[Path], object] | None = None,
     progress: Callable[[Progress], None] = lambda news: None,
 ) -> Identified:
-    """Run `study` and write model.xml, run.h5, whatever `report` makes of that folder, and summary.json to `out`.
+    """Run `study` and write model.xml, run.h5, the output of `report`, and summary.json to `out`.
 
-    `report` is usually `dso_robotics.report.identify.write_report`; `progress` hears of every iteration.
+    `report` is usually `dso_robotics.report.identify.write_report`. `progress` is called at every iteration.
 
     Raises:
-      DsoError: anything wrong with the model, the logs, the declarations or the folder, before any file is written; or a
-        model that diverges at the start values.
+      DsoError: something is wrong with the model, the logs, the declarations or the folder (raised before any file is
+        written); or the model diverges at the start values.
     """
     with session(out, resume=resume, force=force, progress=progress) as here:
         return _identify(study, here, report)
@@ -140,7 +140,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     if windows.single:
         windows = calibration.prepared(vector, windows, log.label)
         scored = {k: calibration.prepared(vector, v, log.label) if v.single else v for k, v in scored.items()}
-    to_mjcf(robot, vector.written(vector.initial))  # what cannot be written back is better known before the search
+    to_mjcf(robot, vector.written(vector.initial))  # fail before the search if a parameter cannot be written back
     options: dict[str, Any] = {
         "likelihood": Student() if study.robust else Normal(),
         "noise": asked.noise,
@@ -192,7 +192,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     left_open = summaries.unseen(vector, table, spread)
     found = summaries.warnings(vector, solution, spread, evaluations, left_open)
     table |= estimated(asked, vector, problem, solution, spread, begun)
-    # Channels without a unit are named one by one, with the unit they are taken to be in.
+    # Channels without a unit are listed one by one, each with its assumed unit.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
     warnings = calibration.warnings(windows, vector.mj) if windows.single else windows.warnings()
     warnings = [*channels.warnings, *suspicious, *warnings, *(drives.warnings if drives else ()), *found]
@@ -260,14 +260,15 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
 
 
 def _engine(asked: str, vector: ParameterVector, windows: Windows, network: bool) -> tuple[Prediction, str]:
-    """The engine to use and, in words, why."""
+    """The engine to use, and the reason as text."""
     if asked == "mjx":
         require_mjx("the engine 'mjx'")
         from dso_robotics.robot.prediction_mjx import MjxPrediction
 
         return MjxPrediction(vector, windows), "asked for: derivatives through MJX, compiled once"
     steps = (1 + vector.size + 2 * vector.mj.nv + vector.mj.na) * len(windows) * windows.ctrl.shape[1]
-    # Measured by benchmarks/engines.py and engine_rule.py: least squares pays for each number on either engine.
+    # Measured by benchmarks/engines.py and engine_rule.py: on both engines the cost of least squares grows with each
+    # free number.
     why = (
         "asked for"
         if asked == "mujoco"
@@ -289,9 +290,9 @@ def _search(
     progress: Callable[[str, int, float], None],
     options: dict[str, Any],
 ) -> tuple[Solution, WindowedIdentification]:
-    """Two stages: start states as measured (robust far from the answer), then start states estimated too.
+    """Two stages: first with the measured start states (robust far from the solution), then with estimated start states.
 
-    `begin` are the coordinates, the start states and, unless None, the noise scales to begin at.
+    `begin` holds the initial coordinates, start states and noise scales (or None for the noise scales).
     """
     z, x, sigma = begin
     earlier = {name: int(file.tree.get("spent", {}).get(name, 0)) for name in ("stage", "steps", "evaluations")}
@@ -334,7 +335,7 @@ def _search(
 
 
 def _stored_point(file: RunFile, vector: ParameterVector, windows: Windows) -> tuple[np.ndarray, ...]:
-    """Coordinates, start states and noise scales of a resumed run; DsoError where they are not of these windows."""
+    """Coordinates, start states and noise scales of a resumed run. Raises DsoError if they do not fit these windows."""
     state, width = file.tree["state"], vector.mj.nq + vector.mj.nv + vector.mj.na
     shapes = {
         "z": (vector.size,),
@@ -348,7 +349,7 @@ def _stored_point(file: RunFile, vector: ParameterVector, windows: Windows) -> t
 
 
 def _history(file: RunFile, solution: Solution) -> dict[str, np.ndarray]:
-    """Every linearisation of both stages, as the report draws them."""
+    """Every linearisation of both stages, as the report plots them."""
     tables = [file.kept("earlier") or {}, columns(solution.history)]
     rows = [len(table.get("cost", ())) for table in tables]
     names = tables[1] if not rows[0] else tables[0]

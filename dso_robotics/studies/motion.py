@@ -1,4 +1,4 @@
-"""What a replay shows: the recorded motion beside the predicted one, as joint positions."""
+"""The data of a replay: the recorded and the predicted motion, as joint positions."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,18 @@ from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.robot import start
 from dso_robotics.robot.prediction import CPrediction
 
-# Nobody sees more poses a second than this.
+# Maximum number of poses per second. More are not visible.
 _RATE = 60.0
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """Poses of one rollout: time (K,) [s], measured and predicted qpos (K, nq), window starts (W,) [s].
+    """Poses of one rollout.
 
-    `measured` is NaN in what the log does not show, `predicted` where no window is or its simulation diverged.
+    time: (K,) [s].
+    measured: measured qpos (K, nq); NaN where the log has no value.
+    predicted: predicted qpos (K, nq); NaN outside the windows and where the simulation diverged.
+    starts: window starts (W,) [s].
     """
 
     rollout: str
@@ -27,7 +30,7 @@ class Motion:
     starts: np.ndarray
 
     def as_dict(self) -> dict[str, np.ndarray]:
-        """The arrays by name, as the run file stores them; poses in single precision."""
+        """The arrays by name, as stored in the run file; poses in single precision."""
         poses = {name: getattr(self, name).astype(np.float32) for name in ("measured", "predicted")}
         return {"time": self.time, "starts": self.starts, **poses}
 

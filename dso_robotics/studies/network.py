@@ -1,4 +1,4 @@
-"""What physical parameters leave unexplained, learned as a torque of the joints: thousands of weights, by reverse mode."""
+"""A network that adds joint torques which the physical parameters do not explain. Thousands of weights, by reverse mode."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,20 +23,21 @@ from dso_robotics.studies.evaluate import Evaluation, evaluate
 from dso_robotics.studies.network_settings import NetworkSettings
 
 _RATE = 1e-2
-# Steps between two looks at the windows that are watched, and tries of a step: the first that makes a window diverge ends it.
+# Steps between two evaluations of the validation windows, and attempts at a step: with one attempt, the first step that
+# makes a window diverge ends the training.
 _LOOK, _TRIES = 10, 1
-# One in so many recordings (of few: windows) is not trained on but watched.
+# One in this many recordings (or windows, if there are few recordings) is used for validation instead of training.
 _WATCHED = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedNetwork:
-    """The weights at which the watched windows were predicted best.
+    """The weights that predict the validation windows best.
 
-    history: (K, 2) mean cost a sample of the trained and of the watched windows, at every look; chosen: the step whose
-    weights these are.
-    watched: names of the recordings that were only watched. ended: the step at which a window diverged and training ended, or
-    None where it went on to its end.
+    history: (K, 2) mean cost per sample of the training windows and of the validation windows, at every evaluation.
+    chosen: the step at which the weights were chosen.
+    watched: names of the recordings that were used only for validation.
+    ended: the step at which a window diverged and training stopped, or None if training completed.
     """
 
     network: JointNetwork
@@ -68,11 +69,11 @@ def train_network(
 ) -> TrainedNetwork:
     """Train on `windows` from start states `begin` (B, nq+nv+na) with noise scales `sigma` (R, C).
 
-    Some recordings are only watched: the weights that predict these best are returned, those of no torque among them. Training
-    that makes a window diverge ends there.
+    Some recordings are used only for validation. The weights that predict these best are returned. The initial weights,
+    which give zero torque, are also a candidate. Training stops if a window diverges.
 
     Raises:
-      DsoError: no joint has such a name, or one is neither hinge nor slide.
+      DsoError: no joint has the given name, or a named joint is neither a hinge nor a slide.
     """
     import jax
     import jax.numpy as jnp
@@ -109,7 +110,7 @@ def train_network(
     watched, trained = _watched(windows)
 
     class Batches(Sampler):
-        """The cost of a few windows, drawn anew for each step."""
+        """The cost of a few windows, drawn at random for each step."""
 
         def memory(self) -> None:
             return
@@ -152,7 +153,8 @@ def train_network(
 
 
 def _watched(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-    """Windows to watch and windows to train on: whole recordings apart where there are several, else every fifth window."""
+    """Windows for validation and for training. With several recordings, whole recordings are set aside; else every fifth
+    window."""
     recordings = len(windows.rollouts)
     if recordings >= 3:
         watched = windows.rollout >= recordings - max(recordings // _WATCHED, 1)
@@ -168,7 +170,7 @@ def _mask(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def chosen_joints(robot: Robot, patterns: tuple[str, ...]) -> tuple[int, ...]:
-    """Ids of the hinges and slides that `patterns` name. Raises DsoError for a name that no joint has, or another joint."""
+    """Ids of the hinges and slides that `patterns` name. Raises DsoError if no joint matches or a match is another type."""
     names, found = robot.names("joint"), []
     for pattern in patterns:
         matching = [i for i, n in enumerate(names) if n and matches(n, pattern)]
@@ -198,14 +200,15 @@ def learn(
     seed: int,
     progress: Callable[[int, float], None],
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Train a network on what the solution leaves over: its part of the summary and of the run file.
+    """Train a network on the errors that remain after the solution. Returns its parts of the summary and the run file.
 
-    `scored` and `evaluations` are the windows and the scores, by part, of the parameters alone.
+    scored: the scoring windows, by part.
+    evaluations: the scores of the parameters alone, by part.
     """
     vector, signals = problem.vector, problem.vector.signals(solution.z)
     fitted = load(mujoco.MjSpec.from_string(to_mjcf(robot, vector.written(solution.z))))
 
-    # Start states estimated with the parameters alone hide part of what the network is to learn.
+    # Start states that were estimated with the parameters alone absorb part of what the network should learn.
     shown = start.measured(windows, fitted.mj)
     x = start.guess(windows, fitted.mj, signals, robust=robust) if shown else solution.x
     found = train_network(

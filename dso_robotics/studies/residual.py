@@ -1,4 +1,4 @@
-"""A user's own residual: knowledge about the robot that no log holds, such as its weight on a scale."""
+"""A user-defined residual: knowledge about the robot that is not in the logs, such as its measured weight."""
 
 import runpy
 from collections.abc import Callable
@@ -14,7 +14,7 @@ def own_residual(where: str, vector: ParameterVector) -> Callable[[np.ndarray], 
     """The function named by `where`, FILE.py:NAME, of coordinates z (n,).
 
     The user's function takes a dict of physical numbers by path (all that are free) and returns one number or an array,
-    already divided by its standard deviation: half its square sum is added to the cost.
+    already divided by its standard deviation. Half the sum of squares is added to the cost.
 
     Raises:
       DsoError: no such file or function, or it fails or returns something else at the start values.

@@ -1,7 +1,8 @@
-"""The run of one study: its folder and its run file, from which an interrupted run resumes.
+"""The run of one study: its result folder and its run file. An interrupted run resumes from the run file.
 
-Every command runs through here: the folder is claimed, the run file is written before the first step and often enough
-afterwards that a killed run loses less than a minute, and a resumed run ends with the numbers it would have had.
+Every command uses this module. It locks the folder and writes the run file before the first step. After that it writes
+the run file often enough that a killed run loses less than a minute. A resumed run ends with the same numbers as an
+uninterrupted one.
 """
 
 import contextlib
@@ -25,11 +26,11 @@ from dso_robotics.studies import folder as folders
 from dso_robotics.studies.checkpoint import columns, flatten, records, restore
 from dso_robotics.table import Study
 
-# Seconds between two writings of a search whose steps are short.
+# Seconds between two writes of the run file when the steps of a search are short.
 EVERY = 20.0
-# Keys of a study that name files: what these hold is compared, not where they lie.
+# Keys of a study that name files. The contents of these files are compared, not their paths.
 _PLACES = ("model", "logs", "log", "file", "source")
-# What a stored search consists of.
+# The parts of a stored search.
 _KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling")
 _AGAIN = "run the study again without --resume"
 
@@ -38,9 +39,14 @@ T = TypeVar("T", bound=Study)
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """What a run reports: a stage, its iteration, the cost there, and the seconds since the start.
+    """One progress report of a run.
 
-    steps, episode_cost: of a training, environment steps so far and the cost of an episode on C MuJoCo.
+    stage: name of the stage.
+    iteration: iteration within the stage.
+    cost: cost at this iteration.
+    seconds: time since the start [s].
+    steps: environment steps so far, in a training.
+    episode_cost: cost of an episode on C MuJoCo, in a training.
     """
 
     stage: str
@@ -62,10 +68,10 @@ class Progress:
 
 
 class Session:
-    """One sitting of a study in its folder, from `claim` to the summary.
+    """One session of a study in its folder, from `claim` to the summary.
 
-    Every command runs so: `begin` opens the run file, `search` fills it, `finish` writes the results. progress: is given
-    every report.
+    Every command does the same: `begin` opens the run file, `search` fills it, and `finish` writes the results.
+    progress: a function that is called with every report.
     """
 
     def __init__(self, folder: Path, *, resume: bool, progress: Callable[[Progress], None]):
@@ -75,7 +81,7 @@ class Session:
     def begin(
         self, study: Mapping[str, Any], robot: Robot, files: Mapping[str, str | Path], *, every: float = 0.0
     ) -> "RunFile":
-        """The run file, see there."""
+        """Open the run file; see `RunFile`."""
         options: dict[str, Any] = {"resume": self._resume, "every": every, "began": self._began}
         self.file = RunFile(self.folder, study, robot, files=files, **options)
         return self.file
@@ -87,10 +93,10 @@ class Session:
     def finish(
         self, summary: dict[str, Any], mjcf: str, report: Callable[[Path], object] | None, groups: Mapping[str, Any]
     ) -> None:
-        """Write model.xml, run.h5 with `groups`, what `report` makes of the folder, and summary.json last of all.
+        """Write model.xml, run.h5 with `groups`, the output of `report`, and finally summary.json.
 
         Raises:
-          DsoError: a file cannot be written, or the report fails; what was found is kept.
+          DsoError: a file cannot be written, or the report fails. The results found so far are kept.
         """
         folders.write_text(self.folder / folders.MODEL, mjcf)
         summary["seconds"]["total"] = self.file.seconds
@@ -109,7 +115,7 @@ class Session:
 
 @contextlib.contextmanager
 def session(out: str | Path, *, resume: bool, force: bool, progress: Callable[[Progress], None]) -> Iterator[Session]:
-    """A sitting in the folder `out`, which no other run writes to meanwhile; see `studies.folder.claim`."""
+    """A session in the folder `out`. No other run can write to it at the same time; see `studies.folder.claim`."""
     with folders.claim(out, resume=resume, force=force) as folder:
         yield Session(folder, resume=resume, progress=progress)
 
@@ -117,10 +123,13 @@ def session(out: str | Path, *, resume: bool, force: bool, progress: Callable[[P
 class RunFile:
     """The run file `run.h5` of a study in `folder`.
 
-    study: JSON-ready, with its "command". files: the files that the study reads besides its model, by what messages call them.
-    every [s]: how long a stored state may be old. began: what `time.perf_counter` said when the run began. tree: what an
-    earlier sitting stored, empty for a new run.
-    Raises DsoError when a run to resume was begun with another study, model or file, has finished, or is damaged.
+    study: the study as JSON-ready values, with its "command".
+    files: the files that the study reads besides its model, by the names that messages use.
+    every: maximum age of the stored state [s].
+    began: value of `time.perf_counter` when the run began.
+    tree: contents stored by an earlier session; empty for a new run.
+
+    Raises DsoError when the run to resume used another study, model or file, has finished, or is damaged.
     """
 
     def __init__(
@@ -180,23 +189,23 @@ class RunFile:
 
     @property
     def seconds(self) -> float:
-        """What the run has taken so far [s], earlier sittings included."""
+        """Duration of the run so far [s], earlier sessions included."""
         return self.tree.get("seconds", 0.0) + time.perf_counter() - self._began
 
     def due(self) -> bool:
-        """Whether the file has become old."""
+        """Whether the file is older than `every`."""
         return time.perf_counter() - self._saved >= self._every
 
     def keep(self, **groups: Any) -> None:
-        """What every writing from now on holds."""
+        """Include these groups in every later write."""
         self._kept |= groups
 
     def kept(self, name: str) -> Any:
-        """A group that is kept; None where there is none."""
+        """A kept group, or None if there is none of that name."""
         return self._kept.get(name)
 
     def write(self, status: str = "running", **more: Any) -> None:
-        """Write all that is kept, and `more`; the first writing of a new run replaces what an earlier run left."""
+        """Write all kept groups, and `more`. The first write of a new run replaces the files of an earlier run."""
         tree = {"inputs": self._inputs, "seconds": self.seconds, **self._kept, "status": status, **more}
         try:
             write_run(self.path, tree, self._study, self._mjcf, ready=self._ready)
@@ -225,13 +234,15 @@ def search(
     spent: Callable[[Moment], Mapping[str, Any]] = lambda moment: {},
     blocks: Callable[[Any], Mapping[str, Any]] = lambda state: {},
 ) -> Result:
-    """`descend` from the state that `file` holds of this stage, else from `first`; every due moment is stored.
+    """Run `descend` from the state that `file` holds for this stage, or else from `first`. Store each moment that is due.
 
-    `record` is the class of the method's records. `spent` says what else a moment stores, such as simulated steps; it is found
-    again in `file.tree["spent"]`. `blocks` gives theta by block and whatever else describes a state to a reader.
+    record: the class of the method's records.
+    spent: returns further values to store with a moment, such as simulated steps. A resumed run finds them in
+      `file.tree["spent"]`.
+    blocks: returns theta by block, and anything else that describes a state to a reader.
     """
     stored = file.tree if int(file.tree.get("spent", {}).get("stage", -1)) == stage else {}
-    # Both pass through plain numbers, so that a resumed run compiles to the same program as one that was never killed.
+    # Both states are converted to plain numbers, so that a resumed run compiles the same program as an uninterrupted run.
     state = restore(first, stored.get("state") or flatten(first), file.path)
     past = records(record, stored.get("records", {}), file.path)
     if keep is not None and "best" in stored:
@@ -274,7 +285,7 @@ def sha256(path: str | Path) -> str:
 
 
 def resolved(study: Mapping[str, Any]) -> dict[str, Any]:
-    """A study as JSON holds it, its files by absolute paths, so that the run file alone is enough to go on."""
+    """A study as JSON values, with absolute file paths, so that the run file alone is enough to resume."""
 
     def absolute(key: str, value: Any) -> Any:
         if isinstance(value, dict):
@@ -290,7 +301,7 @@ def resolved(study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def placeless(value: Any) -> Any:
-    """A part of a stored study without the places of files: what they hold is compared, not where they lie."""
+    """A part of a stored study without file paths. The contents of files are compared, not their paths."""
     if not isinstance(value, dict):
         return value
     kept = {key: placeless(entry) for key, entry in value.items() if key not in _PLACES}
@@ -300,10 +311,10 @@ def placeless(value: Any) -> Any:
 
 
 def stored_study(folder: str | Path, command: str, kind: type[T]) -> T:
-    """The study of the run in `folder`, its files where they lay when it was begun; `kind` is its class.
+    """The study of the run in `folder`, with the file paths it had at the start. `kind` is its class.
 
     Raises:
-      DsoError: there is no run file, it is damaged, or it is another command's.
+      DsoError: there is no run file, it is damaged, or it belongs to another command.
     """
     path = Path(folder) / folders.RUN
     if not path.is_file():

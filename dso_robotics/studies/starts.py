@@ -1,4 +1,4 @@
-"""Several starts of one search: where the cost has local optima, the best of many short searches goes on."""
+"""Several starts of one search. If the cost has local optima, many short searches run and the best one continues."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from dso_robotics.core.method.least_squares import Settings, StartError
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.parameters.vector import ParameterVector
 
-# Numbers without two bounds are drawn within this factor of their start (standard deviation, of the logarithm).
+# Numbers without two bounds are drawn around their start value. This is the standard deviation of the logarithm.
 _FACTOR = np.log(3.0)
 # Iterations of each short search.
 _SHORT = 8
@@ -19,8 +19,8 @@ _SHORT = 8
 def draw(vector: ParameterVector, count: int, seed: int) -> np.ndarray:
     """(count, n) start coordinates, the declared ones first.
 
-    A number between two bounds is drawn uniformly; a positive one log-normally about its start; others normally by their
-    scale; a full inertia within one standard deviation of its prior.
+    A number between two bounds is drawn uniformly. A positive number is drawn log-normally around its start value. Other
+    numbers are drawn normally with their scale. A full inertia is drawn within one standard deviation of its prior.
     """
     rng = np.random.default_rng(seed)
     points = np.tile(vector.initial, (count, 1))
@@ -48,9 +48,9 @@ def best_start(
     x: np.ndarray,
     progress: Callable[[int, float], None],
 ) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
-    """The coordinates (n,) and noise scales where the best of short searches from `points` (K, n) ended, and a summary.
+    """The final coordinates (n,) and noise scales of the best short search from `points` (K, n), and a summary.
 
-    Start states `x` stay as measured. A start that diverges is skipped; where all do, the first one is returned.
+    Start states `x` keep their measured values. A start that diverges is skipped. If all diverge, the first is returned.
     """
     vector = problem().vector
     best: tuple[float, np.ndarray, np.ndarray | None, int] = (np.inf, points[0], None, 0)

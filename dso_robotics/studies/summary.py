@@ -1,4 +1,4 @@
-"""What an identification found, in the words and numbers of summary.json (contract 1)."""
+"""The results of an identification as the text and numbers of summary.json (contract 1)."""
 
 from typing import Any
 
@@ -14,24 +14,24 @@ from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.studies.evaluate import Evaluation
 
 _Z95 = 1.959963984540054
-# Draws behind the interval of a number that is no coordinate itself: its ends are then known to about one percent.
+# Random draws for the interval of a number that is not itself a coordinate. Its ends are then accurate to about one percent.
 _DRAWS = 20_000
-# A standard deviation beyond so many sizes is no number to print.
+# A standard deviation of more than this many typical sizes is not printed.
 _ENDLESS = 1e3
-# Data that shrink a prior's standard deviation by less than to this share of it have told nothing.
+# The data count as uninformative if the posterior standard deviation is above this fraction of the prior's.
 _NEWS = 0.7
 _MOSTLY = 0.9
-# Two numbers correlated beyond this are named: their sum or difference is known far better than either.
+# Two numbers with a stronger correlation than this are reported: their sum or difference is known far better than either.
 _STRONG = 0.98
 
 
 def parameters(vector: ParameterVector, solution: Solution, spread: Uncertainty) -> dict[str, Any]:
-    """The table of contract 1: each physical number with its start and its 95% interval, within what is possible.
+    """The table of contract 1: each physical number with its start value and its 95% interval.
 
-    A plain number's interval is its value and 1.96 standard deviations to both sides, within the bounds; at a bound it holds
-    95% of what the bound leaves of the normal distribution without it. A full inertia's are the quantiles of bodies drawn in
-    log-Cholesky coordinates, where every draw is a possible body: no negative mass.
-    `determined` is False for a number that the data leave as wide as its prior, its bounds or its own size.
+    The interval of a plain number is its value plus and minus 1.96 standard deviations, clipped to the bounds. At a bound
+    it holds 95% of the normal distribution truncated at that bound. The intervals of a full inertia are the quantiles of
+    bodies drawn in log-Cholesky coordinates. Every such draw is a possible body, without negative mass.
+    `determined` is False if the interval is as wide as the number's prior, its bounds or its own size.
     """
     blocks, table = vector.split(solution.z), {}
     known, which = vector.priors
@@ -67,7 +67,7 @@ Interval = tuple[np.ndarray, np.ndarray, np.ndarray]
 def _plain_interval(
     p: Parameter, z: np.ndarray, centre: np.ndarray, deviation: np.ndarray, prior: np.ndarray, active: np.ndarray
 ) -> Interval:
-    """Both ends (k,) and whether the data determine the numbers (k,)."""
+    """Both ends of the intervals (k,), and whether the data determine the numbers (k,)."""
     size = np.maximum(p.scale, np.abs(z))
     half = np.where(deviation > _ENDLESS * size, np.inf, _Z95 * deviation)
     for i in np.flatnonzero(active):
@@ -77,19 +77,19 @@ def _plain_interval(
 
 
 def _beyond_bound(centre: float, deviation: float) -> float:
-    """How far from a bound at 0 a normal variable of `centre` below 0 is in 95% of the cases in which it is above 0."""
-    from scipy.special import log_ndtr, ndtri_exp  # a quarter of the start-up time, and most searches end at no bound
+    """The 95% quantile of a normal variable with mean `centre` below 0, truncated to values above a bound at 0."""
+    from scipy.special import log_ndtr, ndtri_exp  # slow: a quarter of the start-up time, rarely needed
 
     x = max(centre / deviation, -35.0) if deviation > 0 else 0.0
-    # In logarithms: the probability of being above the bound is 1e-268 at the end of the range.
+    # Computed in logarithms: at the end of the range the probability of being above the bound is 1e-268.
     return float(deviation * (x - ndtri_exp(np.log(0.05) + log_ndtr(x))))
 
 
 def _drawn_interval(
     p: Parameter, z: np.ndarray, covariance: np.ndarray, prior: np.ndarray, data: np.ndarray
 ) -> Interval:
-    """As `_plain_interval`, for numbers that are no coordinates themselves: determined when the data alone know them better
-    than the prior alone."""
+    """Like `_plain_interval`, for numbers that are not themselves coordinates. They are determined if the data alone give a
+    smaller deviation than the prior alone."""
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     normal = np.random.default_rng(0).normal(size=(_DRAWS // 2, len(z)))
     change = np.concatenate([normal, -normal]) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
@@ -97,7 +97,7 @@ def _drawn_interval(
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     h = 1e-6 * p.scale
     jacobian = np.stack([(p.report(z + d) - p.report(z - d)) / (2 * d.sum()) for d in np.diag(h)], -1)
-    # Ten priors wide is as good as open; infinitely wide would count against numbers that it hardly touches.
+    # A deviation of ten priors counts as undetermined. An infinite one would also affect numbers that barely depend on it.
     spreads, axes = np.linalg.eigh((data + data.T) / 2)
     reached = (jacobian @ axes) ** 2
     known = reached @ np.clip(spreads, 0.0, 100 * prior.max() ** 2)
@@ -106,11 +106,11 @@ def _drawn_interval(
 
 
 def unseen(vector: ParameterVector, table: dict[str, Any], spread: Uncertainty) -> dict[str, str]:
-    """What the data leave open, in words, each with advice: directions of plain numbers, and numbers of full inertias."""
+    """What the data do not determine, as text with advice: directions of plain numbers, and numbers of full inertias."""
     inertial = np.zeros((len(vector.parameters), vector.size), bool)
     for i, (p, here) in enumerate(vector.places()):
         inertial[i, here] = p.factor is not None
-    # A body's unseen directions alone are many and in coordinates nobody measures: its numbers are named instead.
+    # A body has many unseen directions, in coordinates that nobody measures. Its physical numbers are named instead.
     own = ((spread.unseen**2) @ inertial.T.astype(float)).max(1, initial=0.0) > _MOSTLY
     found = {}
     for direction in spread.unseen[~own]:
@@ -136,7 +136,7 @@ def unseen(vector: ParameterVector, table: dict[str, Any], spread: Uncertainty) 
 
 
 def fit(channels: Channels, evaluation: Evaluation) -> dict[str, Any]:
-    """Prediction errors by channel: `rmse` is the mean over windows, `pooled_rmse` that over all samples together."""
+    """Prediction errors by channel: `rmse` is the mean over windows, `pooled_rmse` is the RMSE over all samples."""
     return {
         name: {
             "rmse": float(evaluation.rmse[c]),
@@ -149,7 +149,7 @@ def fit(channels: Channels, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def controllers(vector: ParameterVector, z: np.ndarray) -> dict[str, dict[str, float]]:
-    """Every number of every controller at z (n,), freed or not, by actuator and signal."""
+    """Every number of every controller at z (n,), free or fixed, by actuator and signal."""
     found: dict[str, dict[str, float]] = {}
     values, gains = vector.signals(z)["controller_gain"], vector.gains
     for actuator, signal, value in zip(gains.actuators, gains.signals, values, strict=True):
@@ -158,7 +158,7 @@ def controllers(vector: ParameterVector, z: np.ndarray) -> dict[str, dict[str, f
 
 
 def continuity(jumps: Continuity, vector: ParameterVector) -> dict[str, Any]:
-    """How many windows are tied to the next, and by component of the state the scale of the jumps, over all recordings."""
+    """The number of windows tied to the next one, and the scale of the jumps by state component, over all recordings."""
     model, parts = vector.mj, []
     for kind in ("position", "velocity"):
         for j in range(model.njnt):
@@ -176,7 +176,7 @@ def continuity(jumps: Continuity, vector: ParameterVector) -> dict[str, Any]:
 
 
 def _is_none(name: str, value: float) -> bool:
-    """Whether a number is at the zero below which physics has nothing, as for friction."""
+    """Whether a number that cannot be negative, such as friction, is at zero."""
     kind, _, rest = name.partition("+")[0].partition("/")
     label = f"{kind}/{rest.rpartition('/')[2].partition('[')[0]}"
     return label in FAMILIES and FAMILIES[label].low == 0 and abs(value) <= 1e-300
@@ -189,7 +189,7 @@ def warnings(
     evaluations: dict[str, Evaluation],
     left_open: dict[str, str],
 ) -> list[str]:
-    """What a user should know before believing the result, each with its cure."""
+    """Warnings that a user should read before using the result, each with a remedy."""
     found, names = [], vector.coordinate_names
     if not solution.converged:
         found.append(

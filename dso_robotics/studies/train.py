@@ -25,7 +25,7 @@ from dso_robotics.studies.run import EVERY, Progress, Session, search, session
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_study import TrainStudy
 
-# An entry within this part of its range from a bound is reported to lie at it.
+# An entry closer to a bound than this fraction of its range is reported as at the bound.
 _AT_BOUND = 0.01
 _LOOKS, _EPISODES = 20, 3
 _SHOWN = 60.0
@@ -33,7 +33,7 @@ _SHOWN = 60.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training found; episodes are on C MuJoCo, `summary` is what summary.json holds."""
+    """The results of a training. Episodes are simulated on C MuJoCo. `summary` is the content of summary.json."""
 
     task: Task
     theta: np.ndarray
@@ -54,13 +54,14 @@ def train(
     report: Callable[[Trained, Path], object] | None = None,
     progress: Callable[[Progress], None] = lambda news: None,
 ) -> Trained:
-    """Run `study` and write model.xml, run.h5, whatever `report` makes, and summary.json to `out`.
+    """Run `study` and write model.xml, run.h5, the output of `report`, and summary.json to `out`.
 
-    run.h5 is written before the first iteration and several times a minute; with `resume` an interrupted run in `out` goes on
-    from there and ends with the numbers it would have had.
+    run.h5 is written before the first iteration and several times a minute. With `resume` an interrupted run in `out`
+    continues from there and ends with the same numbers as an uninterrupted run.
 
     Raises:
-      DsoError: anything wrong with the study, before anything is compiled; or a training in which nothing but blow-ups is left.
+      DsoError: something is wrong with the study (raised before anything is compiled); or every simulation of the
+        training diverges.
     """
     task = build(study)
     with session(out, resume=resume, force=force, progress=progress) as here:
@@ -90,7 +91,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     compile_seconds = time.perf_counter() - started
 
     def judge(state: Any) -> float:
-        """The mean cost of episodes; infinite where C MuJoCo lost one."""
+        """The mean cost of episodes; infinite if one diverges on C MuJoCo."""
         at = int(state.iteration)
         looked = play(state.theta, state.memory) if at else before
         cost = math.inf if any(episode.ended for episode in looked) else _mean_cost(looked)
@@ -133,19 +134,19 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
 
 
 def _kept(state: Any) -> dict[str, Any]:
-    """What a training ends with."""
+    """The final values of a training."""
     return {"theta": state.theta, "scaling": state.memory}
 
 
 def _blocks(task: Task, kept: dict[str, Any]) -> dict[str, Any]:
-    """Theta by block, and the scaling of the observation, as the run file holds them."""
+    """Theta by block, and the observation scaling, as stored in the run file."""
     scaling = {"mean": np.asarray(kept["scaling"].mean), "spread": np.asarray(kept["scaling"].spread)}
     split = task.chain.layout.split(np.asarray(kept["theta"]))
     return {"theta": {name: np.asarray(value) for name, value in split.items()}, "scaling": scaling}
 
 
 def _history(task: Task, result: Result, looks: list[tuple[float, ...]]) -> dict[str, np.ndarray]:
-    """One row a look at episodes, with what training said there."""
+    """One row for each evaluation of episodes, with the training values at that point."""
     per = task.windows.environments * task.windows.horizon
     table = np.array(looks, float).reshape(-1, 3)
     at = table[:, 0].astype(int)
@@ -182,14 +183,14 @@ def _mjcf(task: Task, theta: Any, context: Any = None) -> str:
 
 
 def compiled(task: Task, theta: Any, context: Any = None) -> mujoco.MjModel:
-    """The model at theta, in a context if one is given, as C MuJoCo compiles it from the exported MJCF."""
+    """The model at theta (and in `context`, if given), as C MuJoCo compiles it from the exported MJCF."""
     if task.chain.mechanism is None:
         return task.chain.mj
     return mujoco.MjModel.from_xml_string(_mjcf(task, theta, context))
 
 
 def _motion(episode: Episode) -> dict[str, np.ndarray]:
-    """Poses of an episode as `dso view` shows them, no more than 60 a second, in single precision."""
+    """Poses of an episode for `dso view`: at most 60 per second, in single precision."""
     interval = float(np.median(np.diff(episode.time))) if len(episode.time) > 1 else 1.0
     shown = slice(None, None, max(1, int(1 / (_SHOWN * interval) + 1e-6)))
     return {"time": episode.time[shown], "qpos": episode.qpos[shown].astype(np.float32)}
@@ -280,6 +281,6 @@ def _parameters(task: Task, theta: np.ndarray) -> dict[str, Any]:
 
 
 def _files(study: TrainStudy) -> dict[str, str]:
-    """Every file that the costs read, by where the study names it."""
+    """Every file that the costs read, by its place in the study."""
     files = ((name, getattr(cost, key, None)) for name, cost in study.cost.items() for key in ("log", "file"))
     return {f"file of [cost.{name}]": str(file) for name, file in files if file is not None}

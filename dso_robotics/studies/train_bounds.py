@@ -1,4 +1,4 @@
-"""Designs at their bounds in the start posture: one in its own way, or in the floor, is refused before anything compiles."""
+"""Check designs at their bounds in the start posture. Overlap of parts or with the floor is refused before compilation."""
 
 from collections.abc import Iterator
 
@@ -13,12 +13,13 @@ _DEPTH = 1e-3  # [m] deeper than with the model's own numbers; contacts are soft
 
 
 def refuse_overlap(mechanism: Mechanism, qpos: np.ndarray, *, lifted: bool) -> None:
-    """Look at every design number at either bound, the others as they are, and at all at their lower and upper bounds.
+    """Check each design number alone at both bounds, and all together at their lower and at their upper bounds.
 
-    qpos (nq,): the start posture. lifted: starts are put on the floor, so that how high they are needs no look.
+    qpos: (nq,) the start posture.
+    lifted: start states are placed on the floor, so their height is not checked.
 
     Raises:
-      DsoError: two geoms that may touch are deeper in each other than with the model's own numbers.
+      DsoError: two geoms that may touch overlap more deeply than with the model's own numbers.
     """
     if mechanism.design is None:
         return
@@ -36,7 +37,7 @@ def refuse_overlap(mechanism: Mechanism, qpos: np.ndarray, *, lifted: bool) -> N
 
 
 def _ends(mechanism: Mechanism) -> Iterator[tuple[np.ndarray, str]]:
-    """Numbers z (size,) to look at, and what to call them."""
+    """Numbers z (size,) to check, and their descriptions."""
     count = mechanism.design.size if mechanism.design is not None else 0
     for bound, side in ((mechanism.low, "lower"), (mechanism.high, "upper")):
         where = [i for i in range(mechanism.size - count, mechanism.size) if np.isfinite(bound[i])]
@@ -48,7 +49,7 @@ def _ends(mechanism: Mechanism) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def _depths(mechanism: Mechanism, numbers: np.ndarray, qpos: np.ndarray, lifted: bool) -> dict[tuple[int, int], float]:
-    """How deep [m] geoms are in each other, by pair, on the exported model."""
+    """Overlap depth [m] of geoms, by pair, on the exported model."""
     model = mujoco.MjModel.from_xml_string(to_mjcf(mechanism.robot, mechanism.fields(numbers)))
     data = mujoco.MjData(model)
     data.qpos[:] = qpos

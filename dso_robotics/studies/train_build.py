@@ -1,4 +1,4 @@
-"""From a study to a chain, its costs and its start states; everything that can be wrong is found here, before compilation."""
+"""Build the chain, costs and start states of a study. All errors in the study are found here, before compilation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -33,9 +33,9 @@ from dso_robotics.studies.train_study import Training, TrainStudy
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """A study made ready: chain, wide start states, supervised costs by name with their weights, settings of the method.
+    """A prepared study: chain, wide start states, supervised costs by name with their weights, settings of the method.
 
-    keep: which theta the training ends with: the "best" that a look at an episode saw, or the "last".
+    keep: which theta the training returns: the "best" one in the episode evaluations, or the "last".
     """
 
     study: TrainStudy
@@ -50,10 +50,10 @@ class Task:
 
 
 def build(study: TrainStudy) -> Task:
-    """Make a study ready.
+    """Prepare a study.
 
     Raises:
-      DsoError: the study names a thing that the model, or a file that the disk, does not have, or numbers that do not fit.
+      DsoError: the study names an object that is not in the model, a file that does not exist, or numbers that do not fit.
     """
     robot = load(study.model)
     mechanism, context = _mechanism(study, robot)

@@ -1,8 +1,9 @@
-"""Start values by linear regression on inverse dynamics, for logs that show every joint and the controls.
+"""Start values by linear regression on inverse dynamics, for logs that measure every joint and the controls.
 
-With positions smoothed and differentiated twice, the equation of motion holds at every sample: what inverse dynamics asks for
-less what the actuators give is zero, and nearly linear in masses, friction, stiffness and gears (Atkeson, An and Hollerbach,
-1986). No simulation is needed, so a poor start does no harm; noise in the accelerations does, so this is a start and no answer.
+Positions are smoothed and differentiated twice. The equation of motion then holds at every sample: the force from inverse
+dynamics minus the actuator force is zero. This residual is nearly linear in masses, friction, stiffness and gears (Atkeson,
+An and Hollerbach, 1986). No simulation is needed, so poor start values do no harm. Noise in the accelerations biases the
+result, so it is only a start value.
 """
 
 import mujoco
@@ -16,20 +17,21 @@ from dso_robotics.physics.inertia import principal_fields
 from dso_robotics.robot.controller import Drives
 from dso_robotics.robot.signals import commanded, corrected
 
-# Samples to regress on, spread evenly over all recordings.
+# Number of samples in the regression, spread evenly over all recordings.
 _SAMPLES = 600
-# Positions are smoothed by cubics over this long [s], at least over so many samples.
+# Positions are smoothed by cubics over this duration [s], and over at least this many samples.
 _SMOOTH, _FEWEST = 0.05, 9
-# The equation is linear but for products such as mass times centre of mass; and samples are weighed anew.
+# Number of rounds. The equation is linear except for products such as mass times centre of mass. Each round also updates
+# the sample weights.
 _ROUNDS = 8
-# What no sample sees stays within so many of its typical sizes of the start.
+# A number that no sample depends on stays within this many typical sizes of its start value.
 _STAY = 10.0
 
 
 def regress(vector: ParameterVector, windows: Windows, drives: Drives | None = None) -> np.ndarray:
     """Coordinates (n,) that explain the recorded accelerations best, within the bounds and with the priors.
 
-    `drives` are the signals of controllers, whose gains the equation is linear in.
+    `drives` are the signals of controllers. The equation is linear in their gains.
 
     Raises:
       DsoError: a joint has no position sensor, or the robot has ball or free joints, activations or equality constraints.
@@ -49,7 +51,8 @@ def regress(vector: ParameterVector, windows: Windows, drives: Drives | None = N
         [any("frictionloss" in s.field for s in p.slots) for p in vector.parameters for _ in range(p.size)]
     )
     for _ in range(_ROUNDS):
-        # Dry friction is a sign times a number, but for a stretch about standstill that grows with the number: so from zero.
+        # Dry friction is the velocity's sign times a number, except near standstill. That region grows with the number, so
+        # start from zero.
         sliding = np.where(friction, 0.0, z)
         free = _unbalanced(vector, sliding, moments, share)
         columns = np.empty((free.size, vector.size))
@@ -63,7 +66,7 @@ def regress(vector: ParameterVector, windows: Windows, drives: Drives | None = N
             )
             columns[:, i] = ((high - low) / (ends[1] - ends[0])).ravel()
         base = free + (columns[:, friction] @ z[friction]).reshape(free.shape)
-        # Where motion turns sharply, smoothing blunts the acceleration: such samples count less (Huber).
+        # Smoothing reduces the acceleration where the motion changes sharply. Such samples get less weight (Huber).
         usual = np.maximum(1.4826 * np.median(np.abs(base), axis=0), 1e-12)
         weight = (1 / (usual * np.sqrt(np.maximum(np.abs(base) / (1.345 * usual), 1.0)))).ravel()
         rows = [columns * weight[:, None], vector.prior_slope(z), np.diag(1 / (_STAY * vector.scale))]
@@ -78,7 +81,7 @@ def regress(vector: ParameterVector, windows: Windows, drives: Drives | None = N
 
 
 def _moments(vector: ParameterVector, windows: Windows, drives: Drives | None) -> NDArray[np.float64]:
-    """qpos, qvel, qacc, ctrl and the signals of controllers side by side, (N, 3*nv + nu + G), of samples of all recordings."""
+    """qpos, qvel, qacc, ctrl and the controller signals in one array (N, 3*nv + nu + G), for samples of all recordings."""
     from scipy.signal import savgol_filter
 
     model, channels = vector.mj, windows.channels
@@ -117,7 +120,7 @@ def _moments(vector: ParameterVector, windows: Windows, drives: Drives | None) -
         ctrl = rollout.ctrl[held][:, channels.ctrl_columns]
         motion = np.concatenate(np.moveaxis(np.array(tracks), 0, 2), axis=1)
         drive = np.zeros((len(grid), 0)) if drives is None else drives.at(rollout.name, grid)
-        # Smoothing sees nothing beyond the ends.
+        # Smoothing has no data beyond the ends.
         found.append(np.concatenate([motion, ctrl, drive], axis=1)[width:-width])
     everything = np.concatenate(found) if found else np.zeros((0, 0))
     if len(everything) < 10 * vector.size:
@@ -128,7 +131,7 @@ def _moments(vector: ParameterVector, windows: Windows, drives: Drives | None) -
 
 
 def _unbalanced(vector: ParameterVector, z: np.ndarray, moments: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Force that inverse dynamics asks for less what the actuators give, (N, nv) [N*m, N]; `share` as in `Drive`."""
+    """Force from inverse dynamics minus the actuator force, (N, nv) [N*m, N]; `share` as in `Drive`."""
     model = vector.mj.__copy__()
     plain = principal_fields(vector.mj, {name: value[None] for name, value in vector.fields(z).items()})
     for name, value in plain.items():

@@ -1,4 +1,4 @@
-"""What is known of a key besides its type."""
+"""The description of a key besides its type."""
 
 import dataclasses
 from collections.abc import Callable, Iterable

@@ -1,11 +1,11 @@
-"""How tables speak: types, bounds and values in words and in TOML."""
+"""Types, bounds and values of tables as text and as TOML."""
 
 import json
 import types
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-# Beyond this a number is a slip, and squares of it overflow.
+# A larger number is treated as a mistake, and its square would overflow.
 _HUGE = 1e100
 A_TABLE = "a table"
 
