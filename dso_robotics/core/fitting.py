@@ -85,9 +85,7 @@ def fit_linear(
         into = jnp.roll(usable, -1).at[-1].set(False) | (
             trajectory.truncated & (jnp.arange(moved.size) == moved.size - 2)
         )
-        ahead = jnp.where(
-            (into & moved)[:, None], ahead, 0.0
-        )  # not at a blown-up state: its charge is added to the cost
+        ahead = jnp.where((into & moved)[:, None], ahead, 0.0)  # 0 at a blown-up state: the cost has its charge
         charge = jnp.where(moved & ~into, jnp.roll(trajectory.costs, -1), 0.0)
         cost = trajectory.costs - average + objective.discount * charge
 

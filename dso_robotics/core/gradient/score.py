@@ -33,8 +33,9 @@ from dso_robotics.core.value import Value, ZeroValue
 
 
 class Baseline(eqx.Module):
-    """b(x_t), subtracted from the cost-to-go R_{t+1}. It must not depend on x_{t+1}. `value` is also the bootstrap at cut
-    ends.
+    """b(x_t), subtracted from the cost-to-go R_{t+1}. It must not depend on x_{t+1}.
+
+    `value` is also the bootstrap at cut ends.
     """
 
     value: eqx.AbstractVar[Value]

@@ -18,10 +18,10 @@ from dso_robotics.core.sampler import Sample
 def newton_direction(
     hessian: Float[Array, "n n"], gradient: Vector, *, floor: float = 1e-6, longest: Float[Array, ""] | float = jnp.inf
 ) -> Direction:
-    """A Newton step with |H|. Eigenvalues are replaced by their absolute values, at least `floor` times the largest, so d is a
-    descent direction.
+    """A Newton step with |H|, which is always a descent direction.
 
-    `longest` limits the length of the step.
+    Eigenvalues are replaced by their absolute values, at least `floor` times the largest. `longest` limits the length of the
+    step.
     """
     values, vectors = jnp.linalg.eigh((hessian + hessian.T) / 2.0)
     size = jnp.maximum(jnp.abs(values), floor * jnp.max(jnp.abs(values)))
