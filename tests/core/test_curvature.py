@@ -141,7 +141,7 @@ def test_newton_finds_the_riccati_gain(gamma):
         return CHAIN.average_cost(theta) if gamma == 1.0 else CHAIN.episodic_cost(theta, gamma)
 
     newton = Newton(jax.hessian(cost))
-    result = minimise(KEY, ExactSampler(cost), THETA, newton, iterations=40, stopping=Stopping(tolerance=1e-8))
+    result = minimise(KEY, ExactSampler(cost), THETA, newton, iterations=40, stopping=Stopping(tolerance=1e-9))
     assert result.status == Status.CONVERGED
     np.testing.assert_allclose(result.theta, gain.ravel(), rtol=1e-6)
     np.testing.assert_allclose(CHAIN.value_matrix(result.theta, gamma), matrix, rtol=1e-6)

@@ -66,7 +66,10 @@ def rollouts_of(sample: Sample, name: str) -> Batch:
 def by_trust(trust: TrustRegion, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[bool, Any]:
     """Whether the trust region accepts the proposal, and its next radius."""
     actual = float(sample.estimate.value) - float(value() if value is not None else np.nan)
-    accepted, radius = trust.judge(float(proposal.state), actual, float(proposal.predicted))
+    # Below the rounding of J the two reductions say nothing. Adding that rounding to both accepts such a step (Conn, Gould and
+    # Toint, Trust-Region Methods, 2000, section 17.4.2).
+    rounding = 10.0 * np.finfo(np.asarray(proposal.theta).dtype).eps * max(1.0, abs(float(sample.estimate.value)))
+    accepted, radius = trust.judge(float(proposal.state), actual + rounding, float(proposal.predicted) + rounding)
     return accepted, jnp.asarray(radius)
 
 
