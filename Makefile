@@ -9,7 +9,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 LOCK := uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet --upgrade
 
-.PHONY: demo test lint check fast light dist bench-brax bench-filters lock clean
+.PHONY: demo test lint check long fast light dist bench-brax bench-filters lock clean
 
 demo: $(VENV)/run.stamp
 	@$(BIN)/python examples/demo.py
@@ -22,10 +22,14 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/pyright
 
 check: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not long"
+
+# What takes minutes each.
+long: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m long
 
 fast: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not long"
 
 # What `pip install dso-robotics` gives: no JAX, and here the newest MuJoCo. The tests of the C engine that need no more, with
 # the numbers that MuJoCo 3.17 identifies; the package is installed as a user would, and its command runs outside the checkout.

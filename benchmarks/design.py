@@ -93,8 +93,8 @@ class Training:
         from dso_robotics.studies.train_build import build
 
         self.task = build(study)
-        design_rate = rate or dict(self.task.windows.rates).get("mechanism", self.task.windows.learning_rate)
-        rates = {"policy": (("policy", 0.0), ("mechanism", design_rate)), "mechanism": (("mechanism", 0.0),)}[block]
+        design_rate = rate or dict(self.task.windows.rates).get("design", self.task.windows.learning_rate)
+        rates = {"policy": (("policy", 0.0), ("design", design_rate)), "design": (("design", 0.0),)}[block]
         settings = dataclasses.replace(self.task.windows, iterations=iterations, rates=rates)
         self.method = training_method(self.task.chain, settings, explore=self.task.explore)
         self.key, self.settings, self.compiled = jax.random.key(study.seed), settings, False
@@ -129,7 +129,7 @@ class Judge:
 
 def _design(task, theta) -> dict[str, float]:
     mechanism = task.chain.mechanism
-    values = np.asarray(mechanism.constrain(np.asarray(task.chain.layout.split(np.asarray(theta))["mechanism"])))
+    values = np.asarray(task.chain.numbers(np.asarray(theta)))
     return dict(zip(mechanism.names, map(float, values), strict=True))
 
 
@@ -137,7 +137,7 @@ def run_turns(study, tool: str) -> dict:
     """Policy and mechanism alternately, with as many iterations and environment steps as the joint training; keeps the best."""
     began = time.perf_counter()
     iterations = study.training.iterations
-    policy, mechanism = Training(study, iterations, "mechanism"), Training(study, iterations, "policy")
+    policy, mechanism = Training(study, iterations, "design"), Training(study, iterations, "policy")
     task, judge = policy.task, Judge(policy.task)
     learner = policy.begin(task.chain.layout.initial)
     mechanism.begin(task.chain.layout.initial)
@@ -183,10 +183,10 @@ def run_nested(study, tool: str) -> dict:
     import design_search
 
     began = time.perf_counter()
-    training = Training(study, study.training.iterations // 2, "mechanism")
+    training = Training(study, study.training.iterations // 2, "design")
     task, settings = training.task, training.settings
     layout, best, rows, judge = task.chain.layout, None, [], Judge(task)
-    where = layout.where("mechanism")
+    where = layout.where("design")
 
     def train(numbers: np.ndarray) -> float:
         nonlocal best

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dso_robotics.public.training import Training as Training
     from dso_robotics.public.training import design as design
     from dso_robotics.public.training import train as train
+    from dso_robotics.robot.deployed_controller import Controller as Controller
     from dso_robotics.robot.deployed_policy import Policy as Policy
     from dso_robotics.robot.estimator import Estimator as Estimator
 
@@ -37,6 +38,7 @@ _PUBLIC = {
     "DsoError": "errors",
     "Estimation": "public.estimation",
     "Estimator": "robot.estimator",
+    "Controller": "robot.deployed_controller",
     "Identification": "public.identification",
     "Log": "data.log",
     "Policy": "robot.deployed_policy",
@@ -55,6 +57,7 @@ _PUBLIC = {
     "train": "public.training",
 }
 __all__ = [
+    "Controller",
     "DsoError",
     "Estimation",
     "Estimator",

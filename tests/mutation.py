@@ -30,7 +30,7 @@ class Mutation(NamedTuple):
 ENUMERATION, ZLEARNING, EXACT = "core/test_enumeration.py", "core/test_zlearning.py", "core/test_exact.py"
 START = f"{ENUMERATION}::test_hessian_where_the_start_depends_on_theta"
 STARTS = f"{EXACT}::test_gradient_and_hessian_where_the_start_depends_on_theta"
-NOTHING = "robot/test_robot_chain.py::test_a_policy_that_does_nothing_plays_no_control_clipped_to_the_range"
+NOTHING = "robot/test_robot_system.py::test_a_policy_that_does_nothing_plays_no_control_clipped_to_the_range"
 CRITIC = "core/test_gradient.py::test_the_critic_at_the_end_of_a_window_is_discounted_to_its_time"
 
 MUTATIONS = (
@@ -127,28 +127,28 @@ MUTATIONS = (
     ),
     Mutation(
         "strain from the middle of the range",
-        "robot/chain.py",
+        "robot/system.py",
         "self.noise_scale(theta), noises.passive_mean(self.squash), passive)",
         "self.noise_scale(theta), jnp.zeros_like(mean), passive)",
         (NOTHING,),
     ),
     Mutation(
         "passive drift in the middle of the range",
-        "robot/chain.py",
+        "robot/passive.py",
         "self.chain.play(noises.passive_mean(self.chain.squash),",
         "self.chain.play(jnp.zeros_like(state.action),",
         (NOTHING,),
     ),
     Mutation(
         "passive move in the middle of the range",
-        "robot/chain.py",
-        "action = noises.passive_mean(self.chain.squash) + jnp",
-        "action = jnp",
+        "robot/passive.py",
+        "mean = self.chain.mj.nu, noises.passive_mean(self.chain.squash)",
+        "mean = self.chain.mj.nu, 0.0 * noises.passive_mean(self.chain.squash)",
         (NOTHING,),
     ),
     Mutation(
         "passive density about the middle of the range",
-        "robot/chain.py",
+        "robot/passive.py",
         "deviation = following.action - noises.passive_mean(self.chain.squash)",
         "deviation = following.action",
         (NOTHING,),

@@ -47,7 +47,7 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     parser.add_argument(
         "--check-gradients",
         action="store_true",
-        help="compare the study's gradient with C MuJoCo, block by block, and stop",
+        help="compare the study's gradient with C MuJoCo, for each block and each cost that moves it, and stop",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the study's seed")
     parser.add_argument(
@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
         for block in check_gradients(build(study)):
             print(
-                f"{block.block}: derivative {block.exact:.8g}, by differences of C MuJoCo {block.difference:.8g}, "
+                f"{block.block} by {block.source}: derivative {block.exact:.8g}, by differences of C MuJoCo "
+                f"{block.difference:.8g}, "
                 f"relative error {block.error:.1e} (C's own differences agree to {block.kink:.1e})"
             )
         return 0

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.robot import noise
-from dso_robotics.robot.chain import RobotChain, RobotState
+from dso_robotics.robot.system import RobotSystem
+from dso_robotics.robot.system_state import RobotState
 
 # A recorded control at the end of its range is moved inside by this much: squashing reaches the end only at infinity.
 _INSIDE = 1e-3
@@ -26,17 +27,17 @@ class Cloning(eqx.Module):
     states: RobotState
     actions: Float[Array, "M nu"]
 
-    def __call__(self, chain: RobotChain, theta: Float[Array, " n"]) -> Float[Array, ""]:
+    def __call__(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, ""]:
         """The mean over all records."""
 
         def one(state: RobotState, action: Array) -> Array:
             mean, _ = chain.act(state, theta)
-            return -noise.log_density(action - mean, chain.layout.split(theta)["noise"])
+            return -noise.log_density(action - mean, chain.layout.split(theta)["action noise"])
 
         return jnp.mean(jax.vmap(one)(self.states, self.actions))
 
 
-def cloning(rollouts: list[Rollout], chain: RobotChain, *, source: str = "log") -> Cloning:
+def cloning(rollouts: list[Rollout], chain: RobotSystem, *, source: str = "log") -> Cloning:
     """The cost of the given rollouts, whose qpos, qvel and ctrl must be recorded at the same times.
 
     Raises:
@@ -64,7 +65,7 @@ def cloning(rollouts: list[Rollout], chain: RobotChain, *, source: str = "log") 
     return Cloning(states, jnp.asarray(unsquash(chain, ctrl)))
 
 
-def unsquash(chain: RobotChain, ctrl: np.ndarray) -> np.ndarray:
+def unsquash(chain: RobotSystem, ctrl: np.ndarray) -> np.ndarray:
     """Actions (M, nu) that the chain squashes to `ctrl`."""
     limited, middle, half = (np.asarray(x) for x in (chain.squash.limited, chain.squash.middle, chain.squash.half))
     part = np.clip((ctrl - middle) / half, -1 + _INSIDE, 1 - _INSIDE)

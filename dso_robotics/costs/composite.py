@@ -21,7 +21,8 @@ class Composite(eqx.Module):
 
     def terms(self, scene: Scene) -> Float[Array, " k"]:
         """Every weighted term (k,)."""
-        return jnp.stack([weight * part(scene) for weight, part in zip(self.weights, self.parts, strict=True)])
+        parts = [weight * part(scene) for weight, part in zip(self.weights, self.parts, strict=True)]
+        return jnp.stack(parts) if parts else jnp.zeros(0)
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         """The sum."""
@@ -35,13 +36,11 @@ class Composite(eqx.Module):
 
 
 def composite(parts: Mapping[str, tuple[float, Term]]) -> Composite:
-    """name -> (weight, term) as one cost.
+    """name -> (weight, term) as one cost; without a term it is zero.
 
     Raises:
-      DsoError: there is no term, or a weight is negative or no number: a reward is not a cost.
+      DsoError: a weight is negative or no number: a reward is not a cost.
     """
-    if not parts:
-        raise DsoError("the study has no cost, so there is nothing to minimise; give at least one [[cost]].")
     for name, (weight, _) in parts.items():
         if not math.isfinite(weight):
             raise DsoError(f"cost {name}: its weight is {weight}; give a finite number.")

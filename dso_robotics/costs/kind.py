@@ -3,14 +3,14 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from dso_robotics.costs.quantity import Quantity, quantity
 from dso_robotics.costs.task import Term
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
 from dso_robotics.registry import Registry
-from dso_robotics.robot.chain import RobotChain
+from dso_robotics.robot.system import RobotSystem
 from dso_robotics.table import Table, key
 
 _REWARD = (
@@ -23,10 +23,14 @@ COSTS: Registry[type["Cost"]] = Registry("cost", "dso_robotics.costs.kinds")
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """What a cost of the motion may refer to: the robot, and the names of what is drawn for an episode."""
+    """What a cost of the motion may refer to: the robot, the names of what is drawn for an episode, and an estimator.
+
+    estimates: whether the system has an estimator.
+    """
 
     robot: Robot
     tasks: tuple[str, ...] = ()
+    estimates: bool = False
 
     def quantity(self, name: str) -> Quantity:
         """The quantity called `name`, see `costs.quantity`."""
@@ -46,11 +50,22 @@ class Cost(Table, abc.ABC):
         "reward": _REWARD,
         "lack": 'kind = "lack" has its usual name now, the hinge loss; write kind = "hinge" with the same keys.',
     }
-    weight: float = key("factor of the cost; not negative", 1.0)
+    weight: float | Literal["balance"] = key(
+        "factor of the cost, not negative; balance: at the start its gradient is as long as that of the costs with a number, "
+        "over the blocks that both move",
+        1.0,
+    )
+    # Blocks of theta that the cost moves, unless [flow] says otherwise.
+    moves: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the cost needs no rollout of the chain."""
+        return isinstance(self, SupervisedCost)
 
     def check(self) -> None:
         """Refuse rewards."""
-        if self.weight < 0:
+        if self.weight != "balance" and self.weight < 0:
             raise DsoError(
                 f"weight = {self.weight:g}. A negative weight makes a reward of a cost, and costs are minimised; write what is "
                 'missing instead, with kind = "hinge" or "product" and a positive weight.'
@@ -59,7 +74,12 @@ class Cost(Table, abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MotionCost(Cost):
-    """A cost of the motion: one number for each step of the chain."""
+    """A cost of the motion: one number for each step of the chain.
+
+    It does not move the world: physics, sensors and their noise. Minimising it over them would lighten the robot.
+    """
+
+    moves: ClassVar[tuple[str, ...]] = ("policy", "action noise", "design", "corrector", "model")
 
     when: Mapping[str, float] = key(
         "the cost counts only in episodes in which these tasks have these values", {}, example={"side": 1.0}
@@ -74,6 +94,8 @@ class MotionCost(Cost):
 class SupervisedCost(Cost):
     """A cost that needs no rollout of the chain, of a log or of the numbers themselves."""
 
+    moves: ClassVar[tuple[str, ...]] = ("physics", "sensor", "sensor noise", "corrector", "model")
+
     fade: float | None = key(
         "share of the iterations over which the weight falls to zero; none: it stays",
         None,
@@ -82,5 +104,5 @@ class SupervisedCost(Cost):
     )
 
     @abc.abstractmethod
-    def cost(self, chain: RobotChain) -> Callable[..., Any]:
+    def cost(self, chain: RobotSystem) -> Callable[..., Any]:
         """A function of the chain and theta. Raises DsoError for what the chain or a file does not have."""

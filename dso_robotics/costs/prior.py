@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dso_robotics.errors import DsoError
-from dso_robotics.robot.chain import RobotChain
+from dso_robotics.robot.system import RobotSystem
 
 
 class Prior(eqx.Module):
@@ -16,13 +16,17 @@ class Prior(eqx.Module):
     mean: tuple[float, ...] = eqx.field(static=True)
     std: tuple[float, ...] = eqx.field(static=True)
 
-    def __call__(self, chain: RobotChain, theta: Float[Array, " n"]) -> Float[Array, ""]:
+    def __call__(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, ""]:
         """The sum over the numbers that have a prior."""
+        return 0.5 * jnp.sum(self.residual(chain, theta) ** 2)
+
+    def residual(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, " m"]:
+        """Distances from the means in units of the standard deviations."""
         z = chain.numbers(theta)[np.array(self.which, int)]
-        return 0.5 * jnp.sum(((z - np.array(self.mean)) / np.array(self.std)) ** 2)
+        return (z - np.array(self.mean)) / np.array(self.std)
 
 
-def prior(chain: RobotChain, declared: dict[str, tuple[float, float]]) -> Prior:
+def prior(chain: RobotSystem, declared: dict[str, tuple[float, float]]) -> Prior:
     """The cost of `declared`: number -> (mean, standard deviation).
 
     Raises:

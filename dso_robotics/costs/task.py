@@ -139,6 +139,16 @@ class Divergence(Term):
         return scene.divergence()
 
 
+class Surprise(Term):
+    """Negative log-likelihood of the reading under the estimator's prediction of it: the estimation cost (98)."""
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The sum over the channels."""
+        if scene.surprise is None:
+            raise DsoError("estimation: the system has no estimator that could predict a reading; add an [estimator].")
+        return scene.surprise()
+
+
 class Product(Term):
     """1 minus a product of tolerances: the cost for a reward between 0 and 1. A return of R in N steps is a cost of N - R."""
 

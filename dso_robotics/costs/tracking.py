@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -11,31 +12,45 @@ from dso_robotics.costs.task import Term
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
+from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.scene import Scene
 
 
 class Tracking(Term):
     """Mean squared distance of qpos to the recording at the state's own time, in units of `scale` [rad, m].
 
+    A rotation of a ball or free joint counts by its rotation vector [rad].
+
     time: (T,) [s] from 0.
     qpos: (T, nq). After the end of the recording, its last posture is the target.
+    space: the states of a model with ball or free joints, else None.
     """
 
     time: Float[Array, " T"]
     qpos: Float[Array, "T nq"]
     scale: float = eqx.field(static=True, default=0.1)
+    space: Space | None = eqx.field(static=True, default=None)
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         """The distance."""
-        wanted = jnp.stack([jnp.interp(scene.state.time, self.time, column) for column in self.qpos.T])
-        return jnp.mean(((scene.state.qpos - wanted) / self.scale) ** 2)
+        wanted, here = (
+            jnp.stack([jnp.interp(scene.state.time, self.time, column) for column in self.qpos.T]),
+            scene.state,
+        )
+        if self.space is None:
+            return jnp.mean(((here.qpos - wanted) / self.scale) ** 2)
+        none = jnp.zeros(self.space.nv + self.space.na)
+        # Moving by nothing normalises the interpolated quaternions.
+        target = self.space.move(jnp.concatenate([wanted, none]), jnp.zeros(self.space.size))
+        gap = self.space.difference(target, jnp.concatenate([here.qpos, none]))[: self.space.nv]
+        return jnp.mean((gap / self.scale) ** 2)
 
 
 def tracking(rollout: Rollout, robot: Robot, *, scale: float = 0.1, source: str = "log") -> Tracking:
     """The term for one recorded rollout.
 
     Raises:
-      DsoError: the rollout has no qpos of this model, or the model has ball or free joints.
+      DsoError: the rollout has no qpos of this model.
     """
     qpos: Any = rollout.qpos
     if qpos is None or np.shape(qpos)[1:] != (robot.mj.nq,) or not np.all(np.isfinite(qpos)):
@@ -43,9 +58,20 @@ def tracking(rollout: Rollout, robot: Robot, *, scale: float = 0.1, source: str 
             f"{source}, rollout {rollout.name}: tracking needs recorded qpos of all {robot.mj.nq} coordinates of "
             f"{robot.source}; `dso simulate` writes them."
         )
-    if robot.mj.nq != robot.mj.nv:
-        raise DsoError(
-            f"{robot.source}: tracking compares joint coordinates, and a ball or free joint has quaternions."
-        )
     time = np.asarray(rollout.time) - rollout.time[0]
-    return Tracking(jnp.asarray(time), jnp.asarray(qpos), float(scale))
+    flat = robot.mj.nq == robot.mj.nv
+    space = None if flat else Space(robot.mj)
+    return Tracking(jnp.asarray(time), jnp.asarray(_continuous(robot, qpos)), float(scale), space)
+
+
+def _continuous(robot: Robot, qpos: np.ndarray) -> np.ndarray:
+    """qpos (T, nq) with each quaternion on the side of the one before, so that they can be interpolated."""
+    qpos = np.array(qpos, float)
+    for kind, start in zip(robot.mj.jnt_type, robot.mj.jnt_qposadr, strict=True):
+        if int(kind) > int(mujoco.mjtJoint.mjJNT_BALL):
+            continue
+        at = start + (3 if int(kind) == int(mujoco.mjtJoint.mjJNT_FREE) else 0)
+        quats = qpos[:, at : at + 4]
+        turned = np.cumprod(np.where((quats[1:] * quats[:-1]).sum(1) < 0, -1.0, 1.0))
+        qpos[1:, at : at + 4] *= turned[:, None]
+    return qpos

@@ -321,5 +321,8 @@ REFUSED = {
         "gravity",
     ): "only the ratio of gravity to mass and torque is seen in a log; free body/*/mass or actuator/*/gear",
     ("log", "initial_state"): "a start state belongs to a recording, so only `dso identify` with a log estimates it",
-    ("sensor", "noise"): "a noise scale belongs to a recording, so only `dso identify` with a log estimates it",
+    (
+        "sensor",
+        "noise",
+    ): "a noise scale is no number of the model; free it in `dso identify`, or in a training with [sensors]",
 }

@@ -5,8 +5,8 @@ squares uses this chart, because an active bound is then met exactly. In the "op
 `parameters.box`. There every real number is allowed, so any gradient method works. A block without bounds is the same in
 both charts.
 
-Blocks in use: "policy", "noise" (log standard deviations of the policy's actions), "mechanism" (parameters by path, then
-"design"), "corrector", "physics", "sensor noise". The name of a parameter's block is its path, also for sensors and
+Blocks in use: "policy", "physics", "sensor", "design", "action noise" and "sensor noise" (logarithms of standard deviations),
+"corrector", "model" (an estimator's own physical parameters). The name of a parameter's block is its path, also for sensors and
 controllers. Every function accepts NumPy and JAX arrays, with any leading batch axes, unless its docstring says NumPy.
 """
 

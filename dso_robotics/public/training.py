@@ -14,7 +14,7 @@ from dso_robotics.public.progress import teller
 from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
 from dso_robotics.report.quantity import number, unit
-from dso_robotics.report.table import training_table
+from dso_robotics.report.table import cost_rows, judge_line, method_line, steps_line, training_table
 from dso_robotics.robot.deployed_policy import Policy
 from dso_robotics.studies.run import stored_study
 from dso_robotics.studies.train_study import TrainStudy
@@ -60,9 +60,8 @@ class Training(Result):
                 held = "at bound" if p["at_bound"] else ""
                 rows.append((name, number(p["initial"]), number(p["value"]), unit(p["unit"]), held))
             parts.append(html_table(rows, "<>><<"))
-        rows = [("term of the cost", "an episode"), *((n, number(v)) for n, v in s["cost"]["terms"].items())]
-        parts.append(html_table(rows, "<>"))
-        took = f"{s['environment_steps']:,} steps of the environment; {s['seconds']['total']:.1f} s"
+        parts.append(html_table(cost_rows(s), "<>><"))
+        took = "; ".join(line for line in (method_line(s), steps_line(s), judge_line(s)) if line)
         title = "Design" if s["command"] == "design" else "Training"
         return block(title, f"{s['message']}; {took}", parts, self.warnings, good=self.converged)
 
@@ -73,6 +72,10 @@ def train(
     model: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot | None" = None,
     cost: Mapping[str, Table] | None = None,
     policy: Table | None = None,
+    sensors: Table | None = None,
+    estimator: Table | None = None,
+    flow: Mapping[str, Sequence[str]] | None = None,
+    judge: Table | None = None,
     start: Table | None = None,
     explore: Table | None = None,
     training: Table | None = None,
@@ -109,6 +112,10 @@ def train(
     tables = {
         "cost": cost,
         "policy": policy,
+        "sensors": sensors,
+        "estimator": estimator,
+        "flow": flow,
+        "judge": judge,
         "start": start,
         "explore": explore,
         "training": training,
@@ -140,7 +147,20 @@ def design(study: Any = None, **arguments: Any) -> Training:
     return _train("design", study, arguments.get("model"), tables, numbers, arguments.get("out"), progress, **options)
 
 
-_TABLES = ("cost", "policy", "start", "explore", "training", "design", "task", "randomise")
+_TABLES = (
+    "cost",
+    "policy",
+    "sensors",
+    "estimator",
+    "flow",
+    "judge",
+    "start",
+    "explore",
+    "training",
+    "design",
+    "task",
+    "randomise",
+)
 _NUMBERS = ("control_step", "seconds", "seed", "free")
 _OPTIONS = {"resume": False, "force": False, "report": None, "video": True, "precision": "float64"}
 
@@ -201,7 +221,7 @@ def _study(
     before = {} if begun is None else begun.as_dict()
     for name, table in tables.items():
         if table is not None:
-            given[name] = _table(name, table, before.get(name, {}), inputs)
+            given[name] = _table(name, table, before.get(name) or {}, inputs)
     if begun is not None:
         return begun.changed(given)
     if "model" not in given:

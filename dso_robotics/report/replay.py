@@ -163,8 +163,9 @@ def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any
         raise DsoError(f"{folder}: the poses in run.h5 do not belong to model.xml; run the study again with --force.")
     poses[~np.isfinite(poses).all(1)] = np.nan
     text = f"{Path(study['model']).stem}: {_EPISODES[name]} in an episode of {time[-1] - time[0]:.3g} s on C MuJoCo"
+    quiet = "without noise of the actions" if study.get("sensors") is not None else "without noise"
     if tree.get("command", study.get("command")) != "design" or name != "trained" or _same_shape(model, first):
-        return Replay(model, "episode", name, time, none, poses, time[:1], f"{text}, without noise.", _EPISODES[name])
+        return Replay(model, "episode", name, time, none, poses, time[:1], f"{text}, {quiet}.", _EPISODES[name])
     return Replay(
         model,
         "episode",
@@ -173,7 +174,7 @@ def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any
         poses,
         poses,
         time[:1],
-        f"{text}, without noise; the grey ghost is the initial mechanism, in the same joint positions.",
+        f"{text}, {quiet}; the grey ghost is the initial mechanism, in the same joint positions.",
         "the mechanism found, and the initial one as a grey ghost",
         first,
     )

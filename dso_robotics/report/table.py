@@ -38,18 +38,53 @@ def identification_table(summary: Mapping[str, Any]) -> str:
 
 def training_table(summary: Mapping[str, Any]) -> list[str]:
     """Lines on what a training or a design came to."""
-    cost, seconds = summary["cost"], summary["seconds"]
-    lines = [
-        summary["message"],
-        f"steps of the environment: {summary['environment_steps']:,}; {seconds['total']:.1f} s, "
-        f"{seconds['compile']:.1f} s of them compiling",
-        f"at a quarter of the time step: {cost['quarter_timestep']:.4g}",
-        "cost by term: " + ", ".join(f"{name} {value:.4g}" for name, value in cost["terms"].items()),
-    ]
+    cost = summary["cost"]
+    lines = [summary["message"], method_line(summary), steps_line(summary)]
+    if cost["terms"]:
+        lines.append(f"at a quarter of the time step: {cost['quarter_timestep']:.4g}")
+    lines += [line.rstrip() for line in columns(cost_rows(summary), "<>><").splitlines()]
+    for block, sources in summary["flow"].items():
+        names = [", ".join(cost["terms"]) if source == "rollouts" else source for source in sources]
+        lines.append(f"{block}: moved by {', '.join(names) or 'nothing'}")
+    if judged := judge_line(summary):
+        lines.append(judged)
     for name, row in summary["parameters"].items():
         bound = "  at bound" if row["at_bound"] else ""
         lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}{bound}")
-    return lines + [f"warning: {text}" for text in summary["warnings"]]
+    return lines + [f"note: {text}" for text in summary["warnings"]]
+
+
+def cost_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Rows on the costs of a training, after a heading: name, weight, weighted value, and what the value is of."""
+    cost, rows = summary["cost"], [("cost", "weight", "weighted value", "")]
+    for part, of in (("terms", "of an episode"), ("supervised", "without a rollout")):
+        rows += [(name, _number(cost["weights"][name]), _number(value), of) for name, value in cost[part].items()]
+    return rows
+
+
+def method_line(summary: Mapping[str, Any]) -> str:
+    """The method of a training, and why."""
+    return f"method: {summary['method']['name']} ({summary['method']['reason']})"
+
+
+def steps_line(summary: Mapping[str, Any]) -> str:
+    """How many control steps a training simulated, if any, and how long it took."""
+    seconds, steps = summary["seconds"], summary["environment_steps"]
+    told = f"steps of the environment: {steps:,}; " if steps else ""
+    return f"{told}time: {seconds['total']:.1f} s, {seconds['compile']:.1f} s of them compiling"
+
+
+def judge_line(summary: Mapping[str, Any]) -> str:
+    """The cost on the robot of [judge] before and after; empty without one, or without costs of the motion."""
+    judged = summary.get("judge")
+    if judged is None or not summary["cost"]["terms"]:
+        return ""
+    texts = []
+    for costs in (judged["before"], judged["cost"]):
+        mean = sum(costs) / len(costs)
+        texts.append(f"{mean:.4g} ({min(costs):.4g} to {max(costs):.4g})" if len(costs) > 1 else f"{mean:.4g}")
+    many = f"mean of {len(judged['cost'])} episodes" if len(judged["cost"]) > 1 else "one episode"
+    return f"cost of an episode on the robot of [judge], {many}: {texts[0]} before, {texts[1]} after"
 
 
 def estimation_table(summary: Mapping[str, Any]) -> list[str]:

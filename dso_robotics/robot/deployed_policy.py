@@ -14,7 +14,7 @@ import numpy as np
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.physics.model import Robot, load
-from dso_robotics.robot.entries import sensor_entries, state_entries
+from dso_robotics.robot.entries import channel_entries, sensor_entries, state_entries
 from dso_robotics.robot.policy_numbers import PolicyNumbers
 
 FILE = "policy.h5"
@@ -196,8 +196,12 @@ def _from_training(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Rob
             "without see_design."
         )
     plain, turning, columns = (), (), ()
-    if "observe" in given:
-        columns, labels = sensor_entries(robot, given["observe"])
+    observe, sensors = given.get("observe") or "state", study.get("sensors")
+    if not isinstance(observe, str) and not sensors:
+        columns, labels = sensor_entries(robot, observe)
+    elif observe not in ("state", "estimate"):
+        named = (sensors or {}).get("channels") or (None if isinstance(observe, str) else observe)
+        columns, labels = channel_entries(robot, named)
     else:
         plain, turning, labels = state_entries(robot, given.get("leave_out", ()))
     timestep, kind = float(mj.opt.timestep), given.get("kind", "network")
@@ -234,4 +238,5 @@ def _from_training(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Rob
         nq=int(mj.nq),
         nv=int(mj.nv),
         na=int(mj.na),
+        on_estimate=observe == "estimate",
     )

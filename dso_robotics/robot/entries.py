@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import mujoco
 
+from dso_robotics.data.match import sensor_channels
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters.path import matches
 from dso_robotics.physics.model import Robot, nearest
 
 _HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
@@ -45,6 +47,31 @@ def state_entries(
         labels += [f"{name} velocity"] if width == 1 else [f"{name} velocity[{k}]" for k in range(width)]
     labels += [f"activation {k}" for k in range(model.na)]
     return tuple(plain), tuple(turning), tuple(labels)
+
+
+def channel_entries(robot: Robot, wanted: Sequence[str] | None = None) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Positions in sensordata and names of the channels that are named, in the order given; by default all.
+
+    A sensor's name means all its channels, and `*` and `?` are wildcards.
+
+    Raises:
+      DsoError: the model does not have one of them.
+    """
+    every = sensor_channels(robot.mj)
+    names = list(every) if wanted is None else []
+    for name in wanted or ():
+        mine = [channel for channel in every if meant(name, channel)]
+        if not mine:
+            raise DsoError(
+                f"{robot.source}: there is no sensor channel '{name}'; it has {nearest(name, every, 8) or 'none'}."
+            )
+        names += [channel for channel in mine if channel not in names]
+    return tuple(int(every[name][1]) for name in names), tuple(names)
+
+
+def meant(pattern: str, channel: str) -> bool:
+    """Whether a name, with wildcards, means a channel: itself or its sensor."""
+    return pattern in ("*", channel) or matches(channel.split("[")[0], pattern) or matches(channel, pattern)
 
 
 def sensor_entries(robot: Robot, sensors: Sequence[str]) -> tuple[tuple[int, ...], tuple[str, ...]]:

@@ -136,7 +136,7 @@ class Estimator:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Estimator":
-        """Load the estimator that `dso estimate --out FOLDER` wrote.
+        """Load the estimator that `dso estimate --out FOLDER` or `dso train --out FOLDER` wrote.
 
         Raises DsoError if the folder holds no estimator, an unfinished one or a damaged one.
         """
@@ -152,8 +152,11 @@ class Estimator:
             raise DsoError(
                 f"{folder / 'run.h5'}: the estimator in it is damaged ({error}); run the study again."
             ) from error
+        # The model that a training's estimator predicts with may not be the robot's own.
+        text = tree["estimator"].get("mjcf", "")
+        robot = load(mujoco.MjSpec.from_string(text)) if text else load(folder / "model.xml")
         # The estimator models sensor delay itself, so the model's sensors must give undelayed readings.
-        model = without_delays(load(folder / "model.xml")).mj
+        model = without_delays(robot).mj
         space = Space(model)
         if learned.corrector.k != space.size or (learned.addresses >= model.nsensordata).any():
             raise DsoError(

@@ -58,13 +58,16 @@ def kalman_gain(
 ) -> np.ndarray:
     """Kalman gain (k, ny) after a number of updates, starting from covariance `process`.
 
-    The noise variances are diagonal, (k,) and (ny,). The gain is iterated, not solved for, because directions that no sensor
-    observes may have no steady state.
+    process: covariance of the process noise (k, k), or the variances (k,) of independent noise.
+    noise: variances of the sensors' noise, (ny,).
+
+    The gain is iterated, not solved for, because directions that no sensor observes may have no steady state.
     """
-    p = np.diag(process)
+    process = np.diag(process) if process.ndim == 1 else process
+    p = process
     gain = np.zeros(sensors.T.shape)
     for _ in range(updates):
-        p = transition @ p @ transition.T + np.diag(process)
+        p = transition @ p @ transition.T + process
         s = sensors @ p @ sensors.T + np.diag(noise)
         gain = np.linalg.solve(s, sensors @ p).T
         p = p - gain @ s @ gain.T

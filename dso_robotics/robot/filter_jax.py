@@ -176,7 +176,7 @@ class JaxFilter(eqx.Module):
         forecast = system.advance(model, belief.state, ctrl)
         reading, past = system.read(model, forecast, ctrl), belief.past
         if system.oldest:
-            reading = _shown(jnp.concatenate([reading[None], past]), system.late(model))
+            reading = shown(jnp.concatenate([reading[None], past]), system.late(model))
         here = jnp.isfinite(measured) & visible
         innovation = jnp.where(here, (jnp.nan_to_num(measured) - reading) / scales.innovation, 0.0)
         features = system.features(forecast, jnp.asarray(scales.centre), jnp.asarray(scales.state))
@@ -224,7 +224,7 @@ class JaxFilter(eqx.Module):
         return jnp.sum(costs) / jnp.sum(seen)
 
 
-def _shown(history: Float[Array, "H ny"], late: Float[Array, " ny"]) -> Float[Array, " ny"]:
+def shown(history: Float[Array, "H ny"], late: Float[Array, " ny"]) -> Float[Array, " ny"]:
     """Readings at row `late` of `history` by linear interpolation. The first row is the newest."""
     row = jnp.clip(jnp.floor(late).astype(int), 0, len(history) - 2)
     newer, older = (jnp.take_along_axis(history, (row + i)[None], 0)[0] for i in (0, 1))

@@ -1,12 +1,14 @@
-"""The physical part of theta: bounded model parameters and design parameters, as one block and as model fields."""
+"""The physical part of theta: bounded parameters of model and sensors, and design parameters, as blocks and model fields."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters.parameter import Parameter
 from dso_robotics.parameters.theta import Block, Theta
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.backend import mjx
@@ -15,14 +17,23 @@ from dso_robotics.physics.design.compose import Design
 from dso_robotics.physics.model import Robot
 
 Array = Any  # a NumPy or a JAX array
+# Signals that a chain does not have: its policy has a delay of its own, and no controller of a log drives it.
+_UNUSED = ("actuator_delay", "controller_gain")
+_SENSORS = ("sensor_bias", "sensor_scale", "sensor_delay")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mechanism(Theta):
-    """The physical parameters `vector` of one robot, the parameters of its block "design", or both. Their values are z (size,).
+    """The parameters `vector` of one robot and its sensors, the parameters of its block "design", or both.
 
-    The last `drawn` parameters are not in theta and not in z. The episode's context gives them. Without a context, they have
-    the model's own values.
+    Their values are z (size,): physical parameters, then sensor parameters, then design parameters.
+
+    The last `drawn` parameters of `vector` are not in theta and not in z. The episode's context gives them. Without a
+    context, they have the model's own values.
+
+    Raises:
+      DsoError: a parameter of sensors comes before one of the physics, a parameter is of a signal that no chain has, or two
+        parts set one number.
     """
 
     blocks: tuple[Block, ...] = dataclasses.field(init=False)
@@ -35,12 +46,16 @@ class Mechanism(Theta):
         own = [p for p, here in self.vector.places() if here.stop <= self._own] if self.vector is not None else []
         object.__setattr__(self, "blocks", (*own, *([] if self.design is None else [_block(self.design)])))
         super().__post_init__()
-        unused = sorted(self.vector.signals(self.vector.initial)) if self.vector is not None else []
+        unused = [p.name for p in self._parameters if any(slot.field in _UNUSED for slot in p.slots)]
         if unused:
             raise DsoError(
-                f"{self.robot.source}: {', '.join(unused)} of a recording cannot be free here: no log is played, so nothing "
-                "would depend on it. Free masses, damping, gears and the like."
+                f"{self.robot.source}: {', '.join(unused)} cannot be free here: no log is played, so nothing would depend on "
+                "it. Free masses, damping, gears and the like; late actions are `delay` of the policy."
             )
+        drawn = [is_of_sensors(p) for p in self._parameters[len(own) :]]
+        kinds = [is_of_sensors(p) for p in own]
+        if kinds != sorted(kinds) or drawn != sorted(drawn):
+            raise DsoError(f"{self.robot.source}: declare parameters of sensors after those of the physics.")
         if self.vector is None or self.design is None:
             return
         both = set(self.vector.fields(self.vector.initial)) & set(self.design(self.design.initial))
@@ -49,6 +64,43 @@ class Mechanism(Theta):
                 f"{self.robot.source}: parameters and design numbers both set the model's {', '.join(sorted(both))}; free one "
                 "of them, or add a design map for what the parameter does."
             )
+
+    @property
+    def _parameters(self) -> tuple[Parameter, ...]:
+        return () if self.vector is None else self.vector.parameters
+
+    @functools.cached_property
+    def groups(self) -> dict[str, Theta]:
+        """The blocks of theta by name, in the order of z: "physics", "sensor", "design". Empty ones are left out."""
+        own = [block for block in self.blocks if isinstance(block, Parameter)]
+        parts = {
+            "physics": [p for p in own if not is_of_sensors(p)],
+            "sensor": [p for p in own if is_of_sensors(p)],
+            "design": [block for block in self.blocks if not isinstance(block, Parameter)],
+        }
+        return {name: Theta(tuple(part)) for name, part in parts.items() if part}
+
+    @functools.cached_property
+    def believed(self) -> Theta:
+        """The physical parameters that an estimator may have its own values of: those of theta, then the drawn ones."""
+        return Theta(tuple(p for p in self._parameters if not is_of_sensors(p)))
+
+    def parameters_believed(self, z: Array, own: Array | None) -> Array:
+        """`parameters` with the physical ones from `own` (those of `believed`) or, without it, from the model file."""
+        assert self.vector is not None
+        if own is None:
+            own = np.concatenate([np.zeros(0), *(p.nominal for p in self.believed.blocks if isinstance(p, Parameter))])
+        xp, sensors = z.__array_namespace__(), 0 if "sensor" not in self.groups else self.groups["sensor"].size
+        free = self._own - sensors
+        drawn, last = own[free:], self.vector.initial[self._own + len(own) - free :]
+        return xp.concatenate([own[:free], z[free : self._own], drawn, xp.asarray(last)])
+
+    def model_believed(self, base: mjx.Model, z: Array, own: Array | None) -> tuple[mjx.Model, Array | None]:
+        """`model` with `parameters_believed`. Design parameters are those of z: a mechanism is built as designed."""
+        if self.vector is None:
+            return self.model(base, z)
+        fields = self.vector.fields(self.parameters_believed(z, own))
+        return with_fields(base, self.mj, fields | ({} if self.design is None else self.design(z[self._own :])))
 
     @property
     def mj(self) -> mujoco.MjModel:
@@ -87,6 +139,11 @@ class Mechanism(Theta):
     def model(self, base: mjx.Model, z: Array, drawn: Array | None = None) -> tuple[mjx.Model, Array | None]:
         """`base` with the fields at z, and the products of inertia if full inertias change. `base` is `mj` on the device."""
         return with_fields(base, self.mj, self.fields(z, drawn))
+
+
+def is_of_sensors(parameter: Parameter) -> bool:
+    """Whether a parameter is the bias, scale or delay of a sensor."""
+    return any(slot.field in _SENSORS for slot in parameter.slots)
 
 
 def _block(design: Design) -> Block:

@@ -13,7 +13,7 @@ _INSIDE = 1e-3
 
 
 def noise_block(scale: float, actuators: list[str], *, free: bool = False) -> Block:
-    """The block "noise": the logarithm of each actuator's standard deviation, as a fraction of half its range.
+    """The block "action noise": the logarithm of each actuator's standard deviation, as a fraction of half its range.
 
     Raises:
       DsoError: the scale is not positive.
@@ -21,7 +21,7 @@ def noise_block(scale: float, actuators: list[str], *, free: bool = False) -> Bl
     if not 0.0 < scale < 1e3:
         raise DsoError(f"noise: the standard deviation of the actions must be positive, got {scale:g}; write 0.1, say.")
     names = tuple(f"noise/{name or i}" for i, name in enumerate(actuators))
-    return Block("noise", np.full(len(actuators), np.log(scale)), free, entries=names)
+    return Block("action noise", np.full(len(actuators), np.log(scale)), free, entries=names)
 
 
 def passive_mean(squash: Squash) -> Float[Array, " nu"]:

@@ -31,6 +31,7 @@ class PolicyNumbers:
     period: length of a control step [s].
     delay: number of control steps until an action acts.
     nq, nv, na: sizes of the model.
+    on_estimate: whether the state that it observes is an estimator's.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class PolicyNumbers:
     nq: int
     nv: int
     na: int
+    on_estimate: bool = False
 
     def __post_init__(self) -> None:
         seen = len(self.labels) + len(self.tasks)
@@ -139,6 +141,7 @@ class PolicyNumbers:
     def as_dict(self) -> dict[str, Any]:
         """Arrays, numbers and strings by name, as a file stores them. Empty lists of strings are left out."""
         found: dict[str, Any] = {"kind": self.kind, "clock": self.clock, "cyclic": self.cyclic, "period": self.period}
+        found["on_estimate"] = self.on_estimate
         found |= {name: list(texts) for name in _TEXTS if (texts := getattr(self, name))}
         found |= {name: np.array(getattr(self, name), int) for name in (*_INTEGERS, *_COUNTS)}
         return found | {name: getattr(self, name) for name in (*_ARRAYS, "limited")}
@@ -152,6 +155,7 @@ class PolicyNumbers:
         parts |= {name: np.asarray(stored[name], float) for name in _ARRAYS}
         return cls(
             kind=str(stored["kind"]),
+            on_estimate=bool(stored.get("on_estimate", False)),
             clock=float(stored["clock"]),
             cyclic=bool(stored["cyclic"]),
             period=float(stored["period"]),

@@ -22,6 +22,7 @@ class Scene:
     before: the previous control, (nu,).
     task: the episode's task numbers, (k,).
     divergence: KL divergence of the policy's action in this state from the passive chain's, if there is a policy.
+    surprise: negative log-likelihood of this state's reading under the estimator's prediction, if there is an estimator.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class Scene:
         before: Float[Array, " nu"],
         task: Any = (),
         divergence: Callable[[], Array] | None = None,
+        surprise: Callable[[], Array] | None = None,
     ):
         self.mj, self.model, self.products = mj, model, products
         self.state, self.ctrl, self.before, self.task = state, ctrl, before, task
-        self.divergence = divergence
+        self.divergence, self.surprise = divergence, surprise
 
     @functools.cached_property
     def kinematics(self) -> mjx.Data:

@@ -14,9 +14,11 @@ from dso_robotics.core.method.action_space import PlayedCourse
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.objective import Problem
 from dso_robotics.physics.impedance import softened
-from dso_robotics.robot.chain import RobotChain, RobotState
+from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import CWindows
+from dso_robotics.robot.system import RobotSystem
+from dso_robotics.robot.system_state import RobotState
 
 # The fraction of training after which contacts have the model's own stiffness.
 _SOFT = 0.7
@@ -42,7 +44,7 @@ class RobotCourse(PlayedCourse):
         """The chain's current scaling."""
         return self.chain.scaling
 
-    def at(self, memory: Scaling, progress: Array | None = None) -> RobotChain:
+    def at(self, memory: Scaling, progress: Array | None = None) -> RobotSystem:
         """The chain with this scaling, and with the noise and contact softness scheduled for this point of training."""
         chain = eqx.tree_at(lambda c: c.scaling, self.chain, memory)
         if progress is None:
@@ -54,7 +56,7 @@ class RobotCourse(PlayedCourse):
 
     @property
     def _log_end(self) -> Array:
-        noise = next(block for block in self.chain.layout.blocks if block.name == "noise")
+        noise = next(block for block in self.chain.layout.blocks if block.name == "action noise")
         if noise.free:
             return jnp.zeros(self.chain.mj.nu)
         return jnp.minimum(jnp.log(self.noise_end) - jnp.asarray(noise.initial), 0.0)
@@ -67,21 +69,21 @@ class RobotCourse(PlayedCourse):
 
     @property
     def places(self) -> bool:
-        """Whether starts are lifted onto the floor."""
-        return self.chain.lift is not None
+        """Whether a start depends on theta: it is lifted onto the floor, or it has readings."""
+        return self.chain.places
 
-    def placed(self, chain: RobotChain, state: RobotState, new: Array, theta: Array) -> RobotState:
-        """`state`; where `new`, it is lifted to the floor for the mechanism of theta."""
-        if chain.lift is None:
+    def placed(self, chain: RobotSystem, state: RobotState, new: Array, theta: Array) -> RobotState:
+        """`state`; where `new`, it is placed at theta, see `RobotSystem.placed`."""
+        if not chain.places:
             return state
         return jax.tree.map(lambda a, b: jnp.where(new, a, b), chain.placed(state, theta), state)
 
-    def bind(self, chain: RobotChain, theta: Array, start: RobotState) -> RobotChain:
+    def bind(self, chain: RobotSystem, theta: Array, start: RobotState) -> RobotSystem:
         """The chain with the physical model of theta computed once."""
         return chain.bind(theta, start)
 
     def inputs(self, memory: Scaling, theta: Array) -> "CriticInputs":
-        """The critic's inputs: scaled observation, policy memory, queued actions and the drawn context."""
+        """The critic's inputs, see `CriticInputs`."""
         return CriticInputs(self.at(memory), theta)
 
     def remembered(self, memory: Scaling, theta: Array, states: RobotState) -> Scaling:
@@ -97,9 +99,10 @@ class RobotCourse(PlayedCourse):
         return jnp.mean(jax.vmap(lambda state: terms(chain.scene(state, theta)))(states), axis=0)
 
     def noise(self, theta: Array, key: PRNGKeyArray, progress: Array, shape: tuple[int, int]) -> Array:
-        """Action noise (E, T, nu) for E windows of T steps."""
+        """Action noise (E, T, nu) for E windows of T steps, then standard normal noise of the readings."""
         chain = self.at(self.chain.scaling, progress)
-        return jnp.exp(chain.noise_scale(theta)) * jax.random.normal(key, (*shape, chain.mj.nu))
+        draws = jax.random.normal(key, (*shape, chain.noises))
+        return draws.at[..., : chain.mj.nu].multiply(jnp.exp(chain.noise_scale(theta)))
 
     def play(self, theta: Array, memory: Scaling, states: RobotState, noise: Array) -> RobotState:
         """Simulate the windows on C MuJoCo."""
@@ -112,33 +115,55 @@ class RobotCourse(PlayedCourse):
 
 
 class CriticInputs(eqx.Module):
-    """The critic's inputs from a robot's state, for one theta."""
+    """The critic's inputs from a robot's state, for one theta: all that the cost to come depends on.
 
-    chain: RobotChain
+    The scaled observation, the policy's memory, the queued actions and the drawn context. If the policy does not observe the
+    state itself, also the true state, the estimator's error and the corrector's memory: the critic is used in training only.
+    """
+
+    chain: RobotSystem
     theta: Array
 
     def __call__(self, state: RobotState) -> Array:
         """The inputs, of order one."""
-        seen = self.chain.scaling(self.chain.observe(state, self.theta))
-        context = self.chain.context.normalised(state.context)
-        return jnp.concatenate([seen, state.memory, jnp.tanh(state.queue).ravel(), context])
+        chain = self.chain
+        seen = chain.scaling(chain.observe(state, self.theta))
+        context = chain.context.normalised(state.context)
+        parts = [seen, state.memory, jnp.tanh(state.queue).ravel(), context]
+        if chain.sees != "state":
+            parts.append(self._hidden(chain.sound(state)))
+        return jnp.concatenate(parts)
+
+    def _hidden(self, state: RobotState) -> Array:
+        space = Space(self.chain.mj)
+        body = jnp.concatenate([state.body.qpos, state.body.qvel, state.body.act])
+        parts = [space.features(body, np.zeros(space.width), np.ones(space.width))]
+        if self.chain.filter is not None and state.estimated is not None:
+            belief, scale = state.estimated.belief, self.chain.filter.scales.change
+            parts += [jnp.tanh(space.difference(belief.state, body) / (10.0 * scale)), jnp.tanh(belief.memory)]
+        return jnp.concatenate(parts)
 
 
 def training_method(
-    chain: RobotChain,
+    chain: RobotSystem,
     settings: Settings,
     *,
     explore: Callable[[PRNGKeyArray], RobotState] | None = None,
     supervised: Mapping[str, Callable[..., Array]] | None = None,
+    moved: np.ndarray | None = None,
+    curvature: Any = None,
 ) -> Any:
     """The training method that `settings` name in `core.method.TRAINING`, for a robot's chain.
 
     explore: see `RobotCourse`.
+    supervised, moved, curvature: see `core.method.short_horizon.ShortHorizon`.
     """
-    rest, layout = chain.rest(), chain.layout
+    layout = chain.layout
+    critic = CriticInputs(chain, jnp.asarray(layout.initial))
+    width = jax.eval_shape(critic, chain.rest()).shape[0]
     course = RobotCourse(
         chain=chain,
-        width=chain.policy.inputs + rest.memory.size + rest.queue.size + rest.context.size,
+        width=width,
         explore=chain.start if explore is None else explore,
         share=settings.explore,
         noise_end=settings.noise_end,
@@ -152,4 +177,6 @@ def training_method(
         blocks=[layout.where(block.name) for block in layout.free],
         rates=layout.spread(dict(settings.rates), settings.learning_rate),
         supervised=supervised,
+        moved=moved,
+        curvature=curvature,
     )

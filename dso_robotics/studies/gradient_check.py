@@ -1,14 +1,21 @@
-"""A study's own gradient against finite differences of C MuJoCo: one random direction in each block of theta."""
+"""A study's own gradient against finite differences of C MuJoCo, for each block and each cost that moves it.
+
+One random direction in each block is compared. The noise of actions and readings is drawn once and used on both sides.
+Derivatives that the study stops are left out on both sides.
+"""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dso_robotics.robot.chain import RobotState
 from dso_robotics.robot.play import Player
+from dso_robotics.robot.system_state import RobotState
+from dso_robotics.studies.flow import ROLLOUTS
 from dso_robotics.studies.train_build import Task
 
 _MOVE = 1e-4
@@ -16,8 +23,9 @@ _MOVE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class BlockCheck:
-    """The derivative of a short episode's cost by one block, along a random direction, from MJX and from C.
+    """The derivative of a cost by one block, along a random direction, from MJX and from C.
 
+    source: "rollouts" for all costs of the motion, over a short episode with noise, or the name of a cost of a log.
     exact: the derivative from MJX.
     difference: the finite difference on C.
     error: their difference, relative to the larger of the two.
@@ -26,6 +34,7 @@ class BlockCheck:
     """
 
     block: str
+    source: str
     exact: float
     difference: float
     error: float
@@ -33,48 +42,62 @@ class BlockCheck:
 
 
 def check_gradients(task: Task, *, steps: int = 8, seed: int = 0) -> list[BlockCheck]:
-    """Compare the blocks of `task` that an episode without noise depends on, over `steps` control steps from a start.
+    """Compare every block of `task` and every cost that moves it, over `steps` control steps from a start."""
+    layout, rng = task.chain.layout, np.random.default_rng(seed)
+    theta = layout.initial + 0.1 * rng.standard_normal(layout.size)
+    found = []
+    for source, mask in task.flow.masks.items():
+        names = [name for name, sources in task.flow.moved.items() if source in sources]
+        rows = np.zeros((len(names), layout.size))
+        for row, name in zip(rows, names, strict=True):
+            part = layout.where(name)
+            row[part] = rng.standard_normal(part.stop - part.start) * mask[part]
+            row /= np.linalg.norm(row)
+        if not names:
+            continue
+        exact, by_c = _motion(task, steps, seed) if source == ROLLOUTS else _supervised(task, source)
+        slope = jax.jit(jax.vmap(lambda d, exact=exact: jax.jvp(exact, (jnp.asarray(theta),), (d,))[1]))
+        for name, row, value in zip(names, rows, np.asarray(slope(jnp.asarray(rows))), strict=True):
+            found.append(_compared(name, source, float(value), by_c, theta, row))
+    order = {name: i for i, name in enumerate(task.flow.moved)}
+    return sorted(found, key=lambda check: order[check.block])
 
-    Costs that need no rollout are added to those of the motion.
-    """
+
+def _compared(
+    block: str, source: str, exact: float, by_c: Callable[[np.ndarray], float], theta: np.ndarray, row: np.ndarray
+) -> BlockCheck:
+    first, second = ((by_c(theta + size * row) - by_c(theta - size * row)) / (2 * size) for size in (_MOVE, 2 * _MOVE))
+    best = (4 * first - second) / 3
+    size = max(abs(best), abs(exact), 1e-12)
+    return BlockCheck(block, source, exact, best, abs(best - exact) / size, abs(first - second) / size)
+
+
+def _motion(task: Task, steps: int, seed: int) -> tuple[Callable[[Any], Any], Callable[[np.ndarray], float]]:
+    """The cost of a short episode with noise as a JAX function of theta, and the same on C."""
     from dso_robotics.studies.train import compiled
 
-    chain, rng = task.chain, np.random.default_rng(seed)
-    theta = chain.layout.initial + 0.1 * rng.standard_normal(chain.layout.size)
-    names = [block.name for block in chain.layout.free if block.name != "noise" and len(block.initial)]
-    directions = np.zeros((len(names), chain.layout.size))
-    for row, name in zip(directions, names, strict=True):
-        part = chain.layout.where(name)
-        row[part] = rng.standard_normal(part.stop - part.start)
-        row /= np.linalg.norm(row)
+    chain = task.chain
+    noise = np.random.default_rng(seed).standard_normal((steps, chain.noises))
 
     def cost(at: jax.Array) -> jax.Array:
         start = eqx.tree_at(lambda s: s.context, chain.start(jax.random.key(seed)), jnp.asarray(chain.context.rest))
         bound = chain.bind(at, start)
-        start = bound.placed(start, at)
 
-        def body(state: RobotState, _: None) -> tuple[RobotState, jax.Array]:
-            state = bound.drift(state, at)
+        def body(state: RobotState, draw: jax.Array) -> tuple[RobotState, jax.Array]:
+            state = bound.move(draw, state, at)
             return state, task.scene_cost(bound.scene(state, at))
 
-        motion = jnp.sum(jax.lax.scan(body, start, None, length=steps)[1])
-        return motion + sum(term(chain, at) for term in task.supervised.values())
+        return jnp.sum(jax.lax.scan(body, bound.placed(start, at), jnp.asarray(noise))[1])
 
-    vector = jnp.asarray(theta)
-    exact = jax.jit(jax.vmap(lambda d: jax.jvp(cost, (vector,), (d,))[1]))(jnp.asarray(directions))
     player, rest = Player(chain), chain.context.rest
 
-    def played(at: np.ndarray) -> float:
-        motion = player.play(at, chain.scaling, steps=steps, seed=seed, model=compiled(task, at), context=rest).cost
-        return motion + sum(term.by_c(chain, at) for term in task.supervised.values())
+    def by_c(at: np.ndarray) -> float:
+        more = {"model": compiled(task, at), "context": rest, "noise": noise}
+        return player.play(at, chain.scaling, steps=steps, seed=seed, **more).cost
 
-    found = []
-    for name, direction, slope in zip(names, directions, np.asarray(exact), strict=True):
-        first, second = (
-            (played(theta + size * direction) - played(theta - size * direction)) / (2 * size)
-            for size in (_MOVE, 2 * _MOVE)
-        )
-        best = (4 * first - second) / 3
-        size = max(abs(best), abs(float(slope)), 1e-12)
-        found.append(BlockCheck(name, float(slope), best, abs(best - float(slope)) / size, abs(first - second) / size))
-    return found
+    return cost, by_c
+
+
+def _supervised(task: Task, name: str) -> tuple[Callable[[Any], Any], Callable[[np.ndarray], float]]:
+    term = task.supervised[name]
+    return (lambda at: term(task.chain, at)), (lambda at: term.by_c(task.chain, at))

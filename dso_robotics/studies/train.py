@@ -1,4 +1,4 @@
-"""Train a policy, and a mechanism with it: study -> chain and costs -> short windows -> result on C MuJoCo."""
+"""Train everything that a study frees, in one vector: study -> chain and costs -> method -> result on C MuJoCo."""
 
 import dataclasses
 import math
@@ -16,11 +16,15 @@ import numpy as np
 from dso_robotics import __version__
 from dso_robotics.core.descent import Best, Last, Moment, Result, Status
 from dso_robotics.core.method.short_horizon import Record
+from dso_robotics.data.match import sensor_channels, sensor_unit
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
+from dso_robotics.robot.estimator import Learned
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode, Player
 from dso_robotics.robot.schedule import training_method
+from dso_robotics.robot.system import RobotSystem
+from dso_robotics.studies.flow import ROLLOUTS
 from dso_robotics.studies.run import EVERY, Progress, Session, search, session
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_study import TrainStudy
@@ -71,7 +75,8 @@ def train(
 def _train(task: Task, here: Session, command: str, report: Callable[[Trained, Path], object] | None) -> Trained:
     study, chain, settings = task.study, task.chain, task.windows
     file = here.begin({"command": command, **study.as_dict()}, task.robot, _files(study), every=EVERY)
-    method = training_method(chain, settings, explore=task.explore, supervised=task.supervised)
+    more = {"moved": task.flow.masks.get(ROLLOUTS), "curvature": task.choice.curvature}
+    method = training_method(chain, settings, explore=task.explore, supervised=task.supervised, **more)
     player, trials = Player(chain), chain.context.trials()
     first = method.init(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
     looks: list[tuple[float, ...]] = [tuple(row) for row in file.tree.get("spent", {}).get("looks", [])]
@@ -85,7 +90,12 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
                 found.append(player.play(theta, scaling, **options, **more))
         return found
 
+    def cost_of(theta: Any, scaling: Scaling, episodes: list[Episode]) -> float:
+        """What is reported: the cost of episodes or, without costs of the motion, the supervised costs."""
+        return _mean_cost(episodes) if task.rolls else sum(_supervised(task, theta, scaling).values())
+
     before = play(first.theta, first.memory)
+    at_first = cost_of(first.theta, first.memory, before)
     started = time.perf_counter()
     method.compile(first)
     compile_seconds = time.perf_counter() - started
@@ -93,11 +103,11 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     def judge(state: Any) -> float:
         """The mean cost of episodes; infinite if one diverges on C MuJoCo."""
         at = int(state.iteration)
-        looked = play(state.theta, state.memory) if at else before
-        cost = math.inf if any(episode.ended for episode in looked) else _mean_cost(looked)
+        looked = before if not (at and task.rolls) else play(state.theta, state.memory)
+        reached = cost_of(state.theta, state.memory, looked) if at else at_first
         if at:
-            looks.append((at, _mean_cost(looked), file.seconds))
-        return cost
+            looks.append((at, reached, file.seconds))
+        return math.inf if task.rolls and any(episode.ended for episode in looked) else reached
 
     def watch(moment: Moment) -> None:
         if moment.judged is not None:
@@ -119,15 +129,20 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     )
     if result.status is Status.DIVERGED:
         raise DsoError(f"{study.source}: {result.message}.")
-    iteration = settings.iterations if result.best is None else result.best.iteration
+    iteration = len(result.history) if result.best is None else result.best.iteration
     ending = _kept(result.state) if result.best is None else result.best.kept
     theta, scaling = np.asarray(ending["theta"]), ending["scaling"]
     rounds = -(-_EPISODES // len(trials))
     played, finer = play(theta, scaling, rounds), play(theta, scaling, rounds, finer=4)
+    real = _on_the_real_robot(task, player, theta, scaling, first)
     history = _history(task, result, looks)
-    summary = _summary(task, theta, scaling, iteration, before, played, finer, command, compile_seconds, method)
+    costs = at_first, cost_of(theta, scaling, played), cost_of(theta, scaling, finer)
+    summary = _summary(task, theta, scaling, iteration, costs, played, finer, command, compile_seconds, method, result)
+    summary |= {} if real is None else {"judge": real}
     found = Trained(task, theta, scaling, before[0], tuple(played), history, summary)
     groups = {"history": history, "motions": {"untrained": _motion(before[0]), "trained": _motion(played[0])}}
+    if chain.filter is not None:
+        groups["estimator"] = learned_filter(chain, theta).as_dict() | _believed(task, theta)
     draw = None if report is None else lambda folder: report(found, folder)
     here.finish(summary, _mjcf(task, theta), draw, groups)
     return found
@@ -151,7 +166,7 @@ def _history(task: Task, result: Result, looks: list[tuple[float, ...]]) -> dict
     table = np.array(looks, float).reshape(-1, 3)
     at = table[:, 0].astype(int)
     found = [result.history[i - 1] for i in at]
-    terms = np.array([record.terms for record in found]).reshape(len(at), -1)
+    terms = np.array([record.terms for record in found]).reshape(len(at), -1) if task.rolls else np.zeros((len(at), 0))
     return {
         "iteration": at,
         "steps": at * per,
@@ -163,10 +178,73 @@ def _history(task: Task, result: Result, looks: list[tuple[float, ...]]) -> dict
     } | {f"term {name}": terms[:, k] for k, name in enumerate(task.scene_cost.names)}
 
 
+def _supervised(task: Task, theta: Any, scaling: Scaling) -> dict[str, float]:
+    """The weighted supervised costs by name."""
+    scaled = eqx.tree_at(lambda chain: chain.scaling, task.chain, scaling)
+    return {name: float(cost(scaled, jnp.asarray(theta))) for name, cost in task.supervised.items()}
+
+
+def _on_the_real_robot(
+    task: Task, player: Player, theta: np.ndarray, scaling: Scaling, first: Any
+) -> dict[str, Any] | None:
+    """Costs of episodes on the robot of [judge], before and after the training; None without [judge]."""
+    if task.real is None or task.study.judge is None:
+        return None
+    costs: dict[str, list[float]] = {}
+    for name, at, scale in (("before", first.theta, first.memory), ("after", theta, scaling)):
+        mechanism, design = task.chain.mechanism, {}
+        if mechanism is not None and mechanism.design is not None:
+            design = mechanism.design(_numbers(task, at)[mechanism.size - mechanism.design.size :])
+        more = {"steps": task.steps, "model": task.real.model(design), "sensors": task.real.sensors}
+        seeds = range(1000, 1000 + task.study.judge.episodes)
+        episodes = [player.play(np.asarray(at), scale, seed=seed, **more) for seed in seeds]
+        # An episode that the simulation ended early costs its mean step for the rest.
+        costs[name] = [e.cost * task.steps / max(len(e.terms), 1) for e in episodes]
+    return {
+        "cost": costs["after"],
+        "before": costs["before"],
+        "return": [float(task.steps - cost) for cost in costs["after"]],
+    }
+
+
+def _believed(task: Task, theta: np.ndarray) -> dict[str, str]:
+    """The MJCF of the model that the estimator predicts with, if it is not model.xml."""
+    chain, mechanism = task.chain, task.chain.mechanism
+    if chain.believes == "world" or mechanism is None or mechanism.vector is None:
+        return {}
+    own = np.asarray(chain.layout.values(np.asarray(theta))["model"]) if chain.believes == "own" else None
+    z = _numbers(task, theta)
+    fields = mechanism.fields(z) | mechanism.vector.fields(mechanism.parameters_believed(z, own))
+    return {"mjcf": to_mjcf(task.robot, {name: np.asarray(value) for name, value in fields.items()})}
+
+
+def learned_filter(chain: RobotSystem, theta: Any) -> Learned:
+    """The estimator at theta, in the form that `Estimator.load` reads."""
+    filter, sensing, theta = chain.filter, chain.sensing, jnp.asarray(theta)
+    assert filter is not None
+    assert sensing is not None
+    scale, bias, late = (np.asarray(part) for part in chain.sensors(theta))
+    ny, corrector = sensing.size, filter.corrector
+    part = np.asarray(chain.layout.split(theta)["corrector"])
+    return Learned(
+        corrector=corrector,
+        weights=part[: corrector.size],
+        scales=filter.scales,
+        scale=scale,
+        bias=bias,
+        delay=late,
+        sigma=filter.scales.innovation * np.exp(part[corrector.size :]),
+        spread=np.zeros((ny, corrector.nf)),
+        covariance=None,
+        names=sensing.names,
+        addresses=np.array(sensing.addresses, int),
+        interval=sensing.interval,
+        substeps=chain.substeps,
+    )
+
+
 def _numbers(task: Task, theta: Any) -> np.ndarray:
-    mechanism = task.chain.mechanism
-    assert mechanism is not None
-    return np.asarray(mechanism.constrain(np.asarray(task.chain.layout.split(np.asarray(theta))["mechanism"])))
+    return np.asarray(task.chain.numbers(jnp.asarray(theta)))
 
 
 def _mean_cost(episodes: list[Episode]) -> float:
@@ -201,28 +279,30 @@ def _summary(
     theta: np.ndarray,
     scaling: Scaling,
     iteration: int,
-    before: list[Episode],
+    at: tuple[float, float, float],
     played: list[Episode],
     finer: list[Episode],
     command: str,
     compile_seconds: float,
     method: Any,
+    result: Result,
 ) -> dict[str, Any]:
-    settings = task.windows
-    costs, fine = np.array([e.cost for e in played]), np.array([e.cost for e in finer])
+    settings, (at_first, reached, fine) = task.windows, at
+    costs, done = np.array([e.cost for e in played]), len(result.history)
     per = np.mean([e.terms.sum(0) for e in played], axis=0)
-    scaled = eqx.tree_at(lambda chain: chain.scaling, task.chain, scaling)
-    warnings = []
+    warnings = list(task.notes)
     if any(e.ended for e in played + finer):
         warnings.append("C MuJoCo lost an evaluated episode before its end; do not trust this policy.")
-    at_first, context = _mean_cost(before), task.chain.context
-    kept = f", the policy after {iteration} of them kept" if iteration < settings.iterations else ""
-    gain = at_first - costs.mean()
-    if gain > 0 and at_first - fine.mean() < 0.95 * gain:
+    context = task.chain.context
+    kept = f", the policy after {iteration} of them kept" if iteration < done else ""
+    gain = at_first - reached
+    if task.rolls and gain > 0 and at_first - fine < 0.95 * gain:
         warnings.append(
-            f"At a quarter of the time step only {100 * (at_first - fine.mean()) / gain:.0f}% of the improvement is left: "
-            "part of it exploits the simulation's step."
+            f"At a quarter of the time step only {100 * (at_first - fine) / gain:.0f}% of the improvement is left: part of it "
+            "exploits the simulation's step."
         )
+    what = "cost of an episode on C MuJoCo" if task.rolls else "cost"
+    steps = settings.steps if task.rolls else 0
     return {
         "command": command,
         "version": __version__,
@@ -230,20 +310,22 @@ def _summary(
         "engine_reason": method.reason,
         "seed": task.study.seed,
         "seconds": {"total": 0.0, "compile": compile_seconds},
-        "converged": bool(costs.mean() < at_first),
-        "message": f"{settings.iterations} iterations{kept}; cost of an episode on C MuJoCo {at_first:.4g} before, "
-        f"{costs.mean():.4g} after",
-        "evaluations": settings.iterations,
+        "method": {"name": settings.method, "reason": task.choice.reason},
+        "flow": {block: list(sources) for block, sources in task.flow.moved.items()},
+        "converged": bool(reached < at_first) if task.rolls else result.status is Status.CONVERGED,
+        "message": f"{result.message}{kept}; {what} {at_first:.4g} before, {reached:.4g} after",
+        "evaluations": done,
         "kept": {"rule": task.keep, "iteration": iteration},
-        "simulated_steps": settings.steps * task.chain.substeps,
-        "environment_steps": settings.steps,
+        "simulated_steps": steps * task.chain.substeps,
+        "environment_steps": steps,
         "parameters": _parameters(task, theta),
         "cost": {
-            "total": float(costs.mean()),
+            "total": reached,
             "before": at_first,
-            "quarter_timestep": float(fine.mean()),
+            "quarter_timestep": fine,
             "terms": {name: float(v) for name, v in zip(task.scene_cost.names, per, strict=True)},
-            "supervised": {name: float(cost(scaled, jnp.asarray(theta))) for name, cost in task.supervised.items()},
+            "supervised": _supervised(task, theta, scaling),
+            "weights": _weights(task),
         },
         "episodes": {
             "steps": task.steps,
@@ -259,9 +341,41 @@ def _summary(
     }
 
 
+def _weights(task: Task) -> dict[str, float]:
+    """The weight of every cost."""
+    timed = dict(zip(task.scene_cost.names, task.scene_cost.weights, strict=True))
+    return timed | {name: cost.weight for name, cost in task.supervised.items()}
+
+
 def _parameters(task: Task, theta: np.ndarray) -> dict[str, Any]:
+    """Physics, sensors and design as in contract 1, then the sensors' noise. The other blocks are in run.h5."""
+    return _mechanism_table(task, theta) | _noise_table(task, theta)
+
+
+def _noise_table(task: Task, theta: np.ndarray) -> dict[str, Any]:
+    sensing, layout = task.chain.sensing, task.chain.layout
+    if sensing is None or not sensing.noise_free:
+        return {}
+    block = next(b for b in layout.free if b.name == "sensor noise")
+    values, channels = np.exp(layout.split(np.asarray(theta))["sensor noise"]), sensor_channels(task.chain.mj)
+    free = np.any([*task.flow.masks.values()], axis=0)[layout.where("sensor noise")]
+    return {
+        name: {
+            "value": float(values[c]),
+            "initial": float(sensing.sigma[c]),
+            "unit": sensor_unit(task.chain.mj, channels[sensing.names[c]][0]),
+            "low95": None,
+            "high95": None,
+            "at_bound": False,
+        }
+        for c, name in enumerate(block.names)
+        if free[c]
+    }
+
+
+def _mechanism_table(task: Task, theta: np.ndarray) -> dict[str, Any]:
     mechanism = task.chain.mechanism
-    if mechanism is None:
+    if mechanism is None or not mechanism.size:
         return {}
     z, span = _numbers(task, theta), mechanism.high - mechanism.low
     near = np.minimum(z - mechanism.low, mechanism.high - z) < _AT_BOUND * np.where(

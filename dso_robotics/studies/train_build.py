@@ -10,25 +10,24 @@ import numpy as np
 
 from dso_robotics.core.method import TRAINING
 from dso_robotics.costs.composite import Composite, composite
-from dso_robotics.costs.kind import MotionCost, Scope, SupervisedCost
+from dso_robotics.costs.kind import Scope
 from dso_robotics.costs.quantity import find_id
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.costs.task import Term, When
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import Declaration
-from dso_robotics.parameters.vector import pack
-from dso_robotics.physics.design import compose
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
-from dso_robotics.robot.chain import RobotChain, Spread, robot_chain, seen_besides
-from dso_robotics.robot.context import Context, Draw, Varied
+from dso_robotics.robot.context import Varied
 from dso_robotics.robot.lift import Lift, lift
-from dso_robotics.robot.mechanism import Mechanism
-from dso_robotics.robot.observation import sensor_observation, state_observation
-from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, Policy, TimedPolicy
-from dso_robotics.robot.recurrent import RecurrentPolicy
+from dso_robotics.robot.system import RobotSystem
+from dso_robotics.robot.system_state import Spread
+from dso_robotics.studies.balance import balanced
+from dso_robotics.studies.flow import ROLLOUTS, Flow, make_flow
+from dso_robotics.studies.real_robot import RealRobot, real_robot
 from dso_robotics.studies.train_bounds import refuse_overlap
+from dso_robotics.studies.train_method import Choice, choose
 from dso_robotics.studies.train_study import Training, TrainStudy
+from dso_robotics.studies.train_system import make_system
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,17 +35,30 @@ class Task:
     """A prepared study: chain, wide start states, supervised costs by name with their weights, settings of the method.
 
     keep: which theta the training returns: the "best" one in the episode evaluations, or the "last".
+    flow: which costs move which blocks.
+    choice: the method, and why.
+    notes: sentences for the summary.
+    real: the robot on which the result is judged, if it is not the chain's.
     """
 
     study: TrainStudy
     robot: Robot
-    chain: RobotChain
+    chain: RobotSystem
     scene_cost: Composite
     explore: Callable[..., Any]
     supervised: dict[str, Supervised]
     windows: Training
     steps: int
     keep: str
+    flow: Flow
+    choice: Choice
+    notes: tuple[str, ...] = ()
+    real: RealRobot | None = None
+
+    @property
+    def rolls(self) -> bool:
+        """Whether there are costs of the motion."""
+        return bool(self.scene_cost.names)
 
 
 def build(study: TrainStudy) -> Task:
@@ -56,60 +68,41 @@ def build(study: TrainStudy) -> Task:
       DsoError: the study names an object that is not in the model, a file that does not exist, or numbers that do not fit.
     """
     robot = load(study.model)
-    mechanism, context = _mechanism(study, robot)
-    timed = {name: cost for name, cost in study.cost.items() if isinstance(cost, MotionCost)}
-    apart = {name: cost for name, cost in study.cost.items() if isinstance(cost, SupervisedCost)}
-    if not timed:
-        raise DsoError(
-            f"{study.source}: training needs at least one cost of the motion; {', '.join(apart)} need(s) no rollout."
-        )
-    scene_cost = composite({name: (cost.weight, _term(study, name, cost, robot)) for name, cost in timed.items()})
-    given = study.policy
-    if given.observe is not None:
-        observation = sensor_observation(robot, list(given.observe))
-    else:
-        observation = state_observation(robot, leave_out=list(given.leave_out))
-    see = given.see_design
-    chain = robot_chain(
-        mechanism,
-        _policy(study, observation.size + seen_besides(mechanism, context, see), robot.mj.nu),
-        observation,
-        scene_cost=scene_cost,
-        seconds=study.control_step,
-        delay=given.delay,
-        noise=given.noise,
-        noise_free=given.learn_noise,
-        context=context,
-        see_design=see,
-        rng=np.random.default_rng(study.seed),
-    )
+    timed = {name: cost for name, cost in study.cost.items() if not cost.supervised}
+    apart = {name: cost for name, cost in study.cost.items() if cost.supervised}
+    weights = {name: 1.0 if cost.weight == "balance" else cost.weight for name, cost in study.cost.items()}
+    scene_cost = composite({name: (weights[name], _term(study, name, cost, robot)) for name, cost in timed.items()})
+    made = make_system(study, robot, scene_cost)
+    chain, mechanism = made.chain, made.mechanism
     start, explore = _starts(study, chain, robot)
     posture = np.asarray(start.state.body.qpos)
-    if context.size:
-        start, explore = Varied(start, context), Varied(explore, context)
+    if chain.context.size:
+        start, explore = Varied(start, chain.context), Varied(explore, chain.context)
     chain = dataclasses.replace(chain, start=start, lift=_lift(study, robot))
-    rate, windows = study.training.design_rate, study.training
-    if rate is not None and mechanism.size:
-        windows = dataclasses.replace(windows, rates=(("mechanism", rate),))
-    try:
-        method = TRAINING[windows.method]
-        method.entries(windows.method, chain, jnp.asarray(chain.layout.initial))
-    except DsoError as error:
-        raise DsoError(f"{study.source}: [training] {error}") from error
-    if windows.soften > 1.0 and not method.supervises:
-        raise DsoError(
-            f"{study.source}: [training] soften changes contacts that are differentiated through, and method = "
-            f"'{windows.method}' plays them as they are; leave it out."
-        )
-    if apart and not method.supervises:
-        raise DsoError(
-            f"{study.source}: [training] method = '{windows.method}' follows costs of the motion alone, and "
-            f"cost.{next(iter(apart))} is of a log or of the numbers; take 'pathwise' or 'mixed'."
-        )
+    flow = make_flow(study, chain.layout, made.held)
+    windows = study.training
+    if windows.design_rate is not None:
+        rates = [(name, windows.design_rate) for name in mechanism.groups if name in flow.moved]
+        windows = dataclasses.replace(windows, rates=tuple(rates))
     duration = chain.substeps * float(chain.mj.opt.timestep)
     steps = max(round(study.seconds / duration), 1)
     windows = dataclasses.replace(windows, episode=steps)
-    supervised = {name: _supervised(study, name, cost, chain) for name, cost in apart.items()}
+    supervised = {
+        name: _supervised(study, name, cost, chain, weights[name], flow.masks[name]) for name, cost in apart.items()
+    }
+    words = tuple(name for name, cost in study.cost.items() if cost.weight == "balance")
+    notes = list(flow.notes)
+    if words:
+        more = {"horizon": windows.horizon, "gamma": windows.gamma, "source": study.source}
+        found, told = balanced(chain, scene_cost, supervised, flow, words, **more)
+        notes += told
+        weights |= found
+        supervised = {name: dataclasses.replace(cost, weight=weights[name]) for name, cost in supervised.items()}
+        scene_cost = dataclasses.replace(scene_cost, weights=tuple(weights[name] for name in scene_cost.names))
+        chain = dataclasses.replace(chain, scene_cost=scene_cost)
+    choice = choose(windows.method, chain, supervised, flow, rolls=bool(timed), source=study.source)
+    windows = dataclasses.replace(windows, method=choice.name)
+    _check_method(study, windows, chain, flow, list(apart))
     if mechanism.size:
         # What cannot be written back, or stands in its own way, is better known before the search.
         to_mjcf(robot, mechanism.fields(mechanism.initial))
@@ -119,56 +112,46 @@ def build(study: TrainStudy) -> Task:
             raise DsoError(f"{study.source}: {error}") from error
     # An episode does not show what a cost without a rollout is for: an early look at wrong parameters may well be cheaper.
     keep = windows.keep or ("last" if supervised else "best")
-    return Task(study, robot, chain, scene_cost, explore, supervised, windows, steps, keep)
+    real = None if study.judge is None else real_robot(study, chain)
+    return Task(
+        study, robot, chain, scene_cost, explore, supervised, windows, steps, keep, flow, choice, tuple(notes), real
+    )
 
 
-def _term(study: TrainStudy, name: str, cost: MotionCost, robot: Robot) -> Term:
+def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow: Flow, apart: list[str]) -> None:
+    method = TRAINING[windows.method]
+    moved = flow.masks.get(ROLLOUTS)
     try:
-        made = cost.term(Scope(robot, tuple(study.task)))
+        method.entries(windows.method, chain, jnp.asarray(chain.layout.initial), moved)
+    except DsoError as error:
+        raise DsoError(f"{study.source}: [training] {error}") from error
+    if windows.soften > 1.0 and not (method.supervises and method.rolls):
+        raise DsoError(
+            f"{study.source}: [training] soften changes contacts that are differentiated through, and method = "
+            f"'{windows.method}' plays them as they are; leave it out."
+        )
+    if apart and not method.supervises:
+        raise DsoError(
+            f"{study.source}: [training] method = '{windows.method}' follows costs of the motion alone, and "
+            f"cost.{apart[0]} is of a log or of the numbers; take 'pathwise' or 'mixed'."
+        )
+
+
+def _term(study: TrainStudy, name: str, cost: Any, robot: Robot) -> Term:
+    try:
+        made = cost.term(Scope(robot, tuple(study.task), study.estimator is not None))
     except DsoError as error:
         raise DsoError(f"{study.source}: [cost.{name}]: {error}") from error
     return When(made, study.conditions(name, cost.when)) if cost.when else made
 
 
-def _supervised(study: TrainStudy, name: str, cost: SupervisedCost, chain: RobotChain) -> Supervised:
+def _supervised(
+    study: TrainStudy, name: str, cost: Any, chain: RobotSystem, weight: float, moved: np.ndarray
+) -> Supervised:
     try:
-        return Supervised(cost.weight, cost.cost(chain), cost.fade)
+        return Supervised(weight, cost.cost(chain), cost.fade, moved)
     except DsoError as error:
         raise DsoError(f"{study.source}: [cost.{name}]: {error}") from error
-
-
-def _mechanism(study: TrainStudy, robot: Robot) -> tuple[Mechanism, Context]:
-    """The mechanism and what is drawn for every episode, tasks and physical numbers."""
-    declared = list(study.free)
-    own = pack(declared, robot).size if declared else 0
-    declared += [Declaration(path, low=low, high=high) for path, (low, high) in study.randomise.items()]
-    vector = pack(declared, robot) if declared else None
-    maps = []
-    for name, table in study.design.items():
-        try:
-            maps.append(table.map(robot))
-        except DsoError as error:
-            raise DsoError(f"{study.source}: [design.{name}]: {error}") from error
-    drawn, nominal = (), ()
-    if vector is not None:
-        rows = list(zip(vector.coordinate_names, vector.low, vector.high, strict=True))[own:]
-        drawn, nominal = tuple(Draw(*row) for row in rows), tuple(map(float, vector.initial[own:]))
-    tasks = tuple(table.draw(f"task/{name}") for name, table in study.task.items())
-    mechanism = Mechanism(robot, vector, compose(maps, robot) if maps else None, len(drawn))
-    return mechanism, Context(tasks, drawn, nominal)
-
-
-def _policy(study: TrainStudy, inputs: int, outputs: int) -> Policy:
-    given = study.policy
-    count, cycle = given.time_features, given.period is not None
-    width = inputs + (TimedPolicy.width(count, cycle) if count else 0)
-    if given.kind == "linear":
-        policy: Policy = LinearPolicy(width, outputs)
-    elif given.kind == "network":
-        policy = NetworkPolicy(width, outputs, given.hidden)
-    else:
-        policy = RecurrentPolicy(width, outputs, given.units, given.kind == "gated")
-    return TimedPolicy(policy, given.period or study.seconds, count, cycle) if count else policy
 
 
 def _lift(study: TrainStudy, robot: Robot) -> Lift | None:
@@ -180,7 +163,7 @@ def _lift(study: TrainStudy, robot: Robot) -> Lift | None:
         raise DsoError(f"{study.source}: [start] lift: {error}") from error
 
 
-def _starts(study: TrainStudy, chain: RobotChain, robot: Robot) -> tuple[Any, Any]:
+def _starts(study: TrainStudy, chain: RobotSystem, robot: Robot) -> tuple[Any, Any]:
     mj, names = robot.mj, robot.names("joint")
     hinge_or_slide = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
@@ -202,6 +185,7 @@ def _starts(study: TrainStudy, chain: RobotChain, robot: Robot) -> tuple[Any, An
         if int(mj.jnt_type[joint]) in hinge_or_slide:
             moving[int(mj.jnt_qposadr[joint])] = width
     start = Spread(chain.rest(jnp.asarray(qpos), jnp.asarray(qvel)), jnp.asarray(moving), jnp.full(mj.nv, width))
+    error = study.estimator.error if study.estimator is not None else None
     wide = study.explore
     if not (wide.position or wide.velocity):
         return start, start
@@ -214,4 +198,5 @@ def _starts(study: TrainStudy, chain: RobotChain, robot: Robot) -> tuple[Any, An
             at = address(f"explore.{section}", name)[which]
             centre[at], reach[at] = (low + high) / 2, (high - low) / 2
     rest = chain.rest(jnp.asarray(middle), jnp.asarray(speed))
-    return start, Spread(rest, jnp.asarray(half), jnp.asarray(spin), uniform=True)
+    error = width if error is None else error
+    return start, Spread(rest, jnp.asarray(half), jnp.asarray(spin), uniform=True, error=error)

@@ -11,6 +11,7 @@ from dso_robotics.parameters.path import Declaration
 from dso_robotics.physics.design.map import DESIGN_MAPS, DesignMap
 from dso_robotics.physics.model import Robot
 from dso_robotics.robot.context import Draw, one_of
+from dso_robotics.robot.corrector import CORRECTORS
 from dso_robotics.studies.declaration import FREE, MODEL
 from dso_robotics.table import Key, Range, Study, Table, key, settle
 
@@ -24,9 +25,11 @@ class PolicyTable(Table):
     kind: str = key("brain is a recurrent network", "network", choices=("linear", "network", "brain", "gated"))
     hidden: tuple[int, ...] = key("widths of the layers of a network", (32, 32), within="[1, 100000]")
     units: int = key("units of brain and gated", 16, within="[1, 100000]")
-    observe: tuple[str, ...] | None = key(
-        "sensors; none: the state, unlimited hinges as sine and cosine", None, example=["gyro"]
-    )
+    observe: Literal["state", "readings", "estimate"] | tuple[str, ...] = key(
+        "state: unlimited hinges as sine and cosine; readings: of [sensors], with noise; estimate: the estimator's state; or "
+        "names of sensors, without noise unless [sensors] is there",
+        "state", example=["gyro"],
+    )  # fmt: skip
     leave_out: tuple[str, ...] = key("joints whose position the policy does not see", (), example=["x"])
     time_features: int = key("waves of the time that the policy sees", 0, within="[0, 1000]")
     period: float | None = key(
@@ -38,6 +41,46 @@ class PolicyTable(Table):
     see_design: bool = key(
         "the policy sees the mechanism's numbers and what is randomised, as parts of their ranges", False
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class SensorsTable(Table):
+    """The readings that the estimator corrects with and the policy may observe: scale * sensor + bias + noise."""
+
+    channels: tuple[str, ...] | None = key("sensors or channels that are read; none: all", None, example=["encoder"])
+    noise: Mapping[str, float] = key(
+        'standard deviation by channel, in its unit; "*" for all others', {}, within="(0, inf)",
+        example={"encoder": 0.001},
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class EstimatorTable(Table):
+    """A predictor-corrector filter in the loop. It starts as the Kalman filter of the model at the start state."""
+
+    corrector: str = key("how innovations move the prediction", "gain", choices=CORRECTORS)
+    units: int = key("units of the correctors mlp and recurrent", 8, within="[1, 1000]")
+    model: Literal["world", "own", "nominal"] = key(
+        "physical parameters it predicts with. world: those of theta; own: a block of its own, found besides; nominal: those "
+        "of the model file. What is randomised it does not know",
+        "world",
+    )
+    error: float | None = key(
+        "standard deviation of the estimate's error at the start of windows from [explore]; none: the start's spread",
+        None, unit="rad, m, rad/s, m/s", within="[0, inf)", example=0.05,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeTable(Table):
+    """A robot that training does not see, on which the result is judged: the real one, or one with other numbers."""
+
+    model: Any = key("MJCF or URDF file; none: the study's", None, **MODEL)
+    values: Mapping[str, float] = key(
+        "parameters of the robot and its sensors by path; other sensors have no bias, and the noise of [sensors]", {},
+        example={"body/pole/mass": 0.13, "sensor/encoder/bias": 0.02},
+    )  # fmt: skip
+    episodes: int = key("episodes, each with other noise", 3, within="[1, 1000]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +115,12 @@ class Training(Settings, Table):
     design_rate: float | None = key(
         "step size of the mechanism; none: as theta's", None, within="(0, inf)", example=0.01
     )
+    method: str = "auto"
     notes: ClassVar[Mapping[str, Key]] = {
         "method": Key(
-            doc="how a window is differentiated: pathwise, score, mixed; or a step in action space: pco, natural, "
-            "chain_iteration, newton; or one of your own"
+            doc="auto: chosen, with the reason in the summary; how a window is differentiated: pathwise, score, mixed; a step "
+            "in action space: pco, natural, chain_iteration, newton; without costs of the motion: gauss_newton, "
+            "likelihood_adam; or one of your own"
         ),
         "environments": Key(doc="how many play at once; a multiple of 4"),
         "horizon": Key(doc="control steps of a window"),
@@ -160,6 +205,13 @@ class TrainStudy(Study):
     seconds: float = key("length of an episode", 10.0, unit="s", within="(0, inf)")
     free: tuple[Declaration, ...] = key("physical parameters to find too", (), **FREE)
     policy: PolicyTable = key("the policy", PolicyTable())
+    sensors: SensorsTable | None = key("the readings; none: no noise, no bias", None)
+    estimator: EstimatorTable | None = key("the estimator; none: the policy sees what is there", None)
+    flow: Mapping[str, tuple[str, ...]] = key(
+        "which costs move a block of theta, where it shall not be the usual ones: names of costs of logs, and rollouts for all "
+        "costs of the motion", {}, example={"physics": ["rollouts", "recorded"]},
+    )  # fmt: skip
+    judge: JudgeTable | None = key("a robot that training does not see, on which the result is judged", None)
     start: Start = key("where episodes start", Start())
     explore: Explore = key("where windows may start besides", Explore())
     training: Training = key("the method and its settings", Training())
@@ -175,8 +227,19 @@ class TrainStudy(Study):
         """Something to minimise, and tasks that there are."""
         if not self.cost:
             raise DsoError("the study has no cost, so there is nothing to minimise; add a [cost.NAME] table.")
+        if "rollouts" in self.cost:
+            raise DsoError("[cost.rollouts]: this name means all costs of the motion in [flow]; give the cost another.")
         for name, cost in self.cost.items():
             self.conditions(name, getattr(cost, "when", {}))
+        if self.estimator is not None and self.sensors is None:
+            raise DsoError(
+                "an [estimator] corrects its predictions with readings, and there is no [sensors] table; add one, such as "
+                '[sensors] with noise = { "*" = 0.01 }.'
+            )
+        if self.policy.observe == "estimate" and self.estimator is None:
+            raise DsoError('[policy] observe = "estimate", but there is no [estimator]; add one, or observe the state.')
+        if self.policy.observe == "readings" and self.sensors is None:
+            raise DsoError('[policy] observe = "readings", but there is no [sensors] table; add one.')
 
     def conditions(self, cost: str, when: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
         """Which task numbers, by index, must have which values for a cost to count.

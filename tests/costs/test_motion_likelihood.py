@@ -15,10 +15,10 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import parse
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.model import load
-from dso_robotics.robot.chain import robot_chain
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
 from dso_robotics.robot.policy import LinearPolicy
+from dso_robotics.robot.system_build import robot_system
 from tests.pendulum import NOISE, TRUTH
 
 FREE = ["joint/hinge/damping=0.16@0:1", "body/pole/mass=1@0.1:3", "joint/hinge/frictionloss=0.02@0:1"]
@@ -29,7 +29,7 @@ def chain(pendulum):
     robot = load(pendulum / "pendulum.xml")
     mechanism = Mechanism(robot, pack([parse(text) for text in FREE], robot))
     scene_cost = composite({"place": (1.0, Square(quantity("joint/hinge/position", robot)))})
-    return robot_chain(mechanism, LinearPolicy(3, 1), state_observation(robot), scene_cost=scene_cost)
+    return robot_system(mechanism, LinearPolicy(3, 1), state_observation(robot), scene_cost=scene_cost)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_value_and_gradient_are_those_of_c(chain, cost, slope):
     theta = jnp.asarray(chain.layout.initial)
     value, gradient = slope(theta)
     assert float(value) == pytest.approx(cost.by_c(chain, theta), rel=1e-9)
-    for k in range(chain.layout.where("mechanism").start, chain.layout.size):
+    for k in range(chain.layout.where("physics").start, chain.layout.size):
         move = np.zeros(chain.layout.size)
         move[k] = 1e-4
         wanted = (cost.by_c(chain, theta + move) - cost.by_c(chain, theta - move)) / 2e-4
@@ -62,7 +62,7 @@ def test_its_minimum_is_the_truth_and_the_noise(chain, cost, slope):
         change, state = method.update(slope(theta)[1], state)
         theta = theta + 0.5 * jnp.asarray(change)
     value, _ = slope(theta)
-    z = chain.mechanism.constrain(np.asarray(chain.layout.split(theta)["mechanism"]))
+    z = np.asarray(chain.numbers(theta))
     np.testing.assert_allclose(z, [TRUTH["damping"], TRUTH["mass"], TRUTH["frictionloss"]], rtol=0.1)
     # Two channels of as many samples: half the sum of the logarithms of their noise, and a little for noisy start states.
     least = np.mean(np.log(NOISE))
@@ -71,7 +71,7 @@ def test_its_minimum_is_the_truth_and_the_noise(chain, cost, slope):
 
 def test_what_cannot_be_identified_is_refused(chain, pendulum):
     log = read_log(pendulum / "pendulum.h5")
-    bare = robot_chain(Mechanism(chain.mechanism.robot), chain.policy, chain.observation, scene_cost=chain.scene_cost)
+    bare = robot_system(Mechanism(chain.mechanism.robot), chain.policy, chain.observation, scene_cost=chain.scene_cost)
     with pytest.raises(DsoError, match="free some"):
         identification(log, bare)
     with pytest.raises(DsoError, match="window"):

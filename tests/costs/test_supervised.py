@@ -17,10 +17,10 @@ from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.design import Gear, compose
 from dso_robotics.physics.model import load
-from dso_robotics.robot.chain import robot_chain
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
 from dso_robotics.robot.policy import LinearPolicy
+from dso_robotics.robot.system_build import robot_system
 from tests.studies.train_robots import CART
 
 TIME = np.array([0.0, 0.1, 0.3])
@@ -35,7 +35,7 @@ def chain(tmp_path_factory):
     robot = load(path)
     mechanism = Mechanism(robot, None, compose([Gear(robot, "push", bounds=(1.0, 4.0))], robot))
     scene_cost = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
-    return robot_chain(mechanism, LinearPolicy(2, 1), state_observation(robot), scene_cost=scene_cost, noise=0.5)
+    return robot_system(mechanism, LinearPolicy(2, 1), state_observation(robot), scene_cost=scene_cost, noise=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,8 @@ def test_it_trains_in_float64_and_shows_itself(found):
     assert found.converged
     assert found.parameters == {}
     assert "cost of an episode" in str(found)
-    assert "term of the cost" in found._repr_html_()
+    assert "weighted value" in found._repr_html_()
+    assert "pathwise" in found._repr_html_()
     assert found.model().nu == 1
 
 

@@ -7,16 +7,16 @@ import mujoco
 import numpy as np
 
 from dso_robotics.physics.inertia import principal_fields
-from dso_robotics.robot.chain import RobotChain
+from dso_robotics.robot.system import RobotSystem
 
 
-def model_at(chain: RobotChain, theta: np.ndarray) -> mujoco.MjModel:
+def model_at(chain: RobotSystem, theta: np.ndarray) -> mujoco.MjModel:
     """A copy of the chain's model with the fields that theta gives, and mj_setConst."""
     model = copy.copy(chain.mj)
     model.opt.tolerance, model.opt.iterations, model.opt.ls_iterations = 1e-14, 100, 100
     if chain.mechanism is None:
         return model
-    z = chain.mechanism.constrain(np.asarray(chain.layout.split(theta)["mechanism"]))
+    z = np.asarray(chain.numbers(np.asarray(theta)))
     fields = {name: np.asarray(value)[None] for name, value in chain.mechanism.fields(z).items()}
     for name, value in principal_fields(model, fields).items():
         getattr(model, name)[...] = value[0].reshape(getattr(model, name).shape)
@@ -39,7 +39,7 @@ def network(weights: np.ndarray, widths: tuple[int, ...], seen: np.ndarray) -> n
 
 
 def play(
-    chain: RobotChain, theta: np.ndarray, noise: np.ndarray, qpos: np.ndarray, *, see, decide, scene_cost
+    chain: RobotSystem, theta: np.ndarray, noise: np.ndarray, qpos: np.ndarray, *, see, decide, scene_cost
 ) -> float:
     """Sum of scene_cost(model, data, ctrl) along a rollout with observation see(data) and policy decide(weights, y, memory)."""
     blocks = {name: np.asarray(part) for name, part in chain.layout.split(theta).items()}
@@ -51,7 +51,7 @@ def play(
     queue = [np.zeros(model.nu)] * chain.delay
     for xi in noise:
         action, memory = decide(blocks["policy"], see(data), memory)
-        action = action + np.exp(blocks["noise"]) * xi
+        action = action + np.exp(blocks["action noise"]) * xi
         ctrl = (low + high) / 2 + (high - low) / 2 * np.tanh(action)
         queue.append(ctrl)
         data.ctrl[:] = queue.pop(0) if chain.delay else queue.pop()

@@ -13,12 +13,13 @@ from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Divergence, Square
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import load
-from dso_robotics.robot.chain import Spread, robot_chain
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
 from dso_robotics.robot.play import CWindows
 from dso_robotics.robot.policy import LinearPolicy
 from dso_robotics.robot.schedule import training_method
+from dso_robotics.robot.system_build import robot_system
+from dso_robotics.robot.system_state import Spread
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import TrainStudy
 from tests.studies.test_short_horizon import GAMMA, cart
@@ -108,7 +109,7 @@ def test_the_control_cost_of_an_l_mdp_is_quadratic(tmp_path, method):
         "strain": (2 * sigma**2 * r, Divergence()),
     }
     policy, observation = LinearPolicy(2, 1), state_observation(robot)
-    chain = robot_chain(Mechanism(robot), policy, observation, scene_cost=composite(scene_cost), noise=sigma)
+    chain = robot_system(Mechanism(robot), policy, observation, scene_cost=composite(scene_cost), noise=sigma)
     chain = eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.ones(1), jnp.ones(1), uniform=True))
     more = {"learning_rate": 0.05} if method == "pathwise" else {"divergence": 0.01}
     settings = windows(noise_end=sigma, method=method, **more)

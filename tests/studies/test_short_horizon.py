@@ -12,11 +12,12 @@ from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Square
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import load
-from dso_robotics.robot.chain import Spread, robot_chain
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
 from dso_robotics.robot.policy import LinearPolicy
 from dso_robotics.robot.schedule import training_method
+from dso_robotics.robot.system_build import robot_system
+from dso_robotics.robot.system_state import Spread
 from tests.studies.train_robots import CART, regulated_cart, trained
 
 GAMMA = 0.95
@@ -32,7 +33,7 @@ def cart(tmp_path):
             "effort": (0.3, Square(quantity("control", robot))),
         }
     )
-    chain = robot_chain(Mechanism(robot), LinearPolicy(2, 1), observation, scene_cost=scene_cost, noise=0.2)
+    chain = robot_system(Mechanism(robot), LinearPolicy(2, 1), observation, scene_cost=scene_cost, noise=0.2)
     wide = Spread(chain.rest(), jnp.ones(1), jnp.ones(1), uniform=True)
     return eqx.tree_at(lambda c: c.start, chain, wide)
 

@@ -72,7 +72,7 @@ def test_design_moves_the_mechanism_within_its_bounds(tmp_path):
 def test_check_gradients_agrees_with_c(tmp_path):
     more = '\nfree = ["joint/x/damping"]\n[design.drive]\nkind = "gear"\nof = "push"\nlow = 1.0\nhigh = 4.0\n'
     blocks = check_gradients(build(TrainStudy.read(write(tmp_path, more=more))))
-    assert [block.block for block in blocks] == ["policy", "mechanism"]
+    assert [block.block for block in blocks] == ["policy", "physics", "design"]
     for block in blocks:
         assert abs(block.exact) > 1e-4
         assert block.error < 1e-6

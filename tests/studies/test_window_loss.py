@@ -48,7 +48,7 @@ def gradients(chain):
 
 def test_mixed_has_the_mean_of_pathwise_and_its_physics_exactly(chain, gradients):
     through, mixed = gradients
-    physics = chain.layout.where("mechanism")
+    physics = chain.layout.where("physics")
     np.testing.assert_allclose(mixed[:, physics], through[:, physics], rtol=1e-9)
     rest = [i for i in range(chain.layout.size) if not physics.start <= i < physics.stop]
     assert len(rest) == 4

@@ -74,8 +74,8 @@ class ActionSpace(ShortHorizon):
         """The rule of a step and its state. `rate` is the remaining fraction of the step sizes."""
 
     @staticmethod
-    def entries(method: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
-        """All entries. Raises DsoError if an entry of theta has no score."""
+    def entries(method: str, chain: Chain, theta: Float[Array, " n"], moved: np.ndarray | None = None) -> np.ndarray:
+        """All entries. Raises DsoError if an entry of theta has no score: no other cost could move it."""
         return covered(chain, theta)
 
     def compile(self, state: Learner) -> None:

@@ -65,6 +65,43 @@ class Record:
     accepted: bool
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curvature:
+    """A matrix that scales the gradient of some entries: the Gauss-Newton matrix of the likelihoods among the costs.
+
+    entries: indices (c,) of theta.
+    matrix: chain, theta -> (c, c), positive semi-definite, in the units of the total cost.
+    rate: fraction of the Gauss-Newton step that is taken in an iteration.
+    blocks: positions in `entries` of each block of theta. A step that is too long in one block does not shorten the others.
+    """
+
+    entries: np.ndarray
+    matrix: Callable[[Any, Array], Array]
+    rate: float = 0.3
+    blocks: tuple[np.ndarray, ...] = ()
+
+
+# Added to the diagonal of the matrix: a fraction of it, and a fraction of the mean curvature, which holds back entries that the
+# costs hardly determine. The largest change of an entry in one step.
+_DAMPING, _RIDGE, _LONGEST = 1e-3, 1e-3, 0.3
+
+
+def curved_step(
+    matrix: Float[Array, "c c"], gradient: Float[Array, " c"], blocks: Sequence[np.ndarray] = ()
+) -> Float[Array, " c"]:
+    """(M + damping)^-1 g, shortened in each of `blocks` so that no entry exceeds 0.3.
+
+    Entries without curvature do not move.
+    """
+    curved = jnp.maximum(jnp.diag(matrix), 0.0)
+    ridge = _RIDGE * jnp.sum(curved) / jnp.maximum(jnp.sum(curved > 0), 1)
+    extra = jnp.where(curved > 0, _DAMPING * curved + ridge, 1.0)
+    step = jnp.where(curved > 0, jnp.linalg.solve(matrix + jnp.diag(extra), gradient), 0.0)
+    for at in blocks or (np.arange(len(gradient)),):
+        step = step.at[at].multiply(jnp.minimum(1.0, _LONGEST / (jnp.max(jnp.abs(step[at])) + 1e-30)))
+    return step
+
+
 class Step(eqx.Module):
     """One step: theta, the optimiser's state, whether the step was finite, and the norm of its gradient."""
 
@@ -84,12 +121,15 @@ class ShortHorizon:
     blocks: entries of each block. The gradient of each block is clipped separately.
     rates: (n,) step sizes.
     supervised: costs by name. Each is a function of chain, theta and progress. Its gradient is added without any rollout.
+    moved: (n,) the entries that the cost of rollouts moves. Its derivatives by the others are not used.
+    curvature: entries that are moved by scaled steps in the place of Adam's.
     """
 
     engine = "mjx"
     reason = "a policy has too many parameters for finite differences; reverse mode through MJX costs the same for all of them"
-    # Whether supervised costs, which need no rollout, can be added.
+    # Whether supervised costs, which need no rollout, can be added, and whether windows of the chain are simulated.
     supervises = True
+    rolls = True
 
     def __init__(
         self,
@@ -100,22 +140,26 @@ class ShortHorizon:
         blocks: Sequence[slice],
         rates: np.ndarray,
         supervised: Mapping[str, Callable[..., Array]] | None = None,
+        moved: np.ndarray | None = None,
+        curvature: Curvature | None = None,
     ):
         self.course, self.settings, self.blocks = course, settings, blocks
+        self.moved = np.ones(len(theta), bool) if moved is None else np.asarray(moved, bool)
+        self.curvature = curvature
         self.supervised = dict(supervised or {})
         self.objective = Episodic(settings.gamma, settings.horizon)
         self.problem = Problem(course.chain, self.objective, theta=jnp.asarray(theta))
         self.optimiser = optax.scale_by_adam(b1=0.9, b2=0.99)
         self.rates = jnp.asarray(rates)
         self.critic_optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(settings.critic_rate))
-        self.by_score = self.entries(settings.method, course.chain, jnp.asarray(theta))
+        self.by_score = self.entries(settings.method, course.chain, jnp.asarray(theta), self.moved)
         self._iterate: Any = eqx.filter_jit(self._iterated)
         self._begin: Any = eqx.filter_jit(self._begun)
 
     @staticmethod
-    def entries(method: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
-        """Which entries (n,) are differentiated by the score. Raises DsoError if one of them has no score."""
-        return scored_entries(method, chain, theta)
+    def entries(method: str, chain: Chain, theta: Float[Array, " n"], moved: np.ndarray | None = None) -> np.ndarray:
+        """Which entries (n,) are differentiated by the score. Raises DsoError if one of them is `moved` and has no score."""
+        return scored_entries(method, chain, theta, moved)
 
     def init(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Learner:
         """The state before the first iteration."""
@@ -189,6 +233,7 @@ class ShortHorizon:
             problem: Problem, theta: Array, one: PRNGKeyArray, state: State, new: Array
         ) -> tuple[Array, Trajectory]:
             here = eqx.tree_at(lambda p: p.chain, problem, chain)
+            theta = self._held(theta)
             start = course.placed(chain, state, new, theta)
             more = {"horizon": s.horizon, "value": value, "by_score": self.by_score, "bind": course.bind}
             total, path = window_loss(one, here, theta, start=start, **more)
@@ -256,6 +301,10 @@ class ShortHorizon:
         """The remaining fraction of a step size."""
         return 1.0 - (1.0 - self.settings.final_rate) * progress
 
+    def _held(self, theta: Array) -> Array:
+        """Theta without a derivative by the entries that rollouts do not move."""
+        return theta if self.moved.all() else jnp.where(self.moved, theta, jax.lax.stop_gradient(theta))
+
     def _moved(self, learner: Learner, estimate: Estimate, progress: Array) -> Step:
         s = self.settings
         gradient, norm = estimate.gradient, jnp.linalg.norm(estimate.gradient)
@@ -265,8 +314,14 @@ class ShortHorizon:
         finite = jnp.all(jnp.isfinite(gradient))
         gradient = jnp.where(finite, gradient, 0.0)
         change, optimiser = self.optimiser.update(gradient, learner.optimiser)
-        rate = self.rates * self._fallen(progress)
-        theta = jnp.where(finite, learner.theta - rate * jnp.asarray(change), learner.theta)
+        moves = self.rates * self._fallen(progress) * jnp.asarray(change)
+        if self.curvature is not None:
+            at, whole = self.curvature.entries, jnp.where(finite, estimate.gradient, 0.0)
+            chain = self.course.at(learner.memory, progress)
+            step = curved_step(self.curvature.matrix(chain, learner.theta), whole[at], self.curvature.blocks)
+            finite = finite & jnp.all(jnp.isfinite(step))
+            moves = moves.at[at].set(self.curvature.rate * self._fallen(progress) * step)
+        theta = jnp.where(finite, learner.theta - moves, learner.theta)
         optimiser = jax.tree.map(lambda new, old: jnp.where(finite, new, old), optimiser, learner.optimiser)
         return Step(theta, optimiser, finite, norm)
 

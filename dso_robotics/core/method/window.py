@@ -19,14 +19,17 @@ from dso_robotics.core.value import Value
 Bind = Callable[[Any, Array, State], Chain]
 
 
-def scored_entries(form: str, chain: Chain, theta: Float[Array, " n"]) -> np.ndarray:
+def scored_entries(form: str, chain: Chain, theta: Float[Array, " n"], moved: np.ndarray | None = None) -> np.ndarray:
     """Which entries of theta (n,) use the score. form: "score", "mixed", or any other name for pathwise.
+
+    moved: (n,) the entries that the cost of rollouts moves; all by default. The others need no score.
 
     Raises:
       DsoError: an entry should use the score but has none.
     """
     if form == "score":
-        return covered(chain, theta)
+        covered(chain, theta, moved)
+        return np.ones(np.shape(theta)[0], bool)
     return chain.scored(theta) if form == "mixed" else np.zeros(np.shape(theta)[0], bool)
 
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from dso_robotics.costs.kind import COSTS, SupervisedCost
 from dso_robotics.costs.prior import prior
-from dso_robotics.robot.chain import RobotChain
+from dso_robotics.robot.system import RobotSystem
 from dso_robotics.table import key
 
 
@@ -15,10 +15,11 @@ from dso_robotics.table import key
 class PriorCost(SupervisedCost):
     """-log p of numbers of the mechanism, each normal about a mean."""
 
+    moves: ClassVar[tuple[str, ...]] = ("physics", "sensor", "design")
     numbers: Mapping[str, tuple[float, float]] = key(
         "mean and standard deviation of each number", example={"body/leg/length": [0.4, 0.05]}
     )
 
-    def cost(self, chain: RobotChain) -> Callable[..., Any]:
+    def cost(self, chain: RobotSystem) -> Callable[..., Any]:
         """See `SupervisedCost`."""
         return prior(chain, dict(self.numbers))

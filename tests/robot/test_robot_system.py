@@ -20,11 +20,13 @@ from dso_robotics.parameters.path import parse
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.design import Gear, LimbLength, compose
 from dso_robotics.physics.model import load
-from dso_robotics.robot.chain import PassiveChain, Spread, robot_chain
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import sensor_observation, state_observation
+from dso_robotics.robot.passive import PassiveChain
 from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, TimedPolicy
 from dso_robotics.robot.recurrent import RecurrentPolicy
+from dso_robotics.robot.system_build import robot_system
+from dso_robotics.robot.system_state import Spread
 from tests.robot.robot_oracle import differences, model_at, network, play
 from tests.studies.train_robots import CART
 
@@ -75,7 +77,7 @@ def chain(cartpole):
     vector = pack([parse("joint/slider/damping=0.3@0:2"), parse("joint/hinge/armature=0.02@0:1")], cartpole)
     design = compose([LimbLength(cartpole, "pole"), Gear(cartpole, "drive", bounds=(5.0, 20.0))], cartpole)
     observation = state_observation(cartpole)
-    made = robot_chain(
+    made = robot_system(
         Mechanism(cartpole, vector, design),
         NetworkPolicy(observation.size, 1, (4,)),
         observation,
@@ -152,7 +154,7 @@ def test_timed_policy_sees_the_time_and_nothing_else_of_it():
 
 def test_sensors_are_those_of_c(cartpole):
     observation = sensor_observation(cartpole, ["pole_velocity", "pole_axis"])
-    chain = robot_chain(
+    chain = robot_system(
         Mechanism(cartpole), LinearPolicy(observation.size, 1), observation, scene_cost=_scene_cost(cartpole), noise=0.2
     )
     state = chain.rest(jnp.asarray(QPOS), jnp.asarray([0.3, -2.0]))
@@ -167,9 +169,9 @@ def test_sensors_are_those_of_c(cartpole):
 
 def test_score_exists_for_policy_and_noise_and_is_refused_for_physics(chain):
     theta = jnp.asarray(chain.layout.initial)
-    mechanism = chain.layout.where("mechanism")
     mask = chain.scored(theta)
-    assert not mask[mechanism].any()
+    assert not mask[chain.layout.where("physics")].any()
+    assert not mask[chain.layout.where("design")].any()
     assert mask.sum() == chain.layout.size - 4
     with pytest.raises(DsoError, match="joint/hinge/armature"):
         covered(chain, theta)
@@ -178,7 +180,7 @@ def test_score_exists_for_policy_and_noise_and_is_refused_for_physics(chain):
 def test_log_prob_is_that_of_the_action_played(chain):
     theta = jnp.asarray(chain.layout.initial)
     state = chain.initial(jax.random.key(0), theta)
-    moved = theta.at[chain.layout.where("noise").start].add(0.3)
+    moved = theta.at[chain.layout.where("action noise").start].add(0.3)
 
     @jax.jit
     def found(state):
@@ -217,7 +219,7 @@ def test_a_policy_that_does_nothing_plays_no_control_clipped_to_the_range():
     """Of a muscle, whose range is 0 to 1, that is 0: the middle of the range pulls with half its force."""
     robot = load(mujoco.MjSpec.from_string(RANGES))
     observation, cost = state_observation(robot), composite({"x": (1.0, Square(quantity("joint/x/position", robot)))})
-    chain = robot_chain(Mechanism(robot), LinearPolicy(observation.size, 5), observation, scene_cost=cost, noise=0.3)
+    chain = robot_system(Mechanism(robot), LinearPolicy(observation.size, 5), observation, scene_cost=cost, noise=0.3)
     theta = jnp.zeros(chain.layout.size)
     passive = PassiveChain(chain, theta)
     state = chain.rest()
@@ -245,7 +247,7 @@ def test_a_blow_up_ends_the_rollout_and_leaves_the_gradient_finite(tmp_path):
     (tmp_path / "cart.xml").write_text(CART)
     robot = load(tmp_path / "cart.xml")
     scene_cost = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
-    made = robot_chain(Mechanism(robot), LinearPolicy(2, 1), state_observation(robot), scene_cost=scene_cost)
+    made = robot_system(Mechanism(robot), LinearPolicy(2, 1), state_observation(robot), scene_cost=scene_cost)
     made = eqx.tree_at(lambda c: c.start, made, Spread(made.rest(jnp.ones(1)), jnp.zeros(1), jnp.zeros(1)))
     # The push is a thousand times the distance: x grows some fivefold a step, and passes 1e10 before the 20 steps are over.
     theta = jnp.array([2000.0, 0.0, 0.0])
@@ -268,11 +270,11 @@ def test_refusals(cartpole, models):
     observation = state_observation(cartpole)
     scene_cost = _scene_cost(cartpole)
     with pytest.raises(DsoError, match="observation has 5 entries"):
-        robot_chain(Mechanism(cartpole), LinearPolicy(4, 1), observation, scene_cost=scene_cost)
+        robot_system(Mechanism(cartpole), LinearPolicy(4, 1), observation, scene_cost=scene_cost)
     with pytest.raises(DsoError, match="1 actuators"):
-        robot_chain(Mechanism(cartpole), LinearPolicy(5, 2), observation, scene_cost=scene_cost)
+        robot_system(Mechanism(cartpole), LinearPolicy(5, 2), observation, scene_cost=scene_cost)
     with pytest.raises(DsoError, match="multiple"):
-        robot_chain(Mechanism(cartpole), LinearPolicy(5, 1), observation, scene_cost=scene_cost, seconds=0.015)
+        robot_system(Mechanism(cartpole), LinearPolicy(5, 1), observation, scene_cost=scene_cost, seconds=0.015)
     with pytest.raises(DsoError, match="'pole_velocity'"):
         sensor_observation(cartpole, ["pole_velocty"])
     design = compose([LimbLength(cartpole, "pole")], cartpole)

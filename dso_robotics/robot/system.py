@@ -1,0 +1,400 @@
+"""A robot, its sensors, its estimator and its policy as one `Chain` of the core: equations (95) to (100).
+
+    x[t+1] = f(x[t], squash(u[t] + sigma_u xi_u))                 physics (96)
+    y[t+1] = scale h(x[t+1]) + bias + sigma_y xi_y                sensors; only if the system has `sensing`
+    b[t+1] = c(f(b[t], squash(u[t])), y[t+1])                     estimator (99); only if the system has a `filter`
+    u[t], m[t+1] = pi(o[t], m[t])                                 policy (100); o is of the state, the readings or the belief
+
+One theta holds the parameters of all parts. `PassiveChain` is the chain without a policy (97).
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from dso_robotics.core.chain import Chain
+from dso_robotics.parameters import theta as blocks
+from dso_robotics.physics import step as physics
+from dso_robotics.physics.backend import mjx
+from dso_robotics.physics.divergence import diverged
+from dso_robotics.robot import noise as noises
+from dso_robotics.robot.context import Context
+from dso_robotics.robot.filter_jax import Belief, JaxFilter, shown
+from dso_robotics.robot.lift import Lift
+from dso_robotics.robot.mechanism import Mechanism
+from dso_robotics.robot.observation import Observation, Scaling
+from dso_robotics.robot.policy import Policy, Squash
+from dso_robotics.robot.scene import Scene
+from dso_robotics.robot.sensing import Sensing
+from dso_robotics.robot.system_state import Believes, Estimated, RobotState, Sees, Sensed, Theta
+
+
+class RobotSystem(Chain):
+    """The chain of a robot, its sensors, its estimator and its policy. It is made by `robot_system`.
+
+    theta holds the free blocks of `layout` in the open chart: "policy", "physics", "sensor", "design", "action noise",
+    "sensor noise", "corrector", "model". Noise blocks are logarithms of standard deviations. The block "corrector" holds the
+    corrector's weights and the logarithms of the innovations' standard deviations, in units of `filter.scales.innovation`.
+    The block "model" holds the physical parameters that the estimator predicts with, if they are its own.
+
+    A control step is `substeps` steps of the model. The cost L(x) depends on the state after a step and the control that led
+    to it, like a step reward.
+
+    reality: sensor scale, bias, delay and log standard deviation, (ny,) each, of a real robot whose sensors are not those of
+      theta; None to use theta's.
+    """
+
+    base: mjx.Model
+    policy: Policy
+    observation: Observation
+    scaling: Scaling
+    squash: Squash
+    start: Callable[[PRNGKeyArray], RobotState]
+    scene_cost: Callable[[Scene], Array]
+    layout: blocks.Theta = eqx.field(static=True)
+    mechanism: Mechanism | None = eqx.field(static=True)
+    mj: mujoco.MjModel = eqx.field(static=True)
+    substeps: int = eqx.field(static=True)
+    delay: int = eqx.field(static=True)
+    context: Context = eqx.field(static=True, default=Context())
+    see_design: bool = eqx.field(static=True, default=False)
+    lift: Lift | None = eqx.field(static=True, default=None)
+    sensing: Sensing | None = eqx.field(static=True, default=None)
+    filter: JaxFilter | None = None
+    sees: Sees = eqx.field(static=True, default="state")
+    believes: Believes = eqx.field(static=True, default="world")
+    bound: tuple[mjx.Model, Array | None] | None = None
+    believed: tuple[mjx.Model, Array | None] | None = None
+    reality: tuple[Array, Array, Array, Array] | None = None
+    anneal: Array | None = None
+
+    def noise_scale(self, theta: Theta) -> Float[Array, " nu"]:
+        """Logarithm of the actions' standard deviation: the block of theta plus the schedule's offset `anneal`."""
+        scale = self.layout.split(theta)["action noise"]
+        return scale if self.anneal is None else scale + self.anneal
+
+    def numbers(self, theta: Theta) -> Array:
+        """Values z of the mechanism at theta: physical parameters, sensor parameters, design parameters, in their units."""
+        if self.mechanism is None:
+            return jnp.zeros(0)
+        values = self.layout.values(theta)
+        return jnp.concatenate([jnp.zeros(0), *(values[name] for name in self.mechanism.groups)])
+
+    def model(self, theta: Theta, state: RobotState | None = None) -> tuple[mjx.Model, Array | None]:
+        """The physical model at theta, and its products of inertia. The context is the state's; without a state, nominal."""
+        if self.bound is not None:
+            return self.bound
+        if self.mechanism is None:
+            return self.base, None
+        drawn = None if state is None else self.context.physical(state.context)
+        return self.mechanism.model(self.base, self.numbers(theta), drawn)
+
+    def model_of_the_estimator(self, theta: Theta) -> tuple[mjx.Model, Array | None]:
+        """The physical model that the estimator predicts with. It does not know what an episode draws."""
+        if self.believed is not None:
+            return self.believed
+        if self.mechanism is None:
+            return self.base, None
+        if self.believes == "world":
+            return self.mechanism.model(self.base, self.numbers(theta))
+        own = self.layout.values(theta)["model"] if self.believes == "own" else None
+        return self.mechanism.model_believed(self.base, self.numbers(theta), own)
+
+    def bind(self, theta: Theta, state: RobotState | None = None) -> "RobotSystem":
+        """The same chain with the physical models of theta computed once instead of in every step. Derivatives are kept.
+
+        If physical parameters are drawn, the world's model is for the episode of `state`. Without `state`, it is not computed.
+        """
+        chain = self
+        if self.mechanism is not None and not (self.context.physics and state is None):
+            chain = eqx.tree_at(lambda c: c.bound, self, self.model(theta, state), is_leaf=lambda leaf: leaf is None)
+        if self.filter is None or self.mechanism is None:
+            return chain
+        same = self.believes == "world" and not self.context.physics
+        believed = chain.bound if same else self.model_of_the_estimator(theta)
+        return eqx.tree_at(lambda c: c.believed, chain, believed, is_leaf=lambda leaf: leaf is None)
+
+    def sensors(self, theta: Theta, context: Array | None = None) -> tuple[Array, Array, Array]:
+        """Scale, bias and delay [s] of each channel, (ny,), at theta; in an episode with `context`, else nominal."""
+        assert self.sensing is not None
+        if self.mechanism is None:
+            return self.sensing.plain  # type: ignore[return-value]
+        drawn = None if context is None else self.context.physical(context)
+        return self.sensing.numbers(self.mechanism, self.numbers(theta), drawn)
+
+    def reading(self, state: RobotState, theta: Theta) -> Float[Array, " ny"]:
+        """The noisy reading in this state."""
+        assert self.sensing is not None
+        assert state.sensed is not None
+        if self.reality is not None:
+            scale, bias, late, log_noise = self.reality
+        else:
+            scale, bias, late = self.sensors(theta, state.context)
+            log_noise = self.layout.split(theta)["sensor noise"]
+        exact = state.sensed.exact
+        now = exact[0] if len(exact) == 1 else shown(exact, late / self.sensing.interval)
+        return scale * now + bias + jnp.exp(log_noise) * state.sensed.noise
+
+    def measured(self, body: physics.State, ctrl: Array, model: tuple[mjx.Model, Array | None]) -> Float[Array, " ny"]:
+        """Noise-free readings, without scale and bias, in a state under the control that led to it."""
+        assert self.sensing is not None
+        sensordata = physics.measure(model[0], body, ctrl, products=model[1])
+        return sensordata[np.array(self.sensing.addresses, int)]
+
+    def rest(self, qpos: Array | None = None, qvel: Array | None = None) -> RobotState:
+        """The state at the start of an episode: no actions, empty memory, nominal context, an estimate equal to the state.
+
+        `placed` sets the readings, which depend on theta.
+        """
+        nu = self.mj.nu
+        body = physics.make_state(self.base, qpos, qvel)
+        queue, memory = jnp.zeros((self.delay, nu)), jnp.zeros(self.policy.memory)
+        sensed = estimated = None
+        if self.sensing is not None:
+            ny = self.sensing.size
+            sensed = Sensed(jnp.zeros((self.sensing.oldest + 1, ny)), jnp.zeros(ny))
+        if self.filter is not None and self.sensing is not None:
+            state = jnp.concatenate([body.qpos, body.qvel, body.act])
+            past = jnp.zeros((self.sensing.oldest, self.sensing.size))
+            belief = Belief(state, jnp.zeros(self.filter.corrector.memory_size), past)
+            estimated = Estimated(belief, jnp.zeros(self.sensing.size), queue)
+        context = jnp.asarray(self.context.rest)
+        return RobotState(body, jnp.zeros(nu), jnp.zeros(nu), queue, memory, context, sensed, estimated)
+
+    def sound(self, state: RobotState) -> RobotState:
+        """The state, or `rest()` if the state diverged. Derivatives computed from the result are then finite."""
+        flag = self.diverged(state)
+        return jax.tree.map(lambda here, rest: jnp.where(flag, rest, here), state, self.rest())
+
+    def scene(self, state: RobotState, theta: Theta) -> Scene:
+        """The scene that costs and observations use."""
+        state = self.sound(state)
+        model, products = self.model(theta, state)
+        controls = self.squash(state.action), self.squash(state.before)
+        task = self.context.task(state.context)
+        ahead = None if state.estimated is None else lambda: self.surprise(state, theta)
+        return Scene(self.mj, model, products, state.body, *controls, task, lambda: self.strain(state, theta), ahead)
+
+    def surprise(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
+        """Negative log-likelihood of the reading in this state, given the estimator's prediction of it, without constants."""
+        assert self.filter is not None
+        assert state.estimated is not None
+        log_scale = self.estimator(theta)[1]
+        error = state.estimated.innovation / self.filter.scales.innovation * jnp.exp(-log_scale)
+        return jnp.sum(0.5 * error**2 + log_scale)
+
+    def estimator(self, theta: Theta) -> tuple[dict[str, Array], Float[Array, " ny"]]:
+        """The corrector's weights by block, and the log standard deviations of the whitened innovations."""
+        assert self.filter is not None
+        part, size = self.layout.split(theta)["corrector"], self.filter.corrector.size
+        return self.filter.corrector.split(part[:size]), part[size:]
+
+    def strain(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
+        """KL divergence of the action at x from the action of the passive chain (97).
+
+        The passive chain's noise scale is this chain's initial noise scale. The mean of its action gives zero control after
+        squashing, clipped to the actuator's range.
+        """
+        passive = jnp.asarray(next(block.initial for block in self.layout.blocks if block.name == "action noise"))
+        mean, _ = self.act(state, theta)
+        return noises.divergence(mean, self.noise_scale(theta), noises.passive_mean(self.squash), passive)
+
+    def act(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
+        """The policy's action without noise, before squashing, and its next memory."""
+        seen = self.scaling(self.observe(state, theta))
+        state = self.sound(state)
+        return self.policy(self.layout.split(theta)["policy"], seen, state.memory, state.body.time)
+
+    def play(
+        self,
+        action: Float[Array, " nu"],
+        memory: Array,
+        state: RobotState,
+        theta: Theta,
+        *,
+        intended: Float[Array, " nu"] | None = None,
+        noise: Float[Array, " ny"] | None = None,
+    ) -> RobotState:
+        """The state one control step later. With a delay, the action chosen `delay` control steps ago acts, not `action`.
+
+        intended: the action without noise, which the estimator knows; `action` by default.
+        noise: standard normal noise of the next reading; zero by default.
+
+        A diverged state is returned unchanged. The step then adds no derivative.
+        """
+        blown, given, state = self.diverged(state), state, self.sound(state)
+        queue = jnp.concatenate([state.queue, action[None]])
+        ctrl = self.squash(queue[0])
+        model, products = self.model(theta, state)
+
+        def once(body: physics.State, _: None) -> tuple[physics.State, None]:
+            return physics.advance(model, body, ctrl, products=products), None
+
+        if self.substeps == 1:
+            body, _ = once(state.body, None)
+        else:
+            body, _ = jax.lax.scan(once, state.body, None, length=self.substeps)
+        exact = None if self.sensing is None else self.measured(body, ctrl, (model, products))
+        following = self.arrived(body, exact, action, memory, state, theta, intended=intended, noise=noise)
+        return jax.tree.map(lambda stays, moves: jnp.where(blown, stays, moves), given, following)
+
+    def arrived(
+        self,
+        body: physics.State,
+        exact: Float[Array, " ny"] | None,
+        action: Float[Array, " nu"],
+        memory: Array,
+        state: RobotState,
+        theta: Theta,
+        *,
+        intended: Float[Array, " nu"] | None = None,
+        noise: Float[Array, " ny"] | None = None,
+    ) -> RobotState:
+        """The state after the physics has moved from `state` to `body`: queues, reading and belief.
+
+        exact: noise-free readings in `body`, without scale and bias; None if the system has no `sensing`.
+        Other arguments are those of `play`.
+        """
+        queue = jnp.concatenate([state.queue, action[None]])
+        following = RobotState(body, action, state.action, queue[1:], memory, state.context, None, state.estimated)
+        if state.sensed is None or exact is None:
+            return following
+        noise = jnp.zeros(exact.shape) if noise is None else noise
+        sensed = Sensed(jnp.concatenate([exact[None], state.sensed.exact[:-1]]), noise)
+        following = eqx.tree_at(lambda s: s.sensed, following, sensed, is_leaf=lambda leaf: leaf is None)
+        if self.filter is None or state.estimated is None:
+            return following
+        commanded = jnp.concatenate([state.estimated.queue, (action if intended is None else intended)[None]])
+        model = (*self.model_of_the_estimator(theta), *self.sensors(theta))
+        weights, _ = self.estimator(theta)
+        reading = self.reading(following, theta)
+        belief, predicted, _ = self.filter.update(
+            model, weights, state.estimated.belief, self.squash(commanded[0]), reading
+        )
+        estimated = Estimated(belief, reading - predicted, commanded[1:])
+        return eqx.tree_at(lambda s: s.estimated, following, estimated)
+
+    def initial(self, key: PRNGKeyArray, theta: Theta) -> RobotState:
+        """Sample a start."""
+        return self.placed(self.start(key), theta)
+
+    @property
+    def places(self) -> bool:
+        """Whether `placed` changes a start."""
+        return self.lift is not None or self.sensing is not None
+
+    def placed(self, state: RobotState, theta: Theta) -> RobotState:
+        """The drawn start at theta: on the floor if the chain has a `lift`, with the readings of that state."""
+        if self.lift is not None:
+            qpos = self.lift(self.scene(state, theta))
+            moved = qpos - state.body.qpos
+            state = eqx.tree_at(lambda s: s.body.qpos, state, qpos)
+            if state.estimated is not None:
+                believed = state.estimated.belief.state.at[: self.mj.nq].add(moved)
+                state = eqx.tree_at(lambda s: s.estimated.belief.state, state, believed)
+        if state.sensed is None:
+            return state
+        ctrl = self.squash(state.action)
+        exact = self.measured(state.body, ctrl, self.model(theta, state))
+        rows = jnp.broadcast_to(exact, state.sensed.exact.shape)
+        state = eqx.tree_at(lambda s: s.sensed.exact, state, rows)
+        if self.filter is None or state.estimated is None:
+            return state
+        system = self.filter.system
+        model = (*self.model_of_the_estimator(theta), *self.sensors(theta))
+        start = system.move(state.estimated.belief.state, jnp.zeros(self.filter.corrector.k))
+        belief = self.filter.begin(model, start, ctrl)
+        return eqx.tree_at(lambda s: s.estimated.belief, state, belief)
+
+    @property
+    def noises(self) -> int:
+        """How many random numbers a step takes: one for each actuator and each channel of the sensors."""
+        return self.mj.nu + (0 if self.sensing is None else self.sensing.size)
+
+    def draw(self, key: PRNGKeyArray, theta: Theta, steps: int) -> Float[Array, "steps noises"]:
+        """Standard normal noise for the actions and, if the system has sensors, for their readings."""
+        return jax.random.normal(key, (steps, self.noises))
+
+    def move(self, noise: Float[Array, " noises"], state: RobotState, theta: Theta) -> RobotState:
+        """f(x, pi(x) + scale noise), and the noisy reading of the next state."""
+        nu = self.mj.nu
+        mean, memory = self.act(state, theta)
+        action = mean + jnp.exp(self.noise_scale(theta)) * noise[:nu]
+        if self.sensing is None:
+            return self.play(action, memory, state, theta)
+        return self.play(action, memory, state, theta, intended=mean, noise=noise[nu:])
+
+    def step(self, key: PRNGKeyArray, state: RobotState, theta: Theta) -> RobotState:
+        """`move` with fresh noise."""
+        return self.move(self.draw(key, theta, 1)[0], state, theta)
+
+    def drift(self, state: RobotState, theta: Theta) -> RobotState:
+        """f(x, pi(x)), with a reading without noise."""
+        return self.play(*self.act(state, theta), state, theta)
+
+    def cost(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
+        """The cost of the scene."""
+        return self.scene_cost(self.scene(state, theta))
+
+    def log_prob(self, following: RobotState, state: RobotState, theta: Theta) -> Float[Array, ""]:
+        """Log-density of the action that was applied."""
+        mean, _ = self.act(state, theta)
+        return noises.log_density(following.action - mean, self.noise_scale(theta))
+
+    def divergence(self, key: PRNGKeyArray, state: RobotState, old: Theta, new: Theta) -> Float[Array, ""]:
+        """KL divergence between the action distributions of two thetas at x, in closed form."""
+        (mean, _), (other, _) = self.act(state, old), self.act(state, new)
+        return noises.divergence(mean, self.noise_scale(old), other, self.noise_scale(new))
+
+    def diverged(self, state: RobotState) -> Bool[Array, ""]:
+        """Whether a number is NaN or exceeds MuJoCo's limit, at which C MuJoCo resets the simulation."""
+        flag = diverged(state.body)
+        if state.estimated is None:
+            return flag
+        return flag | ~jnp.all(jnp.abs(state.estimated.belief.state) <= mujoco.mjMAXVAL)
+
+    def scored(self, theta: Theta) -> np.ndarray:
+        """Entries that affect only the action: its noise scales and some policy weights, not physics or memory weights."""
+        parts = []
+        for block in self.layout.free:
+            if block.name == "policy":
+                parts.append(self.policy.scored())
+            else:
+                parts.append(np.full(block.size, block.name == "action noise"))
+        return np.concatenate(parts) if parts else np.zeros(0, bool)
+
+    def describe(self, entry: int) -> str:
+        """Name of an entry of theta."""
+        return self.layout.describe(entry)
+
+    def observe(self, state: RobotState, theta: Theta) -> Float[Array, " size"]:
+        """The unscaled policy input at x: observation, task and, with `see_design`, physical and design parameters."""
+        seen = self.seen(state, theta)
+        if not self.context.size and not self.see_design:
+            return seen
+        context = self.context.normalised(self.sound(state).context)
+        if not self.see_design:
+            return jnp.concatenate([seen, self.context.task(context)])
+        own = jnp.zeros(0) if self.mechanism is None else self.mechanism.normalised(self.numbers(theta))
+        return jnp.concatenate([seen, context, own])
+
+    def seen(self, state: RobotState, theta: Theta) -> Float[Array, " o"]:
+        """The observation: of the state, of the noisy readings, or of the estimate in the place of the state."""
+        if self.sees == "state":
+            return self.observation(self.scene(state, theta))
+        state = self.sound(state)
+        if self.sees == "readings":
+            return self.reading(state, theta)
+        assert state.estimated is not None
+        nq, nv, belief = self.mj.nq, self.mj.nv, state.estimated.belief.state
+        model, products = self.model_of_the_estimator(theta)
+        body = eqx.tree_at(
+            lambda b: (b.qpos, b.qvel, b.act), state.body, (belief[:nq], belief[nq : nq + nv], belief[nq + nv :])
+        )
+        controls = self.squash(state.action), self.squash(state.before)
+        return self.observation(Scene(self.mj, model, products, body, *controls, self.context.task(state.context)))
