@@ -21,6 +21,8 @@ _INSIDE = 1e-3
 class Cloning(eqx.Module):
     """-mean log N(u; pi(x, theta), Sigma) over recorded states and actions, both before squashing.
 
+    A policy that observes readings or an estimate sees the readings of the recorded state, without noise, or that state.
+
     Sigma comes from theta, even if a schedule changes the noise of the simulated actions.
     """
 
@@ -31,7 +33,7 @@ class Cloning(eqx.Module):
         """The mean over all records."""
 
         def one(state: RobotState, action: Array) -> Array:
-            mean, _ = chain.act(state, theta)
+            mean, _ = chain.act(chain.read(state, theta), theta)
             return -noise.log_density(action - mean, chain.layout.split(theta)["action noise"])
 
         return jnp.mean(jax.vmap(one)(self.states, self.actions))

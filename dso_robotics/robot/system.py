@@ -297,19 +297,20 @@ class RobotSystem(Chain):
             if state.estimated is not None:
                 believed = state.estimated.belief.state.at[: self.mj.nq].add(moved)
                 state = eqx.tree_at(lambda s: s.estimated.belief.state, state, believed)
+        return self.read(state, theta)
+
+    def read(self, state: RobotState, theta: Theta) -> RobotState:
+        """The state with noise-free readings of it, as if the robot had rested there before, and a valid estimate."""
         if state.sensed is None:
             return state
         ctrl = self.squash(state.action)
         exact = self.measured(state.body, ctrl, self.model(theta, state))
-        rows = jnp.broadcast_to(exact, state.sensed.exact.shape)
-        state = eqx.tree_at(lambda s: s.sensed.exact, state, rows)
+        state = eqx.tree_at(lambda s: s.sensed.exact, state, jnp.broadcast_to(exact, state.sensed.exact.shape))
         if self.filter is None or state.estimated is None:
             return state
-        system = self.filter.system
         model = (*self.model_of_the_estimator(theta), *self.sensors(theta))
-        start = system.move(state.estimated.belief.state, jnp.zeros(self.filter.corrector.k))
-        belief = self.filter.begin(model, start, ctrl)
-        return eqx.tree_at(lambda s: s.estimated.belief, state, belief)
+        start = self.filter.system.move(state.estimated.belief.state, jnp.zeros(self.filter.corrector.k))
+        return eqx.tree_at(lambda s: s.estimated.belief, state, self.filter.begin(model, start, ctrl))
 
     @property
     def noises(self) -> int:
@@ -322,8 +323,7 @@ class RobotSystem(Chain):
 
     def move(self, noise: Float[Array, " noises"], state: RobotState, theta: Theta) -> RobotState:
         """f(x, pi(x) + scale noise), and the noisy reading of the next state."""
-        nu = self.mj.nu
-        mean, memory = self.act(state, theta)
+        (mean, memory), nu = self.act(state, theta), self.mj.nu
         action = mean + jnp.exp(self.noise_scale(theta)) * noise[:nu]
         if self.sensing is None:
             return self.play(action, memory, state, theta)

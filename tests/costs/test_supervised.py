@@ -15,11 +15,14 @@ from dso_robotics.costs.task import Square
 from dso_robotics.costs.tracking import tracking
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters.path import parse
+from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.design import Gear, compose
 from dso_robotics.physics.model import load
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
 from dso_robotics.robot.policy import LinearPolicy
+from dso_robotics.robot.sensing import make_sensing
 from dso_robotics.robot.system_build import robot_system
 from tests.studies.train_robots import CART
 
@@ -99,3 +102,18 @@ def test_cloning_does_not_follow_the_annealed_noise(chain, rollout):
     cost, theta = cloning([rollout], chain), jnp.asarray(chain.layout.initial)
     annealed = eqx.tree_at(lambda c: c.anneal, chain, jnp.full(1, -2.0), is_leaf=lambda leaf: leaf is None)
     assert float(cost(annealed, theta)) == float(cost(chain, theta))
+
+
+def test_cloning_shows_a_policy_the_readings_of_the_recorded_state(tmp_path, rollout):
+    sensed = CART.replace("</mujoco>", '<sensor><jointpos name="place" joint="x"/></sensor></mujoco>')
+    (tmp_path / "cart.xml").write_text(sensed)
+    robot = load(tmp_path / "cart.xml")
+    mechanism = Mechanism(robot, pack([parse("sensor/place/bias=0.2@-1:1")], robot))
+    sensing = make_sensing(mechanism, {"place": 0.1}, interval=0.05)
+    scene_cost = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
+    more = {"scene_cost": scene_cost, "noise": 0.5, "sensing": sensing, "sees": "readings"}
+    chain = robot_system(mechanism, LinearPolicy(1, 1), state_observation(robot), **more)
+    theta = jnp.asarray(chain.layout.initial).at[chain.layout.where("policy")].set(np.array([0.3, 0.1]))
+    errors = CTRL[:, 0] - 0.3 * (STATES[:, 0] + 0.2) - 0.1
+    wanted = np.mean(0.5 * (errors / 0.5) ** 2 + np.log(0.5) + 0.5 * np.log(2 * np.pi))
+    np.testing.assert_allclose(cloning([rollout], chain)(chain, theta), wanted, rtol=1e-9)
