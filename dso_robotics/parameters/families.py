@@ -324,5 +324,5 @@ REFUSED = {
     (
         "sensor",
         "noise",
-    ): "a noise scale is no number of the model; free it in `dso identify`, or in a training with [sensors]",
+    ): "a noise scale is no number of the model; only `dso identify` with a log, or a training with [sensors], estimates it",
 }
