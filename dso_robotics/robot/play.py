@@ -59,8 +59,9 @@ class Player:
     def __init__(self, chain: RobotSystem):
         self.chain = chain
 
-        def decide(theta: Any, scaling: Scaling, state: RobotState) -> tuple[Any, Any]:
-            return eqx.tree_at(lambda c: c.scaling, chain, scaling).bind(theta, state).act(state, theta)
+        def decide(theta: Any, scaling: Scaling, reality: Any, state: RobotState) -> tuple[Any, Any]:
+            here = eqx.tree_at(lambda c: c.scaling, _real(chain, reality), scaling)
+            return here.bind(theta, state).act(state, theta)
 
         def scene_cost(theta: Any, state: RobotState) -> Any:
             terms: Any = chain.scene_cost
@@ -135,7 +136,7 @@ class Player:
         if chain.filter is not None:
             estimates.append(np.asarray(state.estimated.belief.state))
         for t in range(steps):
-            mean, memory = self._decide(vector, scaling, state)
+            mean, memory = self._decide(vector, scaling, sensors, state)
             action: Any = np.asarray(mean) + scale * draws[t, :nu]
             queue = [*np.asarray(state.queue), action]
             data.ctrl[:] = squashed(queue[0])

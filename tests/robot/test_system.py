@@ -102,6 +102,16 @@ def test_a_late_sensor_reports_an_earlier_position(robot):
     np.testing.assert_allclose(found.estimate, np.c_[found.qpos, found.qvel], atol=1e-12)
 
 
+def test_on_a_real_robot_the_policy_sees_its_sensors_and_not_those_of_theta(robot):
+    chain = system(robot, ("sensor/place/bias=0.1@-1:1",), estimator=True, sees="readings")
+    theta = jnp.asarray(chain.layout.initial).at[chain.layout.where("policy")].set(jnp.array([2.0, 0.0, 0.0]))
+    noise, none = np.zeros((STEPS, chain.noises)), np.zeros(2)
+    for sensors, bias in ((None, 0.1), ((np.ones(2), np.array([0.3, 0.0]), none, none), 0.3)):
+        found = Player(chain).play(np.asarray(theta), chain.scaling, steps=STEPS, noise=noise, sensors=sensors)
+        np.testing.assert_allclose(found.readings[1:, 0], found.qpos[1:, 0] + bias, atol=1e-12)
+        np.testing.assert_allclose(found.ctrl[:, 0], np.tanh(2.0 * found.readings[:-1, 0]), rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
