@@ -15,6 +15,8 @@ from dso_robotics.parameters.signals import nominal
 from dso_robotics.physics.model import Robot, nearest
 
 _PATH = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>.+)/(?P<field>[a-z_]+)(\[(?P<index>\d{1,6})\])?$")
+# sensor/NAME/noise[INDEX]: the noise scale of a channel, which is no number of the model.
+_NOISE = re.compile(r"^sensor/(?P<name>.+)/noise(?P<index>\[\d{1,6}\])?$")
 # log/NAME/KIND/NAME/FIELD: a separate value for one recording.
 _LOG = re.compile(r"^log/(?P<name>[^/]+)/(?P<path>[a-z]+/.+/.+)$")
 _NUMBER = r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?|inf|nan)"
@@ -90,6 +92,25 @@ def matches(name: str, pattern: str) -> bool:
     wild = {"*": ".*", "?": "."}
     parts = re.findall(r"\\.|.", pattern, re.DOTALL)
     return re.fullmatch("".join(wild.get(p) or re.escape(p[-1]) for p in parts), name, re.DOTALL) is not None
+
+
+def noise_path(sensor: str, component: str) -> str:
+    """The path of the noise scale of one channel: of `sensor`, and of its `component` "[k]", or "" if it has one only."""
+    return f"sensor/{escape(sensor)}/noise{component}"
+
+
+def noise_named(path: str) -> tuple[str, str | None] | None:
+    """Pattern and index of the channels whose noise scale `path` names; None if the path is not of a noise scale."""
+    found = _NOISE.match(path)
+    return None if found is None else (found["name"], found["index"])
+
+
+def has_noise(named: tuple[str, str | None], sensor: str, component: str) -> bool:
+    """Whether `noise_named` means the channel of `sensor` and `component`; without an index, all components."""
+    name, index = named
+    if index is not None:
+        return matches(sensor, name) and component == index
+    return matches(sensor, name) or matches(sensor + component, name)
 
 
 def tied(path: str) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dso_robotics.data.match import sensor_channels
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import escape
+from dso_robotics.parameters.path import noise_path
 from dso_robotics.parameters.theta import Block
 from dso_robotics.physics.model import nearest
 from dso_robotics.robot.entries import channel_entries, meant
@@ -23,15 +23,17 @@ _LEAST = 1e-9
 class Sensing:
     """The channels that are read, y = scale h(x) + bias + noise.
 
-    names, units: of the channels, (ny,).
+    names: of the channels, (ny,).
+    parts: sensor of each channel, and its component "[k]", or "" if the sensor has one only.
     addresses: positions in sensordata, (ny,).
     sigma: initial standard deviations of the noise, (ny,), in the channels' units.
-    noise_free: which standard deviations are parameters to find.
+    noise_free: whether standard deviations are parameters to find.
     interval: time between readings [s], equal to the control step.
     longest: largest delay of a sensor that can occur [s].
     """
 
     names: tuple[str, ...]
+    parts: tuple[tuple[str, str], ...]
     addresses: tuple[int, ...]
     sigma: np.ndarray
     interval: float
@@ -64,7 +66,7 @@ class Sensing:
 
     def noise_block(self, *, free: bool) -> Block:
         """The block "sensor noise": logarithms of the standard deviations, in the channels' units."""
-        entries = tuple(f"sensor/{escape(name)}/noise" for name in self.names)
+        entries = tuple(noise_path(*part) for part in self.parts)
         return Block("sensor noise", np.log(self.sigma), free, entries=entries)
 
 
@@ -85,7 +87,8 @@ def make_sensing(
       DsoError: a name is not in the model, the model has no sensor, or a channel has no positive noise.
     """
     robot = mechanism.robot
-    if not sensor_channels(robot.mj):
+    every, sensors = sensor_channels(robot.mj), robot.names("sensor")
+    if not every:
         raise DsoError(f"{robot.source}: the model has no sensors, so there is nothing to read; add a <sensor>.")
     addresses, names = channel_entries(robot, channels)
     sigma = np.full(len(names), np.nan)
@@ -104,4 +107,6 @@ def make_sensing(
                 f'"{name}" = 0.01, or "*" = 0.01 for all.'
             )
     longest = 0.0 if mechanism.vector is None else mechanism.vector.longest("sensor_delay")
-    return Sensing(names, addresses, sigma, interval, longest, noise_free)
+    owners = [sensors[every[name][0]] for name in names]
+    parts = tuple((owner, name[len(owner) :]) for owner, name in zip(owners, names, strict=True))
+    return Sensing(names, parts, addresses, sigma, interval, longest, noise_free)

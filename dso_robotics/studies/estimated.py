@@ -16,12 +16,11 @@ from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.match import Channels
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import Declaration, escape, matches
+from dso_robotics.parameters.path import Declaration, escape, has_noise, matches, noise_named, noise_path
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.model import nearest
 from dso_robotics.physics.state import Tangent
 
-_NOISE = re.compile(r"^sensor/(?P<name>.+)/noise(?P<index>\[\d{1,6}\])?$")
 _STATE = re.compile(r"^log/(?P<name>[^/]+)/initial_state$")
 _Z95 = 1.959963984540054
 
@@ -56,15 +55,13 @@ def split_free(
                 f"{', '.join(channels.sensor_names)}."
             )
     for declared in free:
-        scale, state = _NOISE.match(declared.path), _STATE.match(declared.path)
+        scale, state = noise_named(declared.path), _STATE.match(declared.path)
         if scale:
-            found = [
-                n for c, n in enumerate(channels.sensor_names) if _meant(channels, c, scale["name"], scale["index"])
-            ]
+            found = [n for c, n in enumerate(channels.sensor_names) if has_noise(scale, *_sensor(channels, c))]
             if not found:
                 raise DsoError(
-                    f"{declared.path}: no channel is called '{scale['name']}'; the channels are "
-                    f"{nearest(scale['name'], channels.sensor_names, 8)}."
+                    f"{declared.path}: no channel is called '{scale[0]}'; the channels are "
+                    f"{nearest(scale[0], channels.sensor_names, 8)}."
                 )
             low, high = declared.low or 0.0, np.inf if declared.high is None else declared.high
             if low < 0 or declared.prior is not None:
@@ -95,20 +92,6 @@ def _sensor(channels: Channels, c: int) -> tuple[str, str]:
     return stem, f"[{index}"
 
 
-def noise_path(channels: Channels, c: int) -> str:
-    """The path that names the noise scale of channel `c` alone."""
-    sensor, component = _sensor(channels, c)
-    return f"sensor/{escape(sensor)}/noise{component}"
-
-
-def _meant(channels: Channels, c: int, name: str, index: str | None) -> bool:
-    """Whether `sensor/name/noise index` is channel `c`; a sensor's bare name means all its components."""
-    sensor, component = _sensor(channels, c)
-    if index is not None:
-        return matches(sensor, name) and component == index
-    return matches(sensor, name) or matches(channels.sensor_names[c], name)
-
-
 def table(
     asked: Asked,
     vector: ParameterVector,
@@ -124,7 +107,7 @@ def table(
         c = channels.sensor_names.index(name)
         low, high = asked.noise[name]
         factor = 1.0 if low == high else float(np.exp(_Z95 * deviation[c]))
-        rows[noise_path(channels, c)] = _row(
+        rows[noise_path(*_sensor(channels, c))] = _row(
             sigma[c],
             begun[0][c],
             channels.sensor_units[c],

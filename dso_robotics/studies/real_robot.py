@@ -9,14 +9,13 @@ import numpy as np
 
 from dso_robotics.data.match import sensor_channels
 from dso_robotics.errors import DsoError, nearest
-from dso_robotics.parameters.path import Declaration
+from dso_robotics.parameters.path import Declaration, has_noise, noise_named
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot.play import Reality
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.studies.train_study import TrainStudy
-from dso_robotics.studies.train_system import is_noise, meant_by
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +60,7 @@ def real_robot(study: TrainStudy, chain: RobotSystem) -> RealRobot:
             f"{source} {robot.source}: its time step is {theirs.opt.timestep:g} s and the study's {ours.opt.timestep:g} s; "
             "give both models the same."
         )
-    noise = {path: value for path, value in table.values.items() if is_noise(path)}
+    noise = {path: value for path, value in table.values.items() if noise_named(path)}
     rest = [Declaration(path, init=value) for path, value in table.values.items() if path not in noise]
     try:
         vector = pack(rest, robot) if rest else None
@@ -92,7 +91,8 @@ def real_robot(study: TrainStudy, chain: RobotSystem) -> RealRobot:
         )
     sigma = np.array(chain.sensing.sigma)
     for path, value in noise.items():
-        mine = [c for c, name in enumerate(names) if meant_by(path, name)]
+        named = noise_named(path)
+        mine = [c for c, part in enumerate(chain.sensing.parts) if named and has_noise(named, *part)]
         if not mine or not value > 0:
             what = "is not positive" if mine else f"is of no channel that is read; those are {nearest(path, names, 8)}"
             raise DsoError(f"{source} values: {path} = {value:g} {what}.")

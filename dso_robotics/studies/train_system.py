@@ -1,13 +1,12 @@
 """The robot system of a study: mechanism, sensors, estimator and policy, each from its table."""
 
 import dataclasses
-import re
 from typing import Any
 
 import numpy as np
 
 from dso_robotics.errors import DsoError, nearest
-from dso_robotics.parameters.path import Declaration, escape, matches
+from dso_robotics.parameters.path import Declaration, has_noise, noise_named
 from dso_robotics.parameters.signals import nominal
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.design import compose
@@ -22,8 +21,6 @@ from dso_robotics.robot.sensing import Sensing, make_sensing
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_build import multiple, robot_system, seen_besides
 from dso_robotics.studies.train_study import TrainStudy
-
-_NOISE = re.compile(r"^sensor/(?P<name>.+)/noise(?P<index>\[\d{1,6}\])?$")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +38,7 @@ def make_system(study: TrainStudy, robot: Robot, scene_cost: Any) -> Made:
     Raises:
       DsoError: the study names what the robot does not have, or parts that do not go together.
     """
-    noisy = [declared for declared in study.free if _NOISE.match(declared.path)]
+    noisy = [declared for declared in study.free if noise_named(declared.path)]
     mechanism, context = _mechanism(study, robot, [declared for declared in study.free if declared not in noisy])
     sensing, free = _sensing(study, mechanism, noisy)
     given = study.policy
@@ -118,11 +115,12 @@ def _sensing(study: TrainStudy, mechanism: Mechanism, noisy: list[Declaration]) 
         )
     free, sigma = np.zeros(made.size, bool), made.sigma.copy()
     for declared in noisy:
-        mine = [c for c, name in enumerate(made.names) if meant_by(declared.path, name)]
+        named = noise_named(declared.path)
+        mine = [c for c, part in enumerate(made.parts) if named and has_noise(named, *part)]
         if not mine:
             raise DsoError(
                 f"{study.source}: {declared.path}: no channel that is read has that name; those are "
-                f"{nearest(declared.path, [noise_path(name) for name in made.names], 8)}."
+                f"{nearest(declared.path, made.noise_block(free=True).names, 8)}."
             )
         if (declared.low, declared.high, declared.prior) != (None, None, None) or declared.init == 0.0:
             raise DsoError(
@@ -133,25 +131,6 @@ def _sensing(study: TrainStudy, mechanism: Mechanism, noisy: list[Declaration]) 
         if declared.init is not None:
             sigma[mine] = abs(declared.init)
     return dataclasses.replace(made, sigma=sigma), free
-
-
-def noise_path(channel: str) -> str:
-    """The path of a channel's noise: sensor/NAME/noise, with the index of one component of several."""
-    stem, bracket, index = channel.partition("[")
-    return f"sensor/{escape(stem)}/noise{bracket}{index}"
-
-
-def is_noise(path: str) -> bool:
-    """Whether a path is a noise scale, sensor/NAME/noise."""
-    return _NOISE.match(path) is not None
-
-
-def meant_by(path: str, channel: str) -> bool:
-    """Whether the noise at `path` is that of a channel; a sensor's bare name means all its components."""
-    found = _NOISE.match(path)
-    assert found is not None
-    stem, bracket, index = channel.partition("[")
-    return matches(stem, found["name"]) and found["index"] in (None, bracket + index)
 
 
 def _start_position(study: TrainStudy, robot: Robot) -> np.ndarray:

@@ -10,7 +10,7 @@ from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Square
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import parse
+from dso_robotics.parameters.path import has_noise, noise_named, parse
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.model import load
 from dso_robotics.robot.context import Context, Draw
@@ -125,6 +125,22 @@ def test_on_a_real_robot_the_policy_sees_its_sensors_and_not_those_of_theta(robo
 def test_parts_that_do_not_go_together_are_refused(robot, parts, text):
     with pytest.raises(DsoError, match=text):
         system(robot, **parts)
+
+
+def test_noise_is_called_by_the_path_that_frees_it():
+    """Also where a sensor has components, and brackets in its name."""
+    xml = CART.replace("</worldbody>", '<body><site name="s"/></body></worldbody>')
+    xml = xml.replace("</sensor>", '<gyro name="imu" site="s"/><jointpos name="odd[1]" joint="x"/></sensor>')
+    mechanism = Mechanism(load(mujoco.MjSpec.from_string(xml)))
+    block = make_sensing(mechanism, {"*": 0.1}, interval=0.05).noise_block(free=True)
+    assert block.names == (
+        "sensor/place/noise", "sensor/speed/noise", "sensor/imu/noise[0]", "sensor/imu/noise[1]", "sensor/imu/noise[2]",
+        "sensor/odd[1]/noise",
+    )  # fmt: skip
+    for path in block.names:
+        named = noise_named(path)
+        parts = make_sensing(mechanism, {"*": 0.1}, interval=0.05).parts
+        assert [p for p, part in zip(block.names, parts, strict=True) if has_noise(named, *part)] == [path]
 
 
 def test_noise_of_every_channel_must_be_given(robot):

@@ -5,8 +5,8 @@ import pytest
 
 from dso_robotics.data.match import Channels
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.path import parse
-from dso_robotics.studies.estimated import noise_path, split_free
+from dso_robotics.parameters.path import noise_path, parse
+from dso_robotics.studies.estimated import _sensor, split_free
 
 # Sensor 0 has three components; the others have one each, and names that look like patterns or components.
 NAMES = ("imu[0]", "imu[1]", "imu[2]", "a*", "ab", "c[0]", "d?e")
@@ -67,4 +67,4 @@ def test_paths_of_nothing(path):
 
 def test_every_channel_has_a_path_of_its_own():
     for c, name in enumerate(NAMES):
-        assert asked(noise_path(CHANNELS, c)).reported == (name,)
+        assert asked(noise_path(*_sensor(CHANNELS, c))).reported == (name,)
