@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.costs.recorded import recorded_states
 from dso_robotics.costs.supervised import existing
 from dso_robotics.data.log import Log
 from dso_robotics.data.resample import resample
@@ -99,12 +100,7 @@ def identification_with_cloning(log: Log, chain: RobotSystem, *, window: float =
         raise DsoError(f"{source}: window = {window:g} s is shorter than a control step of {seconds:g} s.")
     starts, truths = [], []
     for rollout in log.rollouts:
-        for name, values, width in (("qpos", rollout.qpos, mj.nq), ("qvel", rollout.qvel, mj.nv)):
-            if values is None or np.shape(values) != (len(rollout.time), width) or not np.isfinite(values).all():
-                raise DsoError(
-                    f"{source}, rollout {rollout.name!r}: identification with cloning needs {name} of width {width} at every "
-                    "time; it is missing or does not fit the model."
-                )
+        recorded_states(rollout, mj, source, "identification with cloning")
         gridded = resample(rollout, seconds)
         assert gridded.qpos is not None
         assert gridded.qvel is not None

@@ -1,13 +1,12 @@
 """Cloning: -log-likelihood of recorded actions under the policy; supervised, so it needs no rollout of the chain."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.costs.recorded import recorded_states
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.robot import noise
@@ -51,15 +50,13 @@ def cloning(rollouts: list[Rollout], chain: RobotSystem, *, source: str = "log")
         )
     mj, parts = chain.mj, []
     for rollout in rollouts:
-        arrays: list[Any] = [rollout.qpos, rollout.qvel, rollout.ctrl]
-        widths = (mj.nq, mj.nv, mj.nu)
-        for name, array, width in zip(("qpos", "qvel", "ctrl"), arrays, widths, strict=True):
-            if array is None or np.shape(array) != (len(rollout.time), width) or not np.all(np.isfinite(array)):
-                raise DsoError(
-                    f"{source}, rollout {rollout.name}: cloning needs {name} of width {width} at every time; it is missing or "
-                    "does not fit the model. `dso simulate` writes all three."
-                )
-        parts.append([np.asarray(a) for a in arrays])
+        state, ctrl = recorded_states(rollout, mj, source, "cloning"), rollout.ctrl
+        if ctrl is None or np.shape(ctrl) != (len(rollout.time), mj.nu) or not np.all(np.isfinite(ctrl)):
+            raise DsoError(
+                f"{source}, rollout {rollout.name!r}: cloning needs ctrl of width {mj.nu} at every time; it is missing or does "
+                "not fit the model."
+            )
+        parts.append([state[:, : mj.nq], state[:, mj.nq :], np.asarray(ctrl)])
     if not parts:
         raise DsoError(f"{source}: there is no rollout to clone.")
     qpos, qvel, ctrl = (np.concatenate(column) for column in zip(*parts, strict=True))

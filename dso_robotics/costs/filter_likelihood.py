@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.costs.recorded import refuse_without_actions
 from dso_robotics.costs.supervised import existing
 from dso_robotics.data.log import Log
 from dso_robotics.errors import DsoError
@@ -54,21 +55,15 @@ class FilterLikelihood:
 
     def by_c(self, chain: RobotSystem, theta: np.ndarray) -> float:
         """The same number, filtered on C MuJoCo."""
-        theta = existing(chain, jnp.asarray(theta))
+        at = existing(chain, jnp.asarray(theta))
         assert chain.filter is not None
-        mechanism, weights = chain.mechanism, np.asarray(chain.layout.split(theta)["corrector"])
-        weights = weights[: chain.filter.corrector.size]
-        values = np.zeros(0)
-        if mechanism is not None and mechanism.vector is not None:
-            z: Any = np.asarray(chain.numbers(theta))  # type: ignore[arg-type]
-            own = np.asarray(chain.layout.values(theta)["model"]) if chain.believes == "own" else None
-            shared = chain.believes == "world"
-            values = np.asarray(mechanism.parameters(z) if shared else mechanism.parameters_believed(z, own))
+        weights = np.asarray(chain.layout.split(at)["corrector"])[: chain.filter.corrector.size]
+        values = np.asarray(chain.believed_parameters(at))
         vector = EstimatorTheta(chain.filter.corrector, chain.filter.system.parameters, weights, values)  # type: ignore
         run = CFilter(vector, chain.filter.scales, self.windows, threads=1).run(
             np.concatenate([weights, values]), self.windows.start
         )
-        return float(self._cost(chain, theta, run.predicted))
+        return float(self._cost(chain, at, run.predicted))
 
     def _predicted(self, chain: RobotSystem, theta: Array) -> Float[Array, "B U ny"]:
         assert chain.filter is not None
@@ -125,13 +120,3 @@ def estimation(log: Log, chain: RobotSystem, *, window: float = 1.0, warm_up: fl
     cut = {"interval": interval, "substeps": substeps, "source": log.label}
     windows = filter_data.cut_windows(log.rollouts, channels, chain.mj, seconds=window, **cut)
     return FilterLikelihood(windows, round(warm_up * (windows.measured.shape[1] - 1)))
-
-
-def refuse_without_actions(log: Log) -> None:
-    """Raise DsoError if a recording has no actions."""
-    for rollout in log.rollouts:
-        if rollout.ctrl is None or not np.shape(rollout.ctrl)[1]:
-            raise DsoError(
-                f"{log.label}, rollout {rollout.name!r}: the actions (ctrl) were not recorded, so the motion cannot be "
-                'predicted from them; record them, or use kind = "identification_cloning", where the policy acts.'
-            )

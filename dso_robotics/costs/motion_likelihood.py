@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dso_robotics.costs.filter_likelihood import refuse_without_actions
+from dso_robotics.costs.recorded import refuse_without_actions
 from dso_robotics.data.log import Log
 from dso_robotics.data.match import match_channels
 from dso_robotics.data.windows import Windows, cut

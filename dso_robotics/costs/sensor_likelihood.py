@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco import batch
 
+from dso_robotics.costs.recorded import recorded_states
 from dso_robotics.costs.supervised import existing
 from dso_robotics.data.log import Log
 from dso_robotics.data.match import sensor_channels
@@ -112,12 +113,7 @@ def calibration(log: Log, chain: RobotSystem) -> SensorLikelihood:
     for rollout in log.rollouts:
         where = f"{log.label}, rollout {rollout.name!r}"
         count = len(rollout.time)
-        for name, values, width in (("qpos", rollout.qpos, mj.nq), ("qvel", rollout.qvel, mj.nv)):
-            if values is None or np.shape(values) != (count, width):
-                raise DsoError(
-                    f"{where}: calibration needs {name} of width {width}: the state, as recorded by something better than "
-                    'the sensors; record it, or use kind = "estimation", which needs no state.'
-                )
+        state = recorded_states(rollout, mj, log.label, "calibration", gaps=True)
         missing = [name for name in chain.sensing.names if name not in rollout.sensor_names]
         if missing or rollout.sensordata is None:
             has = ", ".join(rollout.sensor_names) or "none"
@@ -135,7 +131,6 @@ def calibration(log: Log, chain: RobotSystem) -> SensorLikelihood:
             raise DsoError(
                 f"{where}: an accelerometer or force sensor depends on the actions, which were not recorded."
             )
-        state = np.concatenate([np.asarray(rollout.qpos), np.asarray(rollout.qvel)], 1)
         parts.append([state, ctrl, rollout.sensordata[:, columns]])
     states, ctrl, measured = (np.concatenate(column) for column in zip(*parts, strict=True))
     keep = np.isfinite(states).all(1) & np.isfinite(measured).any(1)

@@ -87,20 +87,14 @@ class Mechanism(Theta):
 
     def parameters_believed(self, z: Array, own: Array | None) -> Array:
         """`parameters` with the physical ones from `own` (those of `believed`) or, without it, from the model file."""
-        assert self.vector is not None
+        if self.vector is None:
+            return self.parameters(z)
         if own is None:
             own = np.concatenate([np.zeros(0), *(p.nominal for p in self.believed.blocks if isinstance(p, Parameter))])
         xp, sensors = z.__array_namespace__(), 0 if "sensor" not in self.groups else self.groups["sensor"].size
         free = self._own - sensors
         drawn, last = own[free:], self.vector.initial[self._own + len(own) - free :]
         return xp.concatenate([own[:free], z[free : self._own], drawn, xp.asarray(last)])
-
-    def model_believed(self, base: mjx.Model, z: Array, own: Array | None) -> tuple[mjx.Model, Array | None]:
-        """`model` with `parameters_believed`. Design parameters are those of z: a mechanism is built as designed."""
-        if self.vector is None:
-            return self.model(base, z)
-        fields = self.vector.fields(self.parameters_believed(z, own))
-        return with_fields(base, self.mj, fields | ({} if self.design is None else self.design(z[self._own :])))
 
     @property
     def mj(self) -> mujoco.MjModel:
@@ -133,12 +127,23 @@ class Mechanism(Theta):
 
     def fields(self, z: Array, drawn: Array | None = None) -> dict[str, Array]:
         """Model fields at z (size,), in the format of `ParameterVector.fields` and `Design`."""
-        found = self.vector.fields(self.parameters(z, drawn)) if self.vector is not None else {}
-        return found | (self.design(z[self._own :]) if self.design is not None else {})
+        return self.fields_at(self.parameters(z, drawn), z)
+
+    def fields_at(self, parameters: Array, z: Array) -> dict[str, Array]:
+        """Model fields with all `parameters` of `vector` given, and the design of z: a mechanism is built as designed."""
+        return (self.vector.fields(parameters) if self.vector is not None else {}) | self.design_fields(z)
+
+    def design_fields(self, z: Array) -> dict[str, Array]:
+        """Model fields that the design parameters of z set."""
+        return self.design(z[self._own :]) if self.design is not None else {}
 
     def model(self, base: mjx.Model, z: Array, drawn: Array | None = None) -> tuple[mjx.Model, Array | None]:
         """`base` with the fields at z, and the products of inertia if full inertias change. `base` is `mj` on the device."""
-        return with_fields(base, self.mj, self.fields(z, drawn))
+        return self.model_at(base, self.parameters(z, drawn), z)
+
+    def model_at(self, base: mjx.Model, parameters: Array, z: Array) -> tuple[mjx.Model, Array | None]:
+        """`model` with all `parameters` of `vector` given."""
+        return with_fields(base, self.mj, self.fields_at(parameters, z))
 
 
 def is_of_sensors(parameter: Parameter) -> bool:

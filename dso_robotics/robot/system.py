@@ -100,10 +100,16 @@ class RobotSystem(Chain):
             return self.believed
         if self.mechanism is None:
             return self.base, None
-        if self.believes == "world":
-            return self.mechanism.model(self.base, self.numbers(theta))
-        own = self.layout.values(theta)["model"] if self.believes == "own" else None
-        return self.mechanism.model_believed(self.base, self.numbers(theta), own)
+        return self.mechanism.model_at(self.base, self.believed_parameters(theta), self.numbers(theta))
+
+    def believed_parameters(self, theta: Theta) -> Array:
+        """Parameters of the mechanism's `vector` that the estimator predicts with: the world's, its own or nominal ones."""
+        z = self.numbers(theta)
+        if self.mechanism is None or self.believes == "world":
+            return z if self.mechanism is None else self.mechanism.parameters(z)
+        return self.mechanism.parameters_believed(
+            z, self.layout.values(theta)["model"] if self.believes == "own" else None
+        )
 
     def bind(self, theta: Theta, state: RobotState | None = None) -> "RobotSystem":
         """The same chain with the physical models of theta computed once instead of in every step. Derivatives are kept.
@@ -360,13 +366,9 @@ class RobotSystem(Chain):
 
     def scored(self, theta: Theta) -> np.ndarray:
         """Entries that affect only the action: its noise scales and some policy weights, not physics or memory weights."""
-        parts = []
-        for block in self.layout.free:
-            if block.name == "policy":
-                parts.append(self.policy.scored())
-            else:
-                parts.append(np.full(block.size, block.name == "action noise"))
-        return np.concatenate(parts) if parts else np.zeros(0, bool)
+        noisy = {block.name: np.full(block.size, block.name == "action noise") for block in self.layout.free}
+        parts = [self.policy.scored() if name == "policy" else flags for name, flags in noisy.items()]
+        return np.concatenate([np.zeros(0, bool), *parts])
 
     def describe(self, entry: int) -> str:
         """Name of an entry of theta."""

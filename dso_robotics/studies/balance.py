@@ -41,6 +41,11 @@ def balanced(
     Raises:
       DsoError: no cost has a number for its weight, so there is nothing to balance with.
     """
+    fixed = [name for name in (*supervised, *scene_cost.names) if name not in words]
+    if not fixed:
+        raise DsoError(
+            f'{source}: every cost has weight = "balance", so there is nothing to balance with; give one of them a number.'
+        )
     theta = jnp.asarray(chain.layout.initial)
     gradients: dict[str, np.ndarray] = {}
     for name, cost in supervised.items():
@@ -48,11 +53,6 @@ def balanced(
     if scene_cost.names:
         rows = _by_term(chain, theta, horizon, gamma) * flow.masks[ROLLOUTS]
         gradients |= dict(zip(scene_cost.names, rows, strict=True))
-    fixed = [name for name in gradients if name not in words]
-    if not fixed:
-        raise DsoError(
-            f'{source}: every cost has weight = "balance", so there is nothing to balance with; give one of them a number.'
-        )
     whole, found, told = np.sum([gradients[name] for name in fixed], axis=0), {}, []
     for name in words:
         shared = [

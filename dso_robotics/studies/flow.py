@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dso_robotics.costs.kinds.prior import PriorCost
+from dso_robotics.costs.kinds.recorded import EstimationCost
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.parameters.theta import Theta
 from dso_robotics.studies.train_study import TrainStudy
@@ -31,7 +32,7 @@ class Flow:
     notes: tuple[str, ...]
 
 
-def make_flow(study: TrainStudy, layout: Theta, held: np.ndarray | None = None) -> Flow:
+def make_flow(study: TrainStudy, layout: Theta, held: np.ndarray) -> Flow:
     """The flow of a study whose theta is `layout`.
 
     held: (n,) entries that no cost moves, because they are not free.
@@ -44,7 +45,7 @@ def make_flow(study: TrainStudy, layout: Theta, held: np.ndarray | None = None) 
     moves = {name: set(cost.moves) for name, cost in apart.items()}
     believes = study.estimator.model if study.estimator is not None else "world"
     for name, cost in apart.items():
-        if getattr(cost, "warm_up", None) is not None and believes != "world":
+        if isinstance(cost, EstimationCost) and believes != "world":
             moves[name] -= {"physics"}
     sources = list(apart)
     if motion:
@@ -74,8 +75,7 @@ def make_flow(study: TrainStudy, layout: Theta, held: np.ndarray | None = None) 
         for name in mine:
             masks[name][layout.where(block)] = True
     for mask in masks.values():
-        if held is not None:
-            mask &= ~held
+        mask &= ~held
     return Flow(found, masks, tuple(notes))
 
 

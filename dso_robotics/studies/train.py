@@ -27,6 +27,7 @@ from dso_robotics.robot.system import RobotSystem
 from dso_robotics.studies.flow import ROLLOUTS
 from dso_robotics.studies.run import EVERY, Progress, Session, search, session
 from dso_robotics.studies.train_build import Task, build
+from dso_robotics.studies.train_method import curvature
 from dso_robotics.studies.train_study import TrainStudy
 
 # An entry closer to a bound than this fraction of its range is reported as at the bound.
@@ -75,7 +76,7 @@ def train(
 def _train(task: Task, here: Session, command: str, report: Callable[[Trained, Path], object] | None) -> Trained:
     study, chain, settings = task.study, task.chain, task.windows
     file = here.begin({"command": command, **study.as_dict()}, task.robot, _files(study), every=EVERY)
-    more = {"moved": task.flow.masks.get(ROLLOUTS), "curvature": task.choice.curvature}
+    more = {"moved": task.flow.masks.get(ROLLOUTS), "curvature": curvature(task.choice, task.supervised)}
     method = training_method(chain, settings, explore=task.explore, supervised=task.supervised, **more)
     player, trials = Player(chain), chain.context.trials()
     first = method.init(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
@@ -192,9 +193,8 @@ def _on_the_real_robot(
         return None
     costs: dict[str, list[float]] = {}
     for name, at, scale in (("before", first.theta, first.memory), ("after", theta, scaling)):
-        mechanism, design = task.chain.mechanism, {}
-        if mechanism is not None and mechanism.design is not None:
-            design = mechanism.design(_numbers(task, at)[mechanism.size - mechanism.design.size :])
+        mechanism = task.chain.mechanism
+        design = {} if mechanism is None else mechanism.design_fields(_numbers(task, at))
         more = {"steps": task.steps, "model": task.real.model(design), "sensors": task.real.sensors}
         seeds = range(1000, 1000 + task.study.judge.episodes)
         episodes = [player.play(np.asarray(at), scale, seed=seed, **more) for seed in seeds]
@@ -209,12 +209,10 @@ def _on_the_real_robot(
 
 def _believed(task: Task, theta: np.ndarray) -> dict[str, str]:
     """The MJCF of the model that the estimator predicts with, if it is not model.xml."""
-    chain, mechanism = task.chain, task.chain.mechanism
-    if chain.believes == "world" or mechanism is None or mechanism.vector is None:
+    mechanism = task.chain.mechanism
+    if task.chain.believes == "world" or mechanism is None:
         return {}
-    own = np.asarray(chain.layout.values(np.asarray(theta))["model"]) if chain.believes == "own" else None
-    z = _numbers(task, theta)
-    fields = mechanism.fields(z) | mechanism.vector.fields(mechanism.parameters_believed(z, own))
+    fields = mechanism.fields_at(task.chain.believed_parameters(jnp.asarray(theta)), _numbers(task, theta))
     return {"mjcf": to_mjcf(task.robot, {name: np.asarray(value) for name, value in fields.items()})}
 
 

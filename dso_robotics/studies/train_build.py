@@ -5,13 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 
 from dso_robotics.core.method import TRAINING
 from dso_robotics.costs.composite import Composite, composite
 from dso_robotics.costs.kind import Scope
-from dso_robotics.costs.quantity import find_id
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.costs.task import Term, When
 from dso_robotics.errors import DsoError
@@ -20,12 +18,12 @@ from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot.context import Varied
 from dso_robotics.robot.lift import Lift, lift
 from dso_robotics.robot.system import RobotSystem
-from dso_robotics.robot.system_state import Spread
 from dso_robotics.studies.balance import balanced
 from dso_robotics.studies.flow import ROLLOUTS, Flow, make_flow
 from dso_robotics.studies.real_robot import RealRobot, real_robot
 from dso_robotics.studies.train_bounds import refuse_overlap
 from dso_robotics.studies.train_method import Choice, choose
+from dso_robotics.studies.train_start import start_states
 from dso_robotics.studies.train_study import Training, TrainStudy
 from dso_robotics.studies.train_system import make_system
 
@@ -74,7 +72,7 @@ def build(study: TrainStudy) -> Task:
     scene_cost = composite({name: (weights[name], _term(study, name, cost, robot)) for name, cost in timed.items()})
     made = make_system(study, robot, scene_cost)
     chain, mechanism = made.chain, made.mechanism
-    start, explore = _starts(study, chain, robot)
+    start, explore = start_states(study, chain, robot)
     posture = np.asarray(start.state.body.qpos)
     if chain.context.size:
         start, explore = Varied(start, chain.context), Varied(explore, chain.context)
@@ -90,16 +88,6 @@ def build(study: TrainStudy) -> Task:
     supervised = {
         name: _supervised(study, name, cost, chain, weights[name], flow.masks[name]) for name, cost in apart.items()
     }
-    words = tuple(name for name, cost in study.cost.items() if cost.weight == "balance")
-    notes = list(flow.notes)
-    if words:
-        more = {"horizon": windows.horizon, "gamma": windows.gamma, "source": study.source}
-        found, told = balanced(chain, scene_cost, supervised, flow, words, **more)
-        notes += told
-        weights |= found
-        supervised = {name: dataclasses.replace(cost, weight=weights[name]) for name, cost in supervised.items()}
-        scene_cost = dataclasses.replace(scene_cost, weights=tuple(weights[name] for name in scene_cost.names))
-        chain = dataclasses.replace(chain, scene_cost=scene_cost)
     choice = choose(windows.method, chain, supervised, flow, rolls=bool(timed), source=study.source)
     windows = dataclasses.replace(windows, method=choice.name)
     _check_method(study, windows, chain, flow, list(apart))
@@ -110,9 +98,19 @@ def build(study: TrainStudy) -> Task:
             refuse_overlap(mechanism, posture, lifted=chain.lift is not None)
         except DsoError as error:
             raise DsoError(f"{study.source}: {error}") from error
+    real = None if study.judge is None else real_robot(study, chain)
+    words = tuple(name for name, cost in study.cost.items() if cost.weight == "balance")
+    notes = list(flow.notes)
+    if words:
+        more = {"horizon": windows.horizon, "gamma": windows.gamma, "source": study.source}
+        found, told = balanced(chain, scene_cost, supervised, flow, words, **more)
+        notes += told
+        weights |= found
+        supervised = {name: dataclasses.replace(cost, weight=weights[name]) for name, cost in supervised.items()}
+        scene_cost = dataclasses.replace(scene_cost, weights=tuple(weights[name] for name in scene_cost.names))
+        chain = dataclasses.replace(chain, scene_cost=scene_cost)
     # An episode does not show what a cost without a rollout is for: an early look at wrong parameters may well be cheaper.
     keep = windows.keep or ("last" if supervised else "best")
-    real = None if study.judge is None else real_robot(study, chain)
     return Task(
         study, robot, chain, scene_cost, explore, supervised, windows, steps, keep, flow, choice, tuple(notes), real
     )
@@ -161,42 +159,3 @@ def _lift(study: TrainStudy, robot: Robot) -> Lift | None:
         return lift(robot, study.start.lift)
     except DsoError as error:
         raise DsoError(f"{study.source}: [start] lift: {error}") from error
-
-
-def _starts(study: TrainStudy, chain: RobotSystem, robot: Robot) -> tuple[Any, Any]:
-    mj, names = robot.mj, robot.names("joint")
-    hinge_or_slide = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
-
-    def address(section: str, name: str) -> tuple[int, int]:
-        where = f"{study.source}: [{section}] {name}"
-        joint = find_id("joint", name, where, robot)
-        if int(mj.jnt_type[joint]) not in hinge_or_slide:
-            raise DsoError(f"{where}: start values are given for hinge and slide joints only.")
-        return int(mj.jnt_qposadr[joint]), int(mj.jnt_dofadr[joint])
-
-    qpos, qvel = np.array(mj.qpos0), np.zeros(mj.nv)
-    for name, value in study.start.position.items():
-        qpos[address("start.position", name)[0]] = value
-    for name, value in study.start.velocity.items():
-        qvel[address("start.velocity", name)[1]] = value
-    width = study.start.spread
-    moving = np.zeros(mj.nq)
-    for joint, _ in enumerate(names):
-        if int(mj.jnt_type[joint]) in hinge_or_slide:
-            moving[int(mj.jnt_qposadr[joint])] = width
-    start = Spread(chain.rest(jnp.asarray(qpos), jnp.asarray(qvel)), jnp.asarray(moving), jnp.full(mj.nv, width))
-    error = study.estimator.error if study.estimator is not None else None
-    wide = study.explore
-    if not (wide.position or wide.velocity):
-        return start, start
-    middle, half, speed, spin = qpos.copy(), moving.copy(), qvel.copy(), np.full(mj.nv, width)
-    for section, ranges, centre, reach, which in (
-        ("position", wide.position, middle, half, 0),
-        ("velocity", wide.velocity, speed, spin, 1),
-    ):
-        for name, (low, high) in ranges.items():
-            at = address(f"explore.{section}", name)[which]
-            centre[at], reach[at] = (low + high) / 2, (high - low) / 2
-    rest = chain.rest(jnp.asarray(middle), jnp.asarray(speed))
-    error = width if error is None else error
-    return start, Spread(rest, jnp.asarray(half), jnp.asarray(spin), uniform=True, error=error)

@@ -26,11 +26,18 @@ AUTO = "auto"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
-    """name: of the method in `core.method.TRAINING`. reason: why, in words. curvature: for blocks of few numbers, or None."""
+    """The method of a training.
+
+    name: of the method in `core.method.TRAINING`.
+    reason: why, in words.
+    scaled: the entries of theta whose steps are scaled by a Gauss-Newton matrix, by block; empty if none are.
+    rate: the share of such a step that is taken.
+    """
 
     name: str
     reason: str
-    curvature: Curvature | None
+    scaled: tuple[np.ndarray, ...] = ()
+    rate: float = 1.0
 
 
 def choose(
@@ -54,7 +61,7 @@ def choose(
                 f"{source}: [training] method = '{name}' trains by rollouts, and no cost is of the motion; use 'auto', "
                 "'gauss_newton' or 'likelihood_adam'."
             )
-        return Choice(name, reason, _curvature(at, supervised, 1.0) if good else None)
+        return Choice(name, reason, (at,) if good else ())
     name = "pathwise" if asked == AUTO else asked
     method = TRAINING[name]
     if not method.rolls:
@@ -68,12 +75,9 @@ def choose(
             "the derivative of the physics is exact and serves every block; a score has none for physics and corrector"
         )
     if not (method.supervises and blocks):
-        return Choice(name, reason, None)
-    chosen = [block for block in _moved(flow) if block in blocks]
-    at, sizes = _entries(chain, chosen), [_entries(chain, [block]).size for block in chosen]
-    parts = tuple(np.split(np.arange(at.size), np.cumsum(sizes)[:-1]))
+        return Choice(name, reason)
     told = f"{', '.join(blocks)}: steps scaled by the Gauss-Newton matrix of the likelihoods"
-    return Choice(name, f"{reason}; {told}", _curvature(at, supervised, 0.3, parts))
+    return Choice(name, f"{reason}; {told}", tuple(_entries(chain, [block]) for block in blocks), 0.3)
 
 
 def _moved(flow: Flow) -> list[str]:
@@ -102,11 +106,13 @@ def _entries(chain: RobotSystem, blocks: list[str]) -> np.ndarray:
     return np.concatenate([np.zeros(0, int), *parts])
 
 
-def _curvature(
-    at: np.ndarray, supervised: Mapping[str, Supervised], rate: float, blocks: tuple[np.ndarray, ...] = ()
-) -> Curvature:
-    """The Gauss-Newton matrix sum_i w_i J_i^T J_i of the residuals of all costs that have them, by the entries `at`."""
+def curvature(choice: Choice, supervised: Mapping[str, Supervised]) -> Curvature | None:
+    """The Gauss-Newton matrix sum_i w_i J_i^T J_i of the residuals of all costs that have them, by the entries scaled."""
+    if not choice.scaled:
+        return None
     costs = [cost for cost in supervised.values() if hasattr(cost.cost, "residual")]
+    at, sizes = np.concatenate(choice.scaled), [part.size for part in choice.scaled]
+    blocks = tuple(np.split(np.arange(at.size), np.cumsum(sizes)[:-1]))
 
     def matrix(chain: Any, theta: jax.Array) -> jax.Array:
         total = jnp.zeros((at.size, at.size))
@@ -120,4 +126,4 @@ def _curvature(
             total = total + cost.weight * slope.T @ slope
         return total
 
-    return Curvature(at, matrix, rate, blocks)
+    return Curvature(at, matrix, choice.rate, blocks)

@@ -20,6 +20,7 @@ from dso_robotics.robot.recurrent import RecurrentPolicy
 from dso_robotics.robot.sensing import Sensing, make_sensing
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_build import multiple, robot_system, seen_besides
+from dso_robotics.studies.train_start import start_position
 from dso_robotics.studies.train_study import TrainStudy
 
 
@@ -56,7 +57,7 @@ def make_system(study: TrainStudy, robot: Robot, scene_cost: Any) -> Made:
     estimator = None
     if study.estimator is not None and sensing is not None:
         table = study.estimator
-        qpos = _start_position(study, robot)
+        qpos = start_position(study, robot)
         more = {"corrector": table.corrector, "units": table.units, "noise": given.noise, "seed": study.seed}
         try:
             estimator = design_filter(mechanism, sensing, qpos=qpos, **more)
@@ -131,14 +132,6 @@ def _sensing(study: TrainStudy, mechanism: Mechanism, noisy: list[Declaration]) 
         if declared.init is not None:
             sigma[mine] = abs(declared.init)
     return dataclasses.replace(made, sigma=sigma), free
-
-
-def _start_position(study: TrainStudy, robot: Robot) -> np.ndarray:
-    qpos, names = np.array(robot.mj.qpos0), robot.names("joint")
-    for name, value in study.start.position.items():
-        if name in names:
-            qpos[int(robot.mj.jnt_qposadr[names.index(name)])] = value
-    return qpos
 
 
 def _mechanism(study: TrainStudy, robot: Robot, free: list[Declaration]) -> tuple[Mechanism, Context]:
