@@ -14,6 +14,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import parse
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.model import load
+from dso_robotics.robot.torque_balance import TorqueBalance
 from dso_robotics.studies.identify import identify
 from dso_robotics.studies.study import IdentifyStudy
 from dso_robotics.studies.warm_start import regress
@@ -89,3 +90,79 @@ def test_it_competes_as_a_start_and_says_what_it_needs(models, log, tmp_path):
             dataclasses.replace(study, model=str(tmp_path / "blind.xml"), logs=(str(tmp_path / "blind.h5"),)),
             tmp_path / "no",
         )
+
+
+THREE = """<mujoco><option timestep="0.002" integrator="implicitfast"/>
+  <worldbody><body name="one"><joint name="a" axis="0 0 1" damping="DAMP" frictionloss="FRIC" armature="0.05"/>
+    <inertial pos="0.01 0.02 0.1" mass="M1" fullinertia="0.03 0.03 0.02 0.001 0.002 0.001"/>
+    <body name="two" pos="0 0 0.2"><joint name="b" axis="0 1 0" damping="0.4" frictionloss="0.3" armature="0.02"/>
+      <inertial pos="C2 0.02 0.01" mass="M2" fullinertia="0.01 0.03 0.03 0.001 0.002 0.001"/>
+      <body name="three" pos="0.3 0 0"><joint name="c" axis="0 1 0" damping="0.2"/>
+        <inertial pos="0.1 0 0.02" mass="M3" fullinertia="0.003 0.008 0.007 0.0005 0.0002 0.0001"/>
+      </body></body></body></worldbody>
+  <actuator><general name="ta" joint="a" biastype="affine" biasprm="OFF 0 0"/><motor name="tb" joint="b"/>
+    <motor name="tc" joint="c"/></actuator>
+  <sensor><jointpos name="a" joint="a"/><jointpos name="b" joint="b"/><jointpos name="c" joint="c"/></sensor></mujoco>"""
+TRUE = {"DAMP": "0.8", "FRIC": "0.6", "OFF": "0.3", "M1": "3", "M2": "2", "M3": "1", "C2": "0.15"}
+WRONG = {"DAMP": "0.2", "FRIC": "0.1", "OFF": "0", "M1": "1", "M2": "4", "M3": "0.4", "C2": "0.02"}
+
+
+def three(numbers):
+    text = THREE
+    for name, value in numbers.items():
+        text = text.replace(name, value)
+    return load(mujoco.MjSpec.from_string(text))
+
+
+def test_full_inertias_predict_forces_that_were_not_fitted():
+    """Every body's ten numbers, friction and an offset, from a start far off: the forces of other motions come out right."""
+    true, wrong = three(TRUE), three(WRONG)
+    rng, time = np.random.default_rng(0), 0.002 * np.arange(3000)
+    data, rows, ctrl = mujoco.MjData(true.mj), [], np.zeros((3000, 3))
+    for j in range(3):
+        for f in rng.uniform(0.2, 2.0, 5):
+            ctrl[:, j] += rng.normal(0, (3.0, 4.0, 1.5)[j]) * np.sin(2 * np.pi * f * time + rng.uniform(0, 6))
+    for u in ctrl:
+        data.ctrl[:] = u
+        mujoco.mj_forward(true.mj, data)
+        rows.append(data.sensordata.copy())
+        mujoco.mj_step(true.mj, data)
+    rollout = Rollout(
+        name="one", time=time, ctrl=ctrl, ctrl_names=("ta", "tb", "tc"), sensordata=np.array(rows),
+        sensor_names=("a", "b", "c"),
+    )  # fmt: skip
+    log = Log("", "simulated for a test", "CC0", (rollout,))
+    free = ["body/*/inertia", "joint/*/damping", "joint/a/frictionloss", "joint/b/frictionloss", "actuator/ta/offset"]
+    vector = pack([parse(path) for path in free], wrong)
+    z = regress(vector, cut(log.rollouts, match_channels(log, wrong.mj), timestep=0.002, seconds=0.5))
+    found = {name: value for name, (value, _) in vector.report(z).items()}
+    assert found["joint/a/damping"] == pytest.approx(0.8, rel=0.03)
+    assert found["joint/a/frictionloss"] == pytest.approx(0.6, rel=0.05)
+    assert found["actuator/ta/offset"] == pytest.approx(0.3, abs=0.02)
+    fresh = np.random.default_rng(5).normal(size=(200, 9)) * np.repeat([1.0, 2.0, 10.0], 3)
+    moments = np.concatenate([fresh, np.zeros((200, 3))], 1)
+    none = np.zeros((0, 3))
+    right = TorqueBalance(pack([parse("actuator/ta/offset")], true), moments, none)(np.array([0.3]))
+    errors = TorqueBalance(vector, moments, none)(z) - right
+    before = TorqueBalance(vector, moments, none)(vector.initial) - right
+    assert np.all(errors.std(0) < 0.02 * right.std(0))
+    assert np.all(before.std(0) > 0.2 * right.std(0))
+
+
+def test_the_derivative_of_the_balance(models):
+    """Of numbers of all kinds: linear ones, inertial ones, and a gear and a body's place, which are neither."""
+    wrong = three(WRONG)
+    paths = ["body/two/inertia", "body/three/mass", "joint/b/frictionloss", "joint/a/damping"]
+    paths += ["actuator/tb/gear", "body/three/pos[0]"]
+    vector = pack([parse(path) for path in paths], wrong)
+    moments = np.random.default_rng(2).normal(size=(20, 12))
+    for kept in (vector, pack([parse(path) for path in paths[:4]], wrong)):
+        balance = TorqueBalance(kept, moments, np.zeros((0, 3)))
+        assert balance.affine == (kept is not vector)
+        z = kept.initial + 0.05 * kept.scale
+        slope = balance.slope(z)
+        for i in range(kept.size):
+            h = 1e-4 * kept.scale[i] * np.eye(kept.size)[i]
+            np.testing.assert_allclose(
+                slope[..., i], (balance(z + h) - balance(z - h)) / (2 * h[i]), rtol=1e-4, atol=1e-5
+            )

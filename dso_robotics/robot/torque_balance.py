@@ -1,0 +1,244 @@
+"""The equation of motion at samples of a log: the force that the motion takes, minus the force of the actuators.
+
+Positions are smoothed and differentiated twice. The difference of forces is then zero at every sample, up to noise and to
+what the model lacks. No simulation is needed. The inertial numbers of bodies enter through `physics.regressor`.
+"""
+
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from dso_robotics.data.match import Channels
+from dso_robotics.data.rollout import Rollout
+from dso_robotics.parameters.parameter import Parameter
+from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.physics.inertia import principal_fields
+from dso_robotics.physics.regressor import inertial_numbers, regressor, tensors
+from dso_robotics.robot.controller import Drives
+from dso_robotics.robot.signals import commanded, corrected
+
+# Positions are smoothed by cubics over at least so many samples and at most so long [s]: as little as leaves this much noise
+# in an acceleration, as a share of its spread.
+_FEWEST, _LONGEST, _NOISE = 9, 0.1, 0.05
+_INERTIAL = {"body_mass", "body_ipos", "body_inertia"}
+_FRICTION = {"dof_frictionloss", "tendon_frictionloss"}
+# The force is an affine function of these together.
+_AFFINE = {
+    "dof_damping",
+    "dof_dampingpoly",
+    "dof_armature",
+    "jnt_stiffness",
+    "tendon_damping",
+    "tendon_armature",
+    *_FRICTION,
+}
+
+
+class TorqueBalance:
+    """The unbalanced force of samples, as a function of the free numbers, and its derivative.
+
+    vector: the free numbers.
+    moments: samples from `sampled`, (N, 3 nv + nu + G).
+    share: as in `Drive`.
+    affine: whether the force is an affine function of `features` everywhere.
+
+    Numbers of which the force is an affine function are differentiated once, others by finite differences at every point.
+    """
+
+    def __init__(self, vector: ParameterVector, moments: np.ndarray, share: np.ndarray):
+        self.vector, self.moments, self.share = vector, moments, share
+        kinds = np.array([_kind(p) for p in vector.parameters for _ in range(p.size)])
+        if vector.mj.body_gravcomp.any():
+            kinds[kinds == "inertial"] = "other"  # The share of a weight that is carried changes with the mass.
+        self._inertial, self._friction = kinds == "inertial", kinds == "friction"
+        self.affine = "other" not in kinds
+        self._linear = ~self._inertial if self.affine else self._friction
+        self._bodies = np.flatnonzero(vector.mj.body_mass > 0)
+        self._latest: tuple[np.ndarray, NDArray, NDArray] | None = None
+
+    def __call__(self, z: np.ndarray) -> Float[np.ndarray, "N nv"]:
+        """The unbalanced force [N*m, N] at z (n,)."""
+        force, matrix = self.around(z)
+        return force + matrix @ self.features(z)
+
+    def around(self, z: np.ndarray) -> tuple[Float[np.ndarray, "N nv"], Float[np.ndarray, "N nv k"]]:
+        """Force and matrix M with which `force + M features` is the unbalanced force: at z or, with `affine`, everywhere.
+
+        Dry friction is the velocity's sign times a number, except near standstill. That region grows with the number, so M
+        is taken where there is none.
+        """
+        base = self._base(z)
+        if self._latest is None or not np.array_equal(self._latest[0], base):
+            matrix = np.concatenate([self._columns(base, self._linear), self._regressor(base)], -1)
+            self._latest = base, self._force(base), matrix
+        return self._latest[1:]
+
+    def features(self, z: np.ndarray) -> Float[np.ndarray, " k"]:
+        """Change of the numbers that enter linearly, then of pi of every body with mass."""
+        base = self._base(z)
+        numbers = (self._numbers(z) - self._numbers(base)).ravel() if self._inertial.any() else np.zeros(0)
+        return np.concatenate([(z - base)[self._linear], numbers])
+
+    def features_slope(self, z: np.ndarray) -> Float[np.ndarray, "k n"]:
+        """Derivative of `features` by z."""
+        size, at, straight = self.vector.size, np.flatnonzero(self._inertial), np.flatnonzero(self._linear)
+        found = np.zeros((len(straight), size))
+        found[np.arange(len(straight)), straight] = 1.0
+        if not at.size:
+            return found
+        h = 1e-6 * self.vector.scale[at]
+        step = h[:, None] * np.eye(size)[at]
+        numbers = (self._numbers(z + step) - self._numbers(z - step)) / (2 * h[:, None, None])
+        turned = np.zeros((numbers[0].size, size))
+        turned[:, at] = numbers.reshape(len(at), -1).T
+        return np.concatenate([found, turned])
+
+    def slope(self, z: np.ndarray) -> Float[np.ndarray, "N nv n"]:
+        """The derivative of the force by z."""
+        found = self.around(z)[1] @ self.features_slope(z)
+        rest = ~self._inertial & ~self._linear
+        if rest.any():
+            found[..., rest] = self._columns(np.where(self._friction, 0.0, z), rest)
+        return found
+
+    def _base(self, z: np.ndarray) -> np.ndarray:
+        base = self.vector.initial.copy() if self.affine else np.where(self._inertial, self.vector.initial, z)
+        base[self._friction] = 0.0
+        return base
+
+    def _columns(self, base: np.ndarray, which: np.ndarray) -> NDArray[np.float64]:
+        """Finite differences (N, nv, k) of the force by the entries `which`."""
+        vector, at = self.vector, np.flatnonzero(which)
+        found = np.empty((len(self.moments), vector.mj.nv, len(at)))
+        for k, i in enumerate(at):
+            h = (1e-2 if self._friction[i] else 1e-4) * vector.scale[i]
+            ends = base[i] + h * np.array([0, 1] if self._friction[i] else [-1, 1])
+            if not self._friction[i]:
+                ends = np.clip(ends, vector.low[i], vector.high[i])
+            low, high = (self._force(np.where(np.arange(vector.size) == i, end, base)) for end in ends)
+            found[..., k] = (high - low) / (ends[1] - ends[0])
+        return found
+
+    def _numbers(self, z: np.ndarray) -> NDArray[np.float64]:
+        """pi of the bodies with mass, (..., b, 10), at z (..., n)."""
+        mj, fields = self.vector.mj, self.vector.fields(z)
+        moments = fields.get("body_inertia", mj.body_inertia)
+        tensor = tensors(moments, np.broadcast_to(mj.body_iquat, (*np.shape(moments)[:-1], 4)))
+        full = fields.get("body_inertia_full")
+        if full is not None:
+            tensor = np.where(np.isfinite(full), full, tensor)
+        lead = np.broadcast_shapes(z.shape[:-1], tensor.shape[:-3])
+        mass = np.broadcast_to(fields.get("body_mass", mj.body_mass), (*lead, mj.nbody))
+        com = np.broadcast_to(fields.get("body_ipos", mj.body_ipos), (*lead, mj.nbody, 3))
+        tensor = np.broadcast_to(tensor, (*lead, mj.nbody, 3, 3))
+        return inertial_numbers(mass, com, tensor)[..., self._bodies, :]
+
+    def _model(self, z: np.ndarray) -> mujoco.MjModel:
+        model = self.vector.mj.__copy__()
+        plain = {name: value[None] for name, value in self.vector.fields(z).items()}
+        for name, value in principal_fields(self.vector.mj, plain).items():
+            getattr(model, name)[:] = value[0]
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+        for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
+            getattr(model, name)[:] = 0
+        return model
+
+    def _regressor(self, z: np.ndarray) -> NDArray[np.float64]:
+        count, nv = len(self.moments), self.vector.mj.nv
+        if not self._inertial.any():
+            return np.zeros((count, nv, 0))
+        qpos, qvel, qacc = (self.moments[:, i * nv : (i + 1) * nv] for i in range(3))
+        return regressor(self._model(z), qpos, qvel, qacc, self._bodies.tolist()).reshape(count, nv, -1)
+
+    def _force(self, z: np.ndarray) -> NDArray[np.float64]:
+        """Force from inverse dynamics minus the actuator force, (N, nv) [N*m, N]."""
+        model = self._model(z)
+        data, nv = mujoco.MjData(model), model.nv
+        forces = np.empty((len(self.moments), nv))
+        motion, ctrl, drive = np.split(self.moments, [3 * nv, 3 * nv + model.nu], axis=1)
+        if len(self.share):
+            ctrl, _ = commanded(ctrl, ctrl[:0], drive, self.share, self.vector.signals(z)["controller_gain"])
+        for row, moment, control in zip(forces, motion, ctrl, strict=True):
+            data.qpos[:], data.qvel[:], data.qacc[:] = moment[:nv], moment[nv : 2 * nv], moment[2 * nv :]
+            data.ctrl[:] = control
+            mujoco.mj_inverse(model, data)
+            mujoco.mj_fwdActuation(model, data)
+            row[:] = data.qfrc_inverse - data.qfrc_actuator
+        return forces
+
+
+def _kind(parameter: Parameter) -> str:
+    fields = {slot.field for slot in parameter.slots}
+    if parameter.factor is not None or (fields and fields <= _INERTIAL):
+        return "inertial"
+    if fields and fields <= _FRICTION:
+        return "friction"
+    offset = all(slot.field == "actuator_biasprm" and slot.at[0] % 10 == 0 for slot in parameter.slots)
+    return "affine" if fields <= _AFFINE or (fields and offset) else "other"
+
+
+def sampled(
+    rollouts: Sequence[Rollout], channels: Channels, vector: ParameterVector, drives: Drives | None, *, most: int
+) -> tuple[NDArray[np.float64], str]:
+    """qpos, qvel, qacc, ctrl and the controller signals in one array (N, 3 nv + nu + G), for samples of all recordings.
+
+    most: largest number of samples, spread evenly.
+
+    Controls are smoothed as the positions are, so that both sides of the equation lack the same frequencies.
+
+    Returns:
+      The samples, none if the recordings do not show the motion, and the name of a recording that does not.
+    """
+    from scipy.signal import savgol_filter
+
+    model, found = vector.mj, []
+    signals = vector.signals(vector.initial)
+    kind = int(mujoco.mjtSensor.mjSENS_JOINTPOS)
+    sensor_of = {
+        int(model.sensor_objid[s]): c for c, s in enumerate(channels.sensor_ids) if int(model.sensor_type[s]) == kind
+    }
+    missing = [j for j in range(model.njnt) if j not in sensor_of]
+    for rollout in rollouts:
+        if rollout.ctrl is None or (missing and rollout.qpos is None):
+            return np.zeros((0, 0)), rollout.name
+        dt = float(np.median(np.diff(rollout.time)))
+        grid = np.arange(rollout.time[0], rollout.time[-1] + 0.5 * dt, dt)
+        if len(grid) <= 4 * _FEWEST:
+            continue
+        if rollout.qpos is None:
+            read = corrected(np.asarray(rollout.sensordata), signals, channels.sensor_addresses)
+            joints = [read[:, sensor_of[j]] for j in range(model.njnt)]
+        else:
+            joints = list(rollout.qpos.T)
+        if any(np.isfinite(values).sum() < _FEWEST for values in joints):
+            continue
+        even = [np.interp(grid, rollout.time[np.isfinite(q)], q[np.isfinite(q)]) for q in joints]
+        width = max(_width(values, dt) for values in even)
+        if len(grid) <= 2 * width:
+            continue
+        tracks = [[savgol_filter(values, width, 3, deriv=d, delta=dt) for d in range(3)] for values in even]
+        held = np.clip(np.searchsorted(rollout.time, grid + 1e-6 * dt, side="right") - 1, 0, None)
+        ctrl = np.asarray(savgol_filter(rollout.ctrl[held][:, channels.ctrl_columns], width, 3, axis=0))
+        motion = np.concatenate(np.moveaxis(np.array(tracks), 0, 2), axis=1)
+        drive = np.zeros((len(grid), 0)) if drives is None else drives.at(rollout.name, grid)
+        # Smoothing has no data beyond the ends.
+        found.append(np.concatenate([motion, ctrl, drive], axis=1)[width:-width])
+    everything = np.concatenate(found) if found else np.zeros((0, 0))
+    rows = np.unique(np.linspace(0, len(everything) - 1, most).astype(int)) if len(everything) else []
+    return everything[rows], ""
+
+
+def _width(values: np.ndarray, dt: float) -> int:
+    """Samples over which positions are smoothed. Their noise is taken from third differences, which a motion hardly has."""
+    from scipy.signal import savgol_coeffs, savgol_filter
+
+    noise = 1.4826 * np.median(np.abs(np.diff(values, 3))) / np.sqrt(20.0)
+    most = max(_FEWEST, 2 * round(0.5 * _LONGEST / dt) + 1)
+    for width in range(_FEWEST, most, 2):
+        left = noise * np.linalg.norm(savgol_coeffs(width, 3, deriv=2, delta=dt))
+        if left <= _NOISE * np.asarray(savgol_filter(values, width, 3, deriv=2, delta=dt)).std():
+            return width
+    return most
