@@ -14,6 +14,7 @@ from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.inertia import principal_fields
+from dso_robotics.physics.model import set_model_field
 from dso_robotics.robot.controller import Drives
 from dso_robotics.robot.signals import commanded, corrected
 
@@ -135,7 +136,7 @@ def _unbalanced(vector: ParameterVector, z: np.ndarray, moments: np.ndarray, sha
     model = vector.mj.__copy__()
     plain = principal_fields(vector.mj, {name: value[None] for name, value in vector.fields(z).items()})
     for name, value in plain.items():
-        getattr(model, name)[:] = value[0]
+        set_model_field(model, name, value[0])
     data, nv = mujoco.MjData(model), model.nv
     mujoco.mj_setConst(model, data)
     for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
