@@ -12,6 +12,7 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics import inertia
+from dso_robotics.physics.attached import readable
 from dso_robotics.physics.model import Robot, model_field
 
 # Field of MjModel -> (kind, MJCF attribute with an object's row of the field). A parameter family may add entries.
@@ -81,7 +82,7 @@ def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
     wanted = {name: value[0] for name, value in plain.items()}
     spec = robot.spec.copy()
     spec.compile()
-    root = ET.fromstring(spec.to_xml())
+    root = readable(spec)
     _absolute_folders(root, robot.spec)
     written = _compiled(ET.tostring(root, encoding="unicode"), robot)
     for name in ATTRIBUTES:

@@ -173,6 +173,12 @@ def _explain(path: pathlib.Path, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if "XML parse error" in reason or "Schema violation" in reason or "root element" in reason.lower():
         cure = "Correct the XML at the given line, or give an MJCF or URDF file."
+    elif "package:/" in reason or "model:/" in reason:
+        cure = (
+            "MuJoCo does not resolve package:// or model://, which name a folder of ROS or Gazebo. Remove them and the "
+            f"package's name from the file names, so that these are relative to {path.parent.resolve()} (or write absolute paths), and "
+            'write <mujoco><compiler strippath="false"/></mujoco> inside <robot>.'
+        )
     elif "open file" in reason or "opening file" in reason or "resource" in reason:
         cure = f"File names in the model are relative to {path.parent.resolve()} and its meshdir or texturedir."
     else:
