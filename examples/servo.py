@@ -17,7 +17,7 @@ from dso_robotics.data.match import match_channels
 from dso_robotics.data.registry import fetch
 from dso_robotics.data.split import hold_out
 from dso_robotics.data.windows import cut
-from dso_robotics.parameters.families import Slot
+from dso_robotics.parameters.family import Slot
 from dso_robotics.parameters.parameter import Parameter
 from dso_robotics.parameters.path import parse
 from dso_robotics.parameters.vector import ParameterVector, pack

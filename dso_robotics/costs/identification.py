@@ -5,6 +5,8 @@ table in Section 7 of the mathematics). The noise scale of each channel in each 
 it is the root mean square of the residuals, so re-weighting and Gauss-Newton steps alternate. A recording that the model
 explains worse than the others (a warmer gearbox, a loose cable) therefore gets less weight.
 
+Start states that are estimated satisfy the model's equality constraints, by residuals of their own.
+
 With a `Continuity`, consecutive windows are tied: their jumps are also residuals, with their own scale.
 
 With a heavy-tailed `Likelihood` instead of the normal one, outliers have less influence.
@@ -19,12 +21,15 @@ from dso_robotics.core.likelihood import Likelihood, Normal
 from dso_robotics.costs.continuity import Continuity
 from dso_robotics.data.windows import Windows
 from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.physics.closure import Closure
 from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.prediction import Prediction
 
 # Lower limit of a noise scale, as a fraction of the channel's own spread. Without it, a log without noise would drive the
 # scale to zero.
 _LEAST_NOISE = 1e-6
+# Fields of a model that move where its loops close.
+_GEOMETRY = ("eq_data", "body_pos", "body_turn", "site_pos", "site_turn", "jnt_pos", "jnt_axis", "qpos0")
 
 
 class WindowedIdentification:
@@ -60,6 +65,9 @@ class WindowedIdentification:
         self._known: tuple[np.ndarray | None, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = (None, [])
         self._slopes: tuple[np.ndarray, ...] | None = None
         self.continuity = continuity if free_starts else None
+        # If the loop itself is free, the loop of the model says nothing about the start states.
+        loop = None if not free_starts or any(vector.freed(f) for f in _GEOMETRY) else Closure(vector.mj)
+        self._closure = loop if loop and loop.rows else None
         # Derivatives at the start. They set the scale of jumps, and the search needs them again next.
         self._ready: tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]] | None = None
         # At the latest linearisation: each window's Hessian by its start state, and the derivative of its end by its start.
@@ -101,8 +109,10 @@ class WindowedIdentification:
         return error, end
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Errors divided by noise scales, weighted by the likelihood (B, S*C), then jumps divided by their scales (B, k)."""
+        """Errors over noise scales, weighted (B, S*C), open loops (B, m), and jumps over their scales (B, k)."""
         readings = self.likelihood.whiten(self.error(z, x) / self._scales()).reshape(len(x), -1)
+        if self._closure is not None:
+            readings = np.concatenate([readings, self._closure.residual(x)], axis=1)
         if self.continuity is None:
             return readings
         self._begin(z, x)
@@ -154,6 +164,11 @@ class WindowedIdentification:
         rows = (len(error), residual[0].size)
         flat = [np.where(weight > 0, d * weight, 0.0).reshape(*rows, d.shape[-1]) for d in self._slopes[:2]]
         residual = residual.reshape(rows)
+        if self._closure is not None:
+            away, by_own = self._closure.linearize(x)
+            still = np.zeros((*away.shape, flat[0].shape[-1]))
+            residual = np.concatenate([residual, away], axis=1)
+            flat = [np.concatenate(pair, axis=1) for pair in zip(flat, (still, by_own), strict=True)]
         if self.continuity is None:
             return residual, flat[0], flat[1]
         end_by_z, end_by_x = self._slopes[2:]

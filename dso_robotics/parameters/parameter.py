@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.families import PSEUDO_INERTIA, Slot
+from dso_robotics.parameters.families import PSEUDO_INERTIA
+from dso_robotics.parameters.family import Slot
 from dso_robotics.parameters.gains import NO_GAINS, Gains
 from dso_robotics.parameters.path import Declaration, Target, recordings, resolve, tied
 from dso_robotics.parameters.theta import Block, Prior
@@ -105,8 +106,12 @@ def _tie(parts: list[Parameter], declaration: Declaration) -> Parameter:
             f"{declaration.path}: these are pure numbers of different things, such as a ratio and a coefficient of "
             "friction; tie only numbers of one kind."
         )
-    slots = tuple(slot for p in parts for slot in p.slots)
-    return dataclasses.replace(parts[0], name="+".join(p.path for p in parts), slots=slots)
+    slots: list[Slot] = []
+    for slot in (slot for p in parts for slot in p.slots):
+        # The first sliding direction of a pair may move the second one too, which may then be named as well.
+        if not any(s.field == slot.field and s.factor == slot.factor and {*slot.at} <= {*s.at} for s in slots):
+            slots.append(slot)
+    return dataclasses.replace(parts[0], name="+".join(p.path for p in parts), slots=tuple(slots))
 
 
 def _number(target: Target, given: Declaration, robot: Robot, *, alone: bool = True) -> Parameter:
@@ -116,7 +121,7 @@ def _number(target: Target, given: Declaration, robot: Robot, *, alone: bool = T
     slots = family.places(model, target.object_id, target.component)
     nominal = target.nominal(robot)
     initial = nominal if given.init is None else given.init
-    possible = family.low, family.high
+    possible = family.bounds(model, target.object_id, target.component)
     if family.field == "diaginertia" and alone:
         # A principal moment cannot exceed the sum of the other two, and MuJoCo's compiler refuses such a body.
         others = np.delete(model.body_inertia[target.object_id], target.component)

@@ -1,5 +1,6 @@
 """Parameter paths: KIND/NAME/FIELD[INDEX], with the names of MJCF, and with the wildcards `*` and `?` in NAME.
 
+INDEX `*` frees each number of the field. A model has one set of options, so their paths have no name: option/FIELD[INDEX].
 If a name contains `*`, `?`, `=`, `@`, `+` or a backslash, write a backslash before that character.
 """
 
@@ -9,12 +10,13 @@ import re
 from collections.abc import Sequence
 
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.families import FAMILIES, PSEUDO_INERTIA, REFUSED, SYNONYMS, Family, Slot
+from dso_robotics.parameters.families import PSEUDO_INERTIA, REFUSED, SYNONYMS
+from dso_robotics.parameters.family import FAMILIES, WHOLE, Family, Slot
 from dso_robotics.parameters.gains import NO_GAINS, Gains
 from dso_robotics.parameters.signals import nominal
-from dso_robotics.physics.model import Robot, nearest
+from dso_robotics.physics.model import OPTION, Robot, nearest
 
-_PATH = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>.+)/(?P<field>[a-z_]+)(\[(?P<index>\d{1,6})\])?$")
+_PATH = re.compile(r"^(?P<kind>[a-z]+)/(?P<name>.+)/(?P<field>[a-z_]+)(\[(?P<index>\d{1,6}|\*)\])?$")
 # sensor/NAME/noise[INDEX]: the noise scale of a channel, which is no number of the model.
 _NOISE = re.compile(r"^sensor/(?P<name>.+)/noise(?P<index>\[\d{1,6}\])?$")
 # log/NAME/KIND/NAME/FIELD: a separate value for one recording.
@@ -55,7 +57,9 @@ class Target:
         if self.value is not None:
             return self.value
         slots = self.family.places(robot.mj, self.object_id, self.component)
-        return slots[0].sign * float(nominal(robot.mj, slots[0].field).ravel()[slots[0].at[0]]) if slots else 0.0
+        return (
+            float(nominal(robot.mj, slots[0].field).ravel()[slots[0].at[0]]) / slots[0].factor + 0.0 if slots else 0.0
+        )
 
 
 def parse(text: str) -> Declaration:
@@ -140,15 +144,16 @@ def resolve(path: str, robot: Robot, gains: Gains = NO_GAINS) -> tuple[Target, .
     Raises:
       DsoError: the path does not exist (the nearest valid paths are listed), or it cannot be freed (with the reason).
     """
-    match = _PATH.match(path)
     head, _, tail = path.partition("/")
+    match = _PATH.match(f"{OPTION}/{OPTION}/{tail}" if head == OPTION and "/" not in tail else path)
     if head == "controller":
         return _of_controllers(path, tail, gains)
     if (head, tail) in REFUSED:
         raise DsoError(f"{path}: this cannot be freed: {REFUSED[head, tail]}.")
     if match is None:
         raise DsoError(
-            f"{path}: not a parameter path. Write KIND/NAME/FIELD or KIND/NAME/FIELD[i], such as {_examples(robot)}."
+            f"{path}: not a parameter path. Write KIND/NAME/FIELD or KIND/NAME/FIELD[i], where i may be *, such as "
+            f"{_examples(robot)}."
         )
     kind, name, field = match["kind"], match["name"], match["field"]
     kind, field = SYNONYMS.get((kind, field), (kind, field))
@@ -158,7 +163,7 @@ def resolve(path: str, robot: Robot, gains: Gains = NO_GAINS) -> tuple[Target, .
     if not inertia and label not in FAMILIES:
         raise DsoError(_unknown_field(path, kind, field))
     family = PSEUDO_INERTIA if inertia else FAMILIES[label]
-    index = None if match["index"] is None else int(match["index"])
+    index = int(match["index"]) if (match["index"] or "*") != "*" else None
     wildcard = re.search(r"(?<!\\)[*?]", name) is not None
     found = [i for i, n in enumerate(robot.names(kind)) if n and matches(n, name)]
     if not found:
@@ -169,13 +174,18 @@ def resolve(path: str, robot: Robot, gains: Gains = NO_GAINS) -> tuple[Target, .
     usable = [i for i in found if not reasons[i]]
     if not usable or (not wildcard and reasons[found[0]]):
         raise DsoError(f"{path}: {robot.names(kind)[found[0]]} has no such parameter: {reasons[found[0]]}.")
-    least = min(family.components(robot.mj, i) for i in usable)
+    least = min(family.count(robot.mj, i) for i in usable)
     if index is not None and index >= least:
         raise DsoError(f"{path}: '{field}' has {least} number(s), so the index must be below {least}.")
+    if match["index"] is None and family.whole is not None:
+        for i in usable:
+            if reason := family.whole(robot.mj, i):
+                raise DsoError(f"{path}: {robot.names(kind)[i]} has no such parameter: {reason}.")
+        return tuple(Target(_spell(family, robot, i, WHOLE), family, i, WHOLE) for i in usable)
     return tuple(
         Target(_spell(family, robot, i, k), family, i, k)
         for i in usable
-        for k in ([index] if index is not None else range(family.components(robot.mj, i)))
+        for k in ([index] if index is not None else family.components(robot.mj, i))
     )
 
 
@@ -207,15 +217,16 @@ def every(robot: Robot) -> tuple[Target, ...]:
     for family in FAMILIES.values():
         for i, name in enumerate(robot.names(family.kind)):
             if name and not family.refuse(robot.mj, i):
-                width = family.components(robot.mj, i)
-                targets += [Target(_spell(family, robot, i, k), family, i, k) for k in range(width)]
+                one = family.whole is not None and not family.whole(robot.mj, i)
+                found = (WHOLE,) if one else family.components(robot.mj, i)
+                targets += [Target(_spell(family, robot, i, k), family, i, k) for k in found]
     return tuple(targets)
 
 
 def _spell(family: Family, robot: Robot, index: int, component: int) -> str:
-    several = family.components(robot.mj, index) > 1 or family.field == "gear"
-    name = escape(robot.names(family.kind)[index])
-    return f"{family.kind}/{name}/{family.field}{f'[{component}]' if several else ''}"
+    several = family.count(robot.mj, index) > 1 or family.field == "gear"
+    name = "" if family.kind == OPTION else f"{escape(robot.names(family.kind)[index])}/"
+    return f"{family.kind}/{name}{family.field}{f'[{component}]' if several and component != WHOLE else ''}"
 
 
 def _unknown_field(path: str, kind: str, field: str) -> str:

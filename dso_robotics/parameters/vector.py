@@ -120,7 +120,20 @@ class ParameterVector(Theta):
         for kind in ("site", "body"):
             if f"{kind}_turn" in flat:
                 flat[f"{kind}_quat"] = turned(np.asarray(getattr(self.mj, f"{kind}_quat")), flat.pop(f"{kind}_turn"))
+        if "motor_inductance" in flat:
+            self._electrical(flat, z)
         return flat
+
+    def _electrical(self, flat: dict[str, Array], z: Array) -> None:
+        """Replace inductances by electrical time constants, inductance over resistance, in `flat`."""
+        xp, inductance = z.__array_namespace__(), flat.pop("motor_inductance")
+        gains, dynamics = (
+            flat[name] if name in flat else xp.broadcast_to(xp.asarray(start), (*z.shape[:-1], *start.shape))
+            for name, start in ((n, self._nominal(n)) for n in ("actuator_gainprm", "actuator_dynprm"))
+        )
+        freed = np.isin(np.arange(self.mj.actuator_dynprm.shape[0]), self.freed("motor_inductance"))
+        time = xp.where(freed, inductance / xp.where(freed, gains[..., 0], 1.0), dynamics[..., 0])
+        flat["actuator_dynprm"] = xp.concatenate([time[..., None], dynamics[..., 1:]], -1)
 
     def signals(self, z: Array) -> dict[str, Array]:
         """The `signals.SIGNALS` at z (..., n) that some parameter or the model changes, as whole arrays (..., k)."""
@@ -161,7 +174,7 @@ class ParameterVector(Theta):
         for p in self.parameters:
             for slot in p.slots:
                 if wanted(slot.field):
-                    put(slot.field, slot.at, slot.sign * blocks[p.path])
+                    put(slot.field, slot.at, slot.factor * blocks[p.path])
             if p.factor is not None and wanted("body_inertia_full"):
                 mass, com, tensor = body_from_coordinates(blocks[p.path], p.factor)
                 put("body_mass", (p.body,), mass[..., None])

@@ -45,7 +45,7 @@ def set_fields(
     derived = False
     for name, value in principal_fields(model, fields).items():
         engine.expand(name)[:] = np.repeat(value, repeat, axis=0)
-        derived |= name in mujoco.MjModel._setconst_inputs
+        derived |= name in mujoco.MjModel._setconst_inputs or name.startswith("opt.")
     if derived:
         engine.set_const()
         # mj_setConst treats frames that differ by less than a tolerance as equal. A geom at its body's centre of mass

@@ -151,7 +151,10 @@ def with_fields(base: mjx.Model, mj: mujoco.MjModel, fields: Mapping[str, Any]) 
     full = plain.pop("body_inertia_full", None)
     if full is not None:
         plain["body_inertia"], products = inertia.diagonal_and_products(mj, full)
+    options = {name.removeprefix("opt."): plain.pop(name) for name in list(plain) if name.startswith("opt.")}
     model = base.replace(**{name: jnp.asarray(value) for name, value in plain.items()})
+    if options:
+        model = model.replace(opt=model.opt.replace(**{name: jnp.asarray(value) for name, value in options.items()}))
     if any(name in mujoco.MjModel._setconst_inputs for name in plain):
         model = set_constants(model, products=products)
     return model, products

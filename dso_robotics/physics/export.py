@@ -12,7 +12,8 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics import inertia
-from dso_robotics.physics.model import Robot
+from dso_robotics.physics.attached import readable
+from dso_robotics.physics.model import Robot, model_field
 
 # Field of MjModel -> (kind, MJCF attribute with an object's row of the field). A parameter family may add entries.
 ATTRIBUTES = {
@@ -52,6 +53,14 @@ ATTRIBUTES = {
     "tendon_frictionloss": ("tendon", "frictionloss"),
     "tendon_armature": ("tendon", "armature"),
 }
+# Options that a parameter family may change.
+_OPTIONS = ("gravity", "wind", "magnetic", "density", "viscosity")
+# Type of an equality constraint -> the attribute that holds the first of its data, and how many they are.
+_EQUALITIES = {
+    int(mujoco.mjtEq.mjEQ_CONNECT): ("anchor", 3),
+    int(mujoco.mjtEq.mjEQ_JOINT): ("polycoef", 5),
+    int(mujoco.mjtEq.mjEQ_TENDON): ("polycoef", 5),
+}
 # Other attributes of an orientation, which would contradict a quat.
 _TURNS = ("axisangle", "xyaxes", "zaxis", "euler")
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
@@ -73,7 +82,7 @@ def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
     wanted = {name: value[0] for name, value in plain.items()}
     spec = robot.spec.copy()
     spec.compile()
-    root = ET.fromstring(spec.to_xml())
+    root = readable(spec)
     _absolute_folders(root, robot.spec)
     written = _compiled(ET.tostring(root, encoding="unicode"), robot)
     for name in ATTRIBUTES:
@@ -81,10 +90,8 @@ def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
         _set_attribute(root, robot.mj, name, value, like=getattr(written, name))
     _set_damping(root, robot.mj, wanted)
     _set_inertials(root, robot.mj, wanted, like=written)
-    if robot.mj.opt.timestep != written.opt.timestep:
-        options = root.find("option")
-        assert options is not None  # only a time step that is not MuJoCo's own can have lost digits
-        options.set("timestep", _text(robot.mj.opt.timestep))
+    _set_equalities(root, robot.mj, wanted, like=written)
+    _set_options(root, robot.mj, wanted, like=written)
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode") + "\n"
     _verify(text, robot, wanted)
@@ -104,6 +111,9 @@ def _elements(root: ET.Element, kind: str) -> list[ET.Element]:
     """Elements of `kind` in the order of their ids. MuJoCo writes bodies depth first, each with its own elements."""
     if kind in ("actuator", "sensor", "tendon"):
         return [e for section in root.iter(kind) if section in root for e in section]
+    if kind in ("pair", "equality"):
+        sections = root.iter("contact" if kind == "pair" else kind)
+        return [e for section in sections if section in root for e in section if kind != "pair" or e.tag == kind]
     tags = ("joint", "freejoint") if kind == "joint" else (kind,)
     world = root.find("worldbody")
     found = [] if world is None else [e for e in world.iter() if e.tag in tags]
@@ -140,6 +150,36 @@ def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np
             element.set("interp", "linear")
 
 
+def _set_equalities(
+    root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray], *, like: mujoco.MjModel
+) -> None:
+    """Write the data of equality constraints that are new or lost digits."""
+    elements, data = _elements(root, "equality"), wanted.get("eq_data", model.eq_data)
+    for i, kind in enumerate(model.eq_type):
+        attribute, width = _EQUALITIES.get(int(kind), ("", 0))
+        new, old, there = (np.asarray(rows)[i, :width] for rows in (data, model.eq_data, like.eq_data))
+        lost = attribute in elements[i].attrib and not np.array_equal(new, there) and _close(new, there)
+        if lost or not np.array_equal(new, old):
+            elements[i].set(attribute, _text(new))
+
+
+def _set_options(
+    root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray], *, like: mujoco.MjModel
+) -> None:
+    """Write the options that are new, and the time step if it lost digits."""
+    values = {name: wanted[f"opt.{name}"] for name in _OPTIONS if f"opt.{name}" in wanted}
+    if model.opt.timestep != like.opt.timestep:
+        values["timestep"] = np.asarray(model.opt.timestep)
+    if not values:
+        return
+    options = root.find("option")
+    if options is None:
+        options = ET.Element("option")
+        root.insert(0, options)
+    for name, value in values.items():
+        options.set(name, _text(np.asarray(value)))
+
+
 def _set_damping(root: ET.Element, model: mujoco.MjModel, wanted: Mapping[str, np.ndarray]) -> None:
     """Write damping: one attribute contains the linear, quadratic and cubic coefficients, which are two model fields."""
     nominal = np.column_stack([model.dof_damping, model.dof_dampingpoly])
@@ -162,6 +202,9 @@ def _set_inertials(
     moments = wanted.get("body_inertia", model.body_inertia)
     axes = wanted.get("body_iquat", model.body_iquat)
     nominal = (model.body_mass, model.body_ipos, model.body_inertia, model.body_iquat)
+    # MuJoCo's compiler would derive another mass from a geom with another size.
+    sizes = np.asarray(wanted.get("geom_size", model.geom_size))
+    resized = {int(b) for b in model.geom_bodyid[(sizes != model.geom_size).any(1)]}
     for body in range(1, model.nbody):
         element = elements[body]
         inertial = element.find("inertial")
@@ -170,7 +213,9 @@ def _set_inertials(
             np.atleast_1d(part[body]) for part in (like.body_mass, like.body_ipos, like.body_inertia, like.body_iquat)
         ]
         stays = all(np.array_equal(a, old[body].reshape(-1)) for a, old in zip(new, nominal, strict=True))
-        if stays and (inertial is None or all(map(np.array_equal, new, there)) or not all(map(_close, new, there))):
+        if body in resized and mass[body] > 0:
+            pass
+        elif stays and (inertial is None or all(map(np.array_equal, new, there)) or not all(map(_close, new, there))):
             continue
         if inertial is None:
             inertial = ET.Element("inertial")
@@ -214,7 +259,7 @@ def _verify(text: str, robot: Robot, wanted: Mapping[str, np.ndarray]) -> None:
             moments = np.asarray(wanted.get("body_inertia", robot.mj.body_inertia))
             old = axes @ (moments[..., None] * np.eye(3)) @ np.swapaxes(axes, -1, -2)
         else:
-            new, old = np.asarray(getattr(model, name), float), np.asarray(value, float)
+            new, old = np.asarray(model_field(model, name), float), np.asarray(value, float)
         if not np.allclose(new, old, rtol=1e-5, atol=1e-9 * max(1.0, float(np.max(np.abs(old), initial=0.0)))):
             raise DsoError(
                 f"{robot.source}: MuJoCo does not read back the new values of {name}; the model was not written."

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -20,8 +21,22 @@ KINDS = {
     "tendon": mujoco.mjtObj.mjOBJ_TENDON,
     "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
     "sensor": mujoco.mjtObj.mjOBJ_SENSOR,
+    "pair": mujoco.mjtObj.mjOBJ_PAIR,
+    "equality": mujoco.mjtObj.mjOBJ_EQUALITY,
 }
-_COUNT = {"body": "nbody", "joint": "njnt", "geom": "ngeom", "site": "nsite", "tendon": "ntendon", "actuator": "nu"}
+# The name of the one object of kind "option".
+OPTION = "option"
+_COUNT = {
+    "body": "nbody",
+    "joint": "njnt",
+    "geom": "ngeom",
+    "site": "nsite",
+    "tendon": "ntendon",
+    "actuator": "nu",
+    "sensor": "nsensor",
+    "pair": "npair",
+    "equality": "neq",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +54,12 @@ class Robot:
 
     def count(self, kind: str) -> int:
         """Number of objects of `kind` ("body", "joint", ...); the world is body 0."""
-        return int(self.mj.nsensor if kind == "sensor" else getattr(self.mj, _COUNT[kind]))
+        return 1 if kind == OPTION else int(getattr(self.mj, _COUNT[kind]))
 
     def names(self, kind: str) -> list[str]:
         """Names of all objects of `kind` in id order; an unnamed object gives an empty string."""
+        if kind == OPTION:
+            return [OPTION]
         return [mujoco.mj_id2name(self.mj, KINDS[kind], i) or "" for i in range(self.count(kind))]
 
 
@@ -84,6 +101,21 @@ def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robo
         folder = path.parent / getattr(spec, field)
         setattr(spec, field, str(folder.resolve()))
     return Robot(mj=_compile(spec, str(path)), spec=spec, source=str(path))
+
+
+def model_field(model: mujoco.MjModel, name: str) -> Any:
+    """The array or number `name` of a model, or of its options with the prefix "opt."."""
+    return getattr(model.opt, name.removeprefix("opt.")) if name.startswith("opt.") else getattr(model, name)
+
+
+def set_model_field(model: mujoco.MjModel, name: str, value: np.ndarray) -> None:
+    """Write `value` to the field that `model_field` reads."""
+    owner: Any = model.opt if name.startswith("opt.") else model
+    short = name.removeprefix("opt.")
+    if np.ndim(getattr(owner, short)):
+        getattr(owner, short)[...] = value
+    else:
+        setattr(owner, short, float(value))
 
 
 def without_shortcuts(robot: Robot, bodies: Iterable[int]) -> Robot:
@@ -141,6 +173,12 @@ def _explain(path: pathlib.Path, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if "XML parse error" in reason or "Schema violation" in reason or "root element" in reason.lower():
         cure = "Correct the XML at the given line, or give an MJCF or URDF file."
+    elif "package:/" in reason or "model:/" in reason:
+        cure = (
+            "MuJoCo does not resolve package:// or model://, which name a folder of ROS or Gazebo. Remove them and the "
+            f"package's name from the file names, so that these are relative to {path.parent.resolve()} (or write absolute paths), and "
+            'write <mujoco><compiler strippath="false"/></mujoco> inside <robot>.'
+        )
     elif "open file" in reason or "opening file" in reason or "resource" in reason:
         cure = f"File names in the model are relative to {path.parent.resolve()} and its meshdir or texturedir."
     else:

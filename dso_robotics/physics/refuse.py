@@ -15,6 +15,11 @@ _INTEGRATORS = {
     mujoco.mjtIntegrator.mjINT_IMPLICIT: "implicit",
     mujoco.mjtIntegrator.mjINT_DISCRETE: "discrete",
 }
+_OWN_GAINS = {
+    mujoco.mjtGain.mjGAIN_DCMOTOR: "dcmotor",
+    mujoco.mjtGain.mjGAIN_PID: "pid",
+    mujoco.mjtGain.mjGAIN_SO3: "orientation servo",
+}
 _TRANSMISSIONS = {mujoco.mjtTrn.mjTRN_SLIDERCRANK: "slider-crank", mujoco.mjtTrn.mjTRN_BODY: "body (adhesion)"}
 
 
@@ -106,6 +111,11 @@ def _actuators(model: mujoco.MjModel) -> list[str]:
         if rows.size:
             names = _names(model, mujoco.mjtObj.mjOBJ_ACTUATOR, rows)
             out.append(f"The {word} transmission of actuator {names} is missing: use joint, tendon or site.")
+    for kind, word in _OWN_GAINS.items():
+        rows = np.flatnonzero(model.actuator_gaintype == kind)
+        if rows.size:
+            names = _names(model, mujoco.mjtObj.mjOBJ_ACTUATOR, rows)
+            out.append(f"Actuator {names} is a {word}, which is missing: use motor, position, velocity or muscle.")
     several = np.flatnonzero((model.actuator_ctrlnum != 1) | (model.actuator_outnum != 1))
     if several.size:
         names = _names(model, mujoco.mjtObj.mjOBJ_ACTUATOR, several)

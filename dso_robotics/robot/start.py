@@ -12,6 +12,7 @@ from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.batch import BatchEngine
 from dso_robotics.robot.signals import corrected
+from dso_robotics.robot.start_fit import Readings, StartFit, continuous
 
 # A velocity without a sensor is the slope of a line fitted to this many seconds of positions.
 _SLOPE_SECONDS = 0.02
@@ -33,19 +34,87 @@ def guess(
 
     Recorded qpos and qvel are used where the log has them. Otherwise, position and velocity sensors on hinge and slide joints
     are used. If no velocity was measured, it is the slope of the position. Values that no sensor measures directly come from
-    a simulation of the whole rollout with the unchanged model, started at rest at qpos0.
+    a simulation of the whole rollout with the unchanged model, started at rest at qpos0; they are then moved to what other
+    sensors show (of frames, ball joints and tendons), and to where loops are closed, see `start_fit`.
     """
     states = np.zeros((len(windows), model.nq + model.nv + model.na))
+    fit = StartFit(model, windows.channels)
     for i, rollout in enumerate(windows.rollouts):
         mine = np.flatnonzero(windows.rollout == i)
         if not len(mine):
             continue
         samples = windows.sample[mine, 0]
         recorded = recorded_states(rollout, windows.channels, model, signals, robust=robust)
+        known = np.isfinite(recorded[samples][:, : model.nq + model.nv]).all()
         if not np.isfinite(recorded[samples]).all():
             _simulate_missing(recorded, rollout, windows, model)
         states[mine] = recorded[samples]
+        if fit.informed and (not known or (fit.loops and rollout.qpos is None)):
+            states[mine] = _fitted(fit, states[mine], rollout, samples, model, windows.channels, signals, robust)
     return states
+
+
+def _fitted(
+    fit: StartFit,
+    states: np.ndarray,
+    rollout: Rollout,
+    samples: np.ndarray,
+    model: mujoco.MjModel,
+    channels: Channels,
+    signals: Mapping[str, np.ndarray],
+    robust: bool,
+) -> np.ndarray:
+    """`states` (K, nq+nv+na) at `samples` (K,), moved to what the sensors show; what the log recorded stays."""
+    out, nq, nv = states.copy(), model.nq, model.nv
+    readings = _readings(rollout, model, channels, signals, robust)
+    for k, sample in enumerate(samples):
+        qpos = out[k, :nq]
+        if rollout.qpos is None:
+            near = [qpos] if k == 0 else [qpos, out[k - 1, :nq]]
+            out[k, :nq] = qpos = fit.position(near, readings, sample)
+        if rollout.qvel is None:
+            rate = None if rollout.qpos is None else _rate(model, rollout.time, rollout.qpos, sample)
+            out[k, nq : nq + nv] = fit.velocity(qpos, out[k, nq : nq + nv], readings, sample, rate)
+    return out
+
+
+def _rate(model: mujoco.MjModel, time: np.ndarray, qpos: np.ndarray, sample: int) -> np.ndarray:
+    """Slope (nv,) of recorded positions (T, nq) at a sample."""
+    half = max(1, round(0.5 * _SLOPE_SECONDS / max(float(np.median(np.diff(time))), 1e-9)))
+    a, b = max(sample - half, 0), min(sample + half, len(time) - 1)
+    change = np.zeros(model.nv)
+    mujoco.mj_differentiatePos(model, change, time[b] - time[a], *(np.ascontiguousarray(qpos[i]) for i in (a, b)))
+    return change
+
+
+def _readings(
+    rollout: Rollout, model: mujoco.MjModel, channels: Channels, signals: Mapping[str, np.ndarray], robust: bool
+) -> Readings:
+    """All channels (T, C) at the samples, without gaps, outliers and delays, and their slopes."""
+    time, width = rollout.time, len(channels.sensor_ids)
+    value, rate = np.full((len(time), width), np.nan), np.full((len(time), width), np.nan)
+    if rollout.sensordata is not None:
+        plain = corrected(rollout.sensordata, signals, channels.sensor_addresses)
+        plain = continuous(plain, channels, model)
+        for column, sensor in enumerate(channels.sensor_ids):
+            filled = _filled(time, plain[:, column], int(sensor), signals, robust)
+            if filled is not None:
+                value[:, column], rate[:, column] = filled, _slope(time, filled)
+    spreads = [np.maximum(np.nan_to_num(np.std(x, axis=0)), 1e-6) for x in (value, rate)]
+    return Readings(value, rate, *spreads)
+
+
+def _filled(
+    time: np.ndarray, values: np.ndarray, sensor: int, signals: Mapping[str, np.ndarray], robust: bool
+) -> np.ndarray | None:
+    """Readings (T,) when the sensor should have reported them, gaps and outliers bridged; None with fewer than two."""
+    seen = np.isfinite(values)
+    if robust:
+        seen[seen] = ~_stands_out(values[seen])
+    if seen.sum() < 2:
+        return None
+    late = signals["sensor_delay"][sensor] if "sensor_delay" in signals else 0.0
+    return np.interp(time + late, time[seen], values[seen])
 
 
 def recorded_states(
@@ -116,14 +185,9 @@ def _from_sensors(
         kind, joint = mujoco.mjtSensor(int(model.sensor_type[sensor])), int(model.sensor_objid[sensor])
         if kind not in (mujoco.mjtSensor.mjSENS_JOINTPOS, mujoco.mjtSensor.mjSENS_JOINTVEL):
             continue
-        values = sensordata[:, column]
-        seen = np.isfinite(values)
-        if robust:
-            seen[seen] = ~_stands_out(values[seen])
-        if seen.sum() < 2:
+        filled = _filled(time, sensordata[:, column], int(sensor), signals, robust)
+        if filled is None:
             continue
-        late = signals["sensor_delay"][sensor] if "sensor_delay" in signals else 0.0
-        filled = np.interp(time + late, time[seen], values[seen])
         dof = model.nq + int(model.jnt_dofadr[joint])
         if kind == mujoco.mjtSensor.mjSENS_JOINTVEL:
             recorded[:, dof] = filled

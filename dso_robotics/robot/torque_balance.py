@@ -16,6 +16,7 @@ from dso_robotics.data.rollout import Rollout
 from dso_robotics.parameters.parameter import Parameter
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.inertia import principal_fields
+from dso_robotics.physics.model import set_model_field
 from dso_robotics.physics.regressor import inertial_numbers, regressor, tensors
 from dso_robotics.robot.controller import Drives
 from dso_robotics.robot.signals import commanded, corrected
@@ -140,7 +141,7 @@ class TorqueBalance:
         model = self.vector.mj.__copy__()
         plain = {name: value[None] for name, value in self.vector.fields(z).items()}
         for name, value in principal_fields(self.vector.mj, plain).items():
-            getattr(model, name)[:] = value[0]
+            set_model_field(model, name, value[0])
         mujoco.mj_setConst(model, mujoco.MjData(model))
         for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
             getattr(model, name)[:] = 0

@@ -40,6 +40,7 @@ from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.network import chosen_joints, learn
 from dso_robotics.studies.residual import own_residual
 from dso_robotics.studies.run import Progress, RunFile, Session, search, session
+from dso_robotics.studies.scan import lower, scan, scanned
 from dso_robotics.studies.starts import best_start, draw
 from dso_robotics.studies.study import IdentifyStudy
 from dso_robotics.studies.warm_start import regress
@@ -156,12 +157,21 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
         jumps = file.tree["state"].get("noise.jumps") if file.tree else None
         options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=jumps)
     tried, z, sigma = None, vector.initial, None
+
+    def measured() -> WindowedIdentification:
+        return WindowedIdentification(vector, windows, prediction, free_starts=False, **options)
+
+    if scanned(vector) and not windows.single and not file.tree:
+        tell("contacts scanned", 0, math.nan)
+        z, sigma, _ = scan(measured, z, x)
     if (study.starts > 1 or study.warm_start) and not file.tree:
         points = draw(vector, study.starts, study.seed)
+        if scanned(vector):
+            points = np.append(points, z[None], axis=0)
         if study.warm_start:
             points = np.insert(points, 1, regress(vector, windows, drives), axis=0)
         z, sigma, tried = best_start(
-            lambda: WindowedIdentification(vector, windows, prediction, free_starts=False, **options),
+            measured,
             points,
             x,
             lambda i, cost: tell("starts tried", i + 1, cost),
@@ -191,6 +201,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     begun = WindowedIdentification(vector, windows, prediction, **options).pooled_sigma(), x
     left_open = summaries.unseen(vector, table, spread)
     found = summaries.warnings(vector, solution, spread, evaluations, left_open)
+    found += [] if windows.single else lower(vector, measured, solution.z, solution.x)
     table |= estimated(asked, vector, problem, solution, spread, begun)
     # Channels without a unit are listed one by one, each with its assumed unit.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]

@@ -8,7 +8,7 @@ from dso_robotics.core.covariance import BLOCKS_PER_COORDINATE, Uncertainty, des
 from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.continuity import Continuity
 from dso_robotics.data.match import Channels
-from dso_robotics.parameters.families import FAMILIES
+from dso_robotics.parameters.family import FAMILIES
 from dso_robotics.parameters.parameter import Parameter
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.studies.evaluate import Evaluation

@@ -5,7 +5,7 @@ import pytest
 
 from dso_robotics.cli import main
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.families import FAMILIES
+from dso_robotics.parameters.family import FAMILIES
 from dso_robotics.parameters.parameter import declare
 from dso_robotics.parameters.path import every, parse, resolve
 from dso_robotics.parameters.vector import pack
@@ -42,7 +42,10 @@ def test_every_listed_path_resolves_to_itself_and_holds_the_models_value(arm):
     values = {t.path: t.nominal(arm) for t in every(arm)}
     assert values["joint/elbow/frictionloss"] == pytest.approx(0.122522)
     assert values["body/lower/ipos[2]"] == pytest.approx(-0.183777)
-    assert len(values) > len(FAMILIES)
+    assert {f"joint/elbow/{f.field}" for f in FAMILIES.values() if f.kind == "joint"} - {*values} == {
+        "joint/elbow/range",
+        "joint/elbow/actuatorfrcrange",
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from dso_robotics.cli import main
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
-from dso_robotics.parameters.families import FAMILIES
+from dso_robotics.parameters.family import FAMILIES
 from dso_robotics.parameters.path import parse
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics import export
