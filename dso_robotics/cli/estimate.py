@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.study:
         study = EstimateStudy.read(args.study)
     elif args.resume:
-        study = stored_study(args.out, "estimate", EstimateStudy)
+        study = stored_study(args.out, "estimate", EstimateStudy, {})
     else:
         raise DsoError("no study was given; name a STUDY.toml, or continue an interrupted run with --resume --out DIR.")
     prepare_jax()

@@ -79,6 +79,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--seed", type=int, metavar="N", help="seed of the random starts and of a network's first weights (0)"
     )
+    parser.add_argument(
+        "--residual",
+        metavar="FILE.py:FUNCTION",
+        help="a Python function of the free numbers whose result, over its deviation, the search makes small too",
+    )
     parser.add_argument("--study", metavar="FILE.toml", help="read any of these from a file; flags override it")
     parser.add_argument(
         "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
@@ -168,7 +173,7 @@ def _study(args: argparse.Namespace) -> "IdentifyStudy":
     # Zero is an answer; an option that is not there is None, False or an empty list.
     options = {k: v for k, v in vars(args).items() if k in names and v is not None and v is not False and v != []}
     if args.resume and not args.study and not args.model:
-        return stored_study(args.out, "identify", IdentifyStudy).changed(options)
+        return stored_study(args.out, "identify", IdentifyStudy, options)
     if not args.study and not args.model:
         raise DsoError("no model was given; name an MJCF or URDF file, or a study file with --study.")
     return IdentifyStudy.read(args.study, options)

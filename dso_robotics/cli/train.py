@@ -121,4 +121,4 @@ def _study(args: argparse.Namespace) -> "TrainStudy":
         return TrainStudy.read(args.study)
     if not args.resume:
         raise DsoError(f"no study was given; write `dso {args.command} STUDY.toml --out DIR`.")
-    return stored_study(args.out, args.command, TrainStudy)
+    return stored_study(args.out, args.command, TrainStudy, {})

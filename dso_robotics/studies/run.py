@@ -24,6 +24,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.checkpoint import columns, flatten, records, restore
+from dso_robotics.studies.code import refuse_unnamed
 from dso_robotics.table import Study
 
 # Seconds between two writes of the run file when the steps of a search are short.
@@ -33,6 +34,7 @@ _PLACES = ("model", "logs", "log", "file", "source")
 # The parts of a stored search.
 _KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling")
 _AGAIN = "run the study again without --resume"
+_PUT_BACK = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
 
 T = TypeVar("T", bound=Study)
 
@@ -77,6 +79,22 @@ class Session:
     def __init__(self, folder: Path, *, resume: bool, progress: Callable[[Progress], None]):
         self.folder, self._resume, self._progress = folder, resume, progress
         self._began = time.perf_counter()
+
+    def compare(self, files: Mapping[str, str | Path]) -> None:
+        """Compare files with those that the run to resume was begun with, before one of them is run.
+
+        Raises:
+          DsoError: a file has changed, or the run was begun without it.
+        """
+        if not self._resume:
+            return
+        path = self.folder / folders.RUN
+        stored = read_run(path)[0].get("inputs", {})
+        for label, file in files.items():
+            if label not in stored:
+                raise DsoError(f"{path}: the run was begun with other files: {', '.join(stored)}; {_PUT_BACK}.")
+            if _digest(stored, label) != sha256(file):
+                raise DsoError(f"{path}: the {label} {file} has changed since the run was begun; {_PUT_BACK}.")
 
     def begin(
         self, study: Mapping[str, Any], robot: Robot, files: Mapping[str, str | Path], *, every: float = 0.0
@@ -180,12 +198,13 @@ class RunFile:
         self._kept = {name: tree[name] for name in _KEPT if name in tree}
 
     def _compare(self, stored: Mapping[str, Any]) -> None:
-        cure = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
         if set(stored) != set(self._inputs):
-            raise DsoError(f"{self.path}: the run was begun with other files: {', '.join(stored)}; {cure}.")
+            raise DsoError(f"{self.path}: the run was begun with other files: {', '.join(stored)}; {_PUT_BACK}.")
         for label, entry in self._inputs.items():
-            if entry["sha256"] != stored[label]["sha256"]:
-                raise DsoError(f"{self.path}: the {label} {entry['path']} has changed since the run was begun; {cure}.")
+            if entry["sha256"] != _digest(stored, label):
+                raise DsoError(
+                    f"{self.path}: the {label} {entry['path']} has changed since the run was begun; {_PUT_BACK}."
+                )
 
     @property
     def seconds(self) -> float:
@@ -280,8 +299,18 @@ def model_sha256(model: mujoco.MjModel) -> str:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of a file. Raises DsoError when it cannot be read."""
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DsoError(f"{path}: cannot be read ({reason}); check the path and its permissions.") from error
+
+
+def _digest(stored: Any, label: str) -> Any:
+    entry = stored[label]
+    return entry.get("sha256") if isinstance(entry, Mapping) else None
 
 
 def resolved(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,11 +339,14 @@ def placeless(value: Any) -> Any:
     return kept
 
 
-def stored_study(folder: str | Path, command: str, kind: type[T]) -> T:
-    """The study of the run in `folder`, with the file paths it had at the start. `kind` is its class.
+def stored_study(folder: str | Path, command: str, kind: type[T], named: Mapping[str, Any]) -> T:
+    """The study of the run in `folder`, with the file paths it had at the start, changed by the values `named` by the user.
+
+    kind: its class.
 
     Raises:
-      DsoError: there is no run file, it is damaged, or it belongs to another command.
+      DsoError: there is no run file, it is damaged, it belongs to another command, or it uses a Python file that is not
+        among `named`.
     """
     path = Path(folder) / folders.RUN
     if not path.is_file():
@@ -323,7 +355,9 @@ def stored_study(folder: str | Path, command: str, kind: type[T]) -> T:
     begun = stored.pop("command", None)
     if begun != command:
         raise DsoError(f"--resume: {path} is a run of `dso {begun or 'an older version'}`; resume it with that.")
+    refuse_unnamed(path, stored, named, command)
     try:
-        return kind.from_dict(stored)
+        found = kind.from_dict(stored)
     except (DsoError, KeyError, TypeError, ValueError) as error:
         raise DsoError(f"{path}: the run file is damaged ({error}); {_AGAIN}.") from error
+    return found.changed(named)

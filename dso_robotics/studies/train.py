@@ -67,9 +67,9 @@ def train(
       DsoError: something is wrong with the study (raised before anything is compiled); or every simulation of the
         training diverges.
     """
-    task = build(study)
     with session(out, resume=resume, force=force, progress=progress) as here:
-        return _train(task, here, command, report)
+        here.compare(_files(study))
+        return _train(build(study), here, command, report)
 
 
 def _train(task: Task, here: Session, command: str, report: Callable[[Trained, Path], object] | None) -> Trained:
