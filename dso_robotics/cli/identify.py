@@ -112,7 +112,7 @@ def _jump(text: str) -> float | str:
 
 def run(args: argparse.Namespace) -> int:
     """Identify and print the table."""
-    from dso_robotics.cli import interrupted, plain
+    from dso_robotics.cli import plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.table import identification_table
@@ -140,17 +140,14 @@ def run(args: argparse.Namespace) -> int:
             else:
                 print(news, file=sys.stderr)
 
-        try:
-            result = identify(
-                study,
-                args.out,
-                resume=args.resume,
-                force=args.force,
-                report=write_report,
-                progress=tell,
-            )
-        except KeyboardInterrupt:
-            return interrupted("identify", args.out)
+        result = identify(
+            study,
+            args.out,
+            resume=args.resume,
+            force=args.force,
+            report=write_report,
+            progress=tell,
+        )
     print(plain(identification_table(result.summary)))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0

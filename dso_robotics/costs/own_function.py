@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dso_robotics.errors import DsoError
+from dso_robotics.errors import DsoError, told
 
 
 def load_function(file: str | Path, name: str, use: str) -> Callable[..., Any]:
@@ -39,14 +39,3 @@ def call(function: Callable[..., Any], where: str, *given: Any) -> Any:
         raise
     except (Exception, SystemExit) as error:
         raise DsoError(f"{where}: fails: {told(error)}.") from error
-
-
-def told(error: BaseException) -> str:
-    """An exception of a user's code in one line, with the line of the file that it comes from."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    line = "" if last is None else f" (line {last.tb_lineno} of {last.tb_frame.f_code.co_filename})"
-    if isinstance(error, SystemExit):
-        return f"it calls sys.exit({error.code!r}){line}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{line}"

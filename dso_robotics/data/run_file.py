@@ -59,6 +59,12 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     return tree, study, mjcf
 
 
+def run_schema(path: Path) -> Any:
+    """The schema that an HDF5 file states, None if it states none. Raises DsoError when it is damaged."""
+    with open_archive(path, "run file", "move it away") as archive:
+        return archive.attribute(archive.file, "schema")
+
+
 def _write(group: h5py.Group, tree: Tree) -> None:
     for name, value in tree.items():
         # A slash would nest groups, so a slash in a parameter path becomes a division sign.

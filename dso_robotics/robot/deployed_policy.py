@@ -11,7 +11,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from dso_robotics.data.run_file import read_run, write_run
+from dso_robotics.data.run_file import SCHEMA, read_run, run_schema, write_run
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot.entries import channel_entries, sensor_entries, state_entries
@@ -66,7 +66,14 @@ class Policy:
           DsoError: the folder cannot be written to.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DsoError(f"{folder}: cannot make this folder ({error.strerror}); choose another.") from error
+        if (folder / FILE).exists() and run_schema(folder / FILE) != SCHEMA:
+            raise DsoError(
+                f"{folder / FILE}: dso did not write this file and does not replace it; choose another folder."
+            )
         write_run(folder / FILE, {"policy": self.numbers.as_dict()}, {"command": "policy"}, self._mjcf)
         return folder / FILE
 

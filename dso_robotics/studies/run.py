@@ -21,6 +21,7 @@ import numpy as np
 from dso_robotics.core.descent import Candidate, Last, Method, Moment, Result, descend
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.markup import files as model_files
 from dso_robotics.physics.model import Robot
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.checkpoint import columns, flatten, records, restore
@@ -116,7 +117,7 @@ class Session:
         Raises:
           DsoError: a file cannot be written, or the report fails. The results found so far are kept.
         """
-        folders.write_text(self.folder / folders.MODEL, mjcf)
+        folders.write_model(self.folder, mjcf)
         summary["seconds"]["total"] = self.file.seconds
         self.file.write("finished", summary=json.dumps(folders.finite(summary)), **groups)
         if report is not None:
@@ -164,6 +165,10 @@ class RunFile:
         self.path, self._study, self._new = folder / folders.RUN, resolved(study), not resume
         self._mjcf = robot.spec.to_xml() if robot.spec is not None else ""
         self._inputs = {"model": {"path": str(robot.source), "sha256": model_sha256(robot.mj)}}
+        read = [str(robot.source)] if Path(robot.source).is_file() else []
+        folders.refuse_inputs(
+            folder, [*read, *(named for path in read for named in model_files(Path(path))), *files.values()]
+        )
         for label, file in files.items():
             self._inputs[label] = {"path": str(Path(file).resolve()), "sha256": sha256(file)}
         self._every, self._began = every, time.perf_counter() if began is None else began
