@@ -94,8 +94,7 @@ def open_archive(path: Path, kind: str, cure: str) -> Iterator["Archive"]:
         raise
     except _FAULTS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        fault = "is truncated" if "truncated" in reason else "is damaged"
-        raise DsoError(f"{path}: {fault} and cannot be read as a {kind} ({reason}); {cure}.") from error
+        raise DsoError(f"{path}: is damaged and cannot be read as a {kind} ({reason}); {cure}.") from error
 
 
 def _check_bytes(path: Path, kind: str, cure: str) -> None:
@@ -122,7 +121,7 @@ def _check_bytes(path: Path, kind: str, cure: str) -> None:
     if head != _SIGNATURE:
         raise DsoError(f"{path}: is not an HDF5 file, so it is damaged or no {kind}; check the path, or {cure}.")
     if not found and _SEAL[:8] in tail:
-        raise DsoError(f"{path}: is truncated: the end of its checksum is missing; {cure}.")
+        raise DsoError(f"{path}: is damaged: it is truncated, the end of its checksum is missing; {cure}.")
 
 
 def _compare(path: Path, stream: Any, size: int, stored: str, cure: str) -> None:

@@ -23,6 +23,7 @@ from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.markup import files as model_files
 from dso_robotics.physics.model import Robot
+from dso_robotics.robot.deployed_model import DIGEST, model_digest
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.checkpoint import columns, flatten, records, restore
 from dso_robotics.studies.code import refuse_unnamed
@@ -119,7 +120,8 @@ class Session:
         """
         folders.write_model(self.folder, mjcf)
         summary["seconds"]["total"] = self.file.seconds
-        self.file.write("finished", summary=json.dumps(folders.finite(summary)), **groups)
+        told = {"summary": json.dumps(folders.finite(summary)), DIGEST: model_digest(mjcf)}
+        self.file.write("finished", **told, **groups)
         if report is not None:
             self.tell("report", 0, summary["cost"]["total"])
             try:
