@@ -288,7 +288,7 @@ class Estimator:
         if not np.isfinite(state).all() or (abs(innovation[wild]) > _WILD and not self._stands(state)):
             raise DsoError(
                 f"measurement of {self.names[wild]!r} is {y[wild]:g} where {predicted[wild]:g} was predicted, which the "
-                "estimator cannot take in, so this update was not made and the state is as before; give NaN for a wrong reading, "
+                "estimator cannot take in, so this update was not made and the state is as before; give NaN instead, "
                 "or reset()."
             )
         self._state, self._memory = state, memory

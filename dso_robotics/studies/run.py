@@ -257,12 +257,14 @@ def search(
     stage: int = 0,
     keep: Last | None = None,
     watch: Callable[[Moment], bool | None] | None = None,
+    survive: bool = False,
     spent: Callable[[Moment], Mapping[str, Any]] = lambda moment: {},
     blocks: Callable[[Any], Mapping[str, Any]] = lambda state: {},
 ) -> Result:
     """Run `descend` from the state that `file` holds for this stage, or else from `first`. Store each moment that is due.
 
     record: the class of the method's records.
+    survive: see `descend`.
     spent: returns further values to store with a moment, such as simulated steps. A resumed run finds them in
       `file.tree["spent"]`.
     blocks: returns theta by block, and anything else that describes a state to a reader.
@@ -292,7 +294,8 @@ def search(
     if not stored:
         hold(state, (), None, spent(Moment(state, (), None, None)))
         file.write()
-    result = descend(method, state, iterations=iterations, past=past, keep=keep, watch=watch, checkpoint=checkpoint)
+    ends: dict[str, Any] = {"watch": watch, "checkpoint": checkpoint, "survive": survive}
+    result = descend(method, state, iterations=iterations, past=past, keep=keep, **ends)
     if latest:
         hold(result.state, result.history, result.best, spent(latest[0]))
     return result
