@@ -19,3 +19,14 @@ def nearest(word: str, choices: Iterable[str], most: int = 4) -> str:
         near = near + [v for v in valid if v not in near]
     more = ", ..." if len(near) < len(valid) else ""
     return ", ".join(f"'{c}'" for c in near) + more
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line, with the place that it comes from."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    line = "" if last is None else f" (line {last.tb_lineno} of {last.tb_frame.f_code.co_filename})"
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({error.code!r}){line}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{line}"

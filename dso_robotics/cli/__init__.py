@@ -3,13 +3,13 @@
 import argparse
 import io
 import os
-import pathlib
 import sys
 import warnings
 from collections.abc import Sequence
 
 from dso_robotics import __version__
-from dso_robotics.errors import DsoError
+from dso_robotics.cli.interruption import ended_by_sigterm, how_to_resume, status_of
+from dso_robotics.errors import DsoError, told
 from dso_robotics.extras import needing
 
 
@@ -35,14 +35,14 @@ def parser() -> argparse.ArgumentParser:
         epilog="`dso COMMAND --help` explains each command with an example.",
     )
     top.add_argument("--version", action="version", version=f"dso {__version__}")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="subcommand")
     for module in (identify, train, design, estimate, simulate, inspect, convert, fetch, parameters, check, view):
         module.add_parser(commands)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 on success, 2 on bad input, 130 when interrupted."""
+    """Run one command; returns the exit status: 0 on success, 2 when it cannot be done, 130 or 143 when interrupted."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A character that the terminal cannot show is printed as its number.
@@ -55,44 +55,50 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(argv: Sequence[str] | None) -> int:
+    args = None
     try:
-        args = parser().parse_args(argv)
-        with needing("this command"):
-            status = int(args.run(args) or 0)
+        with ended_by_sigterm():
+            args = parser().parse_args(argv)
+            with needing("this command"):
+                status = int(args.run(args) or 0)
         sys.stdout.flush()
     except DsoError as error:
-        print(f"dso: {plain(' '.join(str(error).splitlines()))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("dso: interrupted.", file=sys.stderr)
-        return 130
+        return _refused(str(error))
+    except KeyboardInterrupt as error:
+        print(f"dso: {plain(how_to_resume(args))}", file=sys.stderr)
+        return status_of(error)
     except BrokenPipeError:
         _drop_output()
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"dso: {plain(where)}reading or writing failed ({error.strerror or error}); free some space, or choose another "
-            "place.",
-            file=sys.stderr,
+        _refused(
+            f"{where}reading or writing failed ({error.strerror or error}); free some space, or choose another place."
         )
         _drop_output()
         return 2
+    except MemoryError:
+        return _refused(
+            "this needs more memory than there is; give a smaller model, fewer or shorter logs, or smaller studies."
+        )
+    except Exception as error:
+        if os.environ.get("DSO_TRACEBACK"):
+            raise
+        return _refused(
+            f"a fault of dso, not of yours: {told(error)}. Please report it with the command and its files; DSO_TRACEBACK=1 "
+            "before the command shows where it happened."
+        )
     return status
+
+
+def _refused(message: str) -> int:
+    print(f"dso: {plain(' '.join(message.splitlines()))}", file=sys.stderr)
+    return 2
 
 
 def plain(text: str) -> str:
     """`text` with control characters as escapes: a name in a file may contain some, which would confuse a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-
-
-def interrupted(command: str, out: str) -> int:
-    """Print whether the interrupted run in the folder `out` can be resumed; returns the exit status."""
-    where = pathlib.Path(out)
-    saved = (where / "run.h5").exists() and not (where / "summary.json").exists()
-    cure = f"`dso {command} --resume --out {where}` continues the run" if saved else "nothing of this run was saved yet"
-    print(plain(f"dso: interrupted; {cure}."), file=sys.stderr)
-    return 130
 
 
 def _drop_output() -> None:

@@ -40,7 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Learn an estimator and print its prediction errors."""
-    from dso_robotics.cli import interrupted, plain
+    from dso_robotics.cli import plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.table import estimation_table
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.study:
         study = EstimateStudy.read(args.study)
     elif args.resume:
-        study = stored_study(args.out, "estimate", EstimateStudy)
+        study = stored_study(args.out, "estimate", EstimateStudy, {})
     else:
         raise DsoError("no study was given; name a STUDY.toml, or continue an interrupted run with --resume --out DIR.")
     prepare_jax()
@@ -65,10 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     tell = functools.partial(print, file=sys.stderr)
     options = {"resume": args.resume, "force": args.force, "report": write_report, "progress": tell}
-    try:
-        summary = estimate(study, args.out, **options)
-    except KeyboardInterrupt:
-        return interrupted("estimate", args.out)
+    summary = estimate(study, args.out, **options)
     for line in estimation_table(summary):
         print(plain(line))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))

@@ -79,6 +79,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--seed", type=int, metavar="N", help="seed of the random starts and of a network's first weights (0)"
     )
+    parser.add_argument(
+        "--residual",
+        metavar="FILE.py:FUNCTION",
+        help="a Python function of the free numbers whose result, over its deviation, the search makes small too",
+    )
     parser.add_argument("--study", metavar="FILE.toml", help="read any of these from a file; flags override it")
     parser.add_argument(
         "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
@@ -107,7 +112,7 @@ def _jump(text: str) -> float | str:
 
 def run(args: argparse.Namespace) -> int:
     """Identify and print the table."""
-    from dso_robotics.cli import interrupted, plain
+    from dso_robotics.cli import plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.table import identification_table
@@ -135,17 +140,14 @@ def run(args: argparse.Namespace) -> int:
             else:
                 print(news, file=sys.stderr)
 
-        try:
-            result = identify(
-                study,
-                args.out,
-                resume=args.resume,
-                force=args.force,
-                report=write_report,
-                progress=tell,
-            )
-        except KeyboardInterrupt:
-            return interrupted("identify", args.out)
+        result = identify(
+            study,
+            args.out,
+            resume=args.resume,
+            force=args.force,
+            report=write_report,
+            progress=tell,
+        )
     print(plain(identification_table(result.summary)))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0
@@ -168,7 +170,7 @@ def _study(args: argparse.Namespace) -> "IdentifyStudy":
     # Zero is an answer; an option that is not there is None, False or an empty list.
     options = {k: v for k, v in vars(args).items() if k in names and v is not None and v is not False and v != []}
     if args.resume and not args.study and not args.model:
-        return stored_study(args.out, "identify", IdentifyStudy).changed(options)
+        return stored_study(args.out, "identify", IdentifyStudy, options)
     if not args.study and not args.model:
         raise DsoError("no model was given; name an MJCF or URDF file, or a study file with --study.")
     return IdentifyStudy.read(args.study, options)

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Train and print what came of it; returns 0."""
     import functools
 
-    from dso_robotics.cli import interrupted, plain
+    from dso_robotics.cli import plain
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.extras import require_mjx
@@ -93,17 +93,14 @@ def run(args: argparse.Namespace) -> int:
     tell = functools.partial(print, file=sys.stderr)
     work = design if args.command == "design" else train
     draw = None if args.no_report else functools.partial(write_report, video=not args.no_video)
-    try:
-        found = work(
-            study,
-            args.out,
-            resume=args.resume,
-            force=args.force,
-            report=draw,
-            progress=tell,
-        )
-    except KeyboardInterrupt:
-        return interrupted(args.command, args.out)
+    found = work(
+        study,
+        args.out,
+        resume=args.resume,
+        force=args.force,
+        report=draw,
+        progress=tell,
+    )
     print(plain("\n".join(training_table(found.summary))))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0
@@ -121,4 +118,4 @@ def _study(args: argparse.Namespace) -> "TrainStudy":
         return TrainStudy.read(args.study)
     if not args.resume:
         raise DsoError(f"no study was given; write `dso {args.command} STUDY.toml --out DIR`.")
-    return stored_study(args.out, args.command, TrainStudy)
+    return stored_study(args.out, args.command, TrainStudy, {})

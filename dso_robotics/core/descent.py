@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from dso_robotics.errors import DsoError
+from dso_robotics.errors import DsoError, told
 
 
 class Status(enum.StrEnum):
@@ -21,6 +21,7 @@ class Status(enum.StrEnum):
     DIVERGED = "diverged"
     STALLED = "stalled"
     STOPPED = "stopped"
+    FAILED = "failed"
 
 
 class Method(Protocol):
@@ -169,6 +170,7 @@ def descend(
     keep: Last | None = None,
     watch: Callable[[Moment], bool | None] | None = None,
     checkpoint: Callable[[Moment], None] | None = None,
+    survive: bool = False,
 ) -> Result:
     """Take steps of `method` from `state` until it is done or there are `iterations` records.
 
@@ -177,6 +179,8 @@ def descend(
     checkpoint: called after every step with the `Moment`. To resume with the same numbers, store its state, history and best,
       and pass them back.
     watch: called after `checkpoint`, also after every step. It may return True to stop.
+
+    survive: a step that raises ends the descent with the status FAILED and all that was found before, where something was.
 
     Raises:
       DsoError: `iterations` is negative.
@@ -192,7 +196,13 @@ def descend(
         if len(history) >= iterations:
             status = Status.ITERATIONS
             break
-        state, record = method.step(state)
+        try:
+            state, record = method.step(state)
+        except Exception as error:
+            if not (survive and history):
+                raise
+            message = f"step {len(history) + 1} failed: {told(error)}"
+            return Result(state, Status.FAILED, message, tuple(history), keep.best)
         history.append(record)
         status = method.done(state, record)
         judged = keep.see(len(history), state, last=status is not None or len(history) == iterations)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 
+from dso_robotics.data.archive import seal
 from dso_robotics.errors import DsoError
 
 
@@ -45,7 +46,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def memory_file(path: Path) -> Iterator[h5py.File]:
-    """Yield an HDF5 file in memory. Without an exception it is written to `path` in one go.
+    """Yield an HDF5 file in memory. Without an exception it is written to `path` in one go, with a checksum.
 
     On a full disk HDF5 leaves its file half closed, and the process crashes at exit. A plain write only fails.
     """
@@ -53,7 +54,7 @@ def memory_file(path: Path) -> Iterator[h5py.File]:
         yield file
         file.flush()
         image = file.id.get_file_image()
-    path.write_bytes(image)
+    path.write_bytes(seal(image))
 
 
 def refuse_existing(path: str | Path, force: bool) -> None:

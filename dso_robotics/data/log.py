@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from dso_robotics.data.archive import write_text
 from dso_robotics.data.atomic import atomic_file, memory_file
 from dso_robotics.data.hdf5 import PREFIX, RANKS, SCHEMA, SCHEMA_VERSION, read_contents
 from dso_robotics.data.problems import problems
-from dso_robotics.data.rollout import Rollout, listed, nearest
+from dso_robotics.data.rollout import Rollout, duplicates, listed, nearest
 from dso_robotics.errors import DsoError
 
 __all__ = ["Log", "Rollout", "merge_logs", "problems", "read_log", "write_log"]
@@ -37,9 +38,7 @@ class Log:
     def __post_init__(self):
         if not self.rollouts:
             raise DsoError("the log has no rollouts; record or convert at least one.")
-        names = self.names
-        repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if repeated:
+        if repeated := duplicates(self.names):
             raise DsoError(f"several rollouts are called {repeated[0]!r}; names must differ.")
         # Rollouts with the same channels in another order are reordered like the first.
         first, *rest = self.rollouts
@@ -76,12 +75,12 @@ def merge_logs(logs: Sequence[Log]) -> Log:
     twice = [str(file) for file in files if files.count(file) > 1]
     if twice:
         raise DsoError(f"{twice[0]}: this log is given twice, so its samples would count twice; give it once.")
-    names = [name for log in logs for name in log.names]
+    repeated = set(duplicates(name for log in logs for name in log.names))
     stems = [Path(log.label).stem for log in logs]
     # Logs with the same file name in different folders get a number.
     tags = [f"{stem}-{stems[:i].count(stem) + 1}" if stems.count(stem) > 1 else stem for i, stem in enumerate(stems)]
     rollouts = [
-        replace(r, name=f"{tag}:{r.name}") if names.count(r.name) > 1 else r
+        replace(r, name=f"{tag}:{r.name}") if r.name in repeated else r
         for log, tag in zip(logs, tags, strict=True)
         for r in log.rollouts
     ]
@@ -114,15 +113,20 @@ def write_log(path: str | Path, log: Log, *, dtype: Any = np.float64) -> None:
     Raises DsoError when the folder is not writable.
     """
     with atomic_file(path) as temporary, memory_file(temporary) as file:
-        file.attrs.update(log.attributes)
-        file.attrs.update(schema=SCHEMA, schema_version=SCHEMA_VERSION, source=log.source, licence=log.licence)
+        texts = {"schema": SCHEMA, "source": log.source, "licence": log.licence}
+        for key, value in {**log.attributes, "schema_version": SCHEMA_VERSION, **texts}.items():
+            if isinstance(value, str):
+                write_text(file, key, value)
+            else:
+                file.attrs[key] = value
         for rollout in log.rollouts:
             group = file.create_group(f"rollouts/{rollout.name}")
             for kind in RANKS:
                 if (values := getattr(rollout, kind)) is None:
                     continue
                 stored = values if kind == "time" else values.astype(dtype)
-                dataset = group.create_dataset(kind, data=stored, compression="gzip", shuffle=True, track_times=False)
+                packed = {"compression": "gzip", "shuffle": True, "fletcher32": True, "track_times": False}
+                dataset = group.create_dataset(kind, data=stored, **packed)
                 if kind in PREFIX:
-                    dataset.attrs["names"] = list(getattr(rollout, f"{PREFIX[kind]}_names"))
-                    dataset.attrs["units"] = list(getattr(rollout, f"{PREFIX[kind]}_units"))
+                    write_text(dataset, "names", getattr(rollout, f"{PREFIX[kind]}_names"))
+                    write_text(dataset, "units", getattr(rollout, f"{PREFIX[kind]}_units"))

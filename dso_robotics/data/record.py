@@ -1,7 +1,6 @@
 """Synthetic logs: rollouts of a MuJoCo model with noisy actions and imperfect sensors."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -12,6 +11,7 @@ from dso_robotics.data.log import Log
 from dso_robotics.data.match import actuator_names, sensor_channels, values_by_channel
 from dso_robotics.data.rollout import Array, Rollout
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.quiet import quiet
 from dso_robotics.physics.unit import actuator_unit, sensor_unit
 
 _LIMIT = 1e7
@@ -117,7 +117,7 @@ def _roll(
     data = mujoco.MjData(model)
     data.qpos[:], data.qvel[:] = qpos, qvel
     states, sensed = np.empty((len(ctrl), model.nq + model.nv)), np.empty((len(ctrl), model.nsensordata))
-    with _quiet():
+    with quiet():
         for t, action in enumerate(ctrl):
             data.ctrl[:] = action
             states[t] = np.concatenate([data.qpos, data.qvel])
@@ -135,14 +135,3 @@ def _roll(
                     "controls or initial spread, a smaller timestep, or integrator='implicitfast' in the model."
                 )
     return states, sensed
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Stop MuJoCo from printing warnings and writing MUJOCO_LOG.TXT: divergence is reported as an error instead."""
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda text: None)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(before)

@@ -7,10 +7,12 @@ the rollouts and further attributes of the log.
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
+from dso_robotics.data.archive import open_archive
 from dso_robotics.data.rollout import Array, Rollout
 from dso_robotics.errors import DsoError
 
@@ -97,10 +99,17 @@ def inertial_unit(path: Path, name: str) -> Converted:
         "orientation": ("opt_quat", "1"),
         "position": ("opt_pos", "m"),
     }
-    with h5py.File(path, "r") as file:
-        arrays = {channel: np.asarray(file[key], float) for channel, (key, _) in sources.items()}
-        rate = float(np.asarray(file.attrs["sampling_rate"]))
-        moving = np.flatnonzero(np.asarray(file["movement"], bool))
+    with open_archive(path, "recording", "restore it") as archive:
+
+        def read(key: str) -> Any:
+            stored = archive.child(archive.file, key)
+            if not isinstance(stored, h5py.Dataset):
+                raise KeyError(key)
+            return archive.values(stored)
+
+        arrays = {channel: np.asarray(read(key), float) for channel, (key, _) in sources.items()}
+        rate = float(np.asarray(archive.attribute(archive.file, "sampling_rate")))
+        moving = np.flatnonzero(np.asarray(read("movement"), bool))
     time = np.arange(len(arrays["gyro"])) / rate
     rollout = Rollout(
         name=name,
@@ -124,7 +133,7 @@ def convert_recording(kind: str, path: Path, name: str) -> Converted:
     """The file at `path`, converted by the converter `kind`. Raises DsoError when the file is not what `kind` expects."""
     try:
         return CONVERTERS[kind](path, name)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (DsoError, OSError, KeyError, ValueError, TypeError) as error:
         raise DsoError(
             f"{path}: is not the file it is registered as ({type(error).__name__}: {error}); restore it."
         ) from error

@@ -1,5 +1,7 @@
 """One recording: time, controls and sensor channels, checked at construction."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -47,6 +49,7 @@ class Rollout:
         where = f"rollout {self.name!r}"
         if not self.name or "/" in self.name or self.name in (".", ".."):
             raise DsoError(f"{where}: a rollout name is not empty and has no slash; rename it.")
+        _check_text([self.name], "a rollout name")
         time = _array(self.time, 1, f"{where}, time")
         _check_time(time, where)
         object.__setattr__(self, "time", time)
@@ -110,6 +113,11 @@ def listed(names: tuple[str, ...]) -> str:
     return (shown + (f", ... ({len(names)} in all)" if len(names) > 12 else "")) or "none"
 
 
+def duplicates(names: Iterable[str]) -> list[str]:
+    """The names that occur more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
 def _column(values: Array | None, names: tuple[str, ...], name: str, where: str) -> Array:
     if values is None or name not in names:
         raise DsoError(f"{where} has no channel {name!r}.{nearest(name, names)} Its channels: {listed(names)}.")
@@ -166,9 +174,17 @@ def _check_names(names: tuple[str, ...], units: tuple[str, ...], count: int, whe
     empty = [i for i, name in enumerate(names) if not name]
     if empty:
         raise DsoError(f"{where}: channel {empty[0]} has an empty name; name each channel.")
-    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < count else []
-    if repeated:
+    _check_text((*names, *units), f"{where}: a name or unit")
+    if repeated := duplicates(names):
         raise DsoError(f"{where}: the name {repeated[0]!r} is given to several channels; names must differ.")
+
+
+def _check_text(texts: Iterable[str], what: str) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise DsoError(f"{what} is {text!r}, whose bytes are no UTF-8; rename it.") from None
 
 
 def _check_finite(values: Array, names: Any, time: Array, where: str) -> None:

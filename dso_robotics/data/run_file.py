@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
+from dso_robotics.data.archive import fixed_text, open_archive, write_text
 from dso_robotics.data.atomic import atomic_file, memory_file
 from dso_robotics.errors import DsoError
 
@@ -28,9 +28,9 @@ def write_run(
     """
     with atomic_file(path) as temporary:
         with memory_file(temporary) as file:
-            file.attrs.update(schema=SCHEMA, schema_version=SCHEMA_VERSION)
-            file["study"] = json.dumps(study)
-            file["model"] = mjcf
+            write_text(file, "schema", SCHEMA)
+            file.attrs["schema_version"] = SCHEMA_VERSION
+            _write(file, {"study": json.dumps(study), "model": mjcf})
             _write(file, tree)
         ready()
 
@@ -44,18 +44,25 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     path = Path(path)
     if not path.is_file():
         raise DsoError(f"{path}: there is no run file here; give the --out folder of a dso command.")
-    try:
-        with h5py.File(path, "r") as file:
-            schema, version = file.attrs.get("schema"), file.attrs.get("schema_version")
-            if schema != SCHEMA or version != SCHEMA_VERSION:
-                raise DsoError(
-                    f"{path}: schema {schema!r} version {version!r} is not {SCHEMA!r} version {SCHEMA_VERSION}; "
-                    "this is not a run file of this version of dso, so run the study again."
-                )
-            tree = _read(file)
-            return tree, json.loads(tree.pop("study")), tree.pop("model")
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise DsoError(f"{path}: the run file is damaged ({error}); run the study again without --resume.") from error
+    again = "run the study again without --resume"
+    with open_archive(path, "run file", again) as archive:
+        schema, version = (archive.attribute(archive.file, key) for key in ("schema", "schema_version"))
+        if schema != SCHEMA or version != SCHEMA_VERSION:
+            raise DsoError(
+                f"{path}: schema {schema!r} version {version!r} is not {SCHEMA!r} version {SCHEMA_VERSION}; "
+                "this is not a run file of this version of dso, so run the study again."
+            )
+        tree = _named(archive.tree())
+        study, mjcf = json.loads(tree.pop("study")), tree.pop("model")
+    if not isinstance(study, dict) or not isinstance(mjcf, str):
+        raise DsoError(f"{path}: the run file is damaged (its study is no table, or its model is no text); {again}.")
+    return tree, study, mjcf
+
+
+def run_schema(path: Path) -> Any:
+    """The schema that an HDF5 file states, None if it states none. Raises DsoError when it is damaged."""
+    with open_archive(path, "run file", "move it away") as archive:
+        return archive.attribute(archive.file, "schema")
 
 
 def _write(group: h5py.Group, tree: Tree) -> None:
@@ -64,23 +71,12 @@ def _write(group: h5py.Group, tree: Tree) -> None:
         key = name.replace("/", "∕")
         if isinstance(value, Mapping):
             _write(group.create_group(key), value)
-        elif isinstance(value, list | tuple) and value and isinstance(value[0], str):
-            group.create_dataset(key, data=list(value), dtype=h5py.string_dtype())
+        elif isinstance(value, str) or (isinstance(value, list | tuple) and value and isinstance(value[0], str)):
+            group[key] = fixed_text(value)
         else:
             group[key] = value
 
 
-def _read(group: h5py.Group) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for key, item in group.items():
-        name = key.replace("∕", "/")
-        if isinstance(item, h5py.Group):
-            tree[name] = _read(item)
-        elif isinstance(item, h5py.Dataset):
-            value = item[()]
-            if isinstance(value, bytes):
-                value = value.decode()
-            elif h5py.check_string_dtype(item.dtype) is not None and isinstance(value, np.ndarray):
-                value = [v.decode() if isinstance(v, bytes) else v for v in value]
-            tree[name] = value
-    return tree
+def _named(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The names that were written: see `_write`."""
+    return {key.replace("∕", "/"): _named(value) if isinstance(value, dict) else value for key, value in tree.items()}

@@ -11,6 +11,7 @@ import numpy as np
 
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.physics.description import description, remember
+from dso_robotics.physics.markup import check_markup, check_spec
 from dso_robotics.physics.versions import refuse_faults
 
 KINDS = {
@@ -37,6 +38,12 @@ _COUNT = {
     "pair": "npair",
     "equality": "neq",
 }
+<<<<<<< HEAD
+=======
+# MuJoCo's compiler ends in one of these.
+_REFUSALS = (ValueError, RuntimeError, MemoryError, OverflowError, mujoco.FatalError)
+_COUNT = {"body": "nbody", "joint": "njnt", "geom": "ngeom", "site": "nsite", "tendon": "ntendon", "actuator": "nu"}
+>>>>>>> faults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +95,26 @@ def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robo
             f"{str(source)[:60]!r}."
         )
     path = pathlib.Path(source)
-    if path.is_dir():
+    try:
+        folder, file = path.is_dir(), path.is_file()
+    except (OSError, ValueError) as error:
+        raise DsoError(f"{str(path)[:80]!r}: no model file can have this name ({error}); give another.") from error
+    if folder:
         raise DsoError(f"{path}: this is a folder, not a model. Give the MJCF (.xml) or URDF (.urdf) file inside it.")
-    if not path.is_file():
+    if not file:
         raise DsoError(f"{path}: there is no such model file{_nearby(path)}. Give the path of an MJCF or URDF file.")
     try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DsoError(
+            f"{path}: MuJoCo reads files whose names are UTF-8 only; rename the file or its folder."
+        ) from None
+    try:
+        check_markup(path)
         spec = mujoco.MjSpec.from_file(str(path))
-    except (ValueError, mujoco.FatalError) as error:
+    except OSError as error:
+        raise DsoError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
+    except _REFUSALS as error:
         raise DsoError(_explain(path, error)) from error
     # Exported files may be saved elsewhere, so the paths of meshes and textures must be absolute.
     for field in ("meshdir", "texturedir"):
@@ -160,13 +180,22 @@ def without_delays(robot: Robot) -> Robot:
 
 
 def _compile(spec: mujoco.MjSpec, source: str) -> mujoco.MjModel:
+    check_spec(spec, source)
     try:
         model = spec.compile()
-    except (ValueError, mujoco.FatalError) as error:
+    except _REFUSALS as error:
         raise DsoError(_explain(pathlib.Path(source), error)) from error
+    _check_names(model, source)
     refuse_faults(model, source)
     remember(model, spec)
     return model
+
+
+def _check_names(model: mujoco.MjModel, source: str) -> None:
+    """Refuse names that no XML can hold: the result could not be written."""
+    for text in bytes(model.names).decode("utf-8", "replace").split("\0"):
+        if bad := next((c for c in text if ord(c) < 32 or ord(c) == 127 or c == "\ufffd"), None):
+            raise DsoError(f"{source}: the name {text!r} has the character {bad!r}, which XML cannot hold; rename it.")
 
 
 def _explain(path: pathlib.Path, error: Exception) -> str:

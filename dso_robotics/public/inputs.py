@@ -111,7 +111,7 @@ class Inputs:
         if "logs" in values:
             values["logs"] = self.logs(values["logs"])
         if file is None and resumed is not None and "model" not in values:
-            return stored_study(resumed, command or kind.command, kind).changed(values)
+            return stored_study(resumed, command or kind.command, kind, values)
         return kind.read(file, **values)
 
     def _put(self, name: str, known_as: str, text: str) -> str:

@@ -214,7 +214,7 @@ def _study(
     if path is not None:
         begun = TrainStudy.read(Path(path))
     elif resumed is not None and model is None:
-        begun = stored_study(resumed, command, TrainStudy)
+        begun = stored_study(resumed, command, TrainStudy, {})
     given: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
     if model is not None:
         given["model"] = inputs.model(model)

@@ -14,6 +14,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.report import canvas
 from dso_robotics.report.quantity import number
 from dso_robotics.report.trace import PART_NAMES
+from dso_robotics.studies.folder import MARK
 
 _FIGURES = "figures"
 _MOST_RUNS, _MOST_CHANNELS = 6, 8
@@ -101,7 +102,8 @@ def _page(study: Mapping[str, Any], s: Mapping[str, Any], pictures: list[canvas.
     c = s["corrector"]
     lines = "\n".join(f"{key} = {value}" for key, value in study.items() if value not in (None, [], "estimate"))
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Estimator</title><style>{_STYLE}</style></head>'
+        f"<!doctype html><!-- {MARK} -->"
+        f'<html lang="en"><head><meta charset="utf-8"><title>Estimator</title><style>{_STYLE}</style></head>'
         f"<body><h1>State estimator: {html.escape(c['kind'])} corrector, {c['numbers']} numbers</h1>"
         f"<p>{'Converged' if s['converged'] else 'Not converged'}: {html.escape(s['message'])}. Updates every "
         f"{s['interval']:.6g} s; {s['engine']}, {html.escape(s['engine_reason'])}.</p>"

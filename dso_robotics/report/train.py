@@ -43,7 +43,8 @@ def write_report(found: Trained, folder: Path, *, video: bool = True) -> None:
         figures = f"<figure>{film}<figcaption>{html.escape(glimpse.text)}</figcaption></figure>{figures}"
     title = html.escape(f"dso {found.summary['command']}: {Path(found.task.study.model).name}")
     text = (
-        f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
+        f"<!doctype html><!-- {folders.MARK} -->"
+        f"<meta charset=utf-8><title>{title}</title><style>{_STYLE}</style><h1>{title}</h1>"
         f"{_opening(found)}{_costs(found)}{_flow(found)}{_parameters(found)}{figures}"
     )
     folders.write_text(folder / folders.REPORT, text)

@@ -11,15 +11,15 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from dso_robotics.data.run_file import read_run, write_run
+from dso_robotics.data.run_file import SCHEMA, read_run, run_schema, write_run
 from dso_robotics.errors import DsoError, nearest
-from dso_robotics.physics.model import Robot, load
+from dso_robotics.physics.model import Robot
+from dso_robotics.physics.quiet import quiet
+from dso_robotics.robot.deployed_model import as_number, checked_numbers, model_beside
 from dso_robotics.robot.entries import channel_entries, sensor_entries, state_entries
 from dso_robotics.robot.policy_numbers import PolicyNumbers
 
 FILE = "policy.h5"
-# MuJoCo treats a simulation with larger numbers as diverged.
-_LARGEST = 1e10
 Vector = Sequence[float] | np.ndarray
 
 
@@ -56,7 +56,7 @@ class Policy:
                 tree, _, mjcf = read_run(saved)
                 return cls(PolicyNumbers.from_dict(tree["policy"]), mjcf)
             return _of_training(folder)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise DsoError(f"{folder}: the policy in it is damaged ({error}); train again.") from error
 
     def save(self, folder: str | Path) -> Path:
@@ -66,7 +66,14 @@ class Policy:
           DsoError: the folder cannot be written to.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DsoError(f"{folder}: cannot make this folder ({error.strerror}); choose another.") from error
+        if (folder / FILE).exists() and run_schema(folder / FILE) != SCHEMA:
+            raise DsoError(
+                f"{folder / FILE}: dso did not write this file and does not replace it; choose another folder."
+            )
         write_run(folder / FILE, {"policy": self.numbers.as_dict()}, {"command": "policy"}, self._mjcf)
         return folder / FILE
 
@@ -84,9 +91,7 @@ class Policy:
             if name not in n.tasks:
                 has = nearest(str(name), n.tasks, 8) or "none: it was trained for one task"
                 raise DsoError(f"task: there is no number {name!r}; the policy knows {has}.")
-            if not np.isfinite(value):
-                raise DsoError(f"task: {name} is {value}; give a finite number.")
-            chosen[n.tasks.index(name)] = value
+            chosen[n.tasks.index(name)] = as_number(f"task: {name}", value)
         self._task, self._memory, self._steps = chosen, np.zeros(n.memory), 0
         self._action = np.zeros(len(n.ctrl_names))
         self._queue = [np.zeros(len(n.ctrl_names))] * n.delay
@@ -131,7 +136,7 @@ class Policy:
                 for name, value, size in (("qpos", qpos, n.nq), ("qvel", qvel, n.nv), ("act", act, n.na))
             ]
             seen = self._computed(*state) if self.sees_sensors else n.observe(*state)
-        now = self._steps * n.period if time is None else float(time)
+        now = self._steps * n.period if time is None else as_number("time", time)
         action, memory = n.decide(self._parts, seen, self._memory, self._task, now)
         if not np.isfinite(action).all():
             raise DsoError("the policy's action is not finite; check what it is shown.")
@@ -158,7 +163,8 @@ class Policy:
         mujoco.mj_resetData(self._model, self._data)
         self._data.qpos[:], self._data.qvel[:], self._data.act[:] = qpos, qvel, act
         self._data.ctrl[:] = self.numbers.squash(self._action)
-        mujoco.mj_forward(self._model, self._data)
+        with quiet():
+            mujoco.mj_forward(self._model, self._data)
         return self._data.sensordata[list(self.numbers.columns)]
 
     def __repr__(self) -> str:
@@ -168,13 +174,7 @@ class Policy:
 
 
 def _vector(name: str, value: Any, size: int) -> np.ndarray:
-    given = np.array(value, float)
-    if given.shape != (size,):
-        raise DsoError(f"{name} has shape {given.shape}, but the policy's model has ({size},); give {size} numbers.")
-    good = np.abs(given) < _LARGEST
-    if not good.all():
-        raise DsoError(f"{name} holds {given[~good][0]}; give finite numbers below {_LARGEST:g}.")
-    return given
+    return checked_numbers(name, value, size, "policy's model")
 
 
 def _of_training(folder: Path) -> Policy:
@@ -183,8 +183,8 @@ def _of_training(folder: Path) -> Policy:
     tree, study, _ = read_run(folder / "run.h5")
     if tree.get("status") != "finished" or "policy" not in tree.get("theta", {}):
         raise DsoError(f"{folder}: holds no finished training; make one with `dso train STUDY.toml --out {folder}`.")
-    model = folder / "model.xml"
-    return Policy(_from_training(tree, study, load(model), str(folder)), model.read_text("utf-8"))
+    robot, text = model_beside(folder, tree)
+    return Policy(_from_training(tree, study, robot, str(folder)), text)
 
 
 def _from_training(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Robot, source: str) -> PolicyNumbers:

@@ -18,13 +18,24 @@ from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import sensor_ids
 from dso_robotics.physics.model import load, nearest, without_delays
+from dso_robotics.physics.quiet import quiet
 from dso_robotics.robot.corrector import Corrector, Scales, make_corrector
+from dso_robotics.robot.deployed_model import (
+    LARGEST,
+    as_numbers,
+    check_sensors,
+    checked_numbers,
+    model_beside,
+)
 from dso_robotics.robot.estimator_space import Space
 
 # `dt` may differ from a whole number of the model's time steps by this fraction of a time step.
 _OFF_STEP = 0.01
-# MuJoCo treats a simulation with larger numbers as diverged, and ignores larger controls.
-_LARGEST = 1e10
+# A longer pause than this [s], or one of more time steps, is no update.
+_LONGEST, _MOST_STEPS = 3600.0, 100_000
+# A reading this many learned scales from its prediction is kept only if the filter stands it: the corrected state is at most
+# `_FAR`, and `_AHEAD` intervals can be predicted from it.
+_WILD, _FAR, _AHEAD = 100.0, 1e6, 10
 _JOINTPOS, _JOINTVEL = int(mujoco.mjtSensor.mjSENS_JOINTPOS), int(mujoco.mjtSensor.mjSENS_JOINTVEL)
 
 
@@ -95,9 +106,7 @@ class Learned:
         corrector = make_corrector(str(stored["corrector"]), k, ny, nf, units=max(units, 1))
         names = ("weights", "scale", "bias", "delay", "sigma", "spread")
         arrays = {name: np.asarray(stored[name], float) for name in names}
-        if arrays["weights"].shape != (corrector.size,) or arrays["spread"].shape != (ny, nf):
-            raise ValueError("the weights do not fit the corrector")
-        return Learned(
+        learned = Learned(
             corrector=corrector,
             scales=Scales(**{name: np.asarray(value, float) for name, value in stored["scales"].items()}),
             covariance=np.asarray(stored["covariance"], float) if "covariance" in stored else None,
@@ -107,6 +116,28 @@ class Learned:
             substeps=int(stored["substeps"]),
             **arrays,
         )
+        learned.check()
+        return learned
+
+    def check(self) -> None:
+        """Raise ValueError for shapes or numbers that no training writes."""
+        ny, nf = self.corrector.ny, self.corrector.nf
+        shapes = {"weights": (self.corrector.size,), "spread": (ny, nf), "addresses": (ny,)}
+        shapes |= dict.fromkeys(("scale", "bias", "delay", "sigma"), (ny,))
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has shape {getattr(self, name).shape}, where {shape} belongs")
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"{name} has a number that is not finite")
+        scales = self.scales.as_dict()
+        if any(not np.isfinite(value).all() for value in scales.values()) or (scales["innovation"] <= 0).any():
+            raise ValueError("a scale is not finite and positive")
+        if len(self.names) != ny or len(set(self.names)) != ny or not all(isinstance(name, str) for name in self.names):
+            raise ValueError(f"{len(self.names)} names for {ny} channels")
+        if not (0 < self.interval <= _LONGEST and 1 <= self.substeps <= _MOST_STEPS):
+            raise ValueError(f"an interval of {self.interval:g} s in {self.substeps} time steps")
+        if (self.sigma <= 0).any() or (self.scale == 0).any() or (self.delay < 0).any() or (self.addresses < 0).any():
+            raise ValueError("a sensor has no noise, no scale, a negative delay or no place")
 
 
 class Estimator:
@@ -148,13 +179,18 @@ class Estimator:
             )
         try:
             learned = Learned.from_dict(tree["estimator"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, DsoError) as error:
             raise DsoError(
                 f"{folder / 'run.h5'}: the estimator in it is damaged ({error}); run the study again."
             ) from error
         # The model that a training's estimator predicts with may not be the robot's own.
         text = tree["estimator"].get("mjcf", "")
-        robot = load(mujoco.MjSpec.from_string(text)) if text else load(folder / "model.xml")
+        robot, _ = model_beside(folder, tree)
+        if text:
+            try:
+                robot = load(mujoco.MjSpec.from_string(str(text)))
+            except (ValueError, RuntimeError, mujoco.FatalError) as error:
+                raise DsoError(f"{folder / 'run.h5'}: the model in it is damaged; run the study again.") from error
         # The estimator models sensor delay itself, so the model's sensors must give undelayed readings.
         model = without_delays(robot).mj
         space = Space(model)
@@ -162,6 +198,7 @@ class Estimator:
             raise DsoError(
                 f"{folder / 'model.xml'}: is not the model this estimator was learned for; run the study again."
             )
+        check_sensors(model, learned.names, learned.addresses, str(folder / ("run.h5" if text else "model.xml")))
         return cls(model, learned)
 
     def reset(
@@ -218,7 +255,8 @@ class Estimator:
         dt: time [s], a whole number of time steps; None for the interval of training.
 
         Raises DsoError for a wrong size or name, a control that is not finite, an infinite measurement, a dt that is not a
-        whole number of time steps, and a prediction that diverges. The state is then unchanged.
+        whole number of time steps or too long, a reading so far from its prediction that the filter would not stand it,
+        and a prediction that diverges. The state is then unchanged.
         """
         if not self._ready:
             raise DsoError("the estimator has no state yet; call reset() first.")
@@ -228,14 +266,15 @@ class Estimator:
         steps = learned.substeps if dt is None else self._steps(dt)
         self._place(self._state)
         data.ctrl[:] = u
-        mujoco.mj_step(model, data, steps)
-        reading, now = self._read(), 0.0
+        with quiet():
+            mujoco.mj_step(model, data, steps)
+            reading, now = self._read(), 0.0
         forecast = np.concatenate([data.qpos, data.qvel, data.act])
         if self._oldest:
             now = self._past[-1][0] + steps * model.opt.timestep
             reading = self._shown(now, reading)
         predicted = reading * learned.scale + learned.bias
-        if not ((np.abs(forecast) < _LARGEST).all() and np.isfinite(predicted).all()):
+        if not ((np.abs(forecast) < LARGEST).all() and np.isfinite(predicted).all()):
             mujoco.mj_resetData(model, data)
             raise DsoError(
                 "the prediction blew up, so this update was not made and the state is as before; check ctrl and dt, or reset()."
@@ -243,14 +282,35 @@ class Estimator:
         missing = np.isnan(y)
         innovation = np.where(missing, 0.0, (y - predicted) / learned.scales.innovation)
         features = space.features(forecast, learned.scales.centre, learned.scales.state)
-        change, self._memory = learned.corrector(self._weights, self._memory, innovation, 1.0 - missing, features)
-        self._state = space.move(forecast, change * learned.scales.change)
+        change, memory = learned.corrector(self._weights, self._memory, innovation, 1.0 - missing, features)
+        state = space.move(forecast, change * learned.scales.change)
+        wild = int(np.argmax(np.abs(innovation)))
+        if not np.isfinite(state).all() or (abs(innovation[wild]) > _WILD and not self._stands(state)):
+            raise DsoError(
+                f"measurement of {self.names[wild]!r} is {y[wild]:g} where {predicted[wild]:g} was predicted, which the "
+                "estimator cannot take in, so this update was not made and the state is as before; give NaN instead, "
+                "or reset()."
+            )
+        self._state, self._memory = state, memory
         if self._oldest:
             self._place(self._state)
             self._past.append((now, self._read()))
             while len(self._past) > 2 and self._past[1][0] < now - self._oldest:
                 del self._past[0]
         return self._estimate(predicted, y - predicted, learned.sigma * np.exp(learned.spread @ features))
+
+    def _stands(self, state: np.ndarray) -> bool:
+        """Whether the next updates can be predicted from `state`."""
+        if not (np.abs(state) < _FAR).all():
+            return False
+        self._place(state)
+        with quiet():
+            mujoco.mj_step(self.model, self._data, _AHEAD * self.learned.substeps)
+        reached = np.concatenate([self._data.qpos, self._data.qvel, self._data.act])
+        stands = bool((np.abs(reached) < _FAR).all())
+        if not stands:
+            mujoco.mj_resetData(self.model, self._data)
+        return stands
 
     def _place(self, state: np.ndarray) -> None:
         nq, nv, data = self._space.nq, self._space.nv, self._data
@@ -287,7 +347,16 @@ class Estimator:
         )
 
     def _steps(self, dt: float) -> int:
-        ratio = float(dt) / self.model.opt.timestep
+        seconds = as_numbers("dt", dt)
+        if seconds.size != 1:
+            raise DsoError(f"dt has shape {seconds.shape}; give one number of seconds.")
+        dt = float(seconds.reshape(()))
+        ratio = dt / self.model.opt.timestep
+        if dt > _LONGEST or ratio > _MOST_STEPS:
+            raise DsoError(
+                f"dt = {dt:g} s is too long for one update (at most {_LONGEST:g} s and {_MOST_STEPS:,} time steps of "
+                f"{self.model.opt.timestep:g} s); after such a pause, reset()."
+            )
         if not (np.isfinite(ratio) and ratio > 0 and round(ratio) >= 1) or abs(ratio - round(ratio)) > _OFF_STEP:
             raise DsoError(
                 f"dt = {dt!r} s is no whole number of the model's time steps of {self.model.opt.timestep:g} s; the estimator "
@@ -296,15 +365,16 @@ class Estimator:
         return round(ratio)
 
     def _measurement(self, measurement: Any) -> np.ndarray:
-        y = np.asarray(self._named(measurement, self.names, "measurement"), float)
+        y = as_numbers("measurement", self._named(measurement, self.names, "measurement"))
         if y.shape != (len(self.names),):
             raise DsoError(
                 f"measurement has shape {y.shape}, but there are {len(self.names)} channels: {', '.join(self.names)}; give one "
                 "number each, NaN where nothing was measured."
             )
-        if np.isinf(y).any():
-            name = self.names[int(np.flatnonzero(np.isinf(y))[0])]
-            raise DsoError(f"measurement of {name!r} is infinite; give NaN where nothing was measured.")
+        if (bad := np.flatnonzero(np.abs(y) >= LARGEST)).size:
+            name, value = self.names[int(bad[0])], y[bad[0]]
+            shown = "infinite" if np.isinf(value) else f"{value:g}, which no sensor reads"
+            raise DsoError(f"measurement of {name!r} is {shown}; give NaN where nothing was measured.")
         return y
 
     def _named(self, values: Any, names: tuple[str, ...], what: str) -> Any:
@@ -316,10 +386,4 @@ class Estimator:
         return [values.get(name, np.nan) for name in names]
 
     def _vector(self, name: str, value: Any, size: int) -> np.ndarray:
-        given = np.array(value, float)
-        if given.shape != (size,):
-            raise DsoError(f"{name} has shape {given.shape}, but the model's is ({size},); give {size} numbers.")
-        good = np.abs(given) < _LARGEST
-        if not good.all():
-            raise DsoError(f"{name} holds {given[~good][0]}; give finite numbers below {_LARGEST:g}.")
-        return given
+        return checked_numbers(name, value, size, "model's")

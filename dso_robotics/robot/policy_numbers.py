@@ -10,6 +10,7 @@ import numpy as np
 
 _TEXTS, _INTEGERS = ("labels", "ctrl_names", "tasks"), ("hidden", "plain", "turning", "columns")
 _COUNTS = ("units", "features", "delay", "nq", "nv", "na")
+_KINDS, _MOST = ("linear", "network", "brain", "gated"), 1_000_000
 _ARRAYS = ("weights", "mean", "spread", "middle", "half", "task_low", "task_high", "task_first")
 
 
@@ -63,6 +64,21 @@ class PolicyNumbers:
     on_estimate: bool = False
 
     def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ValueError(f"a policy of kind {self.kind!r}, which is none of {', '.join(_KINDS)}")
+        counts = [getattr(self, name) for name in _COUNTS] + list(self.hidden)
+        if not all(0 <= count <= _MOST for count in counts):
+            raise ValueError(f"counts of {counts}, where 0 to {_MOST:,} belong")
+        places = {"plain": self.nq, "turning": self.nq, "columns": _MOST}
+        if any(not 0 <= place < size for name, size in places.items() for place in getattr(self, name)):
+            raise ValueError("an observed entry that the state or the sensors do not have")
+        if not (0 < self.period < math.inf and (not self.features or 0 < self.clock < math.inf)):
+            raise ValueError(f"a control step of {self.period:g} s and a clock of {self.clock:g} s")
+        if any(not np.isfinite(getattr(self, name)).all() for name in _ARRAYS) or (self.spread == 0).any():
+            raise ValueError("a number that is not finite, or a spread of zero")
+        for name, size in {"middle": len(self.ctrl_names), "half": len(self.ctrl_names)}.items():
+            if getattr(self, name).shape != (size,) or self.limited.shape != (size,):
+                raise ValueError(f"{name} of shape {getattr(self, name).shape} for {size} controls")
         seen = len(self.labels) + len(self.tasks)
         wanted = sum(math.prod(shape) for shape in self.shapes)
         if self.weights.shape != (wanted,) or self.mean.shape != (seen,) or self.spread.shape != (seen,):

@@ -4,14 +4,20 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dso_robotics.data.atomic import atomic_file
+from dso_robotics.data.run_file import SCHEMA, run_schema
 from dso_robotics.errors import DsoError
 
 SUMMARY, RUN, MODEL, REPORT = "summary.json", "run.h5", "model.xml", "report.html"
+FIGURES = "figures"
+MARK = "written by dso"
+"""In the first lines of every model.xml and report.html that dso wrote."""
+_MARKED_BYTES = 1000
+_COMMANDS = ("identify", "train", "design", "estimate")
 
 
 @contextlib.contextmanager
@@ -31,6 +37,8 @@ def claim(out: str | Path, *, resume: bool, force: bool) -> Iterator[Path]:
     except (OSError, ValueError) as error:
         name = str(folder)[:80]
         raise DsoError(f"--out {name!r}: no folder can have this name ({error.args[-1]}); choose another.") from error
+    if (resume or force) and folder.is_dir() and not os.access(folder, os.W_OK):
+        raise DsoError(f"--out {folder}: this folder is read-only, so no result can be written; choose another.")
     if resume and not (folder / RUN).is_file():
         raise DsoError(f"--resume: {folder} has no {RUN} to go on from; leave --resume out to start a new run.")
     made = not folder.exists()
@@ -42,6 +50,8 @@ def claim(out: str | Path, *, resume: bool, force: bool) -> Iterator[Path]:
         with _lock(folder):
             if not resume:
                 _refuse_others(folder, force=force)
+            _refuse_foreign(folder)
+            _sweep(folder)
             yield folder
     finally:
         if made:
@@ -59,6 +69,68 @@ def _refuse_others(folder: Path, *, force: bool) -> None:
         )
     if not (folder / RUN).is_file() and not (folder / SUMMARY).is_file():
         raise DsoError(f"--out {folder}: --force replaces an earlier result only, and this folder holds none.")
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse to write to a folder in which a file of a result's name is not one that dso wrote."""
+    checks = {RUN: _is_run, SUMMARY: _is_summary, MODEL: _is_marked, REPORT: _is_marked}
+    for name, ours in checks.items():
+        path = folder / name
+        if (path.exists() or path.is_symlink()) and not ours(path):
+            raise DsoError(
+                f"{path}: dso did not write this file and does not replace it; move it to another folder, or choose another "
+                "--out."
+            )
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return run_schema(path) == SCHEMA
+    except DsoError:
+        # Damaged: it may have been anything.
+        return False
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("command") in _COMMANDS and "version" in found
+
+
+def _is_marked(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return MARK.encode() in stream.read(_MARKED_BYTES)
+    except OSError:
+        return False
+
+
+def refuse_inputs(folder: Path, files: Iterable[str | Path]) -> None:
+    """Refuse to write a result over one of the files that the run reads.
+
+    Raises:
+      DsoError: one of `files` is in `folder` under the name of a result.
+    """
+    results = {(folder / name).resolve() for name in (SUMMARY, RUN, MODEL, REPORT)}
+    figures = (folder / FIGURES).resolve()
+    for file in files:
+        path = Path(file).resolve()
+        if path in results or figures in path.parents:
+            raise DsoError(
+                f"{file}: the run reads this file and would replace it with a result in --out {folder}; choose another folder "
+                "for the result, or move the file."
+            )
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed run left half-written. The lock is held, so nobody is writing these."""
+    for name in (SUMMARY, RUN, MODEL, REPORT):
+        stem, suffix = Path(name).stem, Path(name).suffix
+        for left in folder.glob(f".{stem}-????????{suffix}"):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 @contextlib.contextmanager
@@ -89,6 +161,11 @@ def clear(folder: Path) -> None:
     """Remove the files of an earlier run. The summary is removed first, because it marks a finished run."""
     for name in (SUMMARY, REPORT, MODEL):
         (folder / name).unlink(missing_ok=True)
+
+
+def write_model(folder: Path, mjcf: str) -> None:
+    """Write model.xml, with the mark that it may be replaced by a later run."""
+    write_text(folder / MODEL, f"<!-- {MARK} -->\n{mjcf}")
 
 
 def write_text(path: Path, text: str) -> None:

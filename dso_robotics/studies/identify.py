@@ -142,6 +142,9 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
         windows = calibration.prepared(vector, windows, log.label)
         scored = {k: calibration.prepared(vector, v, log.label) if v.single else v for k, v in scored.items()}
     to_mjcf(robot, vector.written(vector.initial))  # fail before the search if a parameter cannot be written back
+    files = {f"log {i + 1}": path for i, path in enumerate(study.logs)}
+    own = {"residual": study.residual.rpartition(":")[0]} if study.residual else {}
+    here.compare(own)
     options: dict[str, Any] = {
         "likelihood": Student() if study.robust else Normal(),
         "noise": asked.noise,
@@ -149,10 +152,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     }
     prediction, reason = _engine(study.engine, vector, windows, network is not None)
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
-    files = {f"log {i + 1}": path for i, path in enumerate(study.logs)}
-    if study.residual:
-        files["residual"] = study.residual.rpartition(":")[0]
-    file, tell = here.begin(study.as_dict(), robot, files), here.tell
+    file, tell = here.begin(study.as_dict(), robot, files | own), here.tell
     if study.continuity:
         jumps = file.tree["state"].get("noise.jumps") if file.tree else None
         options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=jumps)

@@ -1,13 +1,14 @@
 """A user-defined residual: knowledge about the robot that is not in the logs, such as its measured weight."""
 
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
+from dso_robotics.costs.own_function import call, load_function
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector, values
+
+_RETURNS = "it must return as many finite numbers, divided by their standard deviation, wherever the search looks"
 
 
 def own_residual(where: str, vector: ParameterVector) -> Callable[[np.ndarray], np.ndarray]:
@@ -17,29 +18,35 @@ def own_residual(where: str, vector: ParameterVector) -> Callable[[np.ndarray], 
     already divided by its standard deviation. Half the sum of squares is added to the cost.
 
     Raises:
-      DsoError: no such file or function, or it fails or returns something else at the start values.
+      DsoError: no such file or function, or it fails or returns something else at the start values. What is returned here
+        raises it where it fails later, or returns another count of numbers or a number that is not finite.
     """
     file, _, name = where.rpartition(":")
-    if not file or not Path(file).is_file():
-        raise DsoError(f"residual {where}: there is no such Python file; write FILE.py:FUNCTION.")
-    try:
-        function = runpy.run_path(file)[name]
-    except KeyError:
-        raise DsoError(f"{file}: has no function '{name}'; write FILE.py:FUNCTION.") from None
-    except Exception as error:
-        raise DsoError(f"{file}: cannot be run: {type(error).__name__}: {error}.") from error
+    if not file:
+        raise DsoError(f"residual {where}: this names no function; write FILE.py:FUNCTION.")
+    function = load_function(file, name, "write FILE.py:FUNCTION")
+    known = ", ".join(list(values(vector, vector.initial))[:4])
 
-    def residual(z: np.ndarray) -> np.ndarray:
-        return np.atleast_1d(np.asarray(function(dict(values(vector, z))), float)).ravel()
+    def numbers(z: np.ndarray, moment: str) -> np.ndarray:
+        found = call(function, f"{where} {moment}", dict(values(vector, z)))
+        try:
+            return np.atleast_1d(np.asarray(found, float)).ravel()
+        except (TypeError, ValueError):
+            raise DsoError(f"{where} {moment}: returns {type(found).__name__}, not numbers; {_RETURNS}.") from None
 
     try:
-        first = residual(vector.initial)
-    except Exception as error:
-        known = ", ".join(list(values(vector, vector.initial))[:4])
-        raise DsoError(
-            f"{where}: fails at the start values: {type(error).__name__}: {error}. It is given a dict with {known}, ... and "
-            "returns numbers divided by their standard deviation."
-        ) from error
+        first = numbers(vector.initial, "at the start values")
+    except DsoError as error:
+        raise DsoError(f"{error} It is given a dict with {known}, ...") from error
     if not np.isfinite(first).all():
         raise DsoError(f"{where}: returns {first} at the start values; it must return finite numbers there.")
+
+    def residual(z: np.ndarray) -> np.ndarray:
+        found = numbers(z, "in the search")
+        if found.shape != first.shape or not np.isfinite(found).all():
+            at = ", ".join(f"{path} = {value:.6g}" for path, value in list(values(vector, z).items())[:4])
+            shown = f"{found.size} numbers after {first.size}" if found.shape != first.shape else str(found)[:80]
+            raise DsoError(f"{where} in the search: returns {shown} at {at}; {_RETURNS}.")
+        return found
+
     return residual

@@ -21,9 +21,12 @@ import numpy as np
 from dso_robotics.core.descent import Candidate, Last, Method, Moment, Result, descend
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.markup import files as model_files
 from dso_robotics.physics.model import Robot
+from dso_robotics.robot.deployed_model import DIGEST, model_digest
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.checkpoint import columns, flatten, records, restore
+from dso_robotics.studies.code import refuse_unnamed
 from dso_robotics.table import Study
 
 # Seconds between two writes of the run file when the steps of a search are short.
@@ -33,6 +36,7 @@ _PLACES = ("model", "logs", "log", "file", "source")
 # The parts of a stored search.
 _KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling")
 _AGAIN = "run the study again without --resume"
+_PUT_BACK = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
 
 T = TypeVar("T", bound=Study)
 
@@ -78,6 +82,22 @@ class Session:
         self.folder, self._resume, self._progress = folder, resume, progress
         self._began = time.perf_counter()
 
+    def compare(self, files: Mapping[str, str | Path]) -> None:
+        """Compare files with those that the run to resume was begun with, before one of them is run.
+
+        Raises:
+          DsoError: a file has changed, or the run was begun without it.
+        """
+        if not self._resume:
+            return
+        path = self.folder / folders.RUN
+        stored = read_run(path)[0].get("inputs", {})
+        for label, file in files.items():
+            if label not in stored:
+                raise DsoError(f"{path}: the run was begun with other files: {', '.join(stored)}; {_PUT_BACK}.")
+            if _digest(stored, label) != sha256(file):
+                raise DsoError(f"{path}: the {label} {file} has changed since the run was begun; {_PUT_BACK}.")
+
     def begin(
         self, study: Mapping[str, Any], robot: Robot, files: Mapping[str, str | Path], *, every: float = 0.0
     ) -> "RunFile":
@@ -98,9 +118,10 @@ class Session:
         Raises:
           DsoError: a file cannot be written, or the report fails. The results found so far are kept.
         """
-        folders.write_text(self.folder / folders.MODEL, mjcf)
+        folders.write_model(self.folder, mjcf)
         summary["seconds"]["total"] = self.file.seconds
-        self.file.write("finished", summary=json.dumps(folders.finite(summary)), **groups)
+        told = {"summary": json.dumps(folders.finite(summary)), DIGEST: model_digest(mjcf)}
+        self.file.write("finished", **told, **groups)
         if report is not None:
             self.tell("report", 0, summary["cost"]["total"])
             try:
@@ -146,6 +167,10 @@ class RunFile:
         self.path, self._study, self._new = folder / folders.RUN, resolved(study), not resume
         self._mjcf = robot.spec.to_xml() if robot.spec is not None else ""
         self._inputs = {"model": {"path": str(robot.source), "sha256": model_sha256(robot.mj)}}
+        read = [str(robot.source)] if Path(robot.source).is_file() else []
+        folders.refuse_inputs(
+            folder, [*read, *(named for path in read for named in model_files(Path(path))), *files.values()]
+        )
         for label, file in files.items():
             self._inputs[label] = {"path": str(Path(file).resolve()), "sha256": sha256(file)}
         self._every, self._began = every, time.perf_counter() if began is None else began
@@ -180,12 +205,13 @@ class RunFile:
         self._kept = {name: tree[name] for name in _KEPT if name in tree}
 
     def _compare(self, stored: Mapping[str, Any]) -> None:
-        cure = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
         if set(stored) != set(self._inputs):
-            raise DsoError(f"{self.path}: the run was begun with other files: {', '.join(stored)}; {cure}.")
+            raise DsoError(f"{self.path}: the run was begun with other files: {', '.join(stored)}; {_PUT_BACK}.")
         for label, entry in self._inputs.items():
-            if entry["sha256"] != stored[label]["sha256"]:
-                raise DsoError(f"{self.path}: the {label} {entry['path']} has changed since the run was begun; {cure}.")
+            if entry["sha256"] != _digest(stored, label):
+                raise DsoError(
+                    f"{self.path}: the {label} {entry['path']} has changed since the run was begun; {_PUT_BACK}."
+                )
 
     @property
     def seconds(self) -> float:
@@ -231,12 +257,14 @@ def search(
     stage: int = 0,
     keep: Last | None = None,
     watch: Callable[[Moment], bool | None] | None = None,
+    survive: bool = False,
     spent: Callable[[Moment], Mapping[str, Any]] = lambda moment: {},
     blocks: Callable[[Any], Mapping[str, Any]] = lambda state: {},
 ) -> Result:
     """Run `descend` from the state that `file` holds for this stage, or else from `first`. Store each moment that is due.
 
     record: the class of the method's records.
+    survive: see `descend`.
     spent: returns further values to store with a moment, such as simulated steps. A resumed run finds them in
       `file.tree["spent"]`.
     blocks: returns theta by block, and anything else that describes a state to a reader.
@@ -266,7 +294,8 @@ def search(
     if not stored:
         hold(state, (), None, spent(Moment(state, (), None, None)))
         file.write()
-    result = descend(method, state, iterations=iterations, past=past, keep=keep, watch=watch, checkpoint=checkpoint)
+    ends: dict[str, Any] = {"watch": watch, "checkpoint": checkpoint, "survive": survive}
+    result = descend(method, state, iterations=iterations, past=past, keep=keep, **ends)
     if latest:
         hold(result.state, result.history, result.best, spent(latest[0]))
     return result
@@ -280,8 +309,18 @@ def model_sha256(model: mujoco.MjModel) -> str:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of a file. Raises DsoError when it cannot be read."""
+    try:
+        with Path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DsoError(f"{path}: cannot be read ({reason}); check the path and its permissions.") from error
+
+
+def _digest(stored: Any, label: str) -> Any:
+    entry = stored[label]
+    return entry.get("sha256") if isinstance(entry, Mapping) else None
 
 
 def resolved(study: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,11 +349,14 @@ def placeless(value: Any) -> Any:
     return kept
 
 
-def stored_study(folder: str | Path, command: str, kind: type[T]) -> T:
-    """The study of the run in `folder`, with the file paths it had at the start. `kind` is its class.
+def stored_study(folder: str | Path, command: str, kind: type[T], named: Mapping[str, Any]) -> T:
+    """The study of the run in `folder`, with the file paths it had at the start, changed by the values `named` by the user.
+
+    kind: its class.
 
     Raises:
-      DsoError: there is no run file, it is damaged, or it belongs to another command.
+      DsoError: there is no run file, it is damaged, it belongs to another command, or it uses a Python file that is not
+        among `named`.
     """
     path = Path(folder) / folders.RUN
     if not path.is_file():
@@ -323,7 +365,9 @@ def stored_study(folder: str | Path, command: str, kind: type[T]) -> T:
     begun = stored.pop("command", None)
     if begun != command:
         raise DsoError(f"--resume: {path} is a run of `dso {begun or 'an older version'}`; resume it with that.")
+    refuse_unnamed(path, stored, named, command)
     try:
-        return kind.from_dict(stored)
+        found = kind.from_dict(stored)
     except (DsoError, KeyError, TypeError, ValueError) as error:
         raise DsoError(f"{path}: the run file is damaged ({error}); {_AGAIN}.") from error
+    return found.changed(named)

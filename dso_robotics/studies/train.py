@@ -16,7 +16,6 @@ import numpy as np
 from dso_robotics import __version__
 from dso_robotics.core.descent import Best, Last, Moment, Result, Status
 from dso_robotics.core.method.short_horizon import Record
-from dso_robotics.data.match import sensor_channels, sensor_unit
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.robot.estimator import Learned
@@ -29,9 +28,8 @@ from dso_robotics.studies.run import EVERY, Progress, Session, search, session
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_method import curvature
 from dso_robotics.studies.train_study import TrainStudy
+from dso_robotics.studies.train_table import parameter_table
 
-# An entry closer to a bound than this fraction of its range is reported as at the bound.
-_AT_BOUND = 0.01
 _LOOKS, _EPISODES = 20, 3
 _SHOWN = 60.0
 
@@ -68,9 +66,9 @@ def train(
       DsoError: something is wrong with the study (raised before anything is compiled); or every simulation of the
         training diverges.
     """
-    task = build(study)
     with session(out, resume=resume, force=force, progress=progress) as here:
-        return _train(task, here, command, report)
+        here.compare(_files(study))
+        return _train(build(study), here, command, report)
 
 
 def _train(task: Task, here: Session, command: str, report: Callable[[Trained, Path], object] | None) -> Trained:
@@ -104,8 +102,12 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     def judge(state: Any) -> float:
         """The mean cost of episodes; infinite if one diverges on C MuJoCo."""
         at = int(state.iteration)
-        looked = before if not (at and task.rolls) else play(state.theta, state.memory)
-        reached = cost_of(state.theta, state.memory, looked) if at else at_first
+        try:
+            looked = before if not (at and task.rolls) else play(state.theta, state.memory)
+            reached = cost_of(state.theta, state.memory, looked) if at else at_first
+        except DsoError:
+            # Numbers of which MuJoCo's compiler makes no model: no candidate, and no reason to lose the others.
+            looked, reached = [], math.inf
         if at:
             looks.append((at, reached, file.seconds))
         return math.inf if task.rolls and any(episode.ended for episode in looked) else reached
@@ -125,10 +127,12 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         iterations=settings.iterations,
         keep=keep,
         watch=watch,
+        survive=True,
         spent=lambda moment: {"looks": np.array(looks, float).reshape(-1, 3)},
         blocks=lambda state: _blocks(task, _kept(state) if keep.best is None else keep.best.kept),
     )
-    if result.status is Status.DIVERGED:
+    broken = result.status in (Status.DIVERGED, Status.FAILED)
+    if broken and not any(record.accepted for record in result.history):
         raise DsoError(f"{study.source}: {result.message}.")
     iteration = len(result.history) if result.best is None else result.best.iteration
     ending = _kept(result.state) if result.best is None else result.best.kept
@@ -291,6 +295,13 @@ def _summary(
     warnings = list(task.notes)
     if any(e.ended for e in played + finer):
         warnings.append("C MuJoCo lost an evaluated episode before its end; do not trust this policy.")
+    broken = result.status in (Status.DIVERGED, Status.FAILED)
+    if broken:
+        warnings.insert(
+            0,
+            f"The training broke off: {result.message}. The result is that of iteration {iteration}, the "
+            f"{'best of those looked at' if result.best is not None else 'last whose step was taken'}.",
+        )
     context = task.chain.context
     kept = f", the policy after {iteration} of them kept" if iteration < done else ""
     gain = at_first - reached
@@ -310,13 +321,14 @@ def _summary(
         "seconds": {"total": 0.0, "compile": compile_seconds},
         "method": {"name": settings.method, "reason": task.choice.reason},
         "flow": {block: list(sources) for block, sources in task.flow.moved.items()},
-        "converged": bool(reached < at_first) if task.rolls else result.status is Status.CONVERGED,
+        "status": str(result.status),
+        "converged": not broken and (bool(reached < at_first) if task.rolls else result.status is Status.CONVERGED),
         "message": f"{result.message}{kept}; {what} {at_first:.4g} before, {reached:.4g} after",
         "evaluations": done,
         "kept": {"rule": task.keep, "iteration": iteration},
         "simulated_steps": steps * task.chain.substeps,
         "environment_steps": steps,
-        "parameters": _parameters(task, theta),
+        "parameters": parameter_table(task, theta),
         "cost": {
             "total": reached,
             "before": at_first,
@@ -343,53 +355,6 @@ def _weights(task: Task) -> dict[str, float]:
     """The weight of every cost."""
     timed = dict(zip(task.scene_cost.names, task.scene_cost.weights, strict=True))
     return timed | {name: cost.weight for name, cost in task.supervised.items()}
-
-
-def _parameters(task: Task, theta: np.ndarray) -> dict[str, Any]:
-    """Physics, sensors and design as in contract 1, then the sensors' noise. The other blocks are in run.h5."""
-    return _mechanism_table(task, theta) | _noise_table(task, theta)
-
-
-def _noise_table(task: Task, theta: np.ndarray) -> dict[str, Any]:
-    sensing, layout = task.chain.sensing, task.chain.layout
-    if sensing is None or not sensing.noise_free:
-        return {}
-    block = next(b for b in layout.free if b.name == "sensor noise")
-    values, channels = np.exp(layout.split(np.asarray(theta))["sensor noise"]), sensor_channels(task.chain.mj)
-    free = np.any([*task.flow.masks.values()], axis=0)[layout.where("sensor noise")]
-    return {
-        name: {
-            "value": float(values[c]),
-            "initial": float(sensing.sigma[c]),
-            "unit": sensor_unit(task.chain.mj, channels[sensing.names[c]][0]),
-            "low95": None,
-            "high95": None,
-            "at_bound": False,
-        }
-        for c, name in enumerate(block.names)
-        if free[c]
-    }
-
-
-def _mechanism_table(task: Task, theta: np.ndarray) -> dict[str, Any]:
-    mechanism = task.chain.mechanism
-    if mechanism is None or not mechanism.size:
-        return {}
-    z, span = _numbers(task, theta), mechanism.high - mechanism.low
-    near = np.minimum(z - mechanism.low, mechanism.high - z) < _AT_BOUND * np.where(
-        np.isfinite(span), span, mechanism.scale
-    )
-    return {
-        name: {
-            "value": float(z[i]),
-            "initial": float(mechanism.initial[i]),
-            "unit": mechanism.units[i],
-            "low95": None,
-            "high95": None,
-            "at_bound": bool(near[i]),
-        }
-        for i, name in enumerate(mechanism.names)
-    }
 
 
 def _files(study: TrainStudy) -> dict[str, str]:

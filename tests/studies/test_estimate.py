@@ -1,8 +1,10 @@
 """`dso estimate` from study file to runtime, on the test pendulum whose mass and friction the model has wrong."""
 
 import json
+import shutil
 import time
 
+import h5py
 import numpy as np
 import pytest
 
@@ -140,6 +142,93 @@ def test_a_prediction_that_blows_up_is_said_and_not_kept(result):
         with pytest.raises(DsoError, match="blew up"):
             estimator.update([9e9], [0.0, 0.0], dt=100.0)
     assert abs(estimator.update([0.0], [np.nan, np.nan], dt=0.01).qpos[0] - 0.01) < 1e-3
+
+
+@pytest.mark.parametrize("reading", [1e12, 1e9, 1e7, -1e300, 1e5])
+def test_one_absurd_reading_never_disables_the_estimator(result, tmp_path, monkeypatch, reading):
+    monkeypatch.chdir(tmp_path)
+    estimator, again = Estimator.load(result), Estimator.load(result)
+    for one in (estimator, again):
+        one.reset(qpos=[0.5])
+        one.update([0.1], [0.5, 0.0])
+    try:
+        estimator.update([0.1], [reading, 0.0])
+        refused = False
+    except DsoError:
+        refused = True
+    # What was refused moved nothing; what was taken in does not stop the next updates.
+    for _ in range(50):
+        ours, theirs = estimator.update([0.2], [0.51, 0.1]), again.update([0.2], [0.51, 0.1])
+        assert not refused or ours.qpos[0] == theirs.qpos[0]
+    assert refused == (abs(reading) > 1e6)
+    assert np.isfinite(ours.qpos).all()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_types_at_run_time_are_refused(result):
+    estimator = Estimator.load(result)
+    estimator.reset(qpos=[0.5])
+    for call in (
+        lambda: estimator.update("motor", [0.5, 0.0]),
+        lambda: estimator.update([0.1], ["a", 0.0]),
+        lambda: estimator.update([0.1], [[0.5], [0.1, 0.2]]),
+        lambda: estimator.update([0.1], {"angle": None, "speed": "fast"}),
+        lambda: estimator.update([1j], [0.5, 0.0]),
+        lambda: estimator.update([0.1], [0.5, 0.0], dt="soon"),
+        lambda: estimator.update([0.1], [0.5, 0.0], dt=[0.01, 0.01]),
+        lambda: estimator.update([0.1], [0.5, 0.0], dt=1e5),
+        lambda: estimator.reset(qpos="up"),
+        lambda: estimator.reset(measurement=object()),
+    ):
+        began = time.perf_counter()
+        with pytest.raises(DsoError) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+        assert time.perf_counter() - began < 1.0
+
+
+def test_another_model_in_the_folder_is_refused(result, tmp_path):
+    shutil.copytree(result, tmp_path / "out")
+    path = tmp_path / "out" / "model.xml"
+    text = path.read_text()
+    sensors = [line for line in text.splitlines() if "<jointpos" in line or "<jointvel" in line]
+    assert len(sensors) == 2
+    swapped = text.replace(sensors[0], "@").replace(sensors[1], sensors[0]).replace("@", sensors[1])
+    for changed in (swapped, text.replace('name="angle"', 'name="angel"'), text.replace("-0.3", "-0.4")):
+        assert changed != text
+        path.write_text(changed)
+        with pytest.raises(DsoError, match=r"model\.xml: this is not the model"):
+            Estimator.load(tmp_path / "out")
+    # Without the digest of the run file, names and places are compared.
+    path.write_text(swapped)
+    with h5py.File(tmp_path / "out" / "run.h5", "r+") as file:
+        del file["model_digest"]
+    with pytest.raises(DsoError, match="'angle' was reading 0 of the model in training and is at 1"):
+        Estimator.load(tmp_path / "out")
+    path.write_text(f"<!-- a note -->\n{text}")
+    Estimator.load(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sigma", [np.nan, 1.0]),
+        ("addresses", [-1, 0]),
+        ("addresses", [0, 99]),
+        ("interval", 1e9),
+        ("substeps", 0),
+        ("scale", [0.0, 1.0]),
+        ("sizes", [2, 10**9, 2, 0]),
+        ("scale", [1.0, 1.0, 1.0]),
+    ],
+)
+def test_numbers_that_no_training_writes_are_refused(result, tmp_path, name, value):
+    shutil.copytree(result, tmp_path / "out")
+    with h5py.File(tmp_path / "out" / "run.h5", "r+") as file:
+        del file[f"estimator/{name}"]
+        file[f"estimator/{name}"] = value
+    with pytest.raises(DsoError):
+        Estimator.load(tmp_path / "out")
 
 
 def test_an_update_is_quick(result):

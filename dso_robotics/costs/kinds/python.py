@@ -1,12 +1,12 @@
 """A cost that a user writes in Python."""
 
 import dataclasses
-import importlib.util
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from dso_robotics.costs.kind import COSTS, MotionCost, Scope
+from dso_robotics.costs.own_function import call, load_function
 from dso_robotics.costs.task import Function, Term
 from dso_robotics.errors import DsoError
 from dso_robotics.table import File, key
@@ -22,20 +22,18 @@ class PythonCost(MotionCost):
 
     def term(self, scope: Scope) -> Term:
         """See `MotionCost`."""
-        return Function(_function(Path(self.file), self.function))
+        where = f"{self.file}:{self.function}"
+        use = f"define `def {self.function}(scene)` that gives one number"
+        function = load_function(self.file, self.function, use)
 
+        def cost(scene: Any) -> Any:
+            found = call(function, where, scene)
+            try:
+                number = jnp.asarray(found, float)
+            except (TypeError, ValueError):
+                raise DsoError(f"{where}: returns {type(found).__name__}, not a number; {use}.") from None
+            if number.size != 1:
+                raise DsoError(f"{where}: returns an array of shape {number.shape}; {use}.")
+            return number
 
-def _function(path: Path, name: str) -> Callable[..., Any]:
-    if not path.is_file():
-        raise DsoError(f"{path}: there is no such Python file.")
-    spec = importlib.util.spec_from_file_location(f"dso_cost_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise DsoError(f"{path}: importing it failed: {type(error).__name__}: {error}.") from error
-    if not callable(getattr(module, name, None)):
-        raise DsoError(f"{path}: it has no function '{name}'; define `def {name}(scene)` that gives one number.")
-    return getattr(module, name)
+        return Function(cost)

@@ -1,0 +1,294 @@
+"""The one guarded way into an HDF5 file: logs, run files, estimators and policies are all opened here.
+
+A file is bytes from somewhere, so nothing of it is believed. Its checksum is compared before HDF5 sees the file. Links to other
+files, data stored outside, unknown filters and objects are refused, and sizes are bounded before memory is taken. Texts of
+variable length are in HDF5's global heap, where one wrong byte makes the library spin for ever or crash. We write no such
+texts; those of other writers are read by another process that can be ended (`old_text`).
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from dso_robotics.data.limits import refuse_oversized
+from dso_robotics.errors import DsoError
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+# The checksum of all that stands before it. HDF5 ignores what follows its own end of file, and cuts it off when another
+# program opens the file to change it, so a file that was changed on purpose has no checksum and is not called damaged.
+_SEAL = b"\ndso-sha256 "
+_SEALED = re.compile(re.escape(_SEAL) + rb"([0-9a-f]{64})\n\Z")
+_SEAL_BYTES = len(_SEAL) + 65
+# deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf: others would load a plug-in.
+_FILTERS = frozenset((1, 2, 3, 4, 5, 6, 32000))
+# Seconds for the other process that reads old texts, which is also limited to 5 s of computing.
+_DEADLINE = 30.0
+_ESCAPE = "surrogateescape"
+_MAX_DEPTH, _MAX_ITEMS = 32, 1_000_000
+# HDF5 keeps an attribute in the header of its object, which has 64 KiB.
+_ATTRIBUTE_BYTES, _TEXTS = 60_000, "texts"
+_FAULTS = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    SystemError,
+)
+
+
+def seal(image: bytes) -> bytes:
+    """The bytes of an HDF5 file with their SHA-256 behind them."""
+    return image + _SEAL + hashlib.sha256(image).hexdigest().encode() + b"\n"
+
+
+def fixed_text(text: str | Sequence[str]) -> np.ndarray:
+    """A text or texts as UTF-8 of fixed length, which HDF5 stores without its global heap."""
+    # A file name may hold bytes that are no UTF-8, which Python shows as lone surrogates.
+    coded = text.encode(errors=_ESCAPE) if isinstance(text, str) else [entry.encode(errors=_ESCAPE) for entry in text]
+    longest = len(coded) if isinstance(coded, bytes) else max(map(len, coded), default=0)
+    return np.array(coded, dtype=h5py.string_dtype("utf-8", max(longest, 1)))
+
+
+def write_text(item: h5py.Group | h5py.Dataset, key: str, text: str | Sequence[str]) -> None:
+    """Write an attribute that is a text or a list of texts; what is too long for an attribute is a dataset in `/texts`."""
+    coded = fixed_text(text)
+    if coded.nbytes <= _ATTRIBUTE_BYTES:
+        item.attrs[key] = coded
+    else:
+        packed = {"compression": "gzip"} if coded.shape else {}
+        item.file.create_dataset(f"{_TEXTS}/{_long_name(item, key)}", data=coded, **packed)
+
+
+def _long_name(item: h5py.Group | h5py.Dataset, key: str) -> str:
+    return f"{item.name}.{key}".replace("/", "∕")
+
+
+@contextlib.contextmanager
+def open_archive(path: Path, kind: str, cure: str) -> Iterator["Archive"]:
+    """Open an HDF5 file for reading.
+
+    kind: what the file should be, such as "log file", for messages.
+    cure: what to do about a damaged one, such as "copy or record it again".
+
+    Raises:
+      DsoError: there is no such file, it is no HDF5 file, its checksum is wrong, or what is done with it shows damage.
+    """
+    _check_bytes(path, kind, cure)
+    try:
+        with h5py.File(path, "r") as file:
+            yield Archive(path, file, cure)
+    except DsoError:
+        raise
+    except _FAULTS as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DsoError(f"{path}: is damaged and cannot be read as a {kind} ({reason}); {cure}.") from error
+
+
+def _check_bytes(path: Path, kind: str, cure: str) -> None:
+    found = None
+    try:
+        if path.is_dir():
+            raise DsoError(f"{path}: is a folder, not a {kind}; give the .h5 file in it.")
+        if path.exists() and not path.is_file():
+            raise DsoError(f"{path}: is a device or a pipe, not a {kind}; give the name of a file.")
+        with path.open("rb") as stream:
+            head = stream.read(len(_SIGNATURE))
+            size = stream.seek(0, 2)
+            stream.seek(max(size - _SEAL_BYTES, 0))
+            tail = stream.read()
+            if head == _SIGNATURE and (found := _SEALED.search(tail)):
+                _compare(path, stream, size - _SEAL_BYTES, found[1].decode(), cure)
+    except FileNotFoundError as error:
+        raise DsoError(f"{path}: there is no such {kind}; check the path.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DsoError(f"{path}: cannot be opened ({reason}); check its name and permissions.") from error
+    if not head:
+        raise DsoError(f"{path}: the file is empty; {cure}.")
+    if head != _SIGNATURE:
+        raise DsoError(f"{path}: is not an HDF5 file, so it is damaged or no {kind}; check the path, or {cure}.")
+    if not found and _SEAL[:8] in tail:
+        raise DsoError(f"{path}: is damaged: it is truncated, the end of its checksum is missing; {cure}.")
+
+
+def _compare(path: Path, stream: Any, size: int, stored: str, cure: str) -> None:
+    stream.seek(0)
+    digest, left = hashlib.sha256(), size
+    while left > 0 and (block := stream.read(min(left, 1 << 20))):
+        digest.update(block)
+        left -= len(block)
+    if digest.hexdigest() != stored:
+        raise DsoError(f"{path}: is damaged: its bytes do not have the checksum that was written with them; {cure}.")
+
+
+class Archive:
+    """An open HDF5 file.
+
+    path: the file.
+    file: its root group. Read attributes with `attribute` and datasets with `values`.
+    """
+
+    def __init__(self, path: Path, file: h5py.File, cure: str):
+        self.path, self.file, self._cure = path, file, cure
+        self._old: dict[tuple[str, str | None], Any] | None = None
+        self._claimed = 0
+
+    def child(self, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
+        """The group or dataset `name`; None if there is none, or if it is a link that may lead out of the file."""
+        link = group.get(name, getlink=True) if name in group else None
+        item = group[name] if isinstance(link, h5py.HardLink) else None
+        return item if isinstance(item, h5py.Group | h5py.Dataset) else None
+
+    def has_attribute(self, item: h5py.Group | h5py.Dataset, key: str) -> bool:
+        """Whether `item` has the attribute `key`, however long it is."""
+        return key in item.attrs or self._long(item, key) is not None
+
+    def attribute(self, item: h5py.Group | h5py.Dataset, key: str) -> Any:
+        """An attribute: a number, a text, or an array or list of these. None if it is absent or empty.
+
+        Raises:
+          ValueError: it is of another type.
+        """
+        if key not in item.attrs:
+            stored = self._long(item, key)
+            return None if stored is None else self.values(stored)
+        handle = item.attrs.get_id(key)
+        if handle.shape is None:
+            return None
+        if _is_old_text(handle.dtype):
+            return self._text(item, key)
+        _check_type(handle.dtype, f"attribute {key!r}")
+        return _plain(item.attrs[key])
+
+    def values(self, dataset: h5py.Dataset) -> Any:
+        """All values of a dataset: an array, a text, or a list of texts (nested as its axes).
+
+        Raises:
+          DsoError: they are not in this file, or would need more memory than a file of this size may.
+          ValueError: they are neither numbers nor text.
+        """
+        self.claim(dataset)
+        if _is_old_text(dataset.dtype):
+            return self._text(dataset, None)
+        _check_type(dataset.dtype, f"{dataset.name}")
+        return _plain(dataset[()])
+
+    def claim(self, dataset: h5py.Dataset) -> None:
+        """Check where a dataset is stored and what it and all before it need.
+
+        Raises:
+          DsoError: it is stored elsewhere, needs a plug-in, or is too large.
+        """
+        where = f"{self.path}: {dataset.name}"
+        if dataset.shape is None:
+            return
+        if dataset.external or dataset.is_virtual:
+            raise DsoError(f"{where}: is not a dataset stored in this file; store the numbers themselves.")
+        made = dataset.id.get_create_plist()
+        unknown = {int(made.get_filter(i)[0]) for i in range(made.get_nfilters())} - _FILTERS
+        if unknown:
+            raise DsoError(f"{where}: is packed with HDF5 filter {min(unknown)}, which needs a plug-in; use gzip.")
+        # A chunk is always unpacked whole.
+        self._claimed += dataset.dtype.itemsize * max(product(dataset.shape), product(dataset.chunks or ()))
+        refuse_oversized(self._claimed, self.path, f"the data up to {dataset.name}")
+
+    def tree(self) -> dict[str, Any]:
+        """All groups as nested dictionaries and all datasets as values.
+
+        Raises:
+          DsoError: an object is no group or dataset of this file, or there are too many.
+        """
+        return self._branch(self.file, 0, [0])
+
+    def _branch(self, group: h5py.Group, depth: int, count: list[int]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name in map(str, group):
+            count[0] += 1
+            if depth > _MAX_DEPTH or count[0] > _MAX_ITEMS:
+                raise DsoError(
+                    f"{self.path}: has over {_MAX_ITEMS:,} objects or groups {_MAX_DEPTH} deep; {self._cure}."
+                )
+            item = self.child(group, name)
+            if item is None:
+                raise DsoError(
+                    f"{self.path}: {group.name}: {name!r} is a link or no data, which no file of dso holds; {self._cure}."
+                )
+            found[name] = self._branch(item, depth + 1, count) if isinstance(item, h5py.Group) else self.values(item)
+        return found
+
+    def _long(self, item: h5py.Group | h5py.Dataset, key: str) -> h5py.Dataset | None:
+        texts = self.child(self.file, _TEXTS)
+        stored = self.child(texts, _long_name(item, key)) if isinstance(texts, h5py.Group) else None
+        return stored if isinstance(stored, h5py.Dataset) else None
+
+    def _text(self, item: h5py.Group | h5py.Dataset, key: str | None) -> Any:
+        if self._old is None:
+            self._old = _old_texts(self.path, self._cure)
+        return self._old[(str(item.name), key)]
+
+
+def product(shape: Sequence[int]) -> int:
+    """Number of entries. Of Python integers, because NumPy's overflow on a forged shape."""
+    total = 1
+    for size in shape:
+        total *= int(size)
+    return total
+
+
+def _is_old_text(dtype: np.dtype) -> bool:
+    found = h5py.check_string_dtype(dtype)
+    return found is not None and found.length is None
+
+
+def _check_type(dtype: np.dtype, what: str) -> None:
+    if dtype.kind not in "biufcS" or dtype.hasobject:
+        raise ValueError(f"{what} has values of type {dtype}, neither numbers nor text")
+
+
+def _plain(value: Any) -> Any:
+    """Bytes as text; other values as they are."""
+    if isinstance(value, bytes):
+        return value.decode(errors=_ESCAPE)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "S":
+        return _decoded(value.tolist())
+    return value
+
+
+def _decoded(value: Any) -> Any:
+    return [_decoded(entry) for entry in value] if isinstance(value, list) else value.decode(errors=_ESCAPE)
+
+
+def _old_texts(path: Path, cure: str) -> dict[tuple[str, str | None], Any]:
+    """Every text of variable length in the file by object and attribute, read by another process within a deadline."""
+    script = Path(__file__).with_name("old_text.py")
+    try:
+        # -P: the folder of the script is no place for modules.
+        done = subprocess.run(
+            [sys.executable, "-P", str(script), str(path.resolve())],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_DEADLINE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DsoError(
+            f"{path}: is damaged: HDF5 did not finish reading its texts in {_DEADLINE:g} s and was ended; {cure}."
+        ) from None
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = said[-1] if said else "HDF5 crashed or did not finish"
+        raise DsoError(f"{path}: is damaged: its texts cannot be read ({reason}); {cure}.")
+    return {(name, key): value for name, key, value in json.loads(done.stdout)}
