@@ -34,7 +34,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "model", nargs="?", metavar="MODEL", help="MJCF or URDF file; its sensors and actuators are the channels"
     )
     parser.add_argument(
-        "logs", nargs="*", metavar="LOG", help="log files (HDF5; `dso convert` makes them from CSV or NPZ)"
+        "logs", nargs="*", metavar="LOG", help="log files (HDF5; `dso convert` makes them from CSV and others)"
     )
     parser.add_argument(
         "--free",

@@ -97,7 +97,7 @@ def _rollouts(log: Log) -> list[str]:
                 ", ".join(held),
             )
         )
-    return _table(rows, left=(0, 7))
+    return aligned(rows, left=(0, 7))
 
 
 def _channels(log: Log) -> list[str]:
@@ -128,10 +128,11 @@ def _channels(log: Log) -> list[str]:
                     "all" if len(parts) == len(log.rollouts) else f"{len(parts)} of {len(log.rollouts)}",
                 )
             )
-    return _table(rows, left=(0, 1, 2, 8))
+    return aligned(rows, left=(0, 1, 2, 8))
 
 
-def _table(rows: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
+def aligned(rows: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
+    """Lines of a table whose first row names the columns; the columns `left` begin at their left edge."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
