@@ -108,6 +108,7 @@ def _jump(text: str) -> float | str:
 def run(args: argparse.Namespace) -> int:
     """Identify and print the table."""
     from dso_robotics.cli import interrupted, plain
+    from dso_robotics.cli.inspect import foretold
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.table import identification_table
@@ -122,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
         from dso_robotics.report.identify import write_report as draw
 
         write_report = functools.partial(draw, video=not args.no_video)
+    for text in foretold(study.model, study.logs):
+        print(plain(f"note: {text}"), file=sys.stderr)
     shown: Any = nullcontext()
     if sys.stderr.isatty():
         from rich.console import Console
