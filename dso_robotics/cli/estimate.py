@@ -41,6 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Learn an estimator and print its prediction errors."""
     from dso_robotics.cli import plain
+    from dso_robotics.cli.inspect import foretold
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.table import estimation_table
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         write_report = None
 
+    for text in foretold(study.model, study.logs):
+        print(plain(f"note: {text}"), file=sys.stderr)
     tell = functools.partial(print, file=sys.stderr)
     options = {"resume": args.resume, "force": args.force, "report": write_report, "progress": tell}
     summary = estimate(study, args.out, **options)

@@ -34,7 +34,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "model", nargs="?", metavar="MODEL", help="MJCF or URDF file; its sensors and actuators are the channels"
     )
     parser.add_argument(
-        "logs", nargs="*", metavar="LOG", help="log files (HDF5; `dso convert` makes them from CSV or NPZ)"
+        "logs", nargs="*", metavar="LOG", help="log files (HDF5; `dso convert` makes them from CSV and others)"
     )
     parser.add_argument(
         "--free",
@@ -113,6 +113,7 @@ def _jump(text: str) -> float | str:
 def run(args: argparse.Namespace) -> int:
     """Identify and print the table."""
     from dso_robotics.cli import plain
+    from dso_robotics.cli.inspect import foretold
     from dso_robotics.cli.jax_setup import prepare_jax
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.table import identification_table
@@ -127,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
         from dso_robotics.report.identify import write_report as draw
 
         write_report = functools.partial(draw, video=not args.no_video)
+    for text in foretold(study.model, study.logs):
+        print(plain(f"note: {text}"), file=sys.stderr)
     shown: Any = nullcontext()
     if sys.stderr.isatty():
         from rich.console import Console

@@ -32,7 +32,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, metavar="LOG.h5", help="the log to write")
     what = parser.add_argument_group("controls").add_mutually_exclusive_group()
     what.add_argument(
-        "--controls", metavar="FILE", help="play back a log, or a CSV or NPZ file with time and a column per actuator"
+        "--controls",
+        metavar="FILE",
+        help="play back a log, or a table (CSV, NPZ, ...) with time and a column per actuator",
     )
     what.add_argument(
         "--excite",

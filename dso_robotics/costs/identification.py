@@ -77,7 +77,9 @@ class WindowedIdentification:
         self._members = members.astype(float)
         self._count = self._members @ self._seen.sum(1)
         self._measured = np.where(self._seen, windows.measured, 0.0)
-        spread = np.array([np.nanstd(windows.measured[..., c]) for c in range(windows.measured.shape[-1])])
+        # A channel that was not measured in these windows has no spread.
+        readings = [windows.measured[..., c][self._seen[..., c]] for c in range(windows.measured.shape[-1])]
+        spread = np.array([np.std(values) if len(values) else 1.0 for values in readings])
         self._floor = np.maximum(_LEAST_NOISE * spread, 1e-12)
         shape = (len(windows.rollouts), len(spread))
         bounds = [noise.get(name, (0.0, np.inf)) for name in windows.channels.sensor_names]

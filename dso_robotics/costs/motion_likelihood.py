@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from dso_robotics.costs.recorded import refuse_without_actions
 from dso_robotics.data.log import Log
-from dso_robotics.data.match import match_channels
+from dso_robotics.data.match import fitted, match_channels
 from dso_robotics.data.windows import Windows, cut
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
@@ -104,6 +104,7 @@ def identification(log: Log, chain: RobotSystem, *, window: float = 0.5) -> Moti
             f"{log.label}: the model has no sensors, so nothing of it can be compared with the log; add some."
         )
     refuse_without_actions(log)
+    log, _ = fitted(log, chain.mj)
     channels = match_channels(log, chain.mj)
     windows = cut(
         log.rollouts,

@@ -9,6 +9,7 @@ import numpy as np
 
 from dso_robotics.data.convert import convert_table
 from dso_robotics.data.excitation import excite
+from dso_robotics.data.formats import is_log_file
 from dso_robotics.data.log import read_log
 from dso_robotics.data.match import actuator_names, values_by_channel
 from dso_robotics.data.resample import resample
@@ -67,13 +68,14 @@ def sample_times(model: mujoco.MjModel, seconds: float, every: int = 1) -> Array
 def recorded_controls(model: mujoco.MjModel, path: str | Path, every: int = 1) -> list[tuple[str, Array]]:
     """Controls for `record` from a file, held between its samples and sampled every `every` steps of `model`.
 
-    A log gives one control sequence per rollout, with the rollout's name. A CSV or NPZ file gives one; its columns are `time`
-    [s] and one per actuator, with the actuator's name. Raises DsoError for a file that cannot be read or lacks an actuator.
+    A log gives one control sequence per rollout, with the rollout's name. A table, of any kind that `dso convert` reads,
+    gives one; its columns are `time` [s] and one per actuator, with the actuator's name.
+    Raises DsoError for a file that cannot be read or lacks an actuator.
     """
     names, path = actuator_names(model), Path(path)
     if not names:
         raise DsoError(f"{path}: the model has no actuators, so there is nothing to play back; use `--excite none`.")
-    rollouts = convert_table(path, names) if path.suffix.lower() in (".csv", ".npz") else read_log(path).rollouts
+    rollouts = read_log(path).rollouts if is_log_file(path) else convert_table(path, names).rollouts
     controls = []
     for rollout in rollouts:
         missing = [name for name in names if name not in rollout.ctrl_names]

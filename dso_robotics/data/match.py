@@ -1,18 +1,29 @@
 """Matches the channels of a log to the actuators and sensors of a MuJoCo model, by name."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from dso_robotics.data.log import Log
+from dso_robotics.data.quaternion import Places, continuous
 from dso_robotics.data.rollout import Array, Rollout, listed, nearest
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.unit import actuator_unit, same_unit, sensor_unit
 
-__all__ = ["Channels", "actuator_names", "match_channels", "sensor_channels", "sensor_unit", "values_by_channel"]
+__all__ = [
+    "Channels",
+    "actuator_names",
+    "fitted",
+    "match_channels",
+    "quaternion_places",
+    "sensor_channels",
+    "sensor_unit",
+    "values_by_channel",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +38,7 @@ class Channels:
     sensor_names: names of the sensor channels, in the order of the log.
     sensor_units: their units.
     warnings: sentences about units.
+    quaternions: the four columns of each sensor that reads a quaternion; q and -q mean the same there.
     A unit is the log's; the model's if the log gives none; "" if neither is known.
     """
 
@@ -38,15 +50,18 @@ class Channels:
     sensor_names: tuple[str, ...]
     sensor_units: tuple[str, ...]
     warnings: tuple[str, ...]
+    quaternions: Places = ()
 
 
 def match_channels(log: Log, model: mujoco.MjModel, *, ctrl: bool = True, sensors: bool = True) -> Channels:
-    """Match the channels of every rollout of `log` to `model`, each side completely.
+    """Match the channels of every rollout of `log` to `model`; every channel of the log must be in the model.
+
+    `fitted` leaves out of a log what the model lacks. A sensor that the log lacks has no channel.
 
     Actuators match ctrl channels of the same name. A sensor with one component matches the channel of its name. A sensor
     with several matches `name[0]`, `name[1]`, ... With `ctrl=False` or `sensors=False` that side is ignored. Raises DsoError
-    listing both sides when a channel is missing, extra or of the wrong shape, when rollouts differ, when the model has an
-    unnamed actuator or sensor, and when a unit in the log differs from the model's.
+    listing both sides when an actuator is missing, a channel is extra or of the wrong shape, when rollouts differ, when the
+    model has an unnamed actuator or sensor, and when a unit in the log differs from the model's.
     """
     first = log.rollouts[0]
     actuators = actuator_names(model) if ctrl else ()
@@ -76,7 +91,92 @@ def match_channels(log: Log, model: mujoco.MjModel, *, ctrl: bool = True, sensor
         sensor_names=sensor_names,
         sensor_units=tuple(u or e for u, e in zip(first.sensor_units if sensors else (), sensor_expected, strict=True)),
         warnings=tuple(warnings),
+        quaternions=quaternion_places(model, [channels[name][1] for name in sensor_names]),
     )
+
+
+def fitted(
+    log: Log,
+    model: mujoco.MjModel,
+    *,
+    ctrl: bool = True,
+    sensors: bool = True,
+    needed: Sequence[str] | None = None,
+) -> tuple[Log, tuple[str, ...]]:
+    """The log with the channels that the model has too, the same in every rollout, and a note for each that is left out.
+
+    A sensor of the model that no rollout measured has no channel; in a rollout that lacks a channel of others it is NaN.
+    `needed` names the rollouts of which one must have measured a channel; all if None. The signs of quaternions are made
+    continuous in time. With `ctrl=False` or `sensors=False` that side is not changed.
+    Raises DsoError when no sensor is in both, and when a sensor has another number of components in the log.
+    """
+    notes: list[str] = []
+    actuators = actuator_names(model) if ctrl else ()
+    every = sensor_channels(model) if sensors else {}
+    logged = tuple(dict.fromkeys(name for r in log.rollouts for name in r.sensor_names))
+    driven = tuple(dict.fromkeys(name for r in log.rollouts for name in r.ctrl_names))
+    asked = [r for r in log.rollouts if needed is None or r.name in needed]
+    measured = {n for r in asked for n in r.sensor_names if np.isfinite(r.sensor(n)).any()}
+    kept = tuple(name for name in logged if name in every and name in measured)
+    if sensors:
+        _refuse_no_sensors(log, model, logged, tuple(every), kept)
+        missing = tuple(name for name in every if name not in logged)
+        for name in logged:
+            if name not in every:
+                notes.append(f"log channel {name!r} is no sensor of the model and is left out.{nearest(name, missing)}")
+            elif name not in measured:
+                notes.append(
+                    f"sensor {name!r} was never measured in the log{'' if needed is None else ' to fit'} and is left out."
+                )
+        if missing:
+            notes.append(
+                f"the model's {listed(missing)} {'is' if len(missing) == 1 else 'are'} not in the log and left out."
+            )
+    extra = tuple(name for name in driven if name not in actuators) if ctrl else ()
+    unknown = tuple(name for name in actuators if name not in driven)
+    # With an actuator missing, the extra control may be the same one, misspelt; `match_channels` says so.
+    if extra and not unknown:
+        notes.append(f"the log's control {listed(extra)} is no actuator of the model and is left out.")
+    quaternions = quaternion_places(model, [every[name][1] for name in kept])
+    rollouts, flips = [], 0
+    for rollout in log.rollouts:
+        changes: dict[str, Any] = {}
+        if sensors:
+            absent = np.full(len(rollout.time), np.nan)
+            columns = [rollout.sensor(name) if name in rollout.sensor_names else absent for name in kept]
+            units = dict(zip(rollout.sensor_names, rollout.sensor_units, strict=True))
+            values, turned = continuous(np.stack(columns, axis=1), quaternions)
+            flips += turned
+            changes |= {
+                "sensordata": values,
+                "sensor_names": kept,
+                "sensor_units": tuple(units.get(n, "") for n in kept),
+            }
+        if extra and not unknown and rollout.ctrl is not None:
+            keep = [i for i, name in enumerate(rollout.ctrl_names) if name in actuators]
+            changes["ctrl"] = rollout.ctrl[:, keep] if keep else None
+            changes["ctrl_names"] = tuple(rollout.ctrl_names[i] for i in keep)
+            changes["ctrl_units"] = tuple(rollout.ctrl_units[i] for i in keep)
+        rollouts.append(replace(rollout, **changes))
+    if flips:
+        notes.append(
+            f"the sign of a quaternion flips {flips} time(s) in the log; q and -q mean the same and are taken so."
+        )
+    return replace(log, rollouts=tuple(rollouts)), tuple(notes)
+
+
+def quaternion_places(model: mujoco.MjModel, addresses: Sequence[int] | NDArray[np.intp]) -> Places:
+    """The four places in `addresses` of each sensor of `model` that reads a quaternion and has all four there.
+
+    addresses: of channels in `data.sensordata`.
+    """
+    kinds = (int(mujoco.mjtSensor.mjSENS_FRAMEQUAT), int(mujoco.mjtSensor.mjSENS_BALLQUAT))
+    found, given = [], [int(address) for address in addresses]
+    for sensor in np.flatnonzero(np.isin(model.sensor_type, kinds)):
+        parts = range(int(model.sensor_adr[sensor]), int(model.sensor_adr[sensor]) + 4)
+        if all(part in given for part in parts):
+            found.append(tuple(given.index(part) for part in parts))
+    return tuple(found)
 
 
 def actuator_names(model: mujoco.MjModel) -> tuple[str, ...]:
@@ -135,7 +235,7 @@ def _compare(log: Log, rollout: Rollout, kind: str, expected: tuple[str, ...], m
     found = rollout.ctrl_names if kind == "ctrl" else rollout.sensor_names
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
-    if not missing and not extra:
+    if not extra and (kind == "sensordata" or not missing):
         return
     word = "actuator" if kind == "ctrl" else "sensor"
     parts = []
@@ -150,6 +250,25 @@ def _compare(log: Log, rollout: Rollout, kind: str, expected: tuple[str, ...], m
         f"{_title(model)}: {'; '.join(parts)}. The log has {listed(found)}; the model has "
         f"{listed(expected)}.{' '.join(['', *hints])} "
         f"Rename one side, or add or remove the {word} in the model{several}."
+    )
+
+
+def _refuse_no_sensors(
+    log: Log, model: mujoco.MjModel, logged: tuple[str, ...], every: tuple[str, ...], kept: tuple[str, ...]
+) -> None:
+    """Refuse a log of which no channel is a sensor of the model, or which has another number of a sensor's components."""
+    bases = {name.split("[")[0] for name in every}
+    shapeless = [name for name in logged if name not in every and name.split("[")[0] in bases]
+    if kept and not shapeless:
+        return
+    reason = (
+        "no sensor is in both" if not kept else f"{shapeless[0]} is not a component of the model's sensor of that name"
+    )
+    hints = [f" For {name!r}:{hint}" for name in logged if name not in every and (hint := _hint(name, every, every))]
+    raise DsoError(
+        f"{log.label}: sensordata: the channels do not match the sensors of model {_title(model)}: {reason}. The log has "
+        f"{listed(logged)}; the model has {listed(every)}.{''.join(hints[:3])} Rename one side; a sensor with several "
+        "components has channels name[0], name[1], ..."
     )
 
 

@@ -72,6 +72,9 @@ def _channels(rollout: Rollout) -> list[str]:
             if missing > MISSING:
                 found.append(f"{kind} channel {name!r} was not measured in {missing:.0%} of the samples.")
             measured = column[~np.isnan(column)]
+            if not len(measured):
+                found[-1:] = [f"{kind} channel {name!r} was never measured; identification leaves it out."]
+                continue
             if np.ptp(measured) == 0:
                 found.append(f"{kind} channel {name!r} is frozen at {measured[0]:.4g}; it carries no information.")
                 continue

@@ -98,7 +98,8 @@ def fetch(name: str, *, progress: Callable[[str], None] | None = None, patience:
             converted, facts = convert_recording(recording.converter, path, source.rollout)
             attributes |= facts
         else:
-            converted = convert_table(path, recording.ctrl, recording.sensors, time=recording.time, name=source.rollout)
+            columns = recording.ctrl, recording.sensors
+            converted = convert_table(path, *columns, time=recording.time, name=source.rollout).rollouts
         rollouts += converted
     credit = f"{recording.source}; {recording.citation}"
     return Log("", credit, recording.licence, tuple(rollouts), attributes)

@@ -47,7 +47,8 @@ def resample(rollout: Rollout, timestep: float, *, max_gap: float = MAX_GAP) -> 
     if rollout.sensordata is not None:
         columns = [_interpolated(time, column, grid, max_gap, tolerance) for column in rollout.sensordata.T]
         changes["sensordata"] = np.stack(columns, axis=1)
-        empty = np.flatnonzero(np.isnan(changes["sensordata"]).all(axis=0))
+        lost = np.isnan(changes["sensordata"]).all(axis=0) & ~np.isnan(rollout.sensordata).all(axis=0)
+        empty = np.flatnonzero(lost)
         if len(empty):
             raise DsoError(
                 f"rollout {rollout.name!r}: sensor channel {rollout.sensor_names[int(empty[0])]!r} is too sparse to "
@@ -62,6 +63,8 @@ def resample(rollout: Rollout, timestep: float, *, max_gap: float = MAX_GAP) -> 
 def _interpolated(time: Array, values: Array, grid: Array, max_gap: float, tolerance: float) -> Array:
     measured = ~np.isnan(values)
     t, v = time[measured], values[measured]
+    if not len(t):
+        return np.full(len(grid), np.nan)
     after = np.searchsorted(t, grid - tolerance)  # first measured sample not before the grid time
     hit = (after < len(t)) & (np.abs(t[np.minimum(after, len(t) - 1)] - grid) <= tolerance)
     out = np.full(len(grid), np.nan)

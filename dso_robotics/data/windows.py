@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dso_robotics.data.match import Channels
+from dso_robotics.data.quaternion import facing
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 
@@ -128,7 +129,13 @@ class Windows:
         """Channels at the sample times, (..., B, S, C), from sensordata on the grid (..., B, T, nsensordata).
 
         With `delay` (..., B, nsensor) [s] a channel is the sensor's reading that long before, by linear interpolation.
+        A quaternion has the sign with which it faces the measured one.
         """
+        found = self._at_samples(sensordata, delay)
+        places = self.channels.quaternions
+        return found * facing(found, self.measured[..., : found.shape[-2], :], places) if places else found
+
+    def _at_samples(self, sensordata: np.ndarray, delay: np.ndarray | None) -> np.ndarray:
         rows, samples = np.arange(len(self))[:, None], self.step.shape[1]
         every = np.array_equal(self.channels.sensor_addresses, np.arange(sensordata.shape[-1]))
         wanted = sensordata if every else sensordata[..., self.channels.sensor_addresses]

@@ -38,12 +38,8 @@ _COUNT = {
     "pair": "npair",
     "equality": "neq",
 }
-<<<<<<< HEAD
-=======
 # MuJoCo's compiler ends in one of these.
 _REFUSALS = (ValueError, RuntimeError, MemoryError, OverflowError, mujoco.FatalError)
-_COUNT = {"body": "nbody", "joint": "njnt", "geom": "ngeom", "site": "nsite", "tendon": "ntendon", "actuator": "nu"}
->>>>>>> faults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,8 +201,8 @@ def _explain(path: pathlib.Path, error: Exception) -> str:
     elif "package:/" in reason or "model:/" in reason:
         cure = (
             "MuJoCo does not resolve package:// or model://, which name a folder of ROS or Gazebo. Remove them and the "
-            f"package's name from the file names, so that these are relative to {path.parent.resolve()} (or write absolute paths), and "
-            'write <mujoco><compiler strippath="false"/></mujoco> inside <robot>.'
+            f"package's name from the file names, so that these are relative to {path.parent.resolve()} (or write absolute "
+            'paths), and write <mujoco><compiler strippath="false"/></mujoco> inside <robot>.'
         )
     elif "open file" in reason or "opening file" in reason or "resource" in reason:
         cure = f"File names in the model are relative to {path.parent.resolve()} and its meshdir or texturedir."

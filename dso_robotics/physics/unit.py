@@ -70,7 +70,7 @@ _SPELLINGS = {
 
 def same_unit(a: str, b: str) -> bool:
     """Whether two spellings mean the same unit: `N m`, `Nm` and `N*m`, or `m/s2` and `m/s^2`."""
-    return _canonical(a) == _canonical(b)
+    return canonical(a) == canonical(b)
 
 
 def sensor_unit(model: mujoco.MjModel, sensor_id: int) -> str:
@@ -117,7 +117,8 @@ def _by_joint(model: mujoco.MjModel, joint: int, units: tuple[str, str]) -> str:
     return units[0] if kind == _HINGE else units[1] if kind == _SLIDE else ""
 
 
-def _canonical(unit: str) -> str:
+def canonical(unit: str) -> str:
+    """One spelling of a unit, in lower case: `N m`, `Nm` and `N·m` become `n*m`."""
     text = unit.strip().lower().replace("·", "*").replace("²", "^2").replace("**", "^")
     text = re.sub(r"\s*([*/^])\s*", r"\1", text)  # spaces beside an operator are removed,
     text = re.sub(r"\s+", "*", text)  # other spaces are products

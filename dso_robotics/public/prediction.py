@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dso_robotics.data.log import Log, merge_logs
-from dso_robotics.data.match import match_channels
+from dso_robotics.data.match import fitted, match_channels
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.public.sheet import block, html_table, text_table
 from dso_robotics.report.quantity import number, percent, unit
@@ -105,7 +105,9 @@ def predicted(found: Identified, logs: Sequence[Log], window: float | str | None
     """
     study, robot, vector = found.study, found.robot, found.vector
     log = merge_logs(logs)
+    log, left_out = fitted(log, robot.mj, ctrl=False)
     log, drives = controlled(log, tuple(study.controller.values()), robot.mj)
+    log, unused = fitted(log, robot.mj, sensors=False)
     channels = match_channels(log, robot.mj)
     if set(channels.sensor_names) != set(found.channels.sensor_names):
         raise DsoError(f"{log.label}: its channels are not those that the model was identified with.")
@@ -134,7 +136,7 @@ def predicted(found: Identified, logs: Sequence[Log], window: float | str | None
         {name: entry["rmse"] for name, entry in fit.items()},
         {name: entry["nrmse_percent"] for name, entry in fit.items()},
         min(seconds, windows.longest),
-        tuple([*channels.warnings, *_warnings(evaluation)]),
+        tuple([*left_out, *unused, *channels.warnings, *_warnings(evaluation)]),
     )
 
 

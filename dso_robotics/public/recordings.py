@@ -27,19 +27,42 @@ def read_log(
     sensors: Mapping_ = (),
     time: str = "time",
     rate: float | None = None,
+    qpos: Mapping_ = (),
+    qvel: Mapping_ = (),
+    model: "Path_ | mujoco.MjSpec | mujoco.MjModel | Robot | None" = None,
+    resample: float | None = None,
+    header: bool = True,
+    header_line: int | None = None,
+    delimiter: str = "",
+    decimal: str = "",
+    encoding: str = "",
+    sort: bool = False,
+    drop_repeats: bool = False,
+    trim: bool = False,
     split_gap: float | None = None,
+    split_restarts: bool = False,
     hold_ctrl: bool = False,
     scale: Mapping[str, float | tuple[float, str]] | None = None,
     source: str = "",
     licence: str = "",
 ) -> Log:
-    """One log with the rollouts of all `files`: log files (.h5), or CSV and NPZ tables with a mapping to channels.
+    """One log with the rollouts of all `files`: log files (.h5), or tables with a mapping to channels.
+
+    Tables are text files of any usual dialect, JSON, NPZ, NPY, MAT and HDF5 files; `dso convert --help` says more.
 
     ctrl, sensors: the column of each actuator and sensor, in the form of `dso convert`, "tau1=torque*0.5:N*m", or as a
       dict, {"tau1": "torque*0.5:N*m"}.
-    time: column of the time stamps [s], such as "ms*0.001".
+    time: column of the time stamps [s], such as "ms*0.001", "t:ms" or "sec+nanosec*1e-9".
     rate: samples per second [Hz], for files without time stamps.
+    qpos, qvel: columns of the recorded state by joint; they need `model`, which says the order of the joints.
+    resample: samples per second to put the rollouts on [Hz].
+    header: False for a text file in which no line names the columns, which are then called 1, 2, 3, ...
+    header_line, delimiter, decimal, encoding: of text files, where what is found out is not right.
+    sort: put samples in the order of their times.
+    drop_repeats: keep the first of samples with the same time.
+    trim: leave out samples without a time, and those before and after all controls are known.
     split_gap: a new rollout begins after a gap in time longer than this [s].
+    split_restarts: a new rollout begins where time begins again.
     hold_ctrl: empty cells of controls repeat the previous value.
     scale: for each channel a factor, or a factor and the new unit.
     source, licence: stored in the log.
@@ -49,18 +72,43 @@ def read_log(
     """
     paths = [path for part in files for path in ([part] if isinstance(part, str | os.PathLike) else part)]
     if not paths:
-        raise DsoError("no file was given; give the path of a log (.h5), CSV or NPZ file, or several.")
+        raise DsoError("no file was given; give the path of a log (.h5) or of a table, or several.")
     logs = []
     with speaking_python():
+        from dso_robotics.data.dialect import Dialect
+        from dso_robotics.data.formats import is_log_file
+        from dso_robotics.data.order import Repair
+
+        dialect = Dialect(
+            header=header, header_line=header_line, delimiter=delimiter, decimal=decimal, encoding=encoding
+        )
+        repair = Repair(
+            sort=sort,
+            drop_repeats=drop_repeats,
+            trim=trim,
+            split_gap=split_gap,
+            split_restarts=split_restarts,
+            hold_ctrl=hold_ctrl,
+        )
+        how: dict[str, Any] = {
+            "time": time,
+            "rate": rate,
+            "dialect": dialect,
+            "repair": repair,
+            "resample_rate": resample,
+        }
+        if model is not None:
+            from dso_robotics.physics.model import load
+
+            how["model"] = load(model).mj
         for path in paths:
-            if Path(path).suffix.lower() not in (".csv", ".npz", ".txt", ".tsv"):
+            if is_log_file(Path(path)):
                 logs.append(read(Path(path)))
                 continue
             from dso_robotics.data.convert import convert_table
 
-            columns = {"ctrl": _mapping(ctrl), "sensors": _mapping(sensors)}
-            timing: dict[str, Any] = {"time": time, "rate": rate, "split_gap": split_gap, "hold_ctrl": hold_ctrl}
-            rollouts = convert_table(Path(path), columns["ctrl"], columns["sensors"], **timing)
+            how |= {"qpos": _mapping(qpos), "qvel": _mapping(qvel)}
+            rollouts = convert_table(Path(path), _mapping(ctrl), _mapping(sensors), **how).rollouts
             origin = source or f"converted from {Path(path).name}"
             logs.append(Log(str(path), origin, licence or "not stated", rollouts))
         log = merge_logs(logs)

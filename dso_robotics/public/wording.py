@@ -13,6 +13,11 @@ _SWITCHES = {
     "robust": "robust=True",
     "warm-start": "warm_start=True",
     "hold-ctrl": "hold_ctrl=True",
+    "no-header": "header=False",
+    "sort": "sort=True",
+    "drop-repeats": "drop_repeats=True",
+    "trim": "trim=True",
+    "split-restarts": "split_restarts=True",
     "no-report": "report=False",
     "no-video": "video=False",
 }

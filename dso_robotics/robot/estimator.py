@@ -13,7 +13,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from dso_robotics.data.match import actuator_names
+from dso_robotics.data.match import actuator_names, quaternion_places
+from dso_robotics.data.quaternion import facing
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import sensor_ids
@@ -156,6 +157,7 @@ class Estimator:
         self._weights = learned.corrector.split(learned.weights)
         self.names, self.interval = learned.names, learned.interval
         self.ctrl_names = actuator_names(model)
+        self._quaternions = quaternion_places(model, learned.addresses)
         self._ids = ids = [int(i) for i in sensor_ids(model, learned.addresses)]
         self._oldest = float(learned.delay.max(initial=0.0))
         self._stage = max(int(model.sensor_needstage[i]) for i in ids)
@@ -280,6 +282,9 @@ class Estimator:
                 "the prediction blew up, so this update was not made and the state is as before; check ctrl and dt, or reset()."
             )
         missing = np.isnan(y)
+        if self._quaternions:
+            # A quaternion and its negative are one rotation.
+            y = y * facing(predicted, y, self._quaternions)
         innovation = np.where(missing, 0.0, (y - predicted) / learned.scales.innovation)
         features = space.features(forecast, learned.scales.centre, learned.scales.state)
         change, memory = learned.corrector(self._weights, self._memory, innovation, 1.0 - missing, features)

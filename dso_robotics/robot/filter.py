@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 from mujoco import batch
 
+from dso_robotics.data.quaternion import facing
 from dso_robotics.physics.batch import set_fields
 from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.estimator_space import Space
@@ -91,6 +92,7 @@ class CFilter:
         (p, b), updates, ny = (len(points), len(start)), given.measured.shape[1] - 1, given.measured.shape[2]
         weights, physics = vector.parts(points[:, None])
         engine, addresses = self._prepare(physics[:, 0], p, b), given.channels.sensor_addresses
+        quaternions = given.channels.quaternions
         gain, bias = vector.physics.sensors(physics, addresses)
         late = vector.physics.late(physics, addresses)
         nq, nv = space.nq, space.nv
@@ -129,9 +131,11 @@ class CFilter:
                 history[:, :, t + 1] = reading
                 reading = _shown(history, t + 1, late / given.interval)
             reading = reading * gain + bias
-            predicted[:, :, t] = reading
             here = seen[:, t + 1]
-            innovation = np.where(here, (measured[:, t + 1] - reading) / scales.innovation, 0.0)
+            # A quaternion and its negative are one rotation: the prediction is reported with the sign of the measurement.
+            sign = facing(reading, measured[:, t + 1], quaternions) if quaternions else 1.0
+            predicted[:, :, t] = reading * sign
+            innovation = np.where(here, (measured[:, t + 1] * sign - reading) / scales.innovation, 0.0)
             features = space.features(forecast, scales.centre, scales.state)
             change, memory = vector.corrector(
                 weights, memory, innovation, np.broadcast_to(here.astype(float), (p, b, ny)), features

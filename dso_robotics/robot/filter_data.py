@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.data.log import Log
-from dso_robotics.data.match import Channels, actuator_names, sensor_channels
+from dso_robotics.data.match import Channels, actuator_names, quaternion_places, sensor_channels
 from dso_robotics.data.rollout import Rollout, listed
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
@@ -72,13 +72,14 @@ def set_apart(given: FilterWindows, share: float, source: str) -> tuple[FilterWi
 
 
 def select_channels(log: Log, model: mujoco.MjModel, sensors: Sequence[str] | None) -> Channels:
-    """Channels of the named sensors, by name; None means all sensors of the model. Other channels of the log are ignored.
+    """Channels of the named sensors, by name; None means all sensors of the model that the log has. Others are ignored.
 
     Raises DsoError for a sensor that the model or the log does not have, for actuators that are not in the log, and for
     units that differ.
     """
     every = sensor_channels(model)
-    names = list(every) if sensors is None else []
+    logged = {name for rollout in log.rollouts for name in rollout.sensor_names}
+    names = [name for name in every if name in logged] if sensors is None else []
     for sensor in sensors or ():
         mine = [name for name in every if sensor in (name, name.split("[")[0])]
         if not mine:
@@ -86,8 +87,13 @@ def select_channels(log: Log, model: mujoco.MjModel, sensors: Sequence[str] | No
                 f"sensor {sensor!r} is not in the model, which has {listed(tuple(every))}; name one of these."
             )
         names += [name for name in mine if name not in names]
-    if not names:
+    if not every:
         raise DsoError("the model has no sensors, so there is nothing to correct the prediction with; add a <sensor>.")
+    if not names:
+        raise DsoError(
+            f"{log.label}: has none of the model's sensors {listed(tuple(every))}, so nothing can correct the "
+            f"prediction; it has {listed(tuple(sorted(logged)))}. Rename one side."
+        )
     actuators = actuator_names(model)
     for rollout in log.rollouts:
         where = f"{log.label}, rollout {rollout.name!r}"
@@ -122,6 +128,7 @@ def select_channels(log: Log, model: mujoco.MjModel, sensors: Sequence[str] | No
         sensor_names=tuple(names),
         sensor_units=tuple(sensor_unit(model, i) for i in ids),
         warnings=(),
+        quaternions=quaternion_places(model, [every[name][1] for name in names]),
     )
 
 
@@ -179,12 +186,6 @@ def on_grid(rollout: Rollout, channels: Channels, interval: float, source: str) 
         if getattr(rollout, name) is not None:
             # Here values are held between samples. `_truth` uses only the recorded values.
             more[name] = getattr(rollout, name)[held]
-    keep = np.isfinite(measured).any(0)
-    if not keep.all():
-        bare = channels.sensor_names[int(np.flatnonzero(~keep)[0])]
-        raise DsoError(
-            f"{source}, rollout {rollout.name!r}: channel {bare!r} was never measured; leave it out of `sensors`."
-        )
     return Rollout(
         name=rollout.name,
         time=rollout.time[0] + interval * np.arange(count),
@@ -210,6 +211,10 @@ def cut_windows(
     Raises DsoError if every rollout is shorter than a window, and in the cases that `on_grid` lists.
     """
     gridded = tuple(on_grid(r, channels, interval, source) for r in rollouts)
+    keep = np.any([np.isfinite(r.sensordata).any(0) for r in gridded if r.sensordata is not None], axis=0)
+    if not keep.all():
+        bare = channels.sensor_names[int(np.flatnonzero(~keep)[0])]
+        raise DsoError(f"{source}: channel {bare!r} was never measured; leave it out of `sensors`.")
     lengths = [len(r.time) for r in gridded]
     width = max(lengths) if seconds is None else round(seconds / interval) + 1
     if width < _FEWEST:

@@ -20,6 +20,7 @@ from dso_robotics.core.likelihood import likelihood
 from dso_robotics.core.method.first_order import FirstOrder
 from dso_robotics.core.method.sampled import Sampled, Stopping
 from dso_robotics.core.sampler import ExactSampler
+from dso_robotics.data.quaternion import Places, facing
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.theta import Block, Theta
 from dso_robotics.robot.corrector import Corrector, Scales
@@ -44,6 +45,11 @@ class System(eqx.Module):
     def oldest(self) -> int:
         """Largest delay of a sensor, in updates; 0 if no sensor is delayed."""
         return 0
+
+    @property
+    def quaternions(self) -> Places:
+        """For each quaternion among the readings its four places."""
+        return ()
 
     def late(self, model: Any) -> Float[Array, " ny"]:
         """Delay of each channel, in updates (fractions are possible), at most `oldest`."""
@@ -178,13 +184,15 @@ class JaxFilter(eqx.Module):
         if system.oldest:
             reading = shown(jnp.concatenate([reading[None], past]), system.late(model))
         here = jnp.isfinite(measured) & visible
-        innovation = jnp.where(here, (jnp.nan_to_num(measured) - reading) / scales.innovation, 0.0)
+        # A quaternion and its negative are one rotation: the prediction is reported with the sign of the measurement.
+        sign = facing(reading, measured, system.quaternions) if system.quaternions else jnp.ones_like(reading)
+        innovation = jnp.where(here, (jnp.nan_to_num(measured) * sign - reading) / scales.innovation, 0.0)
         features = system.features(forecast, jnp.asarray(scales.centre), jnp.asarray(scales.state))
         change, memory = self.corrector(weights, belief.memory, innovation, here.astype(reading.dtype), features)
         state = system.move(forecast, change * scales.change)
         if system.oldest:
             past = jnp.concatenate([system.read(model, state, ctrl)[None], past[:-1]])
-        return Belief(state, memory, past), reading, features
+        return Belief(state, memory, past), reading * sign, features
 
     def run(self, theta: Float[Array, " n"], window: FilterWindow) -> Run:
         """Filter one window."""

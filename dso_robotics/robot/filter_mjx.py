@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.data.match import quaternion_places
+from dso_robotics.data.quaternion import Places
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
@@ -69,6 +71,11 @@ class MjxSystem(System):
         late = mine.late(z, channels)
         late = jnp.zeros(len(channels)) if late is None else late
         return model, products, *mine.sensors(z, channels), late
+
+    @property
+    def quaternions(self) -> Places:
+        """See `System.quaternions`."""
+        return quaternion_places(self.parameters.mj, self.addresses)
 
     @property
     def oldest(self) -> int:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.data.quaternion import facing
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
@@ -145,7 +146,10 @@ class MjxPrediction:
         steps = w.past.shape[1] + w.ctrl.shape[1]
         drive = np.zeros((len(w), steps, 0)) if w.drive is None else w.drive.values
         return tuple(
-            map(jnp.asarray, (w.ctrl, w.past, drive, w.step, w.share, w.rollout, np.nan_to_num(w.handover, nan=1.0)))
+            map(
+                jnp.asarray,
+                (w.ctrl, w.past, drive, w.step, w.share, w.rollout, np.nan_to_num(w.handover, nan=1.0), w.measured),
+            )
         )
 
     def _window(self, *arguments: Array) -> Array:
@@ -164,6 +168,7 @@ class MjxPrediction:
         share: Array,
         rollout: Array,
         handover: Array,
+        measured: Array,
     ) -> tuple[Array, Array]:
         """Channels (S, C) of one window from `start` (nq+nv+na,) moved by `change` (2*nv+na,), and its state at `handover`."""
         if self.vector.local:
@@ -192,14 +197,18 @@ class MjxPrediction:
         wanted = reported(sensordata, signals)[:, channels.sensor_addresses]
         if "sensor_delay" not in signals:
             before, after = wanted[step], wanted[jnp.minimum(step + 1, len(ctrl) - 1)]
-            return before + share[:, None] * (after - before), end
+            return self._facing(before + share[:, None] * (after - before), measured), end
         late = signals["sensor_delay"][channels.sensor_ids] / self.windows.timestep
         place = jnp.maximum((step + share)[:, None] - late, 0.0)
         whole = jnp.minimum(jnp.floor(place), len(ctrl) - 1.0)
         index = whole.astype(int)
         before = jnp.take_along_axis(wanted, index, 0)
         after = jnp.take_along_axis(wanted, jnp.minimum(index + 1, len(ctrl) - 1), 0)
-        return before + (place - whole) * (after - before), end
+        return self._facing(before + (place - whole) * (after - before), measured), end
+
+    def _facing(self, y: Array, measured: Array) -> Array:
+        places = self.windows.channels.quaternions
+        return y * facing(y, measured, places) if places else y
 
     def _model_at(self, z: Array) -> tuple[mjx.Model, Array | None]:
         """The MJX model at z, and the products of inertia if a full inertia is free."""

@@ -35,7 +35,7 @@ from dso_robotics.robot.system_state import Believes, Estimated, RobotState, See
 
 
 class RobotSystem(Chain):
-    """The chain of a robot, its sensors, its estimator and its policy. It is made by `robot_system`.
+    """The chain of a robot, its sensors, its estimator and its policy, made by `robot_system`.
 
     theta holds the free blocks of `layout` in the open chart: "policy", "physics", "sensor", "design", "action noise",
     "sensor noise", "corrector", "model". Noise blocks are logarithms of standard deviations. The block "corrector" holds the
@@ -96,10 +96,8 @@ class RobotSystem(Chain):
 
     def model_of_the_estimator(self, theta: Theta) -> tuple[mjx.Model, Array | None]:
         """The physical model that the estimator predicts with. It does not know what an episode draws."""
-        if self.believed is not None:
-            return self.believed
-        if self.mechanism is None:
-            return self.base, None
+        if self.believed is not None or self.mechanism is None:
+            return (self.base, None) if self.believed is None else self.believed
         return self.mechanism.model_at(self.base, self.believed_parameters(theta), self.numbers(theta))
 
     def believed_parameters(self, theta: Theta) -> Array:
@@ -107,9 +105,8 @@ class RobotSystem(Chain):
         z = self.numbers(theta)
         if self.mechanism is None or self.believes == "world":
             return z if self.mechanism is None else self.mechanism.parameters(z)
-        return self.mechanism.parameters_believed(
-            z, self.layout.values(theta)["model"] if self.believes == "own" else None
-        )
+        own = self.layout.values(theta)["model"] if self.believes == "own" else None
+        return self.mechanism.parameters_believed(z, own)
 
     def bind(self, theta: Theta, state: RobotState | None = None) -> "RobotSystem":
         """The same chain with the physical models of theta computed once instead of in every step. Derivatives are kept.

@@ -10,6 +10,7 @@ import numpy as np
 from dso_robotics import __version__
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.data.log import merge_logs, problems, read_log
+from dso_robotics.data.match import fitted
 from dso_robotics.data.split import hold_out
 from dso_robotics.errors import DsoError
 from dso_robotics.extras import require_mjx
@@ -56,6 +57,8 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     robot = load(study.model)
     physics = _physics(study, robot)
     log = merge_logs([read_log(path) for path in study.logs])
+    trained = [r.name for r in hold_out(log, study.hold_out).train]
+    log, left_out = fitted(log, robot.mj, needed=trained)
     channels = filter_data.select_channels(log, robot.mj, study.sensors)
     split = hold_out(log, study.hold_out)
     timestep = study.timestep or float(robot.mj.opt.timestep)
@@ -155,7 +158,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
             "validation": 0 if apart is None else len(apart),
             "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
         },
-        "warnings": [*problems(log), *_warnings(found, fits, fit, vector)],
+        "warnings": [*left_out, *problems(log), *_warnings(found, fits, fit, vector)],
     }
     groups = {
         "theta": vector.by_name(found.z) | {"noise": found.sigma},

@@ -131,7 +131,9 @@ def evaluate(
     error = np.where(first[..., None], np.nan, y - windows.measured)
     with np.errstate(invalid="ignore"):
         per_window = np.sqrt(_mean(error**2, 1))
-        spread = np.array([np.nanstd(windows.measured[..., c]) for c in range(error.shape[-1])])
+        # Not nanstd: a channel may not be measured in these rollouts at all.
+        readings = windows.measured.reshape(-1, error.shape[-1])
+        spread = np.sqrt(_mean((readings - _mean(readings, 0)) ** 2, 0))
         rmse = _mean(per_window, 0)
         return Evaluation(
             rmse=rmse,

@@ -18,7 +18,7 @@ from dso_robotics.core.method.least_squares import Record, Settings, Solution, S
 from dso_robotics.costs.continuity import Continuity
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.log import merge_logs, problems, read_log
-from dso_robotics.data.match import Channels, match_channels
+from dso_robotics.data.match import Channels, fitted, match_channels
 from dso_robotics.data.split import hold_out
 from dso_robotics.data.windows import Windows, cut
 from dso_robotics.errors import DsoError
@@ -96,7 +96,10 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
             f"{robot.source}: the model has no sensors, so nothing of it can be compared with a log; add a <sensor> for each "
             f"channel.{urdf if robot.source.lower().endswith('.urdf') else ''}"
         )
+    trained = [r.name for r in hold_out(log, study.hold_out).train]
+    log, left_out = fitted(log, robot.mj, ctrl=False, needed=trained)
     log, drives = controlled(log, tuple(study.controller.values()), robot.mj)
+    log, unused = fitted(log, robot.mj, sensors=False)
     channels = match_channels(log, robot.mj)
     split = hold_out(log, study.hold_out)
     names = [r.name for r in split.train]
@@ -206,7 +209,15 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     # Channels without a unit are listed one by one, each with its assumed unit.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
     warnings = calibration.warnings(windows, vector.mj) if windows.single else windows.warnings()
-    warnings = [*channels.warnings, *suspicious, *warnings, *(drives.warnings if drives else ()), *found]
+    warnings = [
+        *left_out,
+        *unused,
+        *channels.warnings,
+        *suspicious,
+        *warnings,
+        *(drives.warnings if drives else ()),
+        *found,
+    ]
     summary = {
         "command": "identify",
         "version": __version__,

@@ -145,6 +145,7 @@ def fit(channels: Channels, evaluation: Evaluation) -> dict[str, Any]:
             "pooled_rmse": float(evaluation.pooled[c]),
         }
         for c, name in enumerate(channels.sensor_names)
+        if np.isfinite(evaluation.rmse[c])  # not measured in these rollouts
     }
 
 

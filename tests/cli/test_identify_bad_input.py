@@ -80,7 +80,7 @@ def test_wrong_schema_and_version(files, capfd):
 def test_channels_unknown_to_the_model(files, capfd):
     with h5py.File(files / "pendulum.h5", "r+") as file:
         for name in file["rollouts"]:
-            file[f"rollouts/{name}/sensordata"].attrs["names"] = ["angel", "speed"]
+            file[f"rollouts/{name}/sensordata"].attrs["names"] = ["angel", "sped"]
     expect(capfd, files, ["angel", "angle", "pendulum.h5"])
 
 
@@ -91,7 +91,6 @@ def test_channels_unknown_to_the_model(files, capfd):
         ({"time": lambda a: a[::-1]}, ["run1", "time", "not increase"]),
         ({"time": lambda a: np.where(np.arange(len(a)) == 5, np.nan, a)}, ["run1", "time", "nan", "sample 5"]),
         ({"time": None}, ["run1", "time"]),
-        ({"sensordata": lambda a: np.c_[np.full(len(a), np.nan), a[:, 1]]}, ["run1", "angle", "NaN at every sample"]),
         ({"ctrl": lambda a: np.where(np.arange(len(a))[:, None] == 7, np.nan, a)}, ["run1", "ctrl", "sample 7"]),
         ({"ctrl": lambda a: np.c_[a, a]}, ["run1", "ctrl"]),
     ],
@@ -260,7 +259,7 @@ def test_empty_names_of_channels(files, capfd):
 def test_names_cannot_command_the_terminal(files, capfd):
     with h5py.File(files / "pendulum.h5", "r+") as file:
         for name in file["rollouts"]:
-            file[f"rollouts/{name}/sensordata"].attrs["names"] = ["\x1b[2Jangle\n", "speed"]
+            file[f"rollouts/{name}/sensordata"].attrs["names"] = ["\x1b[2Jangle\n", "\x1b[2Jspeed"]
     expect(capfd, files, ["pendulum.h5", "\\x1b[2Jangle"])
 
 

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dso_robotics.data.log import Rollout, read_log
+from dso_robotics.data.log import Rollout, problems, read_log
 from dso_robotics.errors import DsoError
 
 
@@ -147,10 +147,12 @@ def test_infinite_sensor(broken, log):
     assert "channel 'shoulder_pos' is -inf at sample 3" in refusal(broken(replaced("rollouts/a/sensordata", values)))
 
 
-def test_channel_never_measured(broken, log):
+def test_channel_never_measured_is_read_and_said(broken, log):
     values = log["a"].sensordata.copy()
     values[:, 3] = np.nan
-    assert "'elbow_vel' is NaN at every sample" in refusal(broken(replaced("rollouts/a/sensordata", values)))
+    read = read_log(broken(replaced("rollouts/a/sensordata", values)))
+    assert np.isnan(read["a"].sensor("elbow_vel")).all()
+    assert any("'elbow_vel' was never measured" in text for text in problems(read))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Channels find their actuators and sensors by name, or say why not."""
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 import pytest
 
 from dso_robotics.data.log import Log
-from dso_robotics.data.match import match_channels, sensor_channels, values_by_channel
+from dso_robotics.data.match import fitted, match_channels, quaternion_places, sensor_channels, values_by_channel
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.unit import actuator_unit, same_unit, sensor_unit
 
@@ -69,6 +71,69 @@ def test_missing_and_extra_channels_list_both_sides_and_hint(arm, rollout):
         DsoError, match=r"the model's tau2 is not in the log.*The log has tau1; the model has tau1, tau2"
     ):
         match_channels(one(rollout(ctrl=rollout().ctrl[:, :1], ctrl_names=("tau1",), ctrl_units=())), arm)
+
+
+def test_what_only_one_side_has_is_left_out_with_a_note(arm, rollout):
+    base = rollout()
+    names = ("shoulder_pos", "elbow_position", "shoulder_vel", "elbow_vel")
+    values = base.sensordata.copy()
+    values[:, 3] = np.nan
+    ctrl = np.c_[base.ctrl, base.ctrl[:, 0]]
+    extra = {"ctrl": ctrl, "ctrl_names": ("tau1", "tau2", "fan"), "ctrl_units": ("N*m", "N*m", "")}
+    log, notes = fitted(one(rollout(sensor_names=names, sensordata=values, **extra)), arm)
+    channels = match_channels(log, arm)
+    assert channels.sensor_names == ("shoulder_pos", "shoulder_vel")
+    assert log.rollouts[0].ctrl_names == ("tau1", "tau2")
+    np.testing.assert_array_equal(log.rollouts[0].sensordata, values[:, [0, 2]])
+    text = " | ".join(notes)
+    for part in (
+        "'elbow_position' is no sensor of the model",
+        "Did you mean 'elbow_pos'",
+        "'elbow_vel' was never",
+        "control fan",
+    ):
+        assert part in text
+    assert "the model's elbow_pos is not in the log" in text
+    assert fitted(one(base), arm)[1] == ()
+
+
+def test_a_channel_of_some_rollouts_is_nan_in_the_others(arm, rollout):
+    base = rollout()
+    fewer = rollout(
+        "b", sensordata=base.sensordata[:, :3], sensor_names=base.sensor_names[:3], sensor_units=("rad",) * 3
+    )
+    log, _ = fitted(Log("", "", "", (base, replace(fewer, sensor_units=base.sensor_units[:3]))), arm)
+    assert np.isnan(log["b"].sensor("elbow_vel")).all()
+    np.testing.assert_array_equal(log["a"].sensordata, base.sensordata)
+    _, notes = fitted(log, arm, needed=["b"])
+    assert "'elbow_vel' was never measured in the log to fit" in " ".join(notes)
+
+
+def test_nothing_in_common_is_refused(arm, rollout):
+    with pytest.raises(DsoError, match=r"no sensor is in both.*Did you mean 'elbow_pos'"):
+        fitted(one(rollout(sensor_names=("a", "elbow_poss", "c", "d"))), arm)
+    with pytest.raises(DsoError, match=r"elbow_pos\[0\] is not a component"):
+        fitted(one(rollout(sensor_names=("shoulder_pos", "elbow_pos[0]", "c", "d"))), arm)
+
+
+def test_signs_of_quaternions_are_made_continuous():
+    from dso_robotics.data.quaternion import facing
+    from dso_robotics.data.rollout import Rollout
+
+    model, names = box(), tuple(f"quat[{i}]" for i in (3, 0, 1, 2))
+    angle = np.linspace(0, 4, 40)
+    true = np.stack([np.sin(angle / 2), np.cos(angle / 2), 0 * angle, 0 * angle], 1)
+    flips = np.where(np.arange(40) // 7 % 2, -1.0, 1.0)[:, None]
+    values = true * flips
+    values[13] = np.nan
+    log = one(Rollout(name="a", time=np.arange(40.0), sensordata=values, sensor_names=names))
+    log, notes = fitted(log, model, ctrl=False)
+    np.testing.assert_allclose(np.delete(log.rollouts[0].sensordata, 13, 0), np.delete(true, 13, 0))
+    assert "flips 5 time(s)" in " ".join(notes)
+    assert quaternion_places(model, [sensor_channels(model)[name][1] for name in names]) == ((1, 2, 3, 0),)
+    assert quaternion_places(model, [sensor_channels(model)[name][1] for name in names[1:]]) == ()
+    sign = facing(true, np.nan_to_num(values), ((1, 2, 3, 0),))
+    np.testing.assert_array_equal(np.delete(sign, 13, 0), np.delete(np.tile(flips, 4), 13, 0))
 
 
 def test_no_controls_at_all(arm, rollout):
