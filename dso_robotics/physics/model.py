@@ -176,8 +176,9 @@ def _explain(path: pathlib.Path, error: Exception) -> str:
     elif "package:/" in reason or "model:/" in reason:
         cure = (
             "MuJoCo does not resolve package:// or model://, which name a folder of ROS or Gazebo. Remove them and the "
-            f"package's name from the file names, so that these are relative to {path.parent.resolve()} (or write absolute paths), and "
-            'write <mujoco><compiler strippath="false"/></mujoco> inside <robot>.'
+            "package's name from the file names, so that these are relative to "
+            f"{path.parent.resolve()} (or write absolute paths), and write "
+            '<mujoco><compiler strippath="false"/></mujoco> inside <robot>.'
         )
     elif "open file" in reason or "opening file" in reason or "resource" in reason:
         cure = f"File names in the model are relative to {path.parent.resolve()} and its meshdir or texturedir."

@@ -31,7 +31,7 @@ from dso_robotics.physics.state import Tangent
 from dso_robotics.robot import start
 from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
-from dso_robotics.studies import calibration
+from dso_robotics.studies import calibration, masked
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.estimated import split_free
@@ -102,6 +102,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     names = [r.name for r in split.train]
     free, asked = split_free(study.free, study.noise, channels, names, log.label)
     vector = pack(free, robot, names, drives.gains if drives else NO_GAINS)
+    hidden = masked.refuse(vector, {d.path for d in free}, robot.source)
     meet = study.continuity is not None
     late: Any = {"past": vector.longest("actuator_delay"), "settle": vector.longest("sensor_delay")}
     windows = cut(split.train, channels, timestep=timestep, seconds=study.window, meet=meet, source=log.label, **late)
@@ -149,6 +150,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     }
     prediction, reason = _engine(study.engine, vector, windows, network is not None)
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
+    told = masked.warn(vector, windows, x, hidden)
     files = {f"log {i + 1}": path for i, path in enumerate(study.logs)}
     if study.residual:
         files["residual"] = study.residual.rpartition(":")[0]
@@ -199,14 +201,14 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
         )
     table = summaries.parameters(vector, solution, spread)
     begun = WindowedIdentification(vector, windows, prediction, **options).pooled_sigma(), x
-    left_open = summaries.unseen(vector, table, spread)
+    left_open = {k: v for k, v in summaries.unseen(vector, table, spread).items() if k not in hidden}
     found = summaries.warnings(vector, solution, spread, evaluations, left_open)
     found += [] if windows.single else lower(vector, measured, solution.z, solution.x)
     table |= estimated(asked, vector, problem, solution, spread, begun)
     # Channels without a unit are listed one by one, each with its assumed unit.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
     warnings = calibration.warnings(windows, vector.mj) if windows.single else windows.warnings()
-    warnings = [*channels.warnings, *suspicious, *warnings, *(drives.warnings if drives else ()), *found]
+    warnings = [*channels.warnings, *suspicious, *warnings, *(drives.warnings if drives else ()), *told, *found]
     summary = {
         "command": "identify",
         "version": __version__,

@@ -19,7 +19,8 @@ OUTER = """<mujoco><default><joint damping="7"/></default><asset><model name="r"
 URDF = """<robot name="r"><link name="base"/><link name="arm"><inertial><mass value="1"/>
 <inertia ixx=".1" ixy="0" ixz="0" iyy=".1" iyz="0" izz=".1"/></inertial>
 <collision><geometry><mesh filename="package://robot_description/meshes/arm.stl"/></geometry></collision></link>
-<joint name="j" type="revolute"><parent link="base"/><child link="arm"/><limit lower="-1" upper="1" effort="1" velocity="1"/></joint>
+<joint name="j" type="revolute"><parent link="base"/><child link="arm"/>
+<limit lower="-1" upper="1" effort="1" velocity="1"/></joint>
 </robot>"""
 
 
