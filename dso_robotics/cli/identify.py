@@ -3,6 +3,7 @@
 import argparse
 import functools
 import sys
+import warnings
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -143,17 +144,27 @@ def run(args: argparse.Namespace) -> int:
             else:
                 print(news, file=sys.stderr)
 
-        result = identify(
-            study,
-            args.out,
-            resume=args.resume,
-            force=args.force,
-            report=write_report,
-            progress=tell,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _note
+            result = identify(
+                study,
+                args.out,
+                resume=args.resume,
+                force=args.force,
+                report=write_report,
+                progress=tell,
+            )
     print(plain(identification_table(result.summary)))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0
+
+
+def _note(message: Warning | str, *_: Any) -> None:
+    """Print a warning that comes before the search."""
+    from dso_robotics.cli import plain
+
+    print(plain(f"note: {message}"), file=sys.stderr)
 
 
 def _study(args: argparse.Namespace) -> "IdentifyStudy":

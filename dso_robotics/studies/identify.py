@@ -31,7 +31,7 @@ from dso_robotics.physics.state import Tangent
 from dso_robotics.robot import start
 from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
-from dso_robotics.studies import calibration
+from dso_robotics.studies import calibration, masked
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.estimated import split_free
@@ -105,6 +105,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     names = [r.name for r in split.train]
     free, asked = split_free(study.free, study.noise, channels, names, log.label)
     vector = pack(free, robot, names, drives.gains if drives else NO_GAINS)
+    hidden = masked.refuse(vector, {d.path for d in free}, robot.source)
     meet = study.continuity is not None
     late: Any = {"past": vector.longest("actuator_delay"), "settle": vector.longest("sensor_delay")}
     windows = cut(split.train, channels, timestep=timestep, seconds=study.window, meet=meet, source=log.label, **late)
@@ -155,6 +156,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     }
     prediction, reason = _engine(study.engine, vector, windows, network is not None)
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
+    told = masked.warn(vector, windows, x, hidden)
     file, tell = here.begin(study.as_dict(), robot, files | own), here.tell
     if study.continuity:
         jumps = file.tree["state"].get("noise.jumps") if file.tree else None
@@ -202,7 +204,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
         )
     table = summaries.parameters(vector, solution, spread)
     begun = WindowedIdentification(vector, windows, prediction, **options).pooled_sigma(), x
-    left_open = summaries.unseen(vector, table, spread)
+    left_open = {k: v for k, v in summaries.unseen(vector, table, spread).items() if k not in hidden}
     found = summaries.warnings(vector, solution, spread, evaluations, left_open)
     found += [] if windows.single else lower(vector, measured, solution.z, solution.x)
     table |= estimated(asked, vector, problem, solution, spread, begun)
@@ -216,6 +218,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
         *suspicious,
         *warnings,
         *(drives.warnings if drives else ()),
+        *told,
         *found,
     ]
     summary = {
