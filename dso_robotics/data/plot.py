@@ -1,6 +1,8 @@
 """A plot of a log: every channel over time, one colour for each rollout."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from dso_robotics.errors import DsoError
 _MOST_ROLLOUTS = 10
 _MOST_CHANNELS = 40
 _FORMATS = (".png", ".svg", ".pdf")
+_POWER = re.compile(r"\$\\mathdefault\{[-−\d.e+^{} ]*(\\times)?[-−\d.^{} ]*\}\$")
 
 
 def plot_log(log: Log, path: str | Path) -> None:
@@ -61,8 +64,18 @@ def plot_log(log: Log, path: str | Path) -> None:
     hidden += [f"{len(rows)} of {len(channels)} channels"] if len(channels) > len(rows) else []
     figure.align_ylabels()
     figure.suptitle(Path(log.label).name + (f" ({', '.join(hidden)})" if hidden else ""), fontsize=10)
+    without_mathematics(figure)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=130)
+
+
+def without_mathematics(figure: Any) -> None:
+    """Let matplotlib show a `$` in every text of `figure` as it is; numbers at axes keep their powers of ten."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if not _POWER.fullmatch(text.get_text()):
+            text.set_parse_math("$" not in text.get_text())
 
 
 def _channels(rollouts: tuple[Rollout, ...]) -> dict[tuple[str, str], str]:

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dso_robotics.data.atomic import atomic_file
+from dso_robotics.data.plot import without_mathematics
 
 # Okabe and Ito's palette, distinguishable with every type of colour vision.
 INK, GREY, FAINT = "#222222", "#8a8a8a", "#d9d9d9"
@@ -118,17 +119,17 @@ def dress(axis: Axes) -> None:
 def title(axis: Axes, text: str, right: str = "") -> None:
     """Write a row's name above its left end, and a remark above its right end."""
     # With a given height matplotlib need not measure every tick label.
-    axis.set_title(_plain(text), loc="left", fontsize=NORMAL, color=INK, pad=4, y=1.0)
+    axis.set_title(text, loc="left", fontsize=NORMAL, color=INK, pad=4, y=1.0)
     if right:
-        axis.set_title(_plain(right), loc="right", fontsize=SMALL, color="#555555", pad=4, y=1.0)
+        axis.set_title(right, loc="right", fontsize=SMALL, color="#555555", pad=4, y=1.0)
 
 
 def label(axis: Axes, *, x: str = "", y: str = "", inches: tuple[float, float] | None = None) -> None:
     """Axis labels in the common size. Without a layout engine, `inches` is their distance below and left of the frame."""
     if x:
-        axis.set_xlabel(_plain(x), fontsize=SMALL, color=INK)
+        axis.set_xlabel(x, fontsize=SMALL, color=INK)
     if y:
-        axis.set_ylabel(_plain(y), fontsize=SMALL, color=INK)
+        axis.set_ylabel(y, fontsize=SMALL, color=INK)
     if inches:
         box = axis.get_position()
         height = axis.figure.get_figheight()
@@ -153,6 +154,7 @@ def legend(figure: Figure, handles: list, labels: list[str]) -> None:
 def picture(figure: Figure, name: str, text: str) -> Picture:
     """Draw the figure."""
     stream = io.BytesIO()
+    without_mathematics(figure)
     figure.savefig(stream, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 1})
     return Picture(name, text, stream.getvalue())
 
@@ -171,8 +173,3 @@ def thin(time: np.ndarray, values: np.ndarray, most: int = 1600) -> tuple[np.nda
     index = np.unique(np.arange(len(pieces))[:, None] * size + np.stack([low, high, gap], 1))
     index = index[index < len(time)]
     return time[index], values[index]
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib does not interpret as mathematics."""
-    return text.replace("$", r"\$")

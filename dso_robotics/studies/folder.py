@@ -48,10 +48,10 @@ def claim(out: str | Path, *, resume: bool, force: bool) -> Iterator[Path]:
         raise DsoError(f"--out {folder}: cannot make this folder ({error.strerror}).") from error
     try:
         with _lock(folder):
+            _sweep(folder)
             if not resume:
                 _refuse_others(folder, force=force)
             _refuse_foreign(folder)
-            _sweep(folder)
             yield folder
     finally:
         if made:
