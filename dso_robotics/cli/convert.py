@@ -18,14 +18,14 @@ examples:
   dso convert bench.npz --out bench.h5 --rate 1000 --ctrl motor=u[0] --sensor angle=q[0]:rad
   dso convert demos.hdf5 --out demos.h5 --rate 20 --ctrl tau1=actions[0] --sensor q=obs/joint_pos[0]
   dso convert bag.csv --out arm.h5 --time sec+nanosec*1e-9 --ctrl tau1=effort --sensor q=position --hold-ctrl --trim
-  dso convert old.h5 --out new.h5 --scale angle=0.0174533:rad
+  dso convert old.h5 --out new.h5 --scale angle=0.0174533:rad --unwrap angle
 
 A mapping is channel=column[*factor][+offset][:unit]; `column` alone keeps its name. The channel has the name of the
 actuator or sensor in the model; component i of a sensor with several is called name[i]. A column is called by its name;
 name#2 is the second of that name, #3 the third column. Columns may be added: sec+nanosec*1e-9. Every file becomes a
 rollout with the name of the file; a file of groups, such as demos, becomes one for each. Empty cells of sensors mean
 "not measured". A unit that the file states is converted to that of the mapping, unless the mapping gives a factor.
-Angles are not unwrapped.
+Angles are not unwrapped, unless --unwrap CHANNEL asks for it.
 
 Files may be text (CSV and its relatives: any separator, comments, a preamble, a row of units, decimal commas, UTF-8,
 UTF-16 or cp1252), JSON and JSON lines, NPZ and NPY, MAT, HDF5, or logs.
@@ -83,6 +83,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     order.add_argument("--hold-ctrl", action="store_true", help="fill empty cells of controls with the previous value")
     parser.add_argument("--scale", action="append", default=[], metavar="CHANNEL=FACTOR[:UNIT]", help="change a unit")
+    parser.add_argument(
+        "--unwrap", action="append", default=[], metavar="CHANNEL", help="take full turns out of an angle"
+    )
     parser.add_argument("--source", default="", metavar="TEXT", help="where the data come from, stored in the log")
     parser.add_argument("--licence", default="", metavar="TEXT", help="licence of the data, stored in the log")
     parser.add_argument("--force", action="store_true", help="replace the output if it exists")
@@ -93,7 +96,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Convert and write; returns 0. Raises DsoError naming the file, the column and the line."""
     from dso_robotics.data.atomic import refuse_existing
-    from dso_robotics.data.convert import convert_table, rescale
+    from dso_robotics.data.convert import convert_table, rescale, unwrap
     from dso_robotics.data.dialect import Dialect
     from dso_robotics.data.formats import is_log_file
     from dso_robotics.data.log import Log, merge_logs, read_log, write_log
@@ -142,6 +145,8 @@ def run(args: argparse.Namespace) -> int:
     log = merge_logs(logs)
     if scales:
         log = rescale(log, scales)
+    if args.unwrap:
+        log = unwrap(log, args.unwrap)
     if args.source or args.licence:
         log = Log(log.path, args.source or log.source, args.licence or log.licence, log.rollouts, log.attributes)
     write_log(args.out, log)

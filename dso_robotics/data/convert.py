@@ -139,6 +139,32 @@ def rescale(log: Log, scales: Mapping[str, tuple[float, str]]) -> Log:
     return replace(log, rollouts=tuple(rollouts))
 
 
+def unwrap(log: Log, names: Sequence[str]) -> Log:
+    """The log with jumps of a full turn taken out of sensor channels, in their unit: 360 for deg, 1 for turns, otherwise 2 pi.
+
+    Raises DsoError listing the channels when a channel is in no rollout.
+    """
+    known = tuple(dict.fromkeys(name for r in log.rollouts for name in r.sensor_names))
+    for name in names:
+        if name not in known:
+            raise DsoError(
+                f"{log.label}: has no sensor channel {name!r}.{nearest(name, known)} Its channels: {listed(known)}."
+            )
+    rollouts = []
+    for rollout in log.rollouts:
+        if rollout.sensordata is None:
+            rollouts.append(rollout)
+            continue
+        values = rollout.sensordata.copy()
+        for name in set(names) & set(rollout.sensor_names):
+            c = rollout.sensor_names.index(name)
+            turn = factor("rev", rollout.sensor_units[c]) or 2 * np.pi
+            seen = np.isfinite(values[:, c])
+            values[seen, c] = np.unwrap(values[seen, c], period=turn)
+        rollouts.append(replace(rollout, sensordata=values))
+    return replace(log, rollouts=tuple(rollouts))
+
+
 def _converted(
     table: Table,
     name: str,

@@ -14,6 +14,8 @@ from dso_robotics.data.rollout import Array, Rollout, listed, nearest
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.unit import actuator_unit, same_unit, sensor_unit
 
+# A number of a channel beyond this is damage.
+_ABSURD = 1e12
 __all__ = [
     "Channels",
     "actuator_names",
@@ -137,6 +139,10 @@ def fitted(
     # With an actuator missing, the extra control may be the same one, misspelt; `match_channels` says so.
     if extra and not unknown:
         notes.append(f"the log's control {listed(extra)} is no actuator of the model and is left out.")
+    for rollout in log.rollouts:
+        _refuse_absurd(log, rollout, kept)
+    if ctrl:
+        notes += _beyond(log, model, actuators)
     quaternions = quaternion_places(model, [every[name][1] for name in kept])
     rollouts, flips = [], 0
     for rollout in log.rollouts:
@@ -251,6 +257,43 @@ def _compare(log: Log, rollout: Rollout, kind: str, expected: tuple[str, ...], m
         f"{listed(expected)}.{' '.join(['', *hints])} "
         f"Rename one side, or add or remove the {word} in the model{several}."
     )
+
+
+def _refuse_absurd(log: Log, rollout: Rollout, sensors: tuple[str, ...]) -> None:
+    """Refuse a number that no machine measures: it would make every simulation diverge."""
+    parts = [(f"sensor channel {name!r}", rollout.sensor(name)) for name in sensors if name in rollout.sensor_names]
+    parts += [(f"ctrl channel {name!r}", rollout.control(name)) for name in rollout.ctrl_names]
+    parts += [(kind, values) for kind in ("qpos", "qvel") if (values := getattr(rollout, kind)) is not None]
+    for what, values in parts:
+        wild = np.argwhere(np.abs(values) > _ABSURD)
+        if len(wild):
+            t = int(wild[0][0])
+            raise DsoError(
+                f"{log.label}: rollout {rollout.name!r}: {what} is {values[tuple(wild[0])]:.4g} at sample {t} "
+                f"({rollout.time[t]:.6g} s), which no machine measures; store NaN there, or cut the sample out."
+            )
+
+
+def _beyond(log: Log, model: mujoco.MjModel, actuators: tuple[str, ...]) -> list[str]:
+    """Controls that are hardly in the unit of the model, by its ctrlrange."""
+    found = []
+    for i, name in enumerate(actuators):
+        parts = [np.abs(r.control(name)) for r in log.rollouts if name in r.ctrl_names]
+        reach = float(np.abs(model.actuator_ctrlrange[i]).max())
+        if not parts or not model.actuator_ctrllimited[i] or reach == 0:
+            continue
+        values = np.concatenate(parts)
+        if 0 < values.max() < 1e-3 * reach:
+            found.append(
+                f"control {name!r} is never larger than {values.max():.3g}, and the model's ctrlrange reaches {reach:g}; "
+                "check the factor of its column."
+            )
+        elif (share := float(np.mean(values > 1.01 * reach))) > 0.01:
+            found.append(
+                f"control {name!r} is beyond the model's ctrlrange of {reach:g} in {share:.0%} of the samples, where the model "
+                f"clamps it; the largest is {values.max():.4g}. Check its unit, or the ctrlrange."
+            )
+    return found
 
 
 def _refuse_no_sensors(

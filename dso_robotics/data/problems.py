@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dso_robotics.data.plausibility import implausible
 from dso_robotics.data.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -22,13 +24,14 @@ MISSING = 0.01
 def problems(log: Log) -> list[str]:
     """Warnings about `log`, each one sentence naming the rollout and the channel; empty for a clean log.
 
-    It detects frozen and duplicated channels, gaps in time, irregular sampling, missing units, unmeasured samples, and
-    rollouts whose channels differ from those of the first.
+    It detects frozen and duplicated channels, gaps in time, irregular sampling, missing units, unmeasured samples, rollouts
+    whose channels differ from those of the first, the same rollout under two names, and what `plausibility` finds.
     """
     found: list[str] = []
     for rollout in log.rollouts:
-        found += [f"rollout {rollout.name!r}: {text}" for text in [*_time(rollout), *_channels(rollout)]]
-    return [*_units(log), *_differences(log), *found]
+        texts = [*_time(rollout), *_channels(rollout), *implausible(rollout)]
+        found += [f"rollout {rollout.name!r}: {text}" for text in texts]
+    return [*_units(log), *_differences(log), *_copies(log), *_gathered(found)]
 
 
 def median_interval(rollout: Rollout) -> float:
@@ -40,6 +43,33 @@ def irregular_share(rollout: Rollout) -> float:
     """Share of the sample intervals that differ from the median by over 20%, 0 to 1."""
     intervals, median = np.diff(rollout.time), median_interval(rollout)
     return float(np.mean(np.abs(intervals - median) > 0.2 * median))
+
+
+def _copies(log: Log) -> list[str]:
+    """Rollouts with the same samples under different names."""
+    first: dict[tuple[bytes, ...], str] = {}
+    found = []
+    for rollout in log.rollouts:
+        values = [part for part in (rollout.sensordata, rollout.ctrl) if part is not None]
+        if not values or all(np.ptp(part) == 0 for part in values):
+            continue
+        other = first.setdefault(tuple(part.tobytes() for part in values), rollout.name)
+        if other != rollout.name:
+            found.append(
+                f"rollout {rollout.name!r} holds the samples of {other!r}, which would count twice; leave one out."
+            )
+    return found
+
+
+def _gathered(texts: list[str]) -> list[str]:
+    """The sentences; of those that differ only in the rollout and in numbers the first, and how many rollouts more."""
+    kinds: dict[str, list[str]] = {}
+    for text in texts:
+        # A number that is part of a name, such as tau1 or q[0], tells channels apart.
+        kind = re.sub(r"(?<![\w\[.'])[-+]?\d+(\.\d+)?(e[-+]?\d+)?%?", "0", text.partition(": ")[2])
+        kinds.setdefault(kind, []).append(text)
+    more = {kind: len(alike) - 1 for kind, alike in kinds.items()}
+    return [alike[0] + (f" So in {more[kind]} more rollout(s)." if more[kind] else "") for kind, alike in kinds.items()]
 
 
 def _time(rollout: Rollout) -> list[str]:

@@ -59,7 +59,9 @@ class _Reader:
         tail = rows[len(rows) // 2 :] if len(rows) > _PREAMBLE else rows
         widths = Counter(len(row.cells) for row in tail)
         self.width = max(widths, key=lambda width: (widths[width], width))
-        usual = [row.cells for row in tail if len(row.cells) == self.width]
+        # Names, units and a preamble stand in the first half.
+        lower = [row.cells for row in rows[len(rows) // 2 :] if len(row.cells) == self.width]
+        usual = lower or [row.cells for row in tail if len(row.cells) == self.width]
         self.numeric = [c for c in range(self.width) if self.mostly_numbers([cells[c] for cells in usual])]
         filled = [c for c in range(self.width) if any(cells[c] for cells in usual)]
         # Columns that hold anything: a separator at the end of every line makes one that does not.

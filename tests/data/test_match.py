@@ -202,3 +202,31 @@ def test_values_by_channel():
         values_by_channel({"gyr": 1}, names, "noise")
     with pytest.raises(DsoError, match="noise of 'q' is -1"):
         values_by_channel({"q": -1}, names, "noise")
+
+
+def test_numbers_that_no_machine_measures_are_refused_by_place(arm, rollout):
+    values = rollout().sensordata.copy()
+    values[7, 1] = 1e300
+    with pytest.raises(
+        DsoError, match=r"arm.h5: rollout 'a': sensor channel 'elbow_pos' is 1e\+300 at sample 7 \(0.07 s\)"
+    ):
+        fitted(one(rollout(sensordata=values)), arm)
+    with pytest.raises(DsoError, match="qpos is -1e"):
+        fitted(one(rollout(qpos=np.full((50, 2), -1e20))), arm)
+
+
+def test_controls_are_compared_with_the_ctrlrange(arm, rollout):
+    limited = mujoco.MjModel.from_xml_string(
+        BOX.replace('name="push"', 'name="push" ctrlrange="-8 8" ctrllimited="true"')
+    )
+    from dso_robotics.data.rollout import Rollout
+
+    time = np.arange(50) * 0.01
+    names = ("servo", "push", "spin", "odd")
+    for scale, word in ((1e-6, "never larger than"), (100.0, "beyond the model's ctrlrange of 8"), (5.0, None)):
+        ctrl = np.outer(scale * np.sin(7 * time), np.ones(4))
+        log = one(
+            Rollout(name="a", time=time, ctrl=ctrl, ctrl_names=names, sensordata=time[:, None], sensor_names=("q",))
+        )
+        text = " ".join(fitted(log, limited)[1])
+        assert (word in text) if word else ("'push'" not in text)

@@ -3,8 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from dso_robotics.data.log import Log, problems
+from dso_robotics.data.convert import unwrap
+from dso_robotics.data.log import Log, Rollout, problems
+from dso_robotics.errors import DsoError
 
 
 def found(*rollouts) -> str:
@@ -49,3 +52,100 @@ def test_missing_units_are_named_once(rollout):
 def test_rollouts_with_other_channels(rollout):
     other = rollout("b", ctrl_names=("tau1", "tau3"))
     assert "rollout 'b': its ctrl names differ from those of 'a' in tau2, tau3" in found(rollout(), other)
+
+
+T = np.arange(400) * 0.01
+
+
+def measured(values, unit="rad", **changes):
+    """What is found in a log of one sensor channel 'q' and a control that is a sine."""
+    fields = {"ctrl": np.sin(3.1 * T)[:, None], "ctrl_names": ("u",), "ctrl_units": ("N*m",), "sensor_names": ("q",)}
+    fields |= {"sensordata": np.asarray(values)[:, None], "sensor_units": (unit,), "time": T}
+    return found(Rollout(name="a", **(fields | changes)))
+
+
+SMOOTH = np.sin(2.3 * T) + 0.2 * np.cos(7.7 * T)
+
+
+def test_a_smooth_or_noisy_motion_is_believed():
+    noise = np.random.default_rng(0).normal(size=400)
+    for values in (SMOOTH, SMOOTH + 0.01 * noise, np.where(T > 2, 1.0, 0.0) + 1e-3 * noise, 1e-3 * SMOOTH, T * 100):
+        assert measured(values) == ""
+
+
+def test_wrapped_angles_are_found_and_unwrapped():
+    angle = 4 * T
+    for unit, turn in (("rad", 2 * np.pi), ("deg", 360.0)):
+        scaled = angle * turn / (2 * np.pi)
+        wrapped = (scaled + turn / 2) % turn - turn / 2
+        assert "jumps by" in measured(wrapped, unit)
+        assert "--unwrap q" in measured(wrapped, unit)
+        gappy = wrapped.copy()
+        gappy[5::7] = np.nan
+        log = Log(
+            "",
+            "",
+            "",
+            (Rollout(name="a", time=T, sensordata=gappy[:, None], sensor_names=("q",), sensor_units=(unit,)),),
+        )
+        opened = unwrap(log, ["q"]).rollouts[0].sensor("q")
+        np.testing.assert_allclose(opened[~np.isnan(gappy)], scaled[~np.isnan(gappy)])
+        with pytest.raises(DsoError, match="no sensor channel 'p'"):
+            unwrap(log, ["p"])
+    assert "jumps" not in measured((angle * 1e3) % 6, "N")
+
+
+def test_one_wild_sample_is_named():
+    for value in (50.0, -1e6, 1e300, 1.7e308):
+        values = SMOOTH + 0.01 * np.random.default_rng(1).normal(size=400)
+        values[123] = value
+        text = measured(values)
+        assert "stands out in 1 sample(s)" in text
+        assert "sample 123 (1.23 s)" in text
+
+
+def test_quanta_are_named_with_their_size():
+    for quantum in (2 * np.pi / 2048, 0.01, 0.1):
+        text = measured(np.round(SMOOTH / quantum) * quantum)
+        assert f"steps of {quantum:.4g} rad" in text
+    assert "steps of" not in measured(np.round(SMOOTH, 9))
+
+
+def test_white_noise_and_clocks_and_controls():
+    assert "white noise" in measured(np.random.default_rng(2).normal(size=400))
+    for factor, word in ((1e9, "nano"), (1e6, "micro"), (1e3, "milli")):
+        assert f"probably in {word}seconds" in measured(SMOOTH, time=T * factor)
+    assert "counts samples" in measured(SMOOTH, time=np.arange(400.0))
+    assert "no robot records" in measured(SMOOTH, time=T * 1e-6)
+    clipped = np.clip(2 * np.sin(3.1 * T), -1, 1.2)[:, None]
+    text = measured(SMOOTH, ctrl=clipped)
+    assert "largest value 1.2" in text
+    assert "smallest value -1" in text
+    assert "never larger than 9.9" in measured(SMOOTH, ctrl=9.99e-7 * np.sin(3.1 * T)[:, None])
+    assert measured(SMOOTH, ctrl=np.repeat([0.0, 1, 0, 1], 100)[:, None]) == ""
+
+
+def test_quaternions_that_flip():
+    half = 0.7 * T
+    q = np.stack([np.cos(half), np.sin(half), 0 * T, 0 * T], 1)
+    names = tuple(f"att[{i}]" for i in range(4))
+    changes = {"sensor_names": names, "sensor_units": ("1",) * 4}
+    fields = {"ctrl": None, "ctrl_names": (), "ctrl_units": (), "name": "a", "time": T} | changes
+    flipped = q * np.where(np.arange(400) // 50 % 2, -1.0, 1.0)[:, None]
+    assert "flips 7 time(s)" in found(Rollout(sensordata=flipped, **fields))
+    assert "flips" not in found(Rollout(sensordata=q, **fields))
+
+
+def test_the_same_rollout_under_two_names(rollout):
+    assert "rollout 'b' holds the samples of 'a'" in found(rollout(), rollout("b"))
+
+
+def test_many_rollouts_alike_are_said_once(rollout):
+    time = np.arange(50) * 0.01
+    gaps = [rollout(f"r{i}", time=time + 0.5 * (time > 0.195), sensordata=rollout().sensordata + i) for i in range(9)]
+    text = found(*gaps)
+    assert text.count("gap(s) in time") == 1
+    assert "rollout 'r0'" in text
+    assert "So in 8 more rollout(s)." in text
+    both = rollout(ctrl=np.zeros((50, 2)))
+    assert found(both).count("is frozen") == 2  # tau1 and tau2 are different channels

@@ -251,6 +251,16 @@ def test_states_before_the_first_command(tmp_path):
     np.testing.assert_array_equal(rollout.control("u"), [3, 3, 5, 5])
 
 
+def test_short_files(tmp_path):
+    path = tmp_path / "run.csv"
+    for rows in (2, 3):
+        path.write_text("time,q\ns,rad\n" + "".join(f"{i},{i}\n" for i in range(rows)))
+        assert len(convert_table(path, [], ["q"]).rollouts[0].time) == rows
+    path.write_text("time,q\n0,1\n")
+    with pytest.raises(DsoError, match=r"1 sample\(s\); at least 2"):
+        convert_table(path, [], ["q"])
+
+
 def test_columns_that_are_not_used_may_hold_anything(tmp_path):
     (tmp_path / "run.csv").write_text("time,note,q\n0,start,1\n1,,2\n2,stop here,3\n")
     (table,) = read_tables(tmp_path / "run.csv")

@@ -306,8 +306,7 @@ def test_bad_logs_are_refused_in_one_line(capsys, pendulum, tmp_path):
     names = {"sensordata": first.sensordata[:, :1], "sensor_names": ("angle",), "sensor_units": ("rad",)}
     log = Log("", "test", "CC0", (Rollout(name="a", time=first.time, ctrl=first.ctrl, ctrl_names=("motor",), **names),))
     write_log(tmp_path / "pendulum.h5", log)
-    refused(capsys, tmp_path, "sensor speed of the model is not in the log")
-    refused(capsys, tmp_path, "sensor speed of the model is not in the log", 'hold_out = "0.2"')
+    refused(capsys, tmp_path, "sensor speed of the model is not in the log", 'sensors = ["speed"]')
 
 
 @pytest.mark.parametrize(

@@ -131,3 +131,36 @@ def test_both_engines_face_the_measured_quaternion():
     for prediction in (CPrediction(vector, windows), MjxPrediction(vector, windows)):
         y = prediction.predict(vector.initial, states)
         assert np.nanmax(np.abs(y - windows.measured)) < 0.05
+
+
+@pytest.mark.mjx
+def test_an_estimator_does_not_see_the_sign_either():
+    """States and errors of a filter are those of a log without flips, on both engines."""
+    import jax
+
+    from dso_robotics.robot import estimator_start, filter_data
+    from dso_robotics.robot.filter import CFilter
+    from dso_robotics.robot.filter_jax import JaxFilter
+    from dso_robotics.robot.filter_mjx import MjxSystem, jax_windows
+
+    robot = load(mujoco.MjModel.from_xml_string(BALL.format(damping=0.05)))
+    logs = {flip: ball_log(flip) for flip in (False, True)}
+    channels = filter_data.select_channels(logs[True], robot.mj, None)
+    cut_by = {"interval": 0.01, "substeps": 1, "seconds": 0.3}
+    given = {flip: filter_data.cut_windows(log.rollouts, channels, robot.mj, **cut_by) for flip, log in logs.items()}
+    free = IdentifyStudy.from_dict({"model": "m", "logs": ["l"], "free": ["joint/j/damping=0.05"]}).free
+    vector, scales = estimator_start.begin("gain", 3, given[False], pack(free, robot))
+    rng = np.random.default_rng(0)
+    z = vector.initial.copy()
+    z[: len(vector.weights)] += 0.1 * rng.normal(size=len(vector.weights))
+    runs = {flip: CFilter(vector, scales, g, threads=1).run(z, g.start) for flip, g in given.items()}
+    np.testing.assert_allclose(runs[True].states, runs[False].states, atol=1e-9)
+    errors = {flip: runs[flip].predicted - given[flip].measured[:, 1:] for flip in runs}
+    np.testing.assert_allclose(np.abs(errors[True]), np.abs(errors[False]), atol=1e-9)
+    assert np.abs(errors[True]).max() < 0.2
+
+    system = MjxSystem(vector.physics, channels.sensor_addresses, 0.01, 1)
+    made = JaxFilter(system, vector.corrector, scales, parameters=vector.size - len(vector.weights))
+    theta = np.concatenate([z, np.zeros(7)])
+    run_mjx = jax.jit(jax.vmap(made.run, in_axes=(None, 0)))(theta, jax_windows(given[True], warm_up=0))
+    np.testing.assert_allclose(run_mjx.predicted, runs[True].predicted, atol=1e-6)
