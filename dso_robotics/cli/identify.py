@@ -61,6 +61,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "sensors each sample is compared with its recorded state",
     )
     parser.add_argument(
+        "--fit",
+        choices=("motion", "torque"),
+        help="what is compared: the simulated motion (default), or the torques of inverse dynamics, in seconds also for six "
+        "full inertias; for logs of every joint and control",
+    )
+    parser.add_argument(
         "--score-window", type=_seconds, metavar="SECONDS|full", help="length of the windows scored (as --window)"
     )
     parser.add_argument("--robust", action="store_true", help="assume heavy-tailed errors, so that outliers count less")

@@ -107,6 +107,7 @@ def identify(
     free: "str | Declaration | Mapping[str, Any] | Sequence[str | Declaration | Mapping[str, Any]] | None" = None,
     hold_out: float | str | Sequence[str] | None = None,
     window: float | str | None = None,
+    fit: str | None = None,
     score_window: float | str | None = None,
     robust: bool | None = None,
     noise: Mapping[str, float] | None = None,
@@ -139,6 +140,7 @@ def identify(
       low, high, prior. `list_parameters(model)` lists the paths.
     hold_out: names of rollouts that are only predicted, or a fraction of the rollouts.
     window: length of the fitted windows [s] (0.5), or "full".
+    fit: what is compared: "motion" of the simulated windows, or "torque" of inverse dynamics, without a simulation.
     score_window: length of the scored windows [s], or "full".
     robust: whether the errors have heavy tails.
     noise: known noise by channel, in its unit.
@@ -160,6 +162,7 @@ def identify(
         "hold_out": hold_out,
         "engine": engine,
         "window": window,
+        "fit": fit,
         "score_window": score_window,
         "seed": seed,
         "starts": starts,

@@ -30,7 +30,7 @@ _COMMANDS = {
 _VALUE = (
     r"'(?:[^'\\]|\\.)*'"  # a quoted text
     r"|[-+]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]*\w)"  # a number
-    r"|(?:full|auto|mujoco|mjx|learned|none)\b"  # a word that a study knows
+    r"|(?:full|auto|mujoco|mjx|learned|none|torque|motion)\b"  # a word that a study knows
     r"|[A-Z][A-Z]*\b"  # a placeholder
     r"|\S+(?=:\s)"  # whatever the message quotes before its colon
 )

@@ -154,21 +154,29 @@ class TorqueBalance:
         qpos, qvel, qacc = (self.moments[:, i * nv : (i + 1) * nv] for i in range(3))
         return regressor(self._model(z), qpos, qvel, qacc, self._bodies.tolist()).reshape(count, nv, -1)
 
+    def applied(self, z: np.ndarray) -> Float[np.ndarray, "N nv"]:
+        """The force of the actuators [N*m, N] at z."""
+        return self._forces(z)[1]
+
     def _force(self, z: np.ndarray) -> NDArray[np.float64]:
         """Force from inverse dynamics minus the actuator force, (N, nv) [N*m, N]."""
+        needed, given = self._forces(z)
+        return needed - given
+
+    def _forces(self, z: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         model = self._model(z)
         data, nv = mujoco.MjData(model), model.nv
-        forces = np.empty((len(self.moments), nv))
+        needed, given = np.empty((2, len(self.moments), nv))
         motion, ctrl, drive = np.split(self.moments, [3 * nv, 3 * nv + model.nu], axis=1)
         if len(self.share):
             ctrl, _ = commanded(ctrl, ctrl[:0], drive, self.share, self.vector.signals(z)["controller_gain"])
-        for row, moment, control in zip(forces, motion, ctrl, strict=True):
+        for k, (moment, control) in enumerate(zip(motion, ctrl, strict=True)):
             data.qpos[:], data.qvel[:], data.qacc[:] = moment[:nv], moment[nv : 2 * nv], moment[2 * nv :]
             data.ctrl[:] = control
             mujoco.mj_inverse(model, data)
             mujoco.mj_fwdActuation(model, data)
-            row[:] = data.qfrc_inverse - data.qfrc_actuator
-        return forces
+            needed[k], given[k] = data.qfrc_inverse, data.qfrc_actuator
+        return needed, given
 
 
 def _kind(parameter: Parameter) -> str:

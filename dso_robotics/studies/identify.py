@@ -31,7 +31,7 @@ from dso_robotics.physics.state import Tangent
 from dso_robotics.robot import start
 from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
-from dso_robotics.studies import calibration, masked
+from dso_robotics.studies import calibration, masked, torque_fit
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.estimated import split_free
@@ -43,7 +43,6 @@ from dso_robotics.studies.run import Progress, RunFile, Session, search, session
 from dso_robotics.studies.scan import lower, scan, scanned
 from dso_robotics.studies.starts import best_start, draw
 from dso_robotics.studies.study import IdentifyStudy
-from dso_robotics.studies.warm_start import regress
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,22 +165,28 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     def measured() -> WindowedIdentification:
         return WindowedIdentification(vector, windows, prediction, free_starts=False, **options)
 
-    if scanned(vector) and not windows.single and not file.tree:
+    motion = study.fit == "motion" and not file.tree
+    if scanned(vector) and not windows.single and motion:
         tell("contacts scanned", 0, math.nan)
         z, sigma, _ = scan(measured, z, x)
-    if (study.starts > 1 or study.warm_start) and not file.tree:
+    if (study.starts > 1 or study.warm_start) and motion:
         points = draw(vector, study.starts, study.seed)
         if scanned(vector):
             points = np.append(points, z[None], axis=0)
         if study.warm_start:
-            points = np.insert(points, 1, regress(vector, windows, drives), axis=0)
+            points = np.insert(points, 1, torque_fit.regress(vector, windows, drives), axis=0)
         z, sigma, tried = best_start(
             measured,
             points,
             x,
             lambda i, cost: tell("starts tried", i + 1, cost),
         )
-    solution, problem = _search(file, vector, windows, prediction, (z, x, sigma), robot.source, tell, options)
+    if study.fit == "torque":
+        tell("forces compared", 0, math.nan)
+        solution, problem = torque_fit.fit(vector, windows, drives, x, measured())
+        reason = "only to predict: the forces of inverse dynamics were fitted"
+    else:
+        solution, problem = _search(file, vector, windows, prediction, (z, x, sigma), robot.source, tell, options)
     spread = uncertainty(calibration.in_pieces(solution, windows) if windows.single else solution, vector.scale)
     tell("evaluating", len(solution.history), solution.cost)
     sigma = problem.pooled_sigma()
@@ -207,6 +212,8 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     left_open = {k: v for k, v in summaries.unseen(vector, table, spread).items() if k not in hidden}
     found = summaries.warnings(vector, solution, spread, evaluations, left_open)
     found += [] if windows.single else lower(vector, measured, solution.z, solution.x)
+    forces = {} if windows.single else torque_fit.torque_errors(vector, solution.z, parts, channels, drives)
+    found += torque_fit.worse(forces) if study.fit == "motion" else []
     table |= estimated(asked, vector, problem, solution, spread, begun)
     # Channels without a unit are listed one by one, each with its assumed unit.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
@@ -239,6 +246,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
         },
         "cost": {"total": solution.cost, "terms": problem.terms(solution.z, solution.x)},
         "fit": {"train": {}, "hold_out": {}} | {name: summaries.fit(channels, e) for name, e in evaluations.items()},
+        "torque": forces,
         "windows": {
             "seconds": min(study.window, windows.longest),
             "score_seconds": min(score_seconds, max(w.longest for w in scored.values())),

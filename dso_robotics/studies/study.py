@@ -34,6 +34,10 @@ class IdentifyStudy(Study):
         "its own recorded state, to calibrate sensors",
         0.5, unit="s", within="[0, inf]", kind=float | Literal["full"],
     )  # fmt: skip
+    fit: str = key(
+        "what is compared: the motion of simulated windows, or the torques of inverse dynamics, without a simulation", "motion",
+        choices=("motion", "torque"),
+    )  # fmt: skip
     score_window: float | None = key(
         "length of the pieces whose errors are reported; none: the same",
         None, unit="s", within="(0, inf]", kind=float | Literal["full"] | None, example=0.5,
@@ -70,6 +74,14 @@ class IdentifyStudy(Study):
             raise DsoError(
                 f"`continuity`: with `window` {shown} no window follows another; give a length, such as 0.5."
             )
+
+        for name in ("network", "continuity", "residual") if self.fit == "torque" else ():
+            if getattr(self, name) is not None:
+                raise DsoError(
+                    f"`fit`: torques are fitted without a simulation, which `{name}` needs; leave one of them out."
+                )
+        if self.fit == "torque" and not self.window:
+            raise DsoError("`fit`: with `window` 0 no motion is compared; leave out one of the two.")
 
     def as_dict(self) -> dict[str, Any]:
         """The study as JSON-ready values, as stored in the run file."""

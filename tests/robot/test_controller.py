@@ -22,7 +22,7 @@ from dso_robotics.robot.prediction import CPrediction
 from dso_robotics.robot.prediction_mjx import MjxPrediction
 from dso_robotics.studies.identify import identify
 from dso_robotics.studies.study import IdentifyStudy
-from dso_robotics.studies.warm_start import regress
+from dso_robotics.studies.torque_fit import regress
 
 ARM = """
 <mujoco model="arm">

@@ -17,7 +17,7 @@ from dso_robotics.physics.model import load
 from dso_robotics.robot.torque_balance import TorqueBalance
 from dso_robotics.studies.identify import identify
 from dso_robotics.studies.study import IdentifyStudy
-from dso_robotics.studies.warm_start import regress
+from dso_robotics.studies.torque_fit import regress
 
 FREE = {
     "joint/shoulder/frictionloss": 1.46084,
