@@ -122,6 +122,11 @@ def run(args: argparse.Namespace) -> int:
         from dso_robotics.physics.model import load
 
         model = load(args.model).mj
+    mapped = args.ctrl or args.sensor or args.qpos or args.qvel
+    if mapped and all(is_log_file(file) for file in args.files):
+        raise DsoError(
+            f"{args.files[0]}: is a log already, and --ctrl and --sensor map columns of tables; change its units with --scale."
+        )
     logs, done = [], {}
     for file in args.files:
         if is_log_file(file):

@@ -85,3 +85,15 @@ def _part(rollout: Rollout, piece: slice, label: str) -> Rollout:
     arrays = {kind: getattr(rollout, kind) for kind in ("time", "ctrl", "sensordata", "qpos", "qvel")}
     cut = {kind: values[piece] for kind, values in arrays.items() if values is not None}
     return replace(rollout, name=f"{rollout.name}[{label}]", **cut)
+
+
+def trained(log: Log, choice: str | None) -> list[str] | None:
+    """Names of the rollouts of `log` that `hold_out` leaves to fit.
+
+    None where it cuts the only rollout in two, and where it refuses, which is said when the split is made.
+    """
+    try:
+        names = [rollout.name for rollout in hold_out(log, choice).train]
+    except DsoError:
+        return None
+    return names if set(names) <= set(log.names) else None

@@ -11,7 +11,7 @@ from dso_robotics import __version__
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.data.log import merge_logs, problems, read_log
 from dso_robotics.data.match import fitted
-from dso_robotics.data.split import hold_out
+from dso_robotics.data.split import hold_out, trained
 from dso_robotics.errors import DsoError
 from dso_robotics.extras import require_mjx
 from dso_robotics.parameters.signals import nominal
@@ -57,8 +57,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     robot = load(study.model)
     physics = _physics(study, robot)
     log = merge_logs([read_log(path) for path in study.logs])
-    trained = [r.name for r in hold_out(log, study.hold_out).train]
-    log, left_out = fitted(log, robot.mj, needed=trained)
+    log, left_out = fitted(log, robot.mj, needed=trained(log, study.hold_out))
     channels = filter_data.select_channels(log, robot.mj, study.sensors)
     split = hold_out(log, study.hold_out)
     timestep = study.timestep or float(robot.mj.opt.timestep)

@@ -19,7 +19,7 @@ from dso_robotics.costs.continuity import Continuity
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.log import merge_logs, problems, read_log
 from dso_robotics.data.match import Channels, fitted, match_channels
-from dso_robotics.data.split import hold_out
+from dso_robotics.data.split import hold_out, trained
 from dso_robotics.data.windows import Windows, cut
 from dso_robotics.errors import DsoError
 from dso_robotics.extras import require_mjx
@@ -95,8 +95,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
             f"{robot.source}: the model has no sensors, so nothing of it can be compared with a log; add a <sensor> for each "
             f"channel.{urdf if robot.source.lower().endswith('.urdf') else ''}"
         )
-    trained = [r.name for r in hold_out(log, study.hold_out).train]
-    log, left_out = fitted(log, robot.mj, ctrl=False, needed=trained)
+    log, left_out = fitted(log, robot.mj, ctrl=False, needed=trained(log, study.hold_out))
     log, drives = controlled(log, tuple(study.controller.values()), robot.mj)
     log, unused = fitted(log, robot.mj, sensors=False)
     channels = match_channels(log, robot.mj)

@@ -80,6 +80,36 @@ def test_convert_and_scale(dso, tmp_path):
             dso("convert", out, "--out", tmp_path / "x.h5", "--scale", wrong)
 
 
+def test_convert_says_what_became_of_each_column(dso, tmp_path):
+    (tmp_path / "run.csv").write_text("time,amps,deg,note\ns,A,deg,-\n0,1,90,a\n1,2,180,b\n2,3,-170,c\n")
+    text = dso(
+        "convert",
+        tmp_path / "run.csv",
+        "--out",
+        tmp_path / "log.h5",
+        "--ctrl",
+        "tau=amps*0.1:N*m",
+        "--sensor",
+        "q=deg:rad",
+    )
+    rows = [line.split() for line in text.splitlines()]
+    assert ["amps", "A", "->", "tau", "ctrl", "N*m", "0.1", "0.1", "0.3"] in rows
+    assert ["deg", "deg", "->", "q", "sensor", "rad", "0.0174533", "-2.967", "3.142"] in rows
+    assert "not used: note" in text
+    dso("convert", tmp_path / "log.h5", "--out", tmp_path / "open.h5", "--unwrap", "q")
+    opened = read_log(tmp_path / "open.h5")["run"].sensor("q")
+    np.testing.assert_allclose(opened, np.deg2rad([90, 180, 190]))
+    with pytest.raises(DsoError, match="is a log already"):
+        dso("convert", tmp_path / "log.h5", "--out", tmp_path / "x.h5", "--ctrl", "tau")
+
+
+def test_inspect_shows_the_match(dso, log_file, models):
+    text = dso("inspect", log_file, "--model", models / "two_joint_arm.xml")
+    rows = [line.split() for line in text.splitlines()]
+    assert ["elbow_vel", "sensor", "yes", "rad/s", "yes", "rad/s"] in rows
+    assert "a study can use this log" in text
+
+
 def test_fetch(dso, tmp_path, real_data):
     out = tmp_path / "pendulum.h5"
     assert "BSD-3-Clause" in dso("fetch", "dfki_simple_pendulum", "--out", out)

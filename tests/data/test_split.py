@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dso_robotics.data.log import Log
-from dso_robotics.data.split import hold_out
+from dso_robotics.data.split import hold_out, trained
 from dso_robotics.errors import DsoError
 
 
@@ -70,3 +70,11 @@ def test_a_single_rollout_gives_its_tail(rollout):
         hold_out(Log("", "", "", (whole,)), "0.999")
     with pytest.raises(DsoError, match="every rollout"):
         hold_out(Log("", "", "", (whole,)), "run")
+
+
+def test_which_rollouts_are_left_to_fit(rollout):
+    log = Log("", "", "", tuple(rollout(name) for name in "abcd"))
+    assert trained(log, "c") == ["a", "b", "d"]
+    assert trained(log, None) == ["a", "b", "c", "d"]
+    assert trained(log, "x") is None
+    assert trained(Log("", "", "", (rollout("a"),)), "0.25") is None  # cut in time
