@@ -27,13 +27,32 @@ def identification_table(summary: Mapping[str, Any]) -> str:
     how = f"open loop over {seconds:g} s from the {start} state (mean of window RMSE)"
     blocks.append(f"prediction error, {how if seconds else 'sample by sample at the recorded states (mean)'}")
     blocks.append(columns(rows, "<>>><<"))
+    forces = force_rows(summary)
+    if forces:
+        blocks.append(
+            "\nerror of the forces by inverse dynamics (root mean square), beside plain least squares\n"
+            + columns(forces, "<>>>><")
+        )
     state = "converged" if summary["converged"] else "NOT converged"
     blocks.append(
         f"{state}: {summary['message']}; {summary['seconds']['total']:.1f} s, {summary['simulated_steps']:,} simulated steps, "
         f"engine {summary['engine']}"
     )
     blocks += [f"note: {text}" for text in summary["warnings"]]
-    return "\n\n".join(blocks[:1]) + "\n\n" + "\n".join(blocks[1:3]) + "\n\n" + "\n".join(blocks[3:])
+    more = 4 if forces else 3
+    return "\n\n".join(blocks[:1]) + "\n\n" + "\n".join(blocks[1:more]) + "\n\n" + "\n".join(blocks[more:])
+
+
+def force_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows on the forces of each joint, after a heading: fitted and held-out runs, each beside least squares, and the unit."""
+    table = summary.get("torque") or {}
+    rows = []
+    for joint, train in table.get("train", {}).items():
+        held = table.get("hold_out", {}).get(joint, {})
+        cells = [_number(row.get(key)) for row in (train, held) for key in ("rmse", "least_squares")]
+        rows.append((joint, *cells, train["unit"]))
+    heading = ("joint", "fitted runs", "least squares", "held-out runs", "least squares", "unit")
+    return [heading, *rows] if rows else []
 
 
 def training_table(summary: Mapping[str, Any]) -> list[str]:

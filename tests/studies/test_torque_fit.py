@@ -17,7 +17,7 @@ from dso_robotics.physics.model import load
 from dso_robotics.robot.torque_balance import TorqueBalance
 from dso_robotics.studies.identify import identify
 from dso_robotics.studies.study import IdentifyStudy
-from dso_robotics.studies.torque_fit import regress
+from dso_robotics.studies.torque_fit import regress, worse
 
 FREE = {
     "joint/shoulder/frictionloss": 1.46084,
@@ -166,3 +166,53 @@ def test_the_derivative_of_the_balance(models):
             np.testing.assert_allclose(
                 slope[..., i], (balance(z + h) - balance(z - h)) / (2 * h[i]), rtol=1e-4, atol=1e-5
             )
+
+
+def study(models, log, folder, **more):
+    write_log(folder / "log.h5", log)
+    free = tuple(parse(f"{path}={start}") for path, start in FREE.items())
+    return IdentifyStudy(str(models / "two_joint_arm.xml"), (str(folder / "log.h5"),), free, hold_out="run1", **more)
+
+
+def test_a_fit_of_forces_ends_at_the_truth_with_intervals(models, log, tmp_path):
+    found = identify(study(models, log, tmp_path, fit="torque"), tmp_path / "out").summary
+    truth = {"body/upper/mass": 0.56, "body/lower/mass": 0.604, "joint/shoulder/frictionloss": 0.146084}
+    assert found["converged"]
+    for path, value in truth.items():
+        row = found["parameters"][path]
+        assert row["value"] == pytest.approx(value, rel=0.05)
+        assert row["low95"] < row["value"] < row["high95"]
+    assert (tmp_path / "out" / "model.xml").exists()
+    # Nothing was simulated to fit; only the windows are, once or twice, to say how good the prediction is.
+    assert found["simulated_steps"] < 5 * 1500
+    assert "forces" in found["engine_reason"]
+
+
+def test_forces_are_judged_beside_least_squares(models, log, tmp_path):
+    found = identify(study(models, log, tmp_path), tmp_path / "out").summary
+    for part in ("train", "hold_out"):
+        for joint in ("shoulder", "elbow"):
+            row = found["torque"][part][joint]
+            # The model is right, so no fit can be much better than the other.
+            assert row["rmse"] == pytest.approx(row["least_squares"], rel=0.2)
+            assert row["rmse"] < 0.2 * row["spread"]
+            assert row["unit"] == "N*m"
+    assert not any("inverse dynamics" in text for text in found["warnings"])
+
+
+def test_a_fit_whose_forces_are_worse_is_told():
+    table = {"hold_out": {"elbow": {"rmse": 0.2, "least_squares": 0.1, "spread": 1.0, "unit": "N*m"}}}
+    (text,) = worse(table)
+    assert "elbow 0.2 where least squares has 0.1 N*m" in text
+    assert "--fit torque" in text
+    table["hold_out"]["elbow"]["rmse"] = 0.105
+    assert worse(table) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [({"window": 0.0}, "no motion is compared"), ({"continuity": 1.0}, "which continuity needs")],
+)
+def test_what_needs_a_simulation_does_not_go_with_forces(models, log, tmp_path, more, text):
+    with pytest.raises(DsoError, match=text):
+        study(models, log, tmp_path, fit="torque", **more)
