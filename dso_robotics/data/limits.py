@@ -19,10 +19,12 @@ def allowed_bytes(path: str | Path) -> int:
 
 def refuse_oversized(claimed: int, path: str | Path, thing: str) -> None:
     """Raise DsoError when `thing` in `path` needs more than `allowed_bytes`. `claimed` is in bytes, as float64."""
-    allowed = allowed_bytes(path)
+    allowed, claimed = allowed_bytes(path), int(claimed)
     if claimed > allowed:
+        # A forged shape may be a number of thousands of digits.
+        shown = f"{claimed >> 20:,}" if claimed < 1 << 70 else "over 10^15"
         raise DsoError(
-            f"{path}: {thing} claims {claimed / 2**20:,.0f} MiB of memory, but a file of "
+            f"{path}: {thing} claims {shown} MiB of memory, but a file of "
             f"{Path(path).stat().st_size / 2**20:.3g} MiB may claim at most {allowed / 2**20:,.0f} MiB, so its shapes "
             "are probably damaged or forged and nothing was read; write the log again, or cut it into several files."
         )

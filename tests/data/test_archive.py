@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dso_robotics.data import archive
+from dso_robotics.data.limits import refuse_oversized
 from dso_robotics.data.log import Log, read_log, write_log
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
@@ -162,3 +163,8 @@ def test_names_too_long_for_an_attribute_are_stored_all_the_same(tmp_path, rollo
     log = read_log(tmp_path / "wide.h5")
     assert log["a"].sensor_names == names
     assert log.source == "x" * 100_000
+
+
+def test_a_size_beyond_any_float_is_told(log_file):
+    with pytest.raises(DsoError, match=r"claims over 10\^15 MiB"):
+        refuse_oversized(10**400, log_file, "the archive")

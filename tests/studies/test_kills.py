@@ -24,6 +24,7 @@ IDENTIFY = ["pendulum.xml", "pendulum.h5", "--free=joint/hinge/damping", "--free
 DESIGN = """
 [design.push]
 kind = "gear"
+of = "push"
 low = 1.0
 high = 4.0
 """
