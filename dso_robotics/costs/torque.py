@@ -31,7 +31,8 @@ class TorqueIdentification:
 
     def _weigh(self, z: np.ndarray) -> None:
         force = self._balance(z)
-        self._usual = np.maximum(1.4826 * np.median(np.abs(force), axis=0), 1e-12)
+        size = np.where(self._balance.known, np.abs(force), np.nan)
+        self._usual = np.maximum(1.4826 * np.nan_to_num(np.nanmedian(size, axis=0)), 1e-12)
         self._weights = 1 / (self._usual * np.sqrt(np.maximum(np.abs(force) / (_HUBER * self._usual), 1.0)))
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:

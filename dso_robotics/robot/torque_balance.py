@@ -24,6 +24,8 @@ from dso_robotics.robot.signals import commanded, corrected
 # Positions are smoothed by cubics over at least so many samples and at most so long [s]: as little as leaves this much noise
 # in an acceleration, as a share of its spread.
 _FEWEST, _LONGEST, _NOISE = 9, 0.1, 0.05
+# A joint slower than this share of its usual speed stands still.
+_STILL = 5e-4
 _INERTIAL = {"body_mass", "body_ipos", "body_inertia"}
 _FRICTION = {"dof_frictionloss", "tendon_frictionloss"}
 # The force is an affine function of these together.
@@ -41,10 +43,14 @@ _AFFINE = {
 class TorqueBalance:
     """The unbalanced force of samples, as a function of the free numbers, and its derivative.
 
+    Dry friction is the speed's sign times a number. At standstill it may be anything below that, so where a joint with dry
+    friction stands still, nothing is known of its force: it counts as balanced.
+
     vector: the free numbers.
     moments: samples from `sampled`, (N, 3 nv + nu + G).
     share: as in `Drive`.
     affine: whether the force is an affine function of `features` everywhere.
+    known: where the force of a joint is known, (N, nv).
 
     Numbers of which the force is an affine function are differentiated once, others by finite differences at every point.
     """
@@ -59,18 +65,22 @@ class TorqueBalance:
         self._linear = ~self._inertial if self.affine else self._friction
         self._bodies = np.flatnonzero(vector.mj.body_mass > 0)
         self._latest: tuple[np.ndarray, NDArray, NDArray] | None = None
+        nv = vector.mj.nv
+        self._sliding, stands = _sliding(self._model(vector.initial), moments)
+        rubs = np.zeros(vector.mj.nv + vector.mj.ntendon, bool)
+        rubs[:nv] = vector.mj.dof_frictionloss > 0
+        rubs[nv:] = vector.mj.tendon_frictionloss > 0
+        rubs[vector.freed("dof_frictionloss")] = True
+        rubs[nv + np.array(vector.freed("tendon_frictionloss"), int)] = True
+        self.known: NDArray[np.bool_] = np.logical_not(np.any(stands & rubs[:, None], axis=1))
 
     def __call__(self, z: np.ndarray) -> Float[np.ndarray, "N nv"]:
-        """The unbalanced force [N*m, N] at z (n,)."""
+        """The unbalanced force [N*m, N] at z (n,); zero where it is not known."""
         force, matrix = self.around(z)
         return force + matrix @ self.features(z)
 
     def around(self, z: np.ndarray) -> tuple[Float[np.ndarray, "N nv"], Float[np.ndarray, "N nv k"]]:
-        """Force and matrix M with which `force + M features` is the unbalanced force: at z or, with `affine`, everywhere.
-
-        Dry friction is the velocity's sign times a number, except near standstill. That region grows with the number, so M
-        is taken where there is none.
-        """
+        """Force and matrix M with which `force + M features` is the unbalanced force: at z or, with `affine`, everywhere."""
         base = self._base(z)
         if self._latest is None or not np.array_equal(self._latest[0], base):
             matrix = np.concatenate([self._columns(base, self._linear), self._regressor(base)], -1)
@@ -102,12 +112,11 @@ class TorqueBalance:
         found = self.around(z)[1] @ self.features_slope(z)
         rest = ~self._inertial & ~self._linear
         if rest.any():
-            found[..., rest] = self._columns(np.where(self._friction, 0.0, z), rest)
+            found[..., rest] = self._columns(z, rest)
         return found
 
     def _base(self, z: np.ndarray) -> np.ndarray:
         base = self.vector.initial.copy() if self.affine else np.where(self._inertial, self.vector.initial, z)
-        base[self._friction] = 0.0
         return base
 
     def _columns(self, base: np.ndarray, which: np.ndarray) -> NDArray[np.float64]:
@@ -115,10 +124,7 @@ class TorqueBalance:
         vector, at = self.vector, np.flatnonzero(which)
         found = np.empty((len(self.moments), vector.mj.nv, len(at)))
         for k, i in enumerate(at):
-            h = (1e-2 if self._friction[i] else 1e-4) * vector.scale[i]
-            ends = base[i] + h * np.array([0, 1] if self._friction[i] else [-1, 1])
-            if not self._friction[i]:
-                ends = np.clip(ends, vector.low[i], vector.high[i])
+            ends = np.clip(base[i] + 1e-4 * vector.scale[i] * np.array([-1, 1]), vector.low[i], vector.high[i])
             low, high = (self._force(np.where(np.arange(vector.size) == i, end, base)) for end in ends)
             found[..., k] = (high - low) / (ends[1] - ends[0])
         return found
@@ -152,7 +158,8 @@ class TorqueBalance:
         if not self._inertial.any():
             return np.zeros((count, nv, 0))
         qpos, qvel, qacc = (self.moments[:, i * nv : (i + 1) * nv] for i in range(3))
-        return regressor(self._model(z), qpos, qvel, qacc, self._bodies.tolist()).reshape(count, nv, -1)
+        found = regressor(self._model(z), qpos, qvel, qacc, self._bodies.tolist()).reshape(count, nv, -1)
+        return found * self.known[..., None]
 
     def applied(self, z: np.ndarray) -> Float[np.ndarray, "N nv"]:
         """The force of the actuators [N*m, N] at z."""
@@ -161,10 +168,13 @@ class TorqueBalance:
     def _force(self, z: np.ndarray) -> NDArray[np.float64]:
         """Force from inverse dynamics minus the actuator force, (N, nv) [N*m, N]."""
         needed, given = self._forces(z)
-        return needed - given
+        return np.where(self.known, needed - given, 0.0)
 
     def _forces(self, z: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         model = self._model(z)
+        rubbing = np.concatenate([model.dof_frictionloss, model.tendon_frictionloss])
+        model.dof_frictionloss[:] = 0.0
+        model.tendon_frictionloss[:] = 0.0
         data, nv = mujoco.MjData(model), model.nv
         needed, given = np.empty((2, len(self.moments), nv))
         motion, ctrl, drive = np.split(self.moments, [3 * nv, 3 * nv + model.nu], axis=1)
@@ -176,7 +186,35 @@ class TorqueBalance:
             mujoco.mj_inverse(model, data)
             mujoco.mj_fwdActuation(model, data)
             needed[k], given[k] = data.qfrc_inverse, data.qfrc_actuator
-        return needed, given
+        return needed + self._sliding.transpose(0, 2, 1) @ rubbing, given
+
+
+def _sliding(model: mujoco.MjModel, moments: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Force of one unit of dry friction in each joint and tendon, and whether it is unknown, (N, nv + ntendon, nv) both."""
+    count, nv = len(moments), model.nv
+    speed = np.concatenate([moments[:, nv : 2 * nv], np.zeros((count, model.ntendon))], 1)
+    arms = np.zeros((count, nv + model.ntendon, nv))
+    arms[:, :nv] = np.eye(nv)
+    if model.ntendon:
+        data = mujoco.MjData(model)
+        for row, pull, moment in zip(speed, arms, moments, strict=True):
+            data.qpos[:], data.qvel[:] = moment[:nv], moment[nv : 2 * nv]
+            mujoco.mj_fwdPosition(model, data)
+            mujoco.mj_fwdVelocity(model, data)
+            row[nv:] = data.ten_velocity
+            pull[nv:] = _dense(data.ten_J, data, model)
+    usual = np.sqrt(np.mean(speed**2, axis=0))
+    return np.sign(speed)[..., None] * arms, (np.abs(speed) < _STILL * usual)[..., None] & (arms != 0)
+
+
+def _dense(packed: np.ndarray, data: mujoco.MjData, model: mujoco.MjModel) -> np.ndarray:
+    """The Jacobian of the tendons (ntendon, nv), which MuJoCo stores by its nonzero entries."""
+    found, flat = np.zeros((model.ntendon, model.nv)), np.ravel(packed)
+    owner = model if hasattr(model, "ten_J_rownnz") else data
+    counts, starts, columns = (np.ravel(getattr(owner, f"ten_J_{name}")) for name in ("rownnz", "rowadr", "colind"))
+    for row, (number, begin) in enumerate(zip(counts, starts, strict=True)):
+        found[row, columns[begin : begin + number]] = flat[begin : begin + number]
+    return found
 
 
 def _kind(parameter: Parameter) -> str:

@@ -132,10 +132,10 @@ def torque_errors(
                 scale = np.maximum(force.std(0), 1e-12)
                 rows = (matrix / scale[:, None]).reshape(-1, matrix.shape[-1])
                 best = np.linalg.lstsq(rows, -(force / scale).ravel(), rcond=1e-8)[0]
-            least = _rms(force + matrix @ best)
+            least = _rms(force + matrix @ best, balance.known)
         table[part] = {
             model.joint(int(model.dof_jntid[dof])).name or f"joint {int(model.dof_jntid[dof])}": {
-                "rmse": float(_rms(errors)[dof]),
+                "rmse": float(_rms(errors, balance.known)[dof]),
                 "least_squares": None if least is None else float(least[dof]),
                 "spread": float(applied[:, dof].std()),
                 "unit": "N" if model.jnt_type[model.dof_jntid[dof]] == int(mujoco.mjtJoint.mjJNT_SLIDE) else "N*m",
@@ -145,8 +145,8 @@ def torque_errors(
     return table
 
 
-def _rms(errors: np.ndarray) -> np.ndarray:
-    return np.sqrt((errors**2).mean(0))
+def _rms(errors: np.ndarray, known: np.ndarray) -> np.ndarray:
+    return np.sqrt((errors**2).sum(0) / np.maximum(known.sum(0), 1))
 
 
 def _touches(vector: ParameterVector, moments: np.ndarray) -> bool:

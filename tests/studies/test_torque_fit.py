@@ -188,6 +188,20 @@ def test_a_fit_of_forces_ends_at_the_truth_with_intervals(models, log, tmp_path)
     assert "forces" in found["engine_reason"]
 
 
+def test_at_standstill_dry_friction_says_nothing():
+    """A joint that stands still, one that slides either way, and a joint without dry friction, whose force is always known."""
+    true = three(TRUE)
+    vector = pack([parse("joint/a/frictionloss"), parse("joint/b/damping")], true)
+    moments = np.random.default_rng(3).normal(size=(40, 12))
+    moments[:10, 3:6] = 0.0
+    balance = TorqueBalance(vector, moments, np.zeros((0, 3)))
+    np.testing.assert_array_equal(balance.known[:10], np.tile([False, False, True], (10, 1)))
+    assert balance.known[10:].mean() > 0.95
+    slope = balance.slope(vector.initial)[..., 0]
+    np.testing.assert_array_equal(slope[:, 0], np.where(balance.known[:, 0], np.sign(moments[:, 3]), 0.0))
+    np.testing.assert_array_equal(slope[:, 1:], 0.0)
+
+
 def test_forces_are_judged_beside_least_squares(models, log, tmp_path):
     found = identify(study(models, log, tmp_path), tmp_path / "out").summary
     for part in ("train", "hold_out"):
@@ -195,7 +209,7 @@ def test_forces_are_judged_beside_least_squares(models, log, tmp_path):
             row = found["torque"][part][joint]
             # The model is right, so no fit can be much better than the other.
             assert row["rmse"] == pytest.approx(row["least_squares"], rel=0.2)
-            assert row["rmse"] < 0.2 * row["spread"]
+            assert row["rmse"] < 0.3 * row["spread"]
             assert row["unit"] == "N*m"
     assert not any("inverse dynamics" in text for text in found["warnings"])
 
