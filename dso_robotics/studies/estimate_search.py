@@ -86,6 +86,13 @@ class Search:
         terms = self.problem.terms(z, self.given.start)
         return Found(z=z, sigma=self.problem.sigma, message=message, cost=terms, kept=kept, **more)
 
+    def moved(self, found: Found, z: np.ndarray, message: str) -> Found:
+        """`found` at another point z (n,), which is no minimum of the cost."""
+        self.problem.profiled(z, self.given.start)
+        terms = self.problem.terms(z, self.given.start)
+        more = {"converged": False, "message": message, "sigma": self.problem.sigma, "cost": terms}
+        return dataclasses.replace(found, z=z, **more)
+
 
 def by_gauss_newton(asked: Search) -> Found:
     """Levenberg-Marquardt on finite differences of C MuJoCo."""
