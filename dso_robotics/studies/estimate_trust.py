@@ -19,7 +19,7 @@ _MOST = 3.0
 # Least eigenvalue of the correlation of the state's errors, so that a direction without errors divides by no zero.
 _LEAST = 1e-8
 _WORDS = {"train": "fitted", "hold_out": "held-out"}
-_CURE = "Give longer windows (`window`), more runs, or another `corrector`"
+_CURE = "Give longer windows (`window`), more runs, more `iterations`, or another `corrector`"
 
 
 @dataclasses.dataclass(frozen=True)
