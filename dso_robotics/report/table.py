@@ -114,12 +114,12 @@ def estimation_table(summary: Mapping[str, Any]) -> list[str]:
         for part, fit in summary["fit"].items()
         for name, entry in fit.items()
     ]
-    lines += _trust_lines(summary)
+    lines += trust_lines(summary)
     state = "converged" if summary["converged"] else "NOT converged"
     return [*lines, f"{state}: {summary['message']}", *(f"warning: {text}" for text in summary["warnings"])]
 
 
-def _trust_lines(summary: Mapping[str, Any]) -> list[str]:
+def trust_lines(summary: Mapping[str, Any]) -> list[str]:
     """Whether the errors of an estimator shrink, and whether they are as large as it claims."""
     lines = []
     for part, entry in summary["stability"].items():
