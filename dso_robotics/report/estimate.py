@@ -109,7 +109,8 @@ def _page(study: Mapping[str, Any], s: Mapping[str, Any], pictures: list[canvas.
         f"<body><h1>State estimator: {html.escape(c['kind'])} corrector, {c['numbers']} numbers</h1>"
         f"<p>{'Converged' if s['converged'] else 'Not converged'}: {html.escape(s['message'])}. Updates every "
         f"{s['interval']:.6g} s; {s['engine']}, {html.escape(s['engine_reason'])}.</p>"
-        f"<h2>Warnings</h2><ul>{warnings}</ul><h2>Stability and consistency</h2><ul>{trust}</ul><h2>Prediction of each measurement from the earlier ones</h2>"
+        f"<h2>Warnings</h2><ul>{warnings}</ul><h2>Stability and consistency</h2><ul>{trust}</ul>"
+        f"<h2>Prediction of each measurement from the earlier ones</h2>"
         f"<table>{''.join(fits)}</table><h2>Physics and sensors</h2><table>{''.join(free)}</table>"
         f"<h2>Innovations</h2>{images}<h2>Study</h2><pre>{html.escape(lines)}</pre></body></html>\n"
     )
