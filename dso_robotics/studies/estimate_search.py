@@ -163,7 +163,12 @@ def by_adam(asked: Search) -> Found:
     begin = np.concatenate((vector.weights, physics.unconstrain(vector.initial[w:]), noise, np.zeros(truths)))
     windows = jax_windows(given, warm_up=asked.warm_up, visible=asked.visible, lead=np.concatenate([[0], lead]))
     clock, compiled = time.perf_counter(), []
-    method = adam_method(chain, windows, iterations=study.iterations, learning_rate=study.learning_rate)
+
+    def prior(theta: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum(physics.prior_residual(physics.constrain(theta[w : vector.size])) ** 2)
+
+    rates: dict[str, Any] = {"iterations": study.iterations, "learning_rate": study.learning_rate}
+    method = adam_method(chain, windows, **rates, prior=prior if len(physics.priors[1]) else None)
     first = method.init(jax.random.key(study.seed), jnp.asarray(begin))
 
     def tell(moment: Moment) -> None:
