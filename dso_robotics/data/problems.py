@@ -93,24 +93,29 @@ def _time(rollout: Rollout) -> list[str]:
 
 def _channels(rollout: Rollout) -> list[str]:
     found, columns = [], {}
+    sparse: dict[tuple[str, str], list[str]] = {}
     for kind, values, names in (
         ("ctrl", rollout.ctrl, rollout.ctrl_names),
         ("sensor", rollout.sensordata, rollout.sensor_names),
     ):
         for name, column in zip(names, values.T if values is not None else (), strict=True):
             missing = float(np.mean(np.isnan(column)))
-            if missing > MISSING:
-                found.append(f"{kind} channel {name!r} was not measured in {missing:.0%} of the samples.")
             measured = column[~np.isnan(column)]
             if not len(measured):
-                found[-1:] = [f"{kind} channel {name!r} was never measured; identification leaves it out."]
+                found.append(f"{kind} channel {name!r} was never measured; identification leaves it out.")
                 continue
+            if missing > MISSING:
+                sparse.setdefault((kind, f"{missing:.0%}"), []).append(name)
             if np.ptp(measured) == 0:
                 found.append(f"{kind} channel {name!r} is frozen at {measured[0]:.4g}; it carries no information.")
                 continue
             twin = columns.setdefault(column.tobytes(), name)
             if twin != name:
                 found.append(f"{kind} channel {name!r} repeats channel {twin!r} exactly; one of them is mislabelled.")
+    for (kind, share), names in sparse.items():
+        # A slow sensor of several channels is told once.
+        which = f"channel {names[0]!r} was" if len(names) == 1 else f"channels {', '.join(map(repr, names))} were"
+        found.append(f"{kind} {which} not measured in {share} of the samples.")
     return found
 
 

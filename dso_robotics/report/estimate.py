@@ -13,6 +13,7 @@ from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.report import canvas
 from dso_robotics.report.quantity import number
+from dso_robotics.report.table import trust_lines
 from dso_robotics.report.trace import PART_NAMES
 from dso_robotics.studies.folder import MARK
 
@@ -99,6 +100,7 @@ def _page(study: Mapping[str, Any], s: Mapping[str, Any], pictures: list[canvas.
         f'alt="{html.escape(p.text)}">'
         for p in pictures
     )
+    trust = "".join(f"<li>{html.escape(' '.join(line.split()))}</li>" for line in trust_lines(s))
     c = s["corrector"]
     lines = "\n".join(f"{key} = {value}" for key, value in study.items() if value not in (None, [], "estimate"))
     return (
@@ -107,7 +109,8 @@ def _page(study: Mapping[str, Any], s: Mapping[str, Any], pictures: list[canvas.
         f"<body><h1>State estimator: {html.escape(c['kind'])} corrector, {c['numbers']} numbers</h1>"
         f"<p>{'Converged' if s['converged'] else 'Not converged'}: {html.escape(s['message'])}. Updates every "
         f"{s['interval']:.6g} s; {s['engine']}, {html.escape(s['engine_reason'])}.</p>"
-        f"<h2>Warnings</h2><ul>{warnings}</ul><h2>Prediction of each measurement from the earlier ones</h2>"
+        f"<h2>Warnings</h2><ul>{warnings}</ul><h2>Stability and consistency</h2><ul>{trust}</ul>"
+        f"<h2>Prediction of each measurement from the earlier ones</h2>"
         f"<table>{''.join(fits)}</table><h2>Physics and sensors</h2><table>{''.join(free)}</table>"
         f"<h2>Innovations</h2>{images}<h2>Study</h2><pre>{html.escape(lines)}</pre></body></html>\n"
     )

@@ -114,7 +114,27 @@ def estimation_table(summary: Mapping[str, Any]) -> list[str]:
         for part, fit in summary["fit"].items()
         for name, entry in fit.items()
     ]
-    return lines + [f"warning: {text}" for text in summary["warnings"]]
+    lines += trust_lines(summary)
+    state = "converged" if summary["converged"] else "NOT converged"
+    return [*lines, f"{state}: {summary['message']}", *(f"warning: {text}" for text in summary["warnings"])]
+
+
+def trust_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Whether the errors of an estimator shrink, and whether they are as large as it claims."""
+    lines = []
+    for part, entry in summary["stability"].items():
+        verb = "grow" if not entry["stable"] else "shrink" if (entry["rate"] or 0) < 0 else "stay"
+        seconds = entry["seconds_for_factor_10"]
+        how = "" if seconds is None or seconds == float("inf") else f" by a factor 10 in {seconds:.3g} s"
+        lines.append(
+            f"{part:9} observer: errors {verb}{'' if verb == 'stay' else how}, slowest in run {entry['run']!r}"
+        )
+    part = "hold_out" if "hold_out" in summary["consistency"] else "train"
+    entry = summary["consistency"][part]
+    state = "" if entry["nees"] is None else f", of the state (NEES/n) {entry['nees']:.3g}"
+    aside = "" if part == "hold_out" else "; of fitted runs, because none was held out"
+    found = f"of the readings (NIS/n) {_number(entry['nis'])}{state}"
+    return [*lines, f"{part:9} squared errors over predicted variance: {found}{aside}"]
 
 
 def overview_lines(model: str, seen: "Overview") -> list[str]:

@@ -177,7 +177,8 @@ class Estimator:
         tree, _, _ = read_run(folder / "run.h5")
         if tree.get("status") != "finished" or "estimator" not in tree:
             raise DsoError(
-                f"{folder}: holds no finished estimator; make one with `dso estimate STUDY.toml --out {folder}`."
+                f"{folder}: holds no finished estimator; make one with `dso estimate STUDY.toml --out {folder}`. Where a run "
+                "ended without one, the warnings in its summary.json say why."
             )
         try:
             learned = Learned.from_dict(tree["estimator"])

@@ -5,6 +5,9 @@ The start gain is the best of several Kalman gains. The start delay of a sensor 
 
 import copy
 import itertools
+import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -25,6 +28,12 @@ _WARM_UP = 0.2
 # Number of delays between the bounds to try for each sensor with a free delay. Far from the right delay the cost is flat.
 _DELAYS = 9
 _STEP = 1e-6
+# Seconds between two reports of how many starts were tried.
+_TELL = 2.0
+# Updates after which a Kalman gain counts as steady.
+_UPDATES = 300
+# Largest error of a start state that training adds, as a fraction of the motion's spread.
+_MOST = 0.1
 # Converts the median of second differences of white noise (variance 6) to its standard deviation.
 _SECOND_DIFFERENCE = 0.6745 * 6**0.5
 
@@ -54,7 +63,7 @@ def linear_model(
 
 
 def kalman_gain(
-    transition: np.ndarray, sensors: np.ndarray, process: np.ndarray, noise: np.ndarray, *, updates: int = 300
+    transition: np.ndarray, sensors: np.ndarray, process: np.ndarray, noise: np.ndarray, *, updates: int = _UPDATES
 ) -> np.ndarray:
     """Kalman gain (k, ny) after a number of updates, starting from covariance `process`.
 
@@ -63,6 +72,13 @@ def kalman_gain(
 
     The gain is iterated, not solved for, because directions that no sensor observes may have no steady state.
     """
+    return _riccati(transition, sensors, process, noise, updates)[0]
+
+
+def _riccati(
+    transition: np.ndarray, sensors: np.ndarray, process: np.ndarray, noise: np.ndarray, updates: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kalman gain (k, ny), and covariance (k, k) of the state's error after the last update."""
     process = np.diag(process) if process.ndim == 1 else process
     p = process
     gain = np.zeros(sensors.T.shape)
@@ -72,16 +88,23 @@ def kalman_gain(
         gain = np.linalg.solve(s, sensors @ p).T
         p = p - gain @ s @ gain.T
         p = (p + p.T) / 2
-    return gain
+    return gain, p
 
 
 def begin(
-    kind: str, units: int, windows: FilterWindows, physics: ParameterVector, *, seed: int = 0
+    kind: str,
+    units: int,
+    windows: FilterWindows,
+    physics: ParameterVector,
+    *,
+    seed: int = 0,
+    tell: Callable[[int], None] = lambda tried: None,
 ) -> tuple[EstimatorTheta, Scales]:
     """The estimator's theta with its initial values, and the scales that whiten it.
 
     Several Kalman gains are tried, and several delays for each sensor with a free delay. The combination that predicts the
     windows best is the start. The innovation scales are measured with this gain, so the filter's innovations have unit size.
+    `tell` is called now and then with the number of starts tried so far.
     """
     model = physics.mj
     space = Space(model)
@@ -96,6 +119,7 @@ def begin(
     best, gain, error = np.inf, np.zeros((space.size, ny)), np.full_like(windows.measured[:, 1:], np.nan)
     chain = CFilter(EstimatorTheta(corrector, physics, corrector.initial(gain, seed)), scales, windows)
     gains, physical = _start_gains(model, windows, tangent), physics.initial
+    tried, told = 0, time.perf_counter()
     for points in _delayed(physics):
         begun = physical
         for where, value in points:
@@ -103,7 +127,10 @@ def begin(
             for candidate in gains:
                 z = np.concatenate([corrector.initial(candidate / tangent[:, None] * spread), trial])
                 misses = windows.measured[:, 1:] - chain.run(z, windows.start).predicted
-                cost = _misfit(misses, windows)
+                cost, tried = _misfit(misses, windows), tried + 1
+                if time.perf_counter() - told > _TELL:
+                    told = time.perf_counter()
+                    tell(tried)
                 if cost < best:
                     best, gain, error, physical = cost, candidate, misses, trial
     innovation = np.nanmedian(np.abs(error), axis=(0, 1)) * 1.5
@@ -137,11 +164,49 @@ def _misfit(errors: np.ndarray, windows: FilterWindows) -> float:
     return float(np.sum(count * 0.5 * np.log(total / count + 1e-300))) if np.isfinite(total).all() else np.inf
 
 
-def _start_gains(model: mujoco.MjModel, windows: FilterWindows, tangent: np.ndarray) -> list[np.ndarray]:
-    """Kalman gains averaged over a few start states, one for each pair of process noises.
+def start_gains(windows: FilterWindows, physics: ParameterVector) -> list[np.ndarray]:
+    """Kalman gains (k, ny) to start from, in the units of state and readings, one for each pair of process noises."""
+    return _start_gains(physics.mj, windows, _tangent_spread(Space(physics.mj), windows.start))
 
-    The sensor noise is estimated from second differences of the readings.
+
+def disturbed(windows: FilterWindows, physics: ParameterVector, *, seed: int = 0) -> FilterWindows:
+    """`windows` with start states that are off by about as much as a running filter's estimate is.
+
+    A training on them sees how the corrector treats errors. Where a start is exact, a corrector under which errors grow would
+    otherwise predict as well as any. The errors have the spread that a Kalman filter keeps, at most a tenth of the motion's.
     """
+    space = Space(physics.mj)
+    tangent = _tangent_spread(space, windows.start)
+    models, noise = _linear_models(physics.mj, windows)
+    position, rate = _POSITION_NOISES[1], _RATE_NOISES[1]
+    process = _process(physics.mj, tangent, position, rate)
+    kept = [np.diag(_riccati(*parts, process, noise, _UPDATES)[1]) for parts in models]
+    kept = [variance for variance in kept if np.isfinite(variance).all()]
+    size = np.sqrt(np.maximum(np.mean(kept, axis=0), 0.0)) if kept else np.zeros(space.size)
+    change = np.random.default_rng(seed).normal(size=(len(windows), space.size)) * np.minimum(size, _MOST * tangent)
+    return replace(windows, start=space.move(windows.start, change))
+
+
+def _start_gains(model: mujoco.MjModel, windows: FilterWindows, tangent: np.ndarray) -> list[np.ndarray]:
+    """Kalman gains averaged over a few start states, one for each pair of process noises."""
+    models, noise = _linear_models(model, windows)
+    found = []
+    for position, rate in itertools.product(_POSITION_NOISES, _RATE_NOISES):
+        gains = [kalman_gain(*parts, _process(model, tangent, position, rate), noise) for parts in models]
+        gains = [gain for gain in gains if np.isfinite(gain).all()]
+        found.append(np.mean(gains, axis=0) if gains else np.zeros((len(tangent), len(noise))))
+    return found
+
+
+def _process(model: mujoco.MjModel, tangent: np.ndarray, position: float, rate: float) -> np.ndarray:
+    """Variances (k,) of the process noise, from its fractions of the spread of positions and of rates."""
+    return (tangent * np.where(np.arange(len(tangent)) < model.nv, position, rate)) ** 2
+
+
+def _linear_models(
+    model: mujoco.MjModel, windows: FilterWindows
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    """`linear_model` at a few start states, and variances (ny,) of the sensors' noise, from second differences of readings."""
     scaled = copy.copy(model)
     scaled.opt.timestep = windows.interval / windows.substeps
     measured = windows.measured
@@ -151,14 +216,7 @@ def _start_gains(model: mujoco.MjModel, windows: FilterWindows, tangent: np.ndar
     each = max(1, len(windows) // 5)
     places = zip(windows.start[::each][:5], windows.ctrl[::each, 0][:5], strict=True)
     models = [linear_model(scaled, windows.channels.sensor_addresses, x, u, windows.substeps) for x, u in places]
-    models = [parts for parts in models if all(np.isfinite(part).all() for part in parts)]
-    found = []
-    for position, rate in itertools.product(_POSITION_NOISES, _RATE_NOISES):
-        process = (tangent * np.where(np.arange(len(tangent)) < model.nv, position, rate)) ** 2
-        gains = [kalman_gain(*parts, process, noise) for parts in models]
-        gains = [gain for gain in gains if np.isfinite(gain).all()]
-        found.append(np.mean(gains, axis=0) if gains else np.zeros((len(tangent), measured.shape[-1])))
-    return found
+    return [parts for parts in models if all(np.isfinite(part).all() for part in parts)], noise
 
 
 def _roughness(values: np.ndarray) -> float:

@@ -72,6 +72,10 @@ class CFilter:
         out = self._pieces(z[None], start)
         return Filtered(out.predicted[0], out.states[0])
 
+    def run_beside(self, z: np.ndarray, starts: np.ndarray) -> Filtered:
+        """Run the chain at z (n,) from several starts of each window, (P, B, nx). Results have the leading axes (P, B)."""
+        return self._simulate(np.tile(z, (len(starts), 1)), starts)
+
     def linearize(self, z: np.ndarray, start: np.ndarray) -> tuple[Filtered, np.ndarray, np.ndarray]:
         """Run the chain at z. Also return derivatives of predictions (B, T-1, ny, n) and states (B, T-1, nx, n) by z."""
         h = _STEP * self.vector.scale
@@ -89,7 +93,7 @@ class CFilter:
 
     def _simulate(self, points: np.ndarray, start: np.ndarray) -> Filtered:
         vector, scales, space, given = self.vector, self.scales, self.space, self.windows
-        (p, b), updates, ny = (len(points), len(start)), given.measured.shape[1] - 1, given.measured.shape[2]
+        (p, b), updates, ny = (len(points), start.shape[-2]), given.measured.shape[1] - 1, given.measured.shape[2]
         weights, physics = vector.parts(points[:, None])
         engine, addresses = self._prepare(physics[:, 0], p, b), given.channels.sensor_addresses
         quaternions = given.channels.quaternions

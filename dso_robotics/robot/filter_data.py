@@ -205,8 +205,12 @@ def cut_windows(
     substeps: int,
     seconds: float | None,
     source: str = "log",
+    recorded_start: bool = False,
 ) -> FilterWindows:
     """Consecutive windows of length `seconds` [s]; None gives one window for each rollout. Starts are guessed from the log.
+
+    Starts are guessed from the sensors alone, as a robot must. From an exact start an exact model needs no correction, so
+    an unstable corrector would not be noticed. With `recorded_start` they are the recorded qpos and qvel, where there are any.
 
     Raises DsoError if every rollout is shorter than a window, and in the cases that `on_grid` lists.
     """
@@ -265,11 +269,16 @@ def cut_windows(
         substeps=substeps,
         ctrl=ctrl,
         measured=measured,
-        start=start.guess(whole, model),
+        start=start.guess(whole if recorded_start else _sensed(whole), model),
         truth=truth,
         rollout=rows,
         first=first,
     )
+
+
+def _sensed(windows: Windows) -> Windows:
+    """`windows` without the recorded state."""
+    return replace(windows, rollouts=tuple(replace(r, qpos=None, qvel=None) for r in windows.rollouts))
 
 
 def _truth(recorded: Rollout, gridded: Rollout, model: mujoco.MjModel) -> np.ndarray:

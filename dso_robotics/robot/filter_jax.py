@@ -240,13 +240,18 @@ def shown(history: Float[Array, "H ny"], late: Float[Array, " ny"]) -> Float[Arr
 
 
 class _MeanCost(eqx.Module):
-    """The mean cost of all windows at once, as a function of theta."""
+    """The mean cost of all windows at once, as a function of theta, with the prior's share for each measured sample."""
 
     chain: JaxFilter
     data: FilterWindow
+    prior: Callable[[Array], Array] | None = eqx.field(static=True, default=None)
 
     def __call__(self, theta: Array) -> Array:
-        return self.chain.mean_cost(theta, self.data)
+        cost = self.chain.mean_cost(theta, self.data)
+        if self.prior is None:
+            return cost
+        seen = jnp.isfinite(self.data.measured[:, 1:]) & self.data.counted[:, 1:, None]
+        return cost + self.prior(theta) / jnp.sum(seen)
 
 
 def adam(learning_rate: float, iterations: int, *, weight_decay: float = 0.0) -> FirstOrder:
@@ -260,10 +265,19 @@ def adam(learning_rate: float, iterations: int, *, weight_decay: float = 0.0) ->
 
 
 def adam_method(
-    chain: JaxFilter, windows: FilterWindow, *, iterations: int, learning_rate: float, weight_decay: float = 0.0
+    chain: JaxFilter,
+    windows: FilterWindow,
+    *,
+    iterations: int,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+    prior: Callable[[Array], Array] | None = None,
 ) -> Sampled:
-    """`adam` on the mean cost of all windows at once, as a method of the common optimisation loop."""
-    cost = ExactSampler(_MeanCost(chain, jax.tree.map(jnp.asarray, windows)))
+    """`adam` on the mean cost of all windows at once, as a method of the common optimisation loop.
+
+    prior: minus the log of a prior on theta (n,), JAX.
+    """
+    cost = ExactSampler(_MeanCost(chain, jax.tree.map(jnp.asarray, windows), prior))
     rule = adam(learning_rate, iterations, weight_decay=weight_decay)
     return Sampled(rule, cost, stopping=Stopping(tolerance=1e-7, noise_floor=False))
 

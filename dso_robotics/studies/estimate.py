@@ -23,6 +23,7 @@ from dso_robotics.robot.corrector import EstimatorTheta
 from dso_robotics.robot.estimator import Learned
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.studies import estimate_score as score
+from dso_robotics.studies import estimate_trust as trust
 from dso_robotics.studies.estimate_search import Found, Search, by_adam, by_gauss_newton
 from dso_robotics.studies.estimate_study import EstimateStudy
 from dso_robotics.studies.run import EVERY, Progress, Session, session
@@ -62,8 +63,10 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     split = hold_out(log, study.hold_out)
     timestep = study.timestep or float(robot.mj.opt.timestep)
     interval, substeps = filter_data.common_interval(log.rollouts, timestep, log.label)
-    cut = {"interval": interval, "substeps": substeps, "source": log.label}
+    cut: dict[str, Any] = {"interval": interval, "substeps": substeps, "source": log.label}
+    cut["recorded_start"] = study.supervised > 0
     windows = filter_data.cut_windows(split.train, channels, robot.mj, seconds=study.window, **cut)
+    _refuse_impossible(study, windows, log.label)
     given, apart = filter_data.set_apart(windows, study.validation, log.label)
     parts = {"train": split.train, "hold_out": split.hold_out}
     whole = {
@@ -71,7 +74,15 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         for name, part in parts.items()
         if part
     }
-    vector, scales = estimator_start.begin(study.corrector, study.units, given, physics, seed=study.seed)
+
+    def tell_start(tried: int) -> None:
+        here.tell("start gains tried", tried, math.nan)
+
+    tell_start(0)
+    vector, scales = estimator_start.begin(
+        study.corrector, study.units, given, physics, seed=study.seed, tell=tell_start
+    )
+    given = estimator_start.disturbed(given, physics, seed=study.seed)
     to_mjcf(robot, physics.fields(physics.initial))  # fail before the search if a parameter cannot be written back
     warm_up = round(study.warm_up * (given.measured.shape[1] - 1))
     lead, visible = pattern(given.measured.shape[1], study.ahead)
@@ -97,6 +108,8 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     found = by_gauss_newton(asked) if engine == "mujoco" else by_adam(asked)
     file.write("searched")
     tell("evaluating", len(found.history["cost"]), sum(found.cost.values()))
+    settled = trust.settle(asked, found, whole)
+    found = settled.found
     fits = {
         name: score.judge(vector, scales, part, found.z, round(study.warm_up * study.window / interval))
         for name, part in whole.items()
@@ -124,6 +137,13 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         interval=interval,
         substeps=substeps,
     )
+    consistency = trust.consistency(fits, sigma, spread, problem.degrees, factor)
+    doubts = trust.distrust(settled, consistency, channels.sensor_names)
+    doubts += [
+        f"The filter diverged in {f.diverged} {part} run(s), whose errors are left out."
+        for part, f in fits.items()
+        if f.diverged
+    ]
     fit = {"train": {}, "hold_out": {}} | {n: score.table(channels, f, sigma, spread) for n, f in fits.items()}
     summary: dict[str, Any] = {
         "command": "estimate",
@@ -132,7 +152,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         "engine_reason": reason,
         "seed": study.seed,
         "seconds": {"total": 0.0, "compile": found.compile_seconds},
-        "converged": found.converged,
+        "converged": found.converged and not doubts,
         "message": found.message,
         "evaluations": found.evaluations,
         "corrector": {"kind": study.corrector, "numbers": vector.corrector.size},
@@ -149,6 +169,11 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         },
         "cost": {"total": sum(found.cost.values()), "terms": found.cost},
         "fit": fit,
+        "stability": trust.stability_table(settled, whole),
+        "consistency": {
+            part: entry | {"worst_channel": None if (c := entry["worst_channel"]) is None else channels.sensor_names[c]}
+            for part, entry in consistency.items()
+        },
         "state": {name: score.state_table(f) for name, f in fits.items()},
         "interval": interval,
         "windows": {
@@ -157,14 +182,15 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
             "validation": 0 if apart is None else len(apart),
             "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
         },
-        "warnings": [*left_out, *problems(log), *_warnings(found, fits, fit, vector)],
+        "warnings": [*left_out, *problems(log), *doubts, *_warnings(found, fits, fit, vector, doubts)],
     }
-    groups = {
+    groups: dict[str, Any] = {
         "theta": vector.by_name(found.z) | {"noise": found.sigma},
-        "estimator": learned.as_dict(),
         "history": found.history,
         "traces": {name: score.traces(f, whole[name]) for name, f in fits.items()},
     }
+    if settled.stable:
+        groups["estimator"] = learned.as_dict()
     here.finish(summary, to_mjcf(robot, physics.written(z)), report, groups)
     return summary
 
@@ -183,6 +209,25 @@ def pattern(length: int, ahead: int) -> tuple[np.ndarray, np.ndarray]:
     for t in range(1, length - 1):
         lead[t] = 0 if visible[t] else lead[t - 1] + 1
     return lead, visible
+
+
+def _refuse_impossible(study: EstimateStudy, windows: filter_data.FilterWindows, source: str) -> None:
+    """Refuse what the windows cannot give: a state to learn from, and samples to predict far enough ahead."""
+    if study.supervised > 0 and not np.isfinite(windows.truth).all(-1).any():
+        raise DsoError(
+            f"{source}: supervised = {study.supervised:g} asks to learn from the recorded state, and no recording to learn "
+            "from holds qpos and qvel; record them, or leave `supervised` out."
+        )
+    length = windows.measured.shape[1]
+    lead, _ = pattern(length, study.ahead)
+    warm_up = round(study.warm_up * (length - 1))
+    if study.ahead > 1 and lead[warm_up:].max() + 1 < study.ahead:
+        needed = (_VISIBLE + 1) * study.ahead * windows.interval
+        raise DsoError(
+            f"{source}: ahead = {study.ahead} samples are not predicted in a window of {study.window:g} s, which holds "
+            f"{length} samples, of which {_VISIBLE * study.ahead} are seen first; write window = {needed:.3g} or more, or "
+            f"ahead = {max(length // (_VISIBLE + 1), 1)} or less."
+        )
 
 
 def _physics(study: EstimateStudy, robot: Robot) -> ParameterVector:
@@ -219,10 +264,12 @@ def _parameters(vector: EstimatorTheta, z: np.ndarray) -> dict[str, Any]:
     return table
 
 
-def _warnings(found: Found, fits: dict[str, score.Fit], fit: dict[str, Any], vector: EstimatorTheta) -> list[str]:
+def _warnings(
+    found: Found, fits: dict[str, score.Fit], fit: dict[str, Any], vector: EstimatorTheta, doubts: list[str]
+) -> list[str]:
     texts = []
     # A search that continued past the kept estimator counts as complete.
-    if not found.converged and found.kept is None:
+    if not found.converged and found.kept is None and not doubts:
         texts.append(
             f"The search did not converge: {found.message}. More `iterations` may still improve the estimator."
         )
@@ -230,9 +277,6 @@ def _warnings(found: Found, fits: dict[str, score.Fit], fit: dict[str, Any], vec
         texts.append(
             "No run was held out, so nothing here tells how the estimator does on motions it was not trained on."
         )
-    for part, f in fits.items():
-        if f.diverged:
-            texts.append(f"The filter diverged in {f.diverged} {part} run(s), whose errors are left out.")
     for name, entry in fit["hold_out"].items():
         if math.isfinite(entry["covered_percent"]) and not 90 <= entry["covered_percent"] <= 99:
             texts.append(

@@ -86,6 +86,13 @@ class Search:
         terms = self.problem.terms(z, self.given.start)
         return Found(z=z, sigma=self.problem.sigma, message=message, cost=terms, kept=kept, **more)
 
+    def moved(self, found: Found, z: np.ndarray, message: str) -> Found:
+        """`found` at another point z (n,), which is no minimum of the cost."""
+        self.problem.profiled(z, self.given.start)
+        terms = self.problem.terms(z, self.given.start)
+        more = {"converged": False, "message": message, "sigma": self.problem.sigma, "cost": terms}
+        return dataclasses.replace(found, z=z, **more)
+
 
 def by_gauss_newton(asked: Search) -> Found:
     """Levenberg-Marquardt on finite differences of C MuJoCo."""
@@ -156,7 +163,12 @@ def by_adam(asked: Search) -> Found:
     begin = np.concatenate((vector.weights, physics.unconstrain(vector.initial[w:]), noise, np.zeros(truths)))
     windows = jax_windows(given, warm_up=asked.warm_up, visible=asked.visible, lead=np.concatenate([[0], lead]))
     clock, compiled = time.perf_counter(), []
-    method = adam_method(chain, windows, iterations=study.iterations, learning_rate=study.learning_rate)
+
+    def prior(theta: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum(physics.prior_residual(physics.constrain(theta[w : vector.size])) ** 2)
+
+    rates: dict[str, Any] = {"iterations": study.iterations, "learning_rate": study.learning_rate}
+    method = adam_method(chain, windows, **rates, prior=prior if len(physics.priors[1]) else None)
     first = method.init(jax.random.key(study.seed), jnp.asarray(begin))
 
     def tell(moment: Moment) -> None:

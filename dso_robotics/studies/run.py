@@ -63,6 +63,8 @@ class Progress:
     def __str__(self) -> str:
         if self.stage == "report":
             return f"report: {self.seconds:.1f} s"
+        if math.isnan(self.cost):
+            return f"{self.stage}: {self.iteration}, {self.seconds:.1f} s"
         if not self.steps:
             return f"{self.stage}: iteration {self.iteration}, cost {self.cost:,.1f}, {self.seconds:.1f} s"
         return (
@@ -81,6 +83,7 @@ class Session:
     def __init__(self, folder: Path, *, resume: bool, progress: Callable[[Progress], None]):
         self.folder, self._resume, self._progress = folder, resume, progress
         self._began = time.perf_counter()
+        self.file: RunFile | None = None
 
     def compare(self, files: Mapping[str, str | Path]) -> None:
         """Compare files with those that the run to resume was begun with, before one of them is run.
@@ -103,12 +106,13 @@ class Session:
     ) -> "RunFile":
         """Open the run file; see `RunFile`."""
         options: dict[str, Any] = {"resume": self._resume, "every": every, "began": self._began}
-        self.file = RunFile(self.folder, study, robot, files=files, **options)
-        return self.file
+        self.file = file = RunFile(self.folder, study, robot, files=files, **options)
+        return file
 
     def tell(self, stage: str, iteration: int, cost: float, **more: Any) -> None:
-        """Report progress."""
-        self._progress(Progress(stage, iteration, cost, self.file.seconds, **more))
+        """Report progress, also before the run file is open."""
+        seconds = time.perf_counter() - self._began if self.file is None else self.file.seconds
+        self._progress(Progress(stage, iteration, cost, seconds, **more))
 
     def finish(
         self, summary: dict[str, Any], mjcf: str, report: Callable[[Path], object] | None, groups: Mapping[str, Any]
@@ -118,6 +122,7 @@ class Session:
         Raises:
           DsoError: a file cannot be written, or the report fails. The results found so far are kept.
         """
+        assert self.file is not None
         folders.write_model(self.folder, mjcf)
         summary["seconds"]["total"] = self.file.seconds
         told = {"summary": json.dumps(folders.finite(summary)), DIGEST: model_digest(mjcf)}
