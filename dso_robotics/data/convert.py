@@ -85,7 +85,7 @@ def convert_table(
     impossible. Empty cells of sensors become NaN: not measured. Raises DsoError naming the file and the column.
     """
     mapped = [*ctrl, *sensors, *qpos, *qvel]
-    found = read_tables(path, dialect, wanted=mapped, time=None if rate is not None else time)
+    found = read_tables(path, dialect, wanted=mapped, time=None if rate is not None else time, ctrl=ctrl)
     if not mapped:
         names = tuple(dict.fromkeys(name for name in found[0].names if name))
         raise DsoError(
