@@ -10,6 +10,10 @@ from dso_robotics.errors import DsoError
 _MJX = ("jax", "equinox", "jaxtyping", "lineax", "optax", "mujoco.mjx")
 
 
+# What brings the packages that read files of other programs.
+_READERS = {"logs": ("rosbags", "mcap"), "parquet": ("pyarrow",)}
+
+
 class MissingExtra(DsoError, ImportError):
     """A part of the toolkit was asked for whose packages are not installed; the message holds the cure."""
 
@@ -23,6 +27,19 @@ def require_mjx(what: str) -> None:
     for module in _MJX:
         if importlib.util.find_spec(module) is None:
             raise _missing(what, module)
+
+
+def require(extra: str, what: str) -> None:
+    """Return if the packages of the extra `logs` or `parquet` are installed; imports none. `what` begins the message.
+
+    Raises:
+      MissingExtra: one of the packages is missing.
+    """
+    for module in _READERS[extra]:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(
+                f"{what} needs the package {module}, which is not installed: pip install 'dso-robotics[{extra}]'"
+            )
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ examples:
   dso convert bench.npz --out bench.h5 --rate 1000 --ctrl motor=u[0] --sensor angle=q[0]:rad
   dso convert demos.hdf5 --out demos.h5 --rate 20 --ctrl tau1=actions[0] --sensor q=obs/joint_pos[0]
   dso convert bag.csv --out arm.h5 --time sec+nanosec*1e-9 --ctrl tau1=effort --sensor q=position --hold-ctrl --trim
+  dso convert run.mcap --out arm.h5 --ctrl tau1=/cmd/data[0] --sensor 'q=/joint_states/position[elbow]:rad'
+  dso convert my_dataset/ --out demos.h5 --ctrl action[0] --sensor 'q=observation.state[0]'
   dso convert old.h5 --out new.h5 --scale angle=0.0174533:rad --unwrap angle
 
 A mapping is channel=column[*factor][+offset][:unit]; `column` alone keeps its name. The channel has the name of the
@@ -28,7 +30,8 @@ rollout with the name of the file; a file of groups, such as demos, becomes one 
 Angles are not unwrapped, unless --unwrap CHANNEL asks for it.
 
 Files may be text (CSV and its relatives: any separator, comments, a preamble, a row of units, decimal commas, UTF-8,
-UTF-16 or cp1252), JSON and JSON lines, NPZ and NPY, MAT, HDF5, or logs.
+UTF-16 or cp1252), JSON and JSON lines, NPZ and NPY, MAT, HDF5, or logs. With pip install 'dso-robotics[logs]': bags of
+ROS 1, folders of ROS 2 bags, MCAP files. With 'dso-robotics[parquet]': Parquet files, folders of them, LeRobot data sets.
 """
 
 
@@ -36,7 +39,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command to `subparsers`, as argparse's add_subparsers returns them."""
     parser = subparsers.add_parser(
         "convert",
-        help="make a log from CSV, JSON, NPZ, MAT or HDF5 files",
+        help="make a log from CSV, JSON, NPZ, MAT, HDF5 or Parquet files, or bags",
         description="Make a log from tables: give the column and the unit of each actuator and sensor.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

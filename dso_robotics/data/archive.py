@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dso_robotics.data.limits import refuse_oversized
+from dso_robotics.data.limits import allowed_bytes, refuse_oversized
 from dso_robotics.errors import DsoError
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -144,17 +144,22 @@ class Archive:
     def __init__(self, path: Path, file: h5py.File, cure: str):
         self.path, self.file, self._cure = path, file, cure
         self._old: dict[tuple[str, str | None], Any] | None = None
-        self._claimed = 0
+        self._claimed, self._allowed = 0, allowed_bytes(path)
 
     def child(self, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
         """The group or dataset `name`; None if there is none, or if it is a link that may lead out of the file."""
-        link = group.get(name, getlink=True) if name in group else None
-        item = group[name] if isinstance(link, h5py.HardLink) else None
-        return item if isinstance(item, h5py.Group | h5py.Dataset) else None
+        # Of h5py's low level: a log may hold a hundred thousand objects, and every call of the high one costs.
+        links, key = group.id.links, name.encode(errors=_ESCAPE)
+        if not links.exists(key) or links.get_info(key).type != h5py.h5l.TYPE_HARD:
+            return None
+        opened = h5py.h5o.open(group.id, key)
+        if isinstance(opened, h5py.h5g.GroupID):
+            return h5py.Group(opened)
+        return h5py.Dataset(opened) if isinstance(opened, h5py.h5d.DatasetID) else None
 
     def has_attribute(self, item: h5py.Group | h5py.Dataset, key: str) -> bool:
         """Whether `item` has the attribute `key`, however long it is."""
-        return key in item.attrs or self._long(item, key) is not None
+        return h5py.h5a.exists(item.id, key.encode(errors=_ESCAPE)) or self._long(item, key) is not None
 
     def attribute(self, item: h5py.Group | h5py.Dataset, key: str) -> Any:
         """An attribute: a number, a text, or an array or list of these. None if it is absent or empty.
@@ -162,16 +167,22 @@ class Archive:
         Raises:
           ValueError: it is of another type.
         """
-        if key not in item.attrs:
+        coded = key.encode(errors=_ESCAPE)
+        if not h5py.h5a.exists(item.id, coded):
             stored = self._long(item, key)
             return None if stored is None else self.values(stored)
-        handle = item.attrs.get_id(key)
-        if handle.shape is None:
+        handle = h5py.h5a.open(item.id, coded)
+        shape, dtype = handle.shape, handle.dtype
+        if shape is None:
             return None
-        if _is_old_text(handle.dtype):
+        if _is_old_text(dtype):
             return self._text(item, key)
-        _check_type(handle.dtype, f"attribute {key!r}")
-        return _plain(item.attrs[key])
+        _check_type(dtype, f"attribute {key!r}")
+        if dtype.kind != "S" or dtype.shape:
+            return _plain(item.attrs[key])
+        texts = np.zeros(shape, dtype)
+        handle.read(texts)
+        return _plain(texts if shape else texts[()])
 
     def values(self, dataset: h5py.Dataset) -> Any:
         """All values of a dataset: an array, a text, or a list of texts (nested as its axes).
@@ -181,9 +192,10 @@ class Archive:
           ValueError: they are neither numbers nor text.
         """
         self.claim(dataset)
-        if _is_old_text(dataset.dtype):
+        dtype = dataset.dtype
+        if _is_old_text(dtype):
             return self._text(dataset, None)
-        _check_type(dataset.dtype, f"{dataset.name}")
+        _check_type(dtype, "a dataset")
         return _plain(dataset[()])
 
     def claim(self, dataset: h5py.Dataset) -> None:
@@ -192,18 +204,25 @@ class Archive:
         Raises:
           DsoError: it is stored elsewhere, needs a plug-in, or is too large.
         """
-        where = f"{self.path}: {dataset.name}"
-        if dataset.shape is None:
+        shape = dataset.shape
+        if shape is None:
             return
-        if dataset.external or dataset.is_virtual:
-            raise DsoError(f"{where}: is not a dataset stored in this file; store the numbers themselves.")
         made = dataset.id.get_create_plist()
+        layout = made.get_layout()
+        if made.get_external_count() or layout == h5py.h5d.VIRTUAL:
+            raise DsoError(
+                f"{self.path}: {dataset.name}: is not a dataset stored in this file; store the numbers themselves."
+            )
         unknown = {int(made.get_filter(i)[0]) for i in range(made.get_nfilters())} - _FILTERS
         if unknown:
-            raise DsoError(f"{where}: is packed with HDF5 filter {min(unknown)}, which needs a plug-in; use gzip.")
+            raise DsoError(
+                f"{self.path}: {dataset.name}: is packed with HDF5 filter {min(unknown)}, which needs a plug-in; use gzip."
+            )
         # A chunk is always unpacked whole.
-        self._claimed += dataset.dtype.itemsize * max(product(dataset.shape), product(dataset.chunks or ()))
-        refuse_oversized(self._claimed, self.path, f"the data up to {dataset.name}")
+        chunk = made.get_chunk() if layout == h5py.h5d.CHUNKED else ()
+        self._claimed += dataset.dtype.itemsize * max(product(shape), product(chunk))
+        if self._claimed > self._allowed:
+            refuse_oversized(self._claimed, self.path, f"the data up to {dataset.name}")
 
     def tree(self) -> dict[str, Any]:
         """All groups as nested dictionaries and all datasets as values.
@@ -249,7 +268,7 @@ def product(shape: Sequence[int]) -> int:
 
 
 def _is_old_text(dtype: np.dtype) -> bool:
-    found = h5py.check_string_dtype(dtype)
+    found = h5py.check_string_dtype(dtype) if dtype.kind == "O" else None
     return found is not None and found.length is None
 
 

@@ -1,5 +1,6 @@
 """Converts tables to logs: which column is which channel, in which unit."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,7 +85,7 @@ def convert_table(
     impossible. Empty cells of sensors become NaN: not measured. Raises DsoError naming the file and the column.
     """
     mapped = [*ctrl, *sensors, *qpos, *qvel]
-    found = read_tables(path, dialect, wanted=mapped, time=None if rate is not None else time)
+    found = read_tables(path, dialect, wanted=mapped, time=None if rate is not None else time, ctrl=ctrl)
     if not mapped:
         names = tuple(dict.fromkeys(name for name in found[0].names if name))
         raise DsoError(
@@ -99,8 +100,8 @@ def convert_table(
         )
     stem = Path(path).stem if name is None else name
     parts = [
-        _converted(table, _named(table, found, stem), ctrl, sensors, qpos, qvel, model, time, rate, repair or Repair())
-        for table in found
+        _converted(table, named, ctrl, sensors, qpos, qvel, model, time, rate, repair or Repair())
+        for table, named in zip(found, _named(found, stem), strict=True)
     ]
     rollouts = tuple(rollout for part in parts for rollout in part.rollouts)
     if resample_rate is not None:
@@ -240,13 +241,14 @@ def _converted(
     return Converted(tuple(rollouts), tuple(uses), unused, tuple(notes))
 
 
-def _named(table: Table, tables: Sequence[Table], stem: str) -> str:
-    """The name of a table's rollout: the end of its group's name, or all of it where two end alike."""
-    if not table.rollout:
-        return stem
-    ends = [other.rollout.rpartition("/")[2] for other in tables]
-    own = table.rollout.rpartition("/")[2]
-    return own if ends.count(own) == 1 else table.rollout.replace("/", "_")
+def _named(tables: Sequence[Table], stem: str) -> list[str]:
+    """The names of the tables' rollouts: the end of a group's name, or all of it where two end alike."""
+    ends = [table.rollout.rpartition("/")[2] for table in tables]
+    often = Counter(ends)
+    return [
+        (end if often[end] == 1 else table.rollout.replace("/", "_")) if table.rollout else stem
+        for table, end in zip(tables, ends, strict=True)
+    ]
 
 
 def _parse(text: str, table: Table) -> Column:

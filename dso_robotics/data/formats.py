@@ -7,9 +7,11 @@ from dso_robotics.data.dialect import Dialect
 from dso_robotics.data.foreign_hdf5 import is_log, read_hdf5
 from dso_robotics.data.json_table import read_json
 from dso_robotics.data.matlab import read_mat
+from dso_robotics.data.parquet import is_dataset, read_parquet
 from dso_robotics.data.saved_arrays import read_npy, read_npz
 from dso_robotics.data.table import Table
 from dso_robotics.data.text import read_text
+from dso_robotics.data.topics import read_topics
 from dso_robotics.data.tree import tables
 from dso_robotics.errors import DsoError
 
@@ -20,10 +22,7 @@ _OTHERS = (
     (b"BZh", "is packed with bzip2; unpack it first"),
     (b"\xfd7zXZ", "is packed with xz; unpack it first"),
     (b"\xd0\xcf\x11\xe0", "is an old Excel workbook; save the sheet as CSV"),
-    (b"PAR1", "is a Parquet file; write it as CSV, for example with pandas.read_parquet(FILE).to_csv"),
-    (b"\x89MCAP0", "is an MCAP recording; write its topics as CSV, for example with PlotJuggler"),
-    (b"#ROSBAG", "is a ROS bag; write its topics as CSV, for example with PlotJuggler"),
-    (b"SQLite format 3", "is a database, perhaps a ROS 2 bag; write its topics as CSV, for example with PlotJuggler"),
+    (b"#ROSBAG V1.", "is a ROS bag of version 1; `rosbag fix` makes one of version 2 of it"),
     (b"ULog", "is a PX4 log; write its topics as CSV with ulog2csv"),
     (
         b"\x80\x02",
@@ -53,21 +52,44 @@ def is_log_file(path: str | Path) -> bool:
 
 
 def read_tables(
-    path: str | Path, dialect: Dialect | None = None, *, wanted: Sequence[str] = (), time: str | None = None
+    path: str | Path,
+    dialect: Dialect | None = None,
+    *,
+    wanted: Sequence[str] = (),
+    time: str | None = None,
+    ctrl: Sequence[str] = (),
 ) -> tuple[Table, ...]:
     """The tables of a file: one, or one for each rollout that it holds.
 
     dialect: what the user says about a text file.
     wanted, time: the mappings whose columns decide which groups of the file are rollouts; see `tree.tables`.
+    ctrl: those of `wanted` that are controls, which are held from one message of a bag to the next; see `topics.read_topics`.
     Raises DsoError for a file that is missing, empty, damaged or of no known kind. Parsing a column raises it for a cell that
     is not a number.
     """
     path, dialect = Path(path), dialect or Dialect()
     if not path.exists():
         raise DsoError(f"{path}: there is no such file; check the path.")
+    if path.is_dir() and (path / "metadata.yaml").is_file():
+        return read_topics(path, ctrl, [text for text in wanted if text not in ctrl])
     if path.is_dir():
-        raise DsoError(f"{path}: is a folder; give the files in it.")
+        if is_dataset(path) or any(path.rglob("*.parquet")):
+            return read_parquet(path, wanted, time)
+        raise DsoError(
+            f"{path}: is a folder, but no ROS 2 bag (it has no metadata.yaml) and no Parquet data set; give the files in it."
+        )
     head = _head(path)
+    if head.startswith(b"SQLite format 3") and (path.parent / "metadata.yaml").is_file():
+        return read_topics(path.parent, ctrl, [text for text in wanted if text not in ctrl])
+    if head.startswith(b"SQLite format 3"):
+        raise DsoError(
+            f"{path}: is a database; if it is a ROS 2 bag, give the folder with its metadata.yaml, which "
+            "`ros2 bag reindex` makes."
+        )
+    if head.startswith((b"\x89MCAP", b"#ROSBAG V2")):
+        return read_topics(path, ctrl, [text for text in wanted if text not in ctrl])
+    if head.startswith(b"PAR1"):
+        return read_parquet(path, wanted, time)
     for mark, what in _OTHERS:
         if head.startswith(mark):
             raise DsoError(f"{path}: {what}.")

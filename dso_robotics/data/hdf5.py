@@ -23,7 +23,7 @@ _MAX_CHANNELS = 10_000
 
 def read_contents(path: Path) -> Contents:
     """Attributes of the file and its rollouts, checked. Every fault raises a DsoError that names `path`."""
-    cure = "copy or record it again; `dso convert` makes a log from CSV or NPZ"
+    cure = "copy or record it again; `dso convert` makes a log from text, JSON, NPZ, MAT, HDF5, Parquet and bags"
     with open_archive(path, "log file", cure) as archive:
         return _read(archive, path)
 
@@ -35,23 +35,20 @@ def _read(archive: Archive, path: Path) -> Contents:
     names = tuple(rollouts)
     if not names:
         raise DsoError(f"{path}: the log has no rollouts; record or convert at least one.")
-    found: dict[str, dict[str, h5py.Dataset]] = {}
-    claimed, allowed = 0, allowed_bytes(path)
+    claimed, allowed, read = 0, allowed_bytes(path), []
     for name in names:
         group = _group(archive, rollouts, name, path, f"rollout {name!r} is not a group")
-        found[name] = _datasets(archive, group, path, name)
-        claimed += sum(_claim(dataset) for dataset in found[name].values())
+        found = _datasets(archive, group, path, name)
+        claimed += sum(_claim(dataset, shape) for dataset, shape in found.values())
         # Inside the loop, so that the message names the rollout that is too large.
         if claimed > allowed:
             refuse_oversized(claimed, path, f"the data up to rollout {name!r}")
-    read = []
-    for name in names:
         fields: dict[str, Any] = {}
-        for kind, dataset in found[name].items():
+        for kind, (dataset, shape) in found.items():
             if kind in PREFIX:
                 where = f"{path}: rollout {name!r}, {kind}"
-                fields[f"{PREFIX[kind]}_names"] = _texts(archive, dataset, "names", where, required=True)
-                fields[f"{PREFIX[kind]}_units"] = _texts(archive, dataset, "units", where, required=False)
+                fields[f"{PREFIX[kind]}_names"] = _texts(archive, dataset, shape[1], "names", where, required=True)
+                fields[f"{PREFIX[kind]}_units"] = _texts(archive, dataset, shape[1], "units", where, required=False)
             fields[kind] = archive.values(dataset)
         try:
             read.append(Rollout(name=name, **fields))
@@ -87,50 +84,55 @@ def _group(archive: Archive, parent: h5py.Group, name: str, path: Path, complain
     return child
 
 
-def _datasets(archive: Archive, group: h5py.Group, path: Path, name: str) -> dict[str, h5py.Dataset]:
+def _datasets(
+    archive: Archive, group: h5py.Group, path: Path, name: str
+) -> dict[str, tuple[h5py.Dataset, tuple[int, ...]]]:
+    """The datasets of a rollout and their shapes."""
     where = f"{path}: rollout {name!r}"
-    found = {}
+    found, present = {}, set(group)
     for kind, rank in RANKS.items():
-        if kind not in group:
+        if kind not in present:
             continue
         dataset = archive.child(group, kind)
-        if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+        if not isinstance(dataset, h5py.Dataset):
             raise DsoError(f"{where}, {kind}: is not a dataset stored in this file; store the numbers themselves.")
-        if dataset.dtype.kind not in "fiu":
-            raise DsoError(f"{where}, {kind}: has values of type {dataset.dtype}, not real numbers; store floats.")
-        if dataset.shape is None or len(dataset.shape) != rank:
+        dtype, shape = dataset.dtype, dataset.shape
+        if dtype.kind not in "fiu":
+            raise DsoError(f"{where}, {kind}: has values of type {dtype}, not real numbers; store floats.")
+        if shape is None or len(shape) != rank:
             expected = "(samples,)" if rank == 1 else "(samples, channels)"
-            raise DsoError(f"{where}, {kind}: has shape {dataset.shape}, expected {expected}; reshape it.")
-        if rank == 2 and dataset.shape[1] > _MAX_CHANNELS:
+            raise DsoError(f"{where}, {kind}: has shape {shape}, expected {expected}; reshape it.")
+        if rank == 2 and shape[1] > _MAX_CHANNELS:
             raise DsoError(
-                f"{where}, {kind}: declares {dataset.shape[1]:,} channels, more than {_MAX_CHANNELS:,}; samples are "
+                f"{where}, {kind}: declares {shape[1]:,} channels, more than {_MAX_CHANNELS:,}; samples are "
                 "the first axis and channels the second, so transpose it."
             )
-        found[kind] = dataset
+        found[kind] = dataset, shape
     if "time" not in found:
         raise DsoError(f"{where}: has no dataset 'time'; every sample needs a time stamp in seconds.")
-    samples = found["time"].shape[0]
-    for kind, dataset in found.items():
-        if dataset.shape[0] != samples:
+    samples = found["time"][1][0]
+    for kind, (_, shape) in found.items():
+        if shape[0] != samples:
             raise DsoError(
-                f"{where}, {kind}: has {dataset.shape[0]:,} samples but time has {samples:,}; each sample needs one "
+                f"{where}, {kind}: has {shape[0]:,} samples but time has {samples:,}; each sample needs one "
                 "time stamp, so cut or record both to the same length."
             )
     return found
 
 
-def _claim(dataset: h5py.Dataset) -> int:
+def _claim(dataset: h5py.Dataset, shape: tuple[int, ...]) -> int:
     """Bytes of memory for the dataset as float64. At least one chunk counts, because a chunk is always unpacked whole."""
-    return 8 * max(product(dataset.shape), product(dataset.chunks or ()))
+    return 8 * max(product(shape), product(dataset.chunks or ()))
 
 
-def _texts(archive: Archive, dataset: h5py.Dataset, key: str, where: str, *, required: bool) -> tuple[str, ...]:
-    count = dataset.shape[1]
-    if not archive.has_attribute(dataset, key):
+def _texts(
+    archive: Archive, dataset: h5py.Dataset, count: int, key: str, where: str, *, required: bool
+) -> tuple[str, ...]:
+    values = archive.attribute(dataset, key)
+    if values is None and not archive.has_attribute(dataset, key):
         if required:
             raise DsoError(f"{where}: has no attribute {key!r}; give the {count} name(s) of its channels.")
         return ("",) * count
-    values = archive.attribute(dataset, key)
     if values is None:
         raise DsoError(f"{where}: the attribute {key!r} is empty; give the {count} name(s) or unit(s) of its channels.")
     if isinstance(values, np.ndarray):

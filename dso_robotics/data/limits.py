@@ -14,7 +14,14 @@ CEILING_BYTES = 4 << 30
 
 def allowed_bytes(path: str | Path) -> int:
     """Bytes of memory that all arrays of `path` may need together, as float64."""
-    return min(FLOOR_BYTES + RATIO * Path(path).stat().st_size, CEILING_BYTES)
+    return min(FLOOR_BYTES + RATIO * stored_bytes(path), CEILING_BYTES)
+
+
+def stored_bytes(path: str | Path) -> int:
+    """The size of a file, or of all files in a folder."""
+    path = Path(path)
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def refuse_oversized(claimed: int, path: str | Path, thing: str) -> None:
@@ -25,6 +32,6 @@ def refuse_oversized(claimed: int, path: str | Path, thing: str) -> None:
         shown = f"{claimed >> 20:,}" if claimed < 1 << 70 else "over 10^15"
         raise DsoError(
             f"{path}: {thing} claims {shown} MiB of memory, but a file of "
-            f"{Path(path).stat().st_size / 2**20:.3g} MiB may claim at most {allowed / 2**20:,.0f} MiB, so its shapes "
+            f"{stored_bytes(path) / 2**20:.3g} MiB may claim at most {allowed / 2**20:,.0f} MiB, so its shapes "
             "are probably damaged or forged and nothing was read; write the log again, or cut it into several files."
         )

@@ -17,6 +17,9 @@ from dso_robotics.errors import DsoError
 
 __all__ = ["Log", "Rollout", "merge_logs", "problems", "read_log", "write_log"]
 
+# Bytes of an array that is stored as it is.
+_SMALL = 256
+
 
 @dataclass(frozen=True, eq=False)
 class Log:
@@ -95,8 +98,8 @@ def merge_logs(logs: Sequence[Log]) -> Log:
 def read_log(path: "str | Path | Log") -> Log:
     """Read and check a log file; a `Log` is returned as it is.
 
-    All shapes and types are checked before any data are read. Raises DsoError for a file that is missing, damaged, of
-    another kind or version, or inconsistent. The message names the file, the thing and the cure.
+    The shapes and types of a rollout are checked before its data are read. Raises DsoError for a file that is missing, damaged,
+    of another kind or version, or inconsistent. The message names the file, the thing and the cure.
     """
     if isinstance(path, Log):
         return path
@@ -126,7 +129,9 @@ def write_log(path: str | Path, log: Log, *, dtype: Any = np.float64) -> None:
                     continue
                 stored = values if kind == "time" else values.astype(dtype)
                 packed = {"compression": "gzip", "shuffle": True, "fletcher32": True, "track_times": False}
-                dataset = group.create_dataset(kind, data=stored, **packed)
+                # A chunk of a few numbers would take a hundred times their bytes.
+                plain = stored.nbytes <= _SMALL
+                dataset = group.create_dataset(kind, data=stored, **({"track_times": False} if plain else packed))
                 if kind in PREFIX:
                     write_text(dataset, "names", getattr(rollout, f"{PREFIX[kind]}_names"))
                     write_text(dataset, "units", getattr(rollout, f"{PREFIX[kind]}_units"))

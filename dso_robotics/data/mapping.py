@@ -141,7 +141,7 @@ def _sum(formula: str, table: Table) -> tuple[_Terms, float, bool] | None:
 
 def _named(formula: str, at: int, names: list[str], table: Table) -> list[tuple[str, int]]:
     """Columns whose name begins at a place of the formula, the longest first, and where each ends."""
-    found = []
+    found, dotted = [], formula.replace("/", ".")
     for name in names:
         if formula.startswith(name, at):
             end = at + len(name)
@@ -153,7 +153,7 @@ def _named(formula: str, at: int, names: list[str], table: Table) -> list[tuple[
                 # The one column of an array may be called by its place too.
                 found += [(name, end + 3)] if formula.startswith("[0]", end) else []
                 found.append((name, end))
-        elif "/" in name and formula.startswith(name.replace("/", "."), at) and table.find(name) is not None:
+        elif "/" in name and dotted.startswith(name.replace("/", "."), at) and table.find(name) is not None:
             found.append((name, at + len(name)))
     place = _PLACE.match(formula, at)
     if place and table.find(place[0]) is not None:

@@ -108,9 +108,17 @@ def nearest(name: str, names: tuple[str, ...]) -> str:
 
 
 def listed(names: tuple[str, ...]) -> str:
-    """Names as text for a message: at most twelve and the total number; `none` for an empty tuple."""
-    shown = ", ".join(names[:12])
+    """Names as text for a message: at most twelve and the total number; `none` for an empty tuple.
+
+    What a damaged file calls a name may be long or hold line ends: each is cut, and unprintable characters are escaped.
+    """
+    shown = ", ".join(_shown(name) for name in names[:12])
     return (shown + (f", ... ({len(names)} in all)" if len(names) > 12 else "")) or "none"
+
+
+def _shown(name: str) -> str:
+    plain = name if name.isprintable() else ascii(name)[1:-1]
+    return plain if len(plain) <= 200 else f"{plain[:200]}..."
 
 
 def duplicates(names: Iterable[str]) -> list[str]:

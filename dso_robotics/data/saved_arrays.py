@@ -1,5 +1,6 @@
 """Arrays that NumPy saved: NPZ archives and NPY files. Nothing is ever unpickled."""
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -24,6 +25,7 @@ _FAULTS = (
     ArithmeticError,
     MemoryError,
     SyntaxError,
+    tokenize.TokenError,
 )
 
 
@@ -51,7 +53,7 @@ def read_npz(path: Path) -> Leaves:
         if isinstance(error, DsoError):
             raise
         cure = "save plain number arrays" if "pickle" in str(error) else "save it again with numpy.savez"
-        raise DsoError(f"{path}: cannot be read as an NPZ archive ({error}); {cure}.") from error
+        raise DsoError(f"{path}: cannot be read as an NPZ archive ({_reason(error)}); {cure}.") from error
 
 
 def read_npy(path: Path) -> Leaves:
@@ -64,7 +66,12 @@ def read_npy(path: Path) -> Leaves:
         if isinstance(error, DsoError):
             raise
         cure = "save plain number arrays" if "pickle" in str(error) else "save it again with numpy.save"
-        raise DsoError(f"{path}: cannot be read as an NPY file ({error}); {cure}.") from error
+        raise DsoError(f"{path}: cannot be read as an NPY file ({_reason(error)}); {cure}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line: some repeat the bytes of the file."""
+    return " ".join(ascii(str(error))[1:-1].split())[:200]
 
 
 def _sorted(arrays: dict[str, np.ndarray]) -> Leaves:
@@ -95,5 +102,6 @@ def _claim(stream) -> int:
     shape, _, dtype = read(stream)
     elements = 1
     for size in shape:
-        elements *= int(size)
+        # An array without samples still claims its columns: (0, 10^14) is a forged shape.
+        elements *= max(int(size), 1)
     return elements * max(8, dtype.itemsize)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -30,29 +31,43 @@ class Table:
     notes: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            found.setdefault(name, []).append(i)
+        return found
+
+    @cached_property
+    def _loose(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            found.setdefault(name.replace("/", "."), []).append(i)
+        return found
+
     def find(self, name: str) -> int | None:
         """The index of a column; None if there is none, or if several have this name.
 
         `name` is the name of one column; NAME#2 for the second of that name; #3, or 3 if no column is called so, for the third
         column.
         """
-        places = [i for i, other in enumerate(self.names) if other == name and name]
+        places = self._places.get(name, []) if name else []
         if len(places) == 1:
             return places[0]
         if len(places) > 1:
             first, *rest = (self._parse_quietly(i) for i in places)
             same = first is not None and all(r is not None and np.array_equal(first, r, equal_nan=True) for r in rest)
             return places[0] if same else None
-        if name.endswith("[0]") and name.removesuffix("[0]") in self.names:
+        if name.endswith("[0]") and name.removesuffix("[0]") in self._places:
             return self.find(name.removesuffix("[0]"))
         base, sign, place = name.rpartition("#")
         if sign and base and place.isdigit():
-            places = [i for i, other in enumerate(self.names) if other == base]
+            places = self._places.get(base, [])
             return places[int(place) - 1] if 0 < int(place) <= len(places) else None
         digits = place if sign and not base else name
         if digits.isdigit() and digits.isascii() and 0 < int(digits[:9]) <= len(self.names):
             return int(digits) - 1
-        loose = [i for i, other in enumerate(self.names) if other.replace("/", ".") == name.replace("/", ".")]
+        loose = self._loose.get(name.replace("/", "."), [])
         return loose[0] if len(loose) == 1 else None
 
     def column(self, name: str) -> Array:
@@ -74,7 +89,7 @@ class Table:
 
     def missing(self, name: str) -> str:
         """The sentence that says why there is no column `name`, and what there is."""
-        places = [i + 1 for i, other in enumerate(self.names) if other == name and name]
+        places = [i + 1 for i in self._places.get(name, [])] if name else []
         if len(places) > 1:
             numbers = ", ".join(str(place) for place in places[:-1]) + f" and {places[-1]}"
             return (

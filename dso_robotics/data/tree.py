@@ -106,7 +106,12 @@ def _view(
         parts = leaf.name.split("/")
         if len(parts) > depth:
             groups.setdefault("/".join(parts[:depth]), []).append(leaf)
-    return [_table(path, group, members, refused, loaded) for group, members in groups.items()]
+    outside: dict[str, dict[str, str]] = {}
+    for name, why in refused.items():
+        parts = name.split("/")
+        if len(parts) > depth:
+            outside.setdefault("/".join(parts[:depth]), {})[name] = why
+    return [_table(path, group, members, outside.get(group, {}), loaded) for group, members in groups.items()]
 
 
 def _table(path: Path, group: str, leaves: Sequence[Leaf], refused: Mapping[str, str], loaded: dict[str, Any]) -> Table:
@@ -122,7 +127,7 @@ def _table(path: Path, group: str, leaves: Sequence[Leaf], refused: Mapping[str,
         except ValueError as error:
             raise DsoError(f"{path}: column {leaf.name!r}: {error}; map a column of numbers.") from error
 
-    own = {name[cut:]: why for name, why in refused.items() if not group or name.startswith(f"{group}/")}
+    own = {name[cut:]: why for name, why in refused.items()}
     return Table(str(path), tuple(name for name, _, _ in places), parse, rollout=group, refused=own)
 
 
