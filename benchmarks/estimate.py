@@ -31,8 +31,9 @@ from dso_robotics.parameters.path import parse
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot import estimator_start, filter_data
-from dso_robotics.robot.estimator import Estimator, Learned
+from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.filter import CFilter
+from dso_robotics.robot.learned import Learned
 
 MODELS = Path(__file__).parent.parent / "models"
 

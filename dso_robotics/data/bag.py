@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from dso_robotics.data.limits import refuse_oversized
 from dso_robotics.errors import DsoError
 from dso_robotics.extras import require
 
@@ -67,6 +68,8 @@ def _bag(path: Path) -> Iterator[Recording]:
     from rosbags.highlevel import AnyReader
     from rosbags.typesys import Stores, get_typestore
 
+    if path.is_file() and path.suffix != ".bag":
+        raise DsoError(f"{path}: is a ROS bag; give it a name that ends in .bag.")
     known = get_typestore(Stores.ROS2_HUMBLE)
     with AnyReader([path], default_typestore=known) as reader:
         topics = {connection.topic: connection.msgtype for connection in reader.connections}
@@ -93,6 +96,9 @@ def _mcap(path: Path) -> Iterator[Recording]:
     with path.open("rb") as stream:
         reader = make_reader(stream, validate_crcs=True)
         summary = reader.get_summary()
+        if summary is not None:
+            chunks = (index.uncompressed_size for index in summary.chunk_indexes)
+            refuse_oversized(max(chunks, default=0), path, "a chunk of the recording")
         if summary is not None and summary.channels:
             kinds = {channel.topic: summary.schemas.get(channel.schema_id) for channel in summary.channels.values()}
         else:

@@ -70,8 +70,9 @@ def read_tables(
     path, dialect = Path(path), dialect or Dialect()
     if not path.exists():
         raise DsoError(f"{path}: there is no such file; check the path.")
+    others = [text for text in (*wanted, time) if text and text not in ctrl]
     if path.is_dir() and (path / "metadata.yaml").is_file():
-        return read_topics(path, ctrl, [text for text in wanted if text not in ctrl])
+        return read_topics(path, ctrl, others)
     if path.is_dir():
         if is_dataset(path) or any(path.rglob("*.parquet")):
             return read_parquet(path, wanted, time)
@@ -80,14 +81,14 @@ def read_tables(
         )
     head = _head(path)
     if head.startswith(b"SQLite format 3") and (path.parent / "metadata.yaml").is_file():
-        return read_topics(path.parent, ctrl, [text for text in wanted if text not in ctrl])
+        return read_topics(path.parent, ctrl, others)
     if head.startswith(b"SQLite format 3"):
         raise DsoError(
             f"{path}: is a database; if it is a ROS 2 bag, give the folder with its metadata.yaml, which "
             "`ros2 bag reindex` makes."
         )
     if head.startswith((b"\x89MCAP", b"#ROSBAG V2")):
-        return read_topics(path, ctrl, [text for text in wanted if text not in ctrl])
+        return read_topics(path, ctrl, others)
     if head.startswith(b"PAR1"):
         return read_parquet(path, wanted, time)
     for mark, what in _OTHERS:

@@ -44,7 +44,8 @@ def read_topics(path: Path, ctrl: Sequence[str], others: Sequence[str]) -> tuple
     """The table of a recording. Its columns are `time` and `/topic/field`; of topics that nothing names one message is read.
 
     ctrl: mappings of controls, each held from one message to the next. Rows before the first message of any are left out.
-    others: mappings of sensors and of the state. The stamps of the first are the clock, the header's where there is one.
+    others: mappings of sensors, of the state, and of the time. The stamps of the first are the clock, those of the header where
+    there is one.
     Another topic of the same rate is joined by the nearest stamp. Of a slower topic each message is put at the nearest stamp of
     the clock, and between its messages the cell is empty.
     Raises DsoError for a recording that is damaged, and for one without messages.

@@ -20,7 +20,6 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import sensor_ids
 from dso_robotics.physics.model import load, nearest, without_delays
 from dso_robotics.physics.quiet import quiet
-from dso_robotics.robot.corrector import Corrector, Scales, make_corrector
 from dso_robotics.robot.deployed_model import (
     LARGEST,
     as_numbers,
@@ -29,11 +28,11 @@ from dso_robotics.robot.deployed_model import (
     model_beside,
 )
 from dso_robotics.robot.estimator_space import Space
+from dso_robotics.robot.innovation_gate import InnovationGate
+from dso_robotics.robot.learned import LONGEST, MOST_STEPS, Learned
 
 # `dt` may differ from a whole number of the model's time steps by this fraction of a time step.
 _OFF_STEP = 0.01
-# A longer pause than this [s], or one of more time steps, is no update.
-_LONGEST, _MOST_STEPS = 3600.0, 100_000
 # A reading this many learned scales from its prediction is kept only if the filter stands it: the corrected state is at most
 # `_FAR`, and `_AHEAD` intervals can be predicted from it.
 _WILD, _FAR, _AHEAD = 100.0, 1e6, 10
@@ -62,91 +61,13 @@ class Estimate:
     covariance: np.ndarray | None
 
 
-@dataclass(frozen=True, eq=False)
-class Learned:
-    """The result of training: all that `Estimator` needs besides the model.
-
-    scale, bias, delay: of the sensors, (ny,); delay in [s].
-    sigma: noise scales, (ny,).
-    spread: change of the noise scales with the state, (ny, nf); zero for none.
-    addresses: positions of the channels in `sensordata`, (ny,).
-    interval: time between updates [s], equal to `substeps` time steps.
-    """
-
-    corrector: Corrector
-    weights: np.ndarray
-    scales: Scales
-    scale: np.ndarray
-    bias: np.ndarray
-    delay: np.ndarray
-    sigma: np.ndarray
-    spread: np.ndarray
-    covariance: np.ndarray | None
-    names: tuple[str, ...]
-    addresses: np.ndarray
-    interval: float
-    substeps: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Arrays, numbers and strings by name, as the run file stores them."""
-        c = self.corrector
-        found: dict[str, Any] = {
-            "corrector": c.kind,
-            "sizes": np.array([c.k, c.ny, c.nf, c.units]),
-            "scales": self.scales.as_dict(),
-            "names": list(self.names),
-        }
-        for name in ("weights", "scale", "bias", "delay", "sigma", "spread", "addresses", "interval", "substeps"):
-            found[name] = getattr(self, name)
-        return found | ({} if self.covariance is None else {"covariance": self.covariance})
-
-    @staticmethod
-    def from_dict(stored: Mapping[str, Any]) -> "Learned":
-        """The inverse of `as_dict`."""
-        k, ny, nf, units = (int(n) for n in stored["sizes"])
-        corrector = make_corrector(str(stored["corrector"]), k, ny, nf, units=max(units, 1))
-        names = ("weights", "scale", "bias", "delay", "sigma", "spread")
-        arrays = {name: np.asarray(stored[name], float) for name in names}
-        learned = Learned(
-            corrector=corrector,
-            scales=Scales(**{name: np.asarray(value, float) for name, value in stored["scales"].items()}),
-            covariance=np.asarray(stored["covariance"], float) if "covariance" in stored else None,
-            names=tuple(stored["names"]),
-            addresses=np.asarray(stored["addresses"], int),
-            interval=float(stored["interval"]),
-            substeps=int(stored["substeps"]),
-            **arrays,
-        )
-        learned.check()
-        return learned
-
-    def check(self) -> None:
-        """Raise ValueError for shapes or numbers that no training writes."""
-        ny, nf = self.corrector.ny, self.corrector.nf
-        shapes = {"weights": (self.corrector.size,), "spread": (ny, nf), "addresses": (ny,)}
-        shapes |= dict.fromkeys(("scale", "bias", "delay", "sigma"), (ny,))
-        for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name} has shape {getattr(self, name).shape}, where {shape} belongs")
-            if not np.isfinite(getattr(self, name)).all():
-                raise ValueError(f"{name} has a number that is not finite")
-        scales = self.scales.as_dict()
-        if any(not np.isfinite(value).all() for value in scales.values()) or (scales["innovation"] <= 0).any():
-            raise ValueError("a scale is not finite and positive")
-        if len(self.names) != ny or len(set(self.names)) != ny or not all(isinstance(name, str) for name in self.names):
-            raise ValueError(f"{len(self.names)} names for {ny} channels")
-        if not (0 < self.interval <= _LONGEST and 1 <= self.substeps <= _MOST_STEPS):
-            raise ValueError(f"an interval of {self.interval:g} s in {self.substeps} time steps")
-        if (self.sigma <= 0).any() or (self.scale == 0).any() or (self.delay < 0).any() or (self.addresses < 0).any():
-            raise ValueError("a sensor has no noise, no scale, a negative delay or no place")
-
-
 class Estimator:
     """Predicts with MuJoCo and corrects with the learned corrector.
 
     names: channels of a measurement, in order.
     ctrl_names: channels of a control, in order.
     interval: time between updates in training [s].
+    gated: by sensor, how many of its readings the gate has counted as missing since `reset`; empty without a gate.
     """
 
     def __init__(self, model: mujoco.MjModel, learned: Learned):
@@ -161,6 +82,8 @@ class Estimator:
         self._ids = ids = [int(i) for i in sensor_ids(model, learned.addresses)]
         self._oldest = float(learned.delay.max(initial=0.0))
         self._stage = max(int(model.sensor_needstage[i]) for i in ids)
+        names = [model.sensor(i).name for i in ids]
+        self._gate = InnovationGate(learned.gate, names) if learned.gate else None
         self._ready = False
         self._memory = np.zeros(learned.corrector.memory_size)
         self._state = np.zeros(self._space.width)
@@ -204,6 +127,11 @@ class Estimator:
         check_sensors(model, learned.names, learned.addresses, str(folder / ("run.h5" if text else "model.xml")))
         return cls(model, learned)
 
+    @property
+    def gated(self) -> dict[str, int]:
+        """See the class."""
+        return {} if self._gate is None else self._gate.counts
+
     def reset(
         self,
         qpos: Sequence[float] | np.ndarray | None = None,
@@ -238,6 +166,8 @@ class Estimator:
         self._state = np.concatenate(parts)
         self._memory = np.zeros(self.learned.corrector.memory_size)
         self._past = []
+        if self._gate is not None:
+            self._gate.reset()
         if self._oldest:
             self._place(self._state)
             self._past = [(0.0, self._read())]
@@ -256,6 +186,8 @@ class Estimator:
         ctrl: control, constant during `dt`.
         measurement: readings at the end of `dt`. A NaN, or a name left out of a mapping, is a missing measurement.
         dt: time [s], a whole number of time steps; None for the interval of training.
+
+        With a `gate` in the study, a sensor's reading that is less likely than it allows counts as missing.
 
         Raises DsoError for a wrong size or name, a control that is not finite, an infinite measurement, a dt that is not a
         whole number of time steps or too long, a reading so far from its prediction that the filter would not stand it,
@@ -282,12 +214,16 @@ class Estimator:
             raise DsoError(
                 "the prediction blew up, so this update was not made and the state is as before; check ctrl and dt, or reset()."
             )
-        missing = np.isnan(y)
         if self._quaternions:
             # A quaternion and its negative are one rotation.
             y = y * facing(predicted, y, self._quaternions)
-        innovation = np.where(missing, 0.0, (y - predicted) / learned.scales.innovation)
         features = space.features(forecast, learned.scales.centre, learned.scales.state)
+        std = learned.sigma * np.exp(learned.spread @ features)
+        white = (y - predicted) / std
+        if self._gate is not None:
+            y = np.where(self._gate.passed(white), y, np.nan)
+        missing = np.isnan(y)
+        innovation = np.where(missing, 0.0, (y - predicted) / learned.scales.innovation)
         change, memory = learned.corrector(self._weights, self._memory, innovation, 1.0 - missing, features)
         state = space.move(forecast, change * learned.scales.change)
         wild = int(np.argmax(np.abs(innovation)))
@@ -298,12 +234,14 @@ class Estimator:
                 "or reset()."
             )
         self._state, self._memory = state, memory
+        if self._gate is not None:
+            self._gate.count(white)
         if self._oldest:
             self._place(self._state)
             self._past.append((now, self._read()))
             while len(self._past) > 2 and self._past[1][0] < now - self._oldest:
                 del self._past[0]
-        return self._estimate(predicted, y - predicted, learned.sigma * np.exp(learned.spread @ features))
+        return self._estimate(predicted, y - predicted, std)
 
     def _stands(self, state: np.ndarray) -> bool:
         """Whether the next updates can be predicted from `state`."""
@@ -358,9 +296,9 @@ class Estimator:
             raise DsoError(f"dt has shape {seconds.shape}; give one number of seconds.")
         dt = float(seconds.reshape(()))
         ratio = dt / self.model.opt.timestep
-        if dt > _LONGEST or ratio > _MOST_STEPS:
+        if dt > LONGEST or ratio > MOST_STEPS:
             raise DsoError(
-                f"dt = {dt:g} s is too long for one update (at most {_LONGEST:g} s and {_MOST_STEPS:,} time steps of "
+                f"dt = {dt:g} s is too long for one update (at most {LONGEST:g} s and {MOST_STEPS:,} time steps of "
                 f"{self.model.opt.timestep:g} s); after such a pause, reset()."
             )
         if not (np.isfinite(ratio) and ratio > 0 and round(ratio) >= 1) or abs(ratio - round(ratio)) > _OFF_STEP:

@@ -20,8 +20,8 @@ from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load, without_delays
 from dso_robotics.robot import estimator_start, filter_data
 from dso_robotics.robot.corrector import EstimatorTheta
-from dso_robotics.robot.estimator import Learned
 from dso_robotics.robot.filter import CFilter
+from dso_robotics.robot.learned import Learned
 from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies import estimate_trust as trust
 from dso_robotics.studies.estimate_search import Found, Search, by_adam, by_gauss_newton
@@ -136,6 +136,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         addresses=channels.sensor_addresses,
         interval=interval,
         substeps=substeps,
+        gate=study.gate or 0.0,
     )
     consistency = trust.consistency(fits, sigma, spread, problem.degrees, factor)
     doubts = trust.distrust(settled, consistency, channels.sensor_names)

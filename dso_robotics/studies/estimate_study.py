@@ -43,6 +43,10 @@ class EstimateStudy(Study):
     )  # fmt: skip
     supervised: float = key("weight of the recorded state, where there is one", 0.0, within="[0, inf)")
     covariance: bool = key("the noise may depend on the state", False)
+    gate: float | None = key(
+        "share of right readings that the estimator lets in at run time; one that is less likely counts as missing (none: all)",
+        None, within="(0, 1)", example=0.999,
+    )  # fmt: skip
     timestep: float | None = key(
         "time step of the simulation; none: the model's", None, unit="s", within="(0, inf)", example=0.001
     )

@@ -18,7 +18,7 @@ from dso_robotics.core.descent import Best, Last, Moment, Result, Status
 from dso_robotics.core.method.short_horizon import Record
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
-from dso_robotics.robot.estimator import Learned
+from dso_robotics.robot.learned import Learned
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode, Player
 from dso_robotics.robot.schedule import training_method

@@ -243,6 +243,29 @@ def test_json_and_encodings_that_are_not_read(tmp_path):
         convert_table(path, [], ["x=/load/x"])
 
 
+def test_time_from_a_column(tmp_path):
+    path = arm().written(tmp_path / "run", "mcap")
+    stamp = "/joint_states/header/stamp/{}"
+    time = stamp.format("sec") + "+" + stamp.format("nanosec") + "*1e-9"
+    (rollout,) = convert_table(path, ["u=/cmd/data[0]"], ["q=/joint_states/position[elbow]"], time=time).rollouts
+    np.testing.assert_allclose(rollout.time - rollout.time[0], TICKS[: COUNT - 4] * 0.01, atol=1e-6)
+
+
+def test_a_chunk_that_claims_terabytes(tmp_path, monkeypatch):
+    path = arm().written(tmp_path / "run", "mcap")
+    records = pytest.importorskip("mcap.records")
+    read = records.ChunkIndex.read
+
+    def forged(stream):
+        index = read(stream)
+        index.uncompressed_size = 1 << 42
+        return index
+
+    monkeypatch.setattr(records.ChunkIndex, "read", staticmethod(forged))
+    with pytest.raises(DsoError, match="claims"):
+        convert_table(path, [], ["q=/joint_states/position[elbow]"])
+
+
 def test_columns_that_there_are_not(tmp_path):
     path = arm().written(tmp_path / "run", "mcap")
     with pytest.raises(DsoError, match=r"Did you mean '/joint_states/position\[elbow\]'"):

@@ -36,6 +36,18 @@ def test_a_frozen_channel_with_gaps(rollout):
     assert "not measured in 50%" in text
 
 
+def test_a_slow_sensor_of_several_channels_is_told_once(rollout):
+    rollouts = []
+    for i in range(3):
+        values = np.random.default_rng(i).normal(size=rollout().sensordata.shape).cumsum(0)
+        values[np.ix_(np.arange(len(values)) % 10 != i, [1, 2, 3])] = np.nan
+        rollouts.append(rollout(f"run{i}", sensordata=values))
+    text = found(*rollouts)
+    assert text.count("not measured in 90% of the samples. So in 2 more rollout(s).") == 1
+    assert text.count("not measured in") == 1
+    assert "channels 'elbow_pos', 'shoulder_vel', 'elbow_vel' were" in text
+
+
 def test_gaps_and_irregular_time(rollout):
     time = np.arange(50) * 0.01
     assert "1 gap(s) in time, the longest 0.51 s after 0.19 s" in found(rollout(time=time + 0.5 * (time > 0.195)))

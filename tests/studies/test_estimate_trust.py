@@ -185,6 +185,14 @@ def test_what_the_log_cannot_give_is_refused(tmp_path, keys, text):
         run(tmp_path, recorded(state=False, runs=1, seconds=1.0), **keys)
 
 
+def test_the_gate_of_the_study_is_that_of_the_estimator(tmp_path):
+    run(tmp_path, recorded(state=False, runs=1, seconds=1.0), gate=0.999, iterations=1)
+    estimator = Estimator.load(tmp_path / "out")
+    estimator.reset(qpos=[0.1])
+    assert np.isnan(estimator.update([0.0], [0.5]).innovation[0])
+    assert estimator.gated == {"angle": 1}
+
+
 def test_the_longest_ahead_that_is_named_is_taken(tmp_path):
     summary = run(tmp_path, recorded(state=False, runs=1, seconds=1.0), ahead=4, iterations=1)
     assert len(summary["noise_ahead"]["angle"]) == 4
