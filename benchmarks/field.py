@@ -209,7 +209,7 @@ def cube(data: pathlib.Path, *, poses: bool) -> dict:
         found[f"from {start:g}"] = {
             "friction": row["value"],
             "interval": [row["low95"], row["high95"]],
-            "position_error": free_run(result.mjcf, tosses[60:]),
+            "position_error": free_run(result.model, tosses[60:]),
             "cpu_seconds": round(time.process_time() - began, 1),
             "converged": result.converged,
         }
@@ -222,9 +222,9 @@ def cube(data: pathlib.Path, *, poses: bool) -> dict:
     return found
 
 
-def free_run(mjcf: str, tosses: list[np.ndarray]) -> float:
+def free_run(model: mujoco.MjModel, tosses: list[np.ndarray]) -> float:
     """Mean distance [m] from the recorded position, over whole tosses that start at the first recorded state."""
-    model, errors = mujoco.MjModel.from_xml_string(mjcf), []
+    errors = []
     for toss in tosses:
         data, path = mujoco.MjData(model), []
         data.qpos[:], data.qvel[:] = np.r_[toss[0, 4:7], toss[0, :4]], np.r_[toss[0, 10:13], toss[0, 7:10]]

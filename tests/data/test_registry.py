@@ -202,7 +202,14 @@ def test_real_two_joint_arm(real_data, arm):
     log = fetch("dfki_double_pendulum_A0")
     assert log.names == ("00", "01", "02", "03", "04", "05", "11", "12", "13")
     assert match_channels(log, arm).warnings == ()
-    assert problems(log) == []
+    # The drives send positions as 16 bits of 25 rad and speeds as 12 bits of 45 rad/s; one command stands out.
+    told = problems(log)
+    assert [text.split(", ")[0].split("channel ")[1] for text in told[:3]] == [
+        f"'shoulder_pos' changes in steps of {25 / 2**16:.4g} rad",
+        f"'shoulder_vel' changes in steps of {45 / 2**12:.4g} rad/s",
+        f"'elbow_vel' changes in steps of {45 / 2**12:.4g} rad/s",
+    ]
+    assert ["tau1' stands out in 1 sample" in text for text in told[3:]] == [True]
     first = log["00"]
     assert len(first.time) == 4997
     # Second line of the file, copied by hand.
