@@ -33,7 +33,7 @@ class ErrorGrowth:
     """The growth of small errors over B runs.
 
     growth: log of the factor by which an error grows over a run, (B,); negative where errors shrink, infinite where the
-      filter diverges.
+      filter diverges, NaN for a run that is too short to tell.
     seconds: length of the runs [s], (B,).
     """
 
@@ -48,12 +48,12 @@ class ErrorGrowth:
     @property
     def slowest(self) -> int:
         """The run in which errors shrink slowest or grow fastest."""
-        return int(np.argmax(self.rates))
+        return int(np.nanargmax(self.rates))
 
     @property
     def stable(self) -> bool:
         """Whether errors grow in no run."""
-        return bool((self.growth <= math.log(_STAYS)).all())
+        return not (self.growth > math.log(_STAYS)).any()
 
 
 def error_growth(
@@ -76,15 +76,15 @@ def error_growth(
         return ErrorGrowth(growth, seconds)
     late = vector.physics.late(vector.parts(z)[1], given.channels.sensor_addresses)
     lag = 0.0 if late is None else float(np.max(late)) / given.interval
-    length = int(min(max(_PIECE, math.ceil(_LAGS * lag)), lengths[whole].min()))
+    length = int(min(max(_PIECE, math.ceil(_LAGS * lag)), lengths[whole].max()))
     places = [(b, t) for b in whole for t in range(0, int(lengths[b]) - length + 1, length)]
     most = max(1, _TOGETHER // (1 + chain.space.size))
     parts = [places[i : i + most] for i in range(0, len(places), most)]
     jacobians = np.concatenate([_jacobians(vector, scales, given, z, path, part, length) for part in parts])
     for b in whole:
         mine = [jacobian for jacobian, (run_index, _) in zip(jacobians, places, strict=True) if run_index == b]
-        growth[b] = _log_radius(mine)
-        seconds[b] = len(mine) * length * given.interval
+        growth[b] = _log_radius(mine) if mine else np.nan
+        seconds[b] = max(len(mine), 1) * length * given.interval
     return ErrorGrowth(growth, seconds)
 
 

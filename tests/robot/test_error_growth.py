@@ -60,6 +60,14 @@ def test_the_rate_is_that_of_the_largest_eigenvalue(tmp_path, gain):
     assert growth.stable == (largest < 1)
 
 
+def test_a_run_too_short_to_tell_is_left_out(tmp_path):
+    growth, largest = measured(tmp_path, np.array([[0.3], [2.0]]), lengths=(4, 61), stiffness=20.0, damping=0.3)
+    assert np.isnan(growth.growth[0])
+    assert growth.slowest == 1
+    assert growth.stable
+    np.testing.assert_allclose(growth.rates[1], np.log(largest) / 0.01, rtol=0.02)
+
+
 def test_an_error_that_no_sensor_shows_stays(tmp_path):
     # The position of a free mass whose speed is measured.
     growth, largest = measured(tmp_path, np.array([[0.0], [0.5]]), what="vel", stiffness=0.0, damping=0.0)
