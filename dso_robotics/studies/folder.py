@@ -86,9 +86,11 @@ def _refuse_foreign(folder: Path) -> None:
 def _is_run(path: Path) -> bool:
     try:
         return run_schema(path) == SCHEMA
-    except DsoError:
+    except DsoError as error:
         # Damaged: it may have been anything.
-        return False
+        raise DsoError(
+            f"{error} dso does not replace it: move it to another folder, or choose another --out."
+        ) from error
 
 
 def _is_summary(path: Path) -> bool:

@@ -86,4 +86,13 @@ def test_what_cannot_be_resumed_is_refused(pendulum, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.h5").write_bytes(b"nothing")
     assert main(["estimate", str(study), "--resume", "--out", str(tmp_path / "out")]) == 2
+    assert "is not an HDF5 file, so it is damaged or no run file" in capsys.readouterr().err
+    assert (tmp_path / "out" / "run.h5").read_bytes() == b"nothing"
+    whole = tmp_path / "whole"
+    assert main(["estimate", str(study), "--no-report", "--out", str(whole)]) == 0
+    stored = bytearray((whole / "run.h5").read_bytes())
+    stored[len(stored) // 2] ^= 1
+    (whole / "run.h5").write_bytes(stored)
+    capsys.readouterr()
+    assert main(["estimate", str(study), "--resume", "--out", str(whole)]) == 2
     assert "damaged" in capsys.readouterr().err
