@@ -122,6 +122,14 @@ class _Page:
         return q.listed([_file(log) for log in self._study["logs"]])
 
     @property
+    def compared(self) -> str:
+        """What was compared with the recordings, in a few words."""
+        if self._study.get("fit") == "torque":
+            return "the forces of inverse dynamics, without a simulation"
+        windows = self._summary["windows"]
+        return f"{q.counted(windows['train'], 'window')} of {windows['seconds']:g} s"
+
+    @property
     def accuracy(self) -> str:
         """The prediction error in one sentence."""
         part = "hold_out" if self._summary["fit"]["hold_out"] else "train"

@@ -210,7 +210,8 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     table = summaries.parameters(vector, solution, spread)
     begun = WindowedIdentification(vector, windows, prediction, **options).pooled_sigma(), x
     left_open = {k: v for k, v in summaries.unseen(vector, table, spread).items() if k not in hidden}
-    found = summaries.warnings(vector, solution, spread, evaluations, left_open)
+    simulated = study.fit == "motion"
+    found = summaries.warnings(vector, solution, spread, evaluations, left_open, simulated=simulated)
     found += [] if windows.single else lower(vector, measured, solution.z, solution.x)
     forces = {} if windows.single else torque_fit.torque_errors(vector, solution.z, parts, channels, drives)
     found += torque_fit.worse(forces) if study.fit == "motion" else []

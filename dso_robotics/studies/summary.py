@@ -125,13 +125,16 @@ def unseen(vector: ParameterVector, table: dict[str, Any], spread: Uncertainty) 
                 "only what is perpendicular to it. Fix one of these, give a prior, or record motions that excite them "
                 "differently."
             )
+    bodies = []
     for p in vector.parameters:
         left = [label[len(p.path) + 1 : -1] for label in p.reported if not table[label]["determined"]]
         if p.factor is not None and left:
-            found[f"{', '.join(left)} of {p.path}"] = (
-                "at most combinations of them. Their values and intervals rest on the weak prior, a factor e about the "
-                "model's body. Free body/*/mass or body/*/ipos alone, or record motions about other axes."
-            )
+            bodies.append(f"{', '.join(left)} of {p.path}")
+    if bodies:
+        found["; ".join(bodies)] = (
+            "at most combinations of them. Their values and intervals rest on the weak prior, a factor e about the "
+            "model's body. Free body/*/mass or body/*/ipos alone, or record motions about other axes."
+        )
     return found
 
 
@@ -189,8 +192,13 @@ def warnings(
     spread: Uncertainty,
     evaluations: dict[str, Evaluation],
     left_open: dict[str, str],
+    *,
+    simulated: bool = True,
 ) -> list[str]:
-    """Warnings that a user should read before using the result, each with a remedy."""
+    """Warnings that a user should read before using the result, each with a remedy.
+
+    simulated: whether the pieces that were fitted are windows, whose length the user chose.
+    """
     found, names = [], vector.coordinate_names
     if not solution.converged:
         found.append(
@@ -210,10 +218,12 @@ def warnings(
         )
     found += [f"The data do not determine {text}: {advice}" for text, advice in left_open.items()]
     if spread.method == "likelihood":
+        pieces = "windows" if simulated else "pieces of the recordings"
+        cure = "Give a shorter --window or more data." if simulated else "Record more, or free less."
         found.append(
-            f"Only {spread.blocks} windows for {int((~solution.active).sum())} free numbers, and the jackknife needs "
+            f"Only {spread.blocks} {pieces} for {int((~solution.active).sum())} free numbers, and the jackknife needs "
             f"{BLOCKS_PER_COORDINATE} for each: intervals come from the noise scales alone, as if the model were exact and "
-            "noise white, and are probably too narrow. Give a shorter --window or more data."
+            f"noise white, and are probably too narrow. {cure}"
         )
     strong = np.argwhere(np.triu(np.abs(spread.correlation), 1) > _STRONG)
     for i, j in strong[:5]:
