@@ -1,9 +1,9 @@
 """The innovation gate of an estimator at run time: readings too far from their prediction count as missing."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.special
 
 # After this many unlikely readings of a sensor in a row the estimate may be what is wrong: the sensor is let in again, until as
 # many in a row are likely.
@@ -23,8 +23,7 @@ class InnovationGate:
         self._names = tuple(dict.fromkeys(sensors))
         self._member = np.array([self._names.index(name) for name in sensors], int)
         # The square that a sensor with 0, 1, ... measured channels may reach.
-        self._limits = 2 * scipy.special.gammaincinv(0.5 * np.arange(1, len(sensors) + 1), share)
-        self._limits = np.concatenate([[np.inf], self._limits])
+        self._limits = np.array([np.inf, *(chi_squared_quantile(share, k) for k in range(1, len(sensors) + 1))])
         self.reset()
 
     def reset(self) -> None:
@@ -58,3 +57,26 @@ class InnovationGate:
             squares = np.bincount(self._member, np.where(seen, white, 0.0) ** 2)
         number = np.bincount(self._member, seen).astype(int)
         return squares <= self._limits[number]
+
+
+def chi_squared_quantile(share: float, freedom: int) -> float:
+    """The number below which a chi-squared variable of `freedom` degrees lies with probability `share` in (0, 1).
+
+    By bisection, since run time does without SciPy.
+    """
+    low, high = 0.0, 1.0
+    while _chi_squared(high, freedom) < share and high < 1e6:
+        high *= 2
+    while high - low > 1e-13 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _chi_squared(middle, freedom) < share else (low, middle)
+    return high
+
+
+def _chi_squared(x: float, freedom: int) -> float:
+    """The distribution function: F_k+2(x) = F_k(x) - (x/2)^(k/2) exp(-x/2) / Gamma(k/2 + 1), from F_1 or F_2."""
+    k = 1 if freedom % 2 else 2
+    value = math.erf(math.sqrt(x / 2)) if k == 1 else -math.expm1(-x / 2)
+    for degrees in range(k, freedom, 2):
+        value -= math.exp(degrees / 2 * math.log(x / 2) - x / 2 - math.lgamma(degrees / 2 + 1))
+    return value

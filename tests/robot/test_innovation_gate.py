@@ -3,12 +3,13 @@
 import mujoco
 import numpy as np
 import pytest
+import scipy.stats
 
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.corrector import Scales, make_corrector
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.innovation_gate import InnovationGate
+from dso_robotics.robot.innovation_gate import InnovationGate, chi_squared_quantile
 from dso_robotics.robot.learned import Learned
 
 MODEL = """
@@ -123,3 +124,10 @@ def test_an_update_that_is_refused_counts_nothing():
 def test_a_share_that_no_study_writes_is_refused():
     with pytest.raises(ValueError, match="gate of 1"):
         estimator(1.0)
+
+
+def test_limits_are_quantiles_of_the_chi_squared_distribution():
+    for freedom in (1, 2, 3, 6, 15):
+        for share in (0.5, 0.95, 0.999, 1 - 1e-9):
+            found = chi_squared_quantile(share, freedom)
+            assert found == pytest.approx(scipy.stats.chi2.ppf(share, freedom), rel=1e-6)

@@ -158,7 +158,10 @@ def test_a_signal_ends_with_the_line_that_resumes(files, number, status):
         "from dso_robotics.cli import main\n"
         "sys.exit(main(['identify', 'pendulum.xml', 'pendulum.h5', '--free=joint/hinge/damping', '--out=out']))\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A shell in the background makes its children deaf to SIGINT.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    child = subprocess.Popen([sys.executable, "-c", code], **pipes, **heard)
     until = time.monotonic() + 60
     while not (files / "out" / "run.h5").exists() and time.monotonic() < until:
         time.sleep(0.05)
