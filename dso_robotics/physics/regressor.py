@@ -8,19 +8,21 @@ from collections.abc import Sequence
 
 import mujoco
 import numpy as np
-from jaxtyping import Float
+from numpy.typing import NDArray
 
 from dso_robotics.physics.inertia import rotation
 
 
 def regressor(
     model: mujoco.MjModel,
-    qpos: Float[np.ndarray, "N nq"],
-    qvel: Float[np.ndarray, "N nv"],
-    qacc: Float[np.ndarray, "N nv"],
+    qpos: NDArray[np.float64],
+    qvel: NDArray[np.float64],
+    qacc: NDArray[np.float64],
     bodies: Sequence[int],
-) -> Float[np.ndarray, "N nv b 10"]:
-    """W of the given bodies: the generalised force that moves them, by their ten numbers. Gravity is included.
+) -> NDArray[np.float64]:
+    """W (N, nv, b, 10) of b bodies: the generalised force that moves them, by their ten numbers. Gravity is included.
+
+    qpos, qvel, qacc: states and accelerations, (N, nq), (N, nv), (N, nv).
 
     The share of the weight that `gravcomp` carries is not in W.
     """
@@ -80,9 +82,12 @@ def _by_inertia(vector: np.ndarray) -> np.ndarray:
 
 
 def inertial_numbers(
-    mass: Float[np.ndarray, " b"], com: Float[np.ndarray, "b 3"], tensor: Float[np.ndarray, "b 3 3"]
-) -> Float[np.ndarray, "b 10"]:
-    """pi of bodies with masses [kg], centres of mass [m] and inertias about them, in body axes [kg m^2]."""
+    mass: NDArray[np.float64], com: NDArray[np.float64], tensor: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """pi (..., b, 10) of bodies.
+
+    mass: (..., b) [kg]. com: centres of mass, (..., b, 3) [m]. tensor: inertias about them in body axes, (..., b, 3, 3) [kg m^2].
+    """
     shifted = tensor + mass[..., None, None] * (
         (com**2).sum(-1)[..., None, None] * np.eye(3) - com[..., :, None] * com[..., None, :]
     )
@@ -90,7 +95,7 @@ def inertial_numbers(
     return np.concatenate([mass[..., None], mass[..., None] * com, np.stack(entries, -1)], -1)
 
 
-def tensors(moments: Float[np.ndarray, "b 3"], quat: Float[np.ndarray, "b 4"]) -> Float[np.ndarray, "b 3 3"]:
-    """Inertias in body axes from principal moments and the orientation of their frame."""
+def tensors(moments: NDArray[np.float64], quat: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inertias in body axes (..., b, 3, 3) from principal moments (..., b, 3) and their frame's orientation (..., b, 4)."""
     turn = rotation(quat)
     return turn @ (moments[..., None] * np.swapaxes(turn, -1, -2))

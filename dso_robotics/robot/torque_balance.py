@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import mujoco
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
 
 from dso_robotics.data.match import Channels
@@ -74,27 +73,27 @@ class TorqueBalance:
         rubs[nv + np.array(vector.freed("tendon_frictionloss"), int)] = True
         self.known: NDArray[np.bool_] = np.logical_not(np.any(stands & rubs[:, None], axis=1))
 
-    def __call__(self, z: np.ndarray) -> Float[np.ndarray, "N nv"]:
-        """The unbalanced force [N*m, N] at z (n,); zero where it is not known."""
+    def __call__(self, z: np.ndarray) -> NDArray[np.float64]:
+        """The unbalanced force (N, nv) [N*m, N] at z (n,); zero where it is not known."""
         force, matrix = self.around(z)
         return force + matrix @ self.features(z)
 
-    def around(self, z: np.ndarray) -> tuple[Float[np.ndarray, "N nv"], Float[np.ndarray, "N nv k"]]:
-        """Force and matrix M with which `force + M features` is the unbalanced force: at z or, with `affine`, everywhere."""
+    def around(self, z: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Force (N, nv) and M (N, nv, k): `force + M features` is the unbalanced force at z or, if `affine`, everywhere."""
         base = self._base(z)
         if self._latest is None or not np.array_equal(self._latest[0], base):
             matrix = np.concatenate([self._columns(base, self._linear), self._regressor(base)], -1)
             self._latest = base, self._force(base), matrix
         return self._latest[1:]
 
-    def features(self, z: np.ndarray) -> Float[np.ndarray, " k"]:
-        """Change of the numbers that enter linearly, then of pi of every body with mass."""
+    def features(self, z: np.ndarray) -> NDArray[np.float64]:
+        """Change of the numbers that enter linearly, then of pi of every body with mass, (k,)."""
         base = self._base(z)
         numbers = (self._numbers(z) - self._numbers(base)).ravel() if self._inertial.any() else np.zeros(0)
         return np.concatenate([(z - base)[self._linear], numbers])
 
-    def features_slope(self, z: np.ndarray) -> Float[np.ndarray, "k n"]:
-        """Derivative of `features` by z."""
+    def features_slope(self, z: np.ndarray) -> NDArray[np.float64]:
+        """Derivative (k, n) of `features` by z."""
         size, at, straight = self.vector.size, np.flatnonzero(self._inertial), np.flatnonzero(self._linear)
         found = np.zeros((len(straight), size))
         found[np.arange(len(straight)), straight] = 1.0
@@ -107,8 +106,8 @@ class TorqueBalance:
         turned[:, at] = numbers.reshape(len(at), -1).T
         return np.concatenate([found, turned])
 
-    def slope(self, z: np.ndarray) -> Float[np.ndarray, "N nv n"]:
-        """The derivative of the force by z."""
+    def slope(self, z: np.ndarray) -> NDArray[np.float64]:
+        """The derivative (N, nv, n) of the force by z."""
         found = self.around(z)[1] @ self.features_slope(z)
         rest = ~self._inertial & ~self._linear
         if rest.any():
@@ -161,8 +160,8 @@ class TorqueBalance:
         found = regressor(self._model(z), qpos, qvel, qacc, self._bodies.tolist()).reshape(count, nv, -1)
         return found * self.known[..., None]
 
-    def applied(self, z: np.ndarray) -> Float[np.ndarray, "N nv"]:
-        """The force of the actuators [N*m, N] at z."""
+    def applied(self, z: np.ndarray) -> NDArray[np.float64]:
+        """The force of the actuators (N, nv) [N*m, N] at z."""
         return self._forces(z)[1]
 
     def _force(self, z: np.ndarray) -> NDArray[np.float64]:
