@@ -209,7 +209,7 @@ def cube(data: pathlib.Path, *, poses: bool) -> dict:
         found[f"from {start:g}"] = {
             "friction": row["value"],
             "interval": [row["low95"], row["high95"]],
-            "position_error": free_run(result.model, tosses[60:]),
+            "position_error": free_run(result.model(), tosses[60:]),
             "cpu_seconds": round(time.process_time() - began, 1),
             "converged": result.converged,
         }

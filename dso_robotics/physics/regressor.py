@@ -86,7 +86,9 @@ def inertial_numbers(
 ) -> NDArray[np.float64]:
     """pi (..., b, 10) of bodies.
 
-    mass: (..., b) [kg]. com: centres of mass, (..., b, 3) [m]. tensor: inertias about them in body axes, (..., b, 3, 3) [kg m^2].
+    mass: (..., b) [kg].
+    com: centres of mass, (..., b, 3) [m].
+    tensor: inertias about them in body axes, (..., b, 3, 3) [kg m^2].
     """
     shifted = tensor + mass[..., None, None] * (
         (com**2).sum(-1)[..., None, None] * np.eye(3) - com[..., :, None] * com[..., None, :]
