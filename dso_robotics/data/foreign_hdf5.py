@@ -7,6 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from dso_robotics.data.archive import Archive, open_archive, product
 from dso_robotics.data.hdf5 import SCHEMA
 from dso_robotics.data.limits import refuse_oversized
 from dso_robotics.data.matlab import oriented
@@ -21,14 +22,9 @@ _FAULTS = (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError,
 def is_log(path: Path) -> bool:
     """Whether an HDF5 file calls itself a log of this toolkit, or is so damaged that only its reader can say why."""
     try:
-        with h5py.File(path, "r") as file:
-            if "rollouts" in file and "schema" not in file.attrs:
-                return False
-            if "schema" not in file.attrs or file.attrs.get_id("schema").shape != ():
-                return False
-            schema = file.attrs["schema"]
-            return (schema.decode(errors="replace") if isinstance(schema, bytes) else schema) == SCHEMA
-    except _FAULTS:
+        with open_archive(path, "log file", "copy or record it again") as archive:
+            return archive.has_attribute(archive.file, "schema") and archive.attribute(archive.file, "schema") == SCHEMA
+    except DsoError:
         return True
 
 
@@ -98,7 +94,8 @@ def _loader(path: Path, name: str, field: str | None) -> Callable[[], np.ndarray
             with h5py.File(path, "r") as file:
                 dataset = file[name]
                 assert isinstance(dataset, h5py.Dataset)
-                claimed = max(_elements(dataset.shape), _elements(dataset.chunks or ()))
+                Archive(path, file, "copy or record it again").claim(dataset)
+                claimed = max(product(dataset.shape), product(dataset.chunks or ()))
                 refuse_oversized(claimed * max(8, dataset.dtype.itemsize), path, f"the array {name!r}")
                 return dataset[()] if field is None else dataset.fields(field)[()]
         except DsoError:
@@ -109,16 +106,9 @@ def _loader(path: Path, name: str, field: str | None) -> Callable[[], np.ndarray
     return load
 
 
-def _elements(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:  # Python integers: numpy's would overflow on a forged shape
-        total *= int(size)
-    return total
-
-
 def _matlab(path: Path, leaves: list[Leaf]) -> list[Leaf]:
     """MATLAB stores arrays column by column, so HDF5 shows their axes in the opposite order."""
-    refuse_oversized(sum(8 * _elements(leaf.shape) for leaf in leaves), path, "the file")
+    refuse_oversized(sum(8 * product(leaf.shape) for leaf in leaves), path, "the file")
     arrays = {leaf.name: np.squeeze(leaf.load().T) for leaf in leaves}
     turned = oriented({name: array for name, array in arrays.items() if array.ndim})
     return [Leaf(name, array.shape, lambda array=array: array) for name, array in turned.items()]

@@ -1,6 +1,7 @@
 """HDF5 files are read without HDF5's global heap, within limits, and damage of any byte is noticed."""
 
 import subprocess
+import sys
 import time
 
 import h5py
@@ -102,6 +103,29 @@ def test_a_damaged_global_heap_ends_in_a_refusal(tmp_path):
         with pytest.raises(DsoError, match=rf"{path}: .*damaged"):
             read_log(path)
         assert time.perf_counter() - began < 25
+
+
+def test_what_is_converted_is_no_way_around_the_guard(tmp_path):
+    """`dso convert` looks at the schema of an HDF5 file, to tell a log from a table. A process, so that a circle ends."""
+    path = old_log(tmp_path / "old.h5")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"GCOL") + 16 + 8
+    content[at : at + 2] = b"\0\0"
+    path.write_bytes(content)
+    asked = [
+        sys.executable,
+        "-m",
+        "dso_robotics.cli",
+        "convert",
+        str(path),
+        "--out",
+        str(tmp_path / "new.h5"),
+        "--unwrap",
+        "b",
+    ]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "damaged" in done.stderr
 
 
 @pytest.mark.parametrize("which", ["log", "run"])
