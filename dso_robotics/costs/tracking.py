@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dso_robotics.costs.task import Term
+from dso_robotics.data.quaternion import Places, continuous
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
@@ -61,17 +62,17 @@ def tracking(rollout: Rollout, robot: Robot, *, scale: float = 0.1, source: str 
     time = np.asarray(rollout.time) - rollout.time[0]
     flat = robot.mj.nq == robot.mj.nv
     space = None if flat else Space(robot.mj)
-    return Tracking(jnp.asarray(time), jnp.asarray(_continuous(robot, qpos)), float(scale), space)
+    # Each quaternion is on the side of the one before, so that they can be interpolated.
+    qpos, _ = continuous(np.asarray(qpos, float), _quaternions(robot.mj))
+    return Tracking(jnp.asarray(time), jnp.asarray(qpos), float(scale), space)
 
 
-def _continuous(robot: Robot, qpos: np.ndarray) -> np.ndarray:
-    """qpos (T, nq) with each quaternion on the side of the one before, so that they can be interpolated."""
-    qpos = np.array(qpos, float)
-    for kind, start in zip(robot.mj.jnt_type, robot.mj.jnt_qposadr, strict=True):
-        if int(kind) > int(mujoco.mjtJoint.mjJNT_BALL):
-            continue
-        at = start + (3 if int(kind) == int(mujoco.mjtJoint.mjJNT_FREE) else 0)
-        quats = qpos[:, at : at + 4]
-        turned = np.cumprod(np.where((quats[1:] * quats[:-1]).sum(1) < 0, -1.0, 1.0))
-        qpos[1:, at : at + 4] *= turned[:, None]
-    return qpos
+def _quaternions(model: mujoco.MjModel) -> Places:
+    """The four places in qpos of each free or ball joint's orientation."""
+    offsets = {int(mujoco.mjtJoint.mjJNT_FREE): 3, int(mujoco.mjtJoint.mjJNT_BALL): 0}
+    starts = [
+        int(start) + offsets[int(kind)]
+        for kind, start in zip(model.jnt_type, model.jnt_qposadr, strict=True)
+        if int(kind) in offsets
+    ]
+    return tuple(tuple(range(start, start + 4)) for start in starts)

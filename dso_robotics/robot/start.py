@@ -12,7 +12,7 @@ from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.batch import BatchEngine
 from dso_robotics.robot.signals import corrected
-from dso_robotics.robot.start_fit import Readings, StartFit, continuous
+from dso_robotics.robot.start_fit import Readings, StartFit, oriented
 
 # A velocity without a sensor is the slope of a line fitted to this many seconds of positions.
 _SLOPE_SECONDS = 0.02
@@ -66,7 +66,7 @@ def _fitted(
 ) -> np.ndarray:
     """`states` (K, nq+nv+na) at `samples` (K,), moved to what the sensors show; what the log recorded stays."""
     out, nq, nv = states.copy(), model.nq, model.nv
-    readings = _readings(rollout, model, channels, signals, robust)
+    readings = _readings(rollout, channels, signals, robust)
     for k, sample in enumerate(samples):
         qpos = out[k, :nq]
         if rollout.qpos is None:
@@ -87,15 +87,13 @@ def _rate(model: mujoco.MjModel, time: np.ndarray, qpos: np.ndarray, sample: int
     return change
 
 
-def _readings(
-    rollout: Rollout, model: mujoco.MjModel, channels: Channels, signals: Mapping[str, np.ndarray], robust: bool
-) -> Readings:
+def _readings(rollout: Rollout, channels: Channels, signals: Mapping[str, np.ndarray], robust: bool) -> Readings:
     """All channels (T, C) at the samples, without gaps, outliers and delays, and their slopes."""
     time, width = rollout.time, len(channels.sensor_ids)
     value, rate = np.full((len(time), width), np.nan), np.full((len(time), width), np.nan)
     if rollout.sensordata is not None:
         plain = corrected(rollout.sensordata, signals, channels.sensor_addresses)
-        plain = continuous(plain, channels, model)
+        plain = oriented(plain, channels.quaternions)
         for column, sensor in enumerate(channels.sensor_ids):
             filled = _filled(time, plain[:, column], int(sensor), signals, robust)
             if filled is not None:

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.data.match import Channels
+from dso_robotics.data.quaternion import Places, continuous
 from dso_robotics.physics.closure import Closure
 
 _S = mujoco.mjtSensor
@@ -43,7 +44,6 @@ _VELOCITIES = frozenset(
         _S.mjSENS_SUBTREELINVEL,
     )
 )
-_QUATERNIONS = (int(_S.mjSENS_BALLQUAT), int(_S.mjSENS_FRAMEQUAT))
 # Weights beside readings, which count in their own spread: of the given state, and of slopes beside measured velocities.
 _STAY, _SLOPE = 1e-3, 0.3
 _ITERATIONS, _STEP = 30, 1e-6
@@ -51,25 +51,11 @@ _ITERATIONS, _STEP = 30, 1e-6
 _CLOSED = 1e3
 
 
-def quaternions(channels: Channels, model: mujoco.MjModel) -> list[np.ndarray]:
-    """The columns (4,) of each orientation of which all four components were measured."""
-    kinds = model.sensor_type[channels.sensor_ids]
-    groups = [
-        np.flatnonzero(channels.sensor_ids == i) for i in np.unique(channels.sensor_ids[np.isin(kinds, _QUATERNIONS)])
-    ]
-    return [g[np.argsort(channels.sensor_addresses[g])] for g in groups if len(g) == 4]
-
-
-def continuous(values: np.ndarray, channels: Channels, model: mujoco.MjModel) -> np.ndarray:
-    """`values` (T, C) with orientations of unit length that do not change their sign from one sample to the next."""
-    out = np.array(values, float)
-    for columns in quaternions(channels, model):
-        quat = out[:, columns]
-        rows = np.flatnonzero(np.isfinite(quat).all(1))
-        quat[rows] /= np.maximum(np.linalg.norm(quat[rows], axis=1, keepdims=True), 1e-12)
-        flips = np.where((quat[rows][1:] * quat[rows][:-1]).sum(1) < 0, -1.0, 1.0)
-        quat[rows] *= np.cumprod(np.append(1.0, flips))[:, None]
-        out[:, columns] = quat
+def oriented(values: np.ndarray, places: Places) -> np.ndarray:
+    """`values` (T, C) with quaternions of unit length that do not change their sign from one sample to the next."""
+    out, _ = continuous(values, places)
+    for place in map(list, places):
+        out[:, place] /= np.maximum(np.linalg.norm(out[:, place], axis=1, keepdims=True), 1e-12)
     return out
 
 
@@ -96,7 +82,7 @@ class StartFit:
         kinds = model.sensor_type[channels.sensor_ids]
         self._positions = np.isin(kinds, list(_POSITIONS))
         self._velocities = np.isin(kinds, list(_VELOCITIES))
-        self._quaternions = quaternions(channels, model)
+        self._quaternions = [list(place) for place in channels.quaternions]
 
     @property
     def informed(self) -> bool:
