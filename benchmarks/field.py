@@ -25,8 +25,6 @@ import numpy as np
 from scipy import signal
 
 import dso_robotics as dso
-from dso_robotics.core.method.least_squares import Settings
-from dso_robotics.costs import torque as torque_cost
 from dso_robotics.costs.torque import TorqueIdentification
 from dso_robotics.data.log import Log
 from dso_robotics.data.rollout import Rollout
@@ -35,7 +33,7 @@ from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import load
 from dso_robotics.robot.torque_balance import TorqueBalance
-from dso_robotics.studies.torque_fit import _solved
+from dso_robotics.studies.torque_fit import minimum
 
 HERE = pathlib.Path(__file__).resolve().parent
 VISCOUS, DRY = (8.05, 5.53, 1.97, 1.11, 1.86, 0.65), (7.14, 8.26, 6.34, 2.48, 3.03, 0.282)
@@ -119,10 +117,8 @@ def tx40(data: pathlib.Path) -> dict:
     rows = (matrix / spread[:, None])[:judged].reshape(-1, matrix.shape[-1])
     best = np.linalg.lstsq(rows, -(force / spread)[:judged].ravel(), rcond=1e-8)[0]
     least = rms((force + matrix @ best)[judged:])
-    # Least squares in numbers of possible bodies: no Huber weights.
-    kept, torque_cost._HUBER = torque_cost._HUBER, np.inf
-    consistent = _solved(vector, TorqueIdentification(TorqueBalance(vector, moments[:judged], none)), Settings()).z
-    torque_cost._HUBER = kept
+    fitted = TorqueIdentification(TorqueBalance(vector, moments[:judged], none), huber=np.inf)
+    consistent = minimum(fitted, vector).z
     found = {
         "least squares": {"torque": least},
         "least squares, consistent": {

@@ -11,8 +11,8 @@ from dso_robotics.robot.torque_balance import TorqueBalance
 
 # A number that no sample depends on stays within this many typical sizes of its start value.
 _STAY = 10.0
-# Forces beyond this many usual sizes get less weight (Huber).
-_HUBER = 1.345
+# Of a joint whose force is never known [N*m, N].
+_NOTHING = 1.0
 
 
 class TorqueIdentification:
@@ -20,24 +20,27 @@ class TorqueIdentification:
 
     balance: the unbalanced forces of N samples.
     blocks: how many pieces of equal length the samples are cut into. What is left over does not count.
+    huber: forces beyond this many usual sizes get less weight; infinite for none. Where the motion changes sharply, smoothing
+      reduces the acceleration.
 
-    No unknown is private. Where the motion changes sharply, smoothing reduces the acceleration. Such samples get less weight.
+    No unknown is private.
     """
 
-    def __init__(self, balance: TorqueBalance, blocks: int = 1):
-        self._balance, self._vector, self._blocks = balance, balance.vector, blocks
+    def __init__(self, balance: TorqueBalance, blocks: int = 1, *, huber: float = 1.345):
+        self._balance, self._vector, self.blocks, self._huber = balance, balance.vector, blocks, huber
         self._counted = len(balance.moments) // blocks * blocks
         self._weigh(balance.vector.initial)
 
     def _weigh(self, z: np.ndarray) -> None:
         force = self._balance(z)
-        size = np.where(self._balance.known, np.abs(force), np.nan)
-        self._usual = np.maximum(1.4826 * np.nan_to_num(np.nanmedian(size, axis=0)), 1e-12)
-        self._weights = 1 / (self._usual * np.sqrt(np.maximum(np.abs(force) / (_HUBER * self._usual), 1.0)))
+        known = zip(np.abs(force).T, self._balance.known.T, strict=True)
+        usual = np.array([1.4826 * np.median(size[seen]) if seen.any() else _NOTHING for size, seen in known])
+        self._usual = np.maximum(usual, 1e-12)
+        self._weights = 1 / (self._usual * np.sqrt(np.maximum(np.abs(force) / (self._huber * self._usual), 1.0)))
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Weighted forces (B, m)."""
-        return (self._balance(z) * self._weights)[: self._counted].reshape(self._blocks, -1)
+        return (self._balance(z) * self._weights)[: self._counted].reshape(self.blocks, -1)
 
     def linearize(self, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
         """Weighted forces (B, m) with their derivatives (B, m, n) and (B, m, 0)."""

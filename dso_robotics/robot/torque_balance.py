@@ -26,16 +26,16 @@ _FEWEST, _LONGEST, _NOISE = 9, 0.1, 0.05
 # A joint slower than this share of its usual speed stands still.
 _STILL = 5e-4
 _INERTIAL = {"body_mass", "body_ipos", "body_inertia"}
-_FRICTION = {"dof_frictionloss", "tendon_frictionloss"}
 # The force is an affine function of these together.
 _AFFINE = {
     "dof_damping",
     "dof_dampingpoly",
     "dof_armature",
+    "dof_frictionloss",
     "jnt_stiffness",
     "tendon_damping",
     "tendon_armature",
-    *_FRICTION,
+    "tendon_frictionloss",
 }
 
 
@@ -51,26 +51,26 @@ class TorqueBalance:
     affine: whether the force is an affine function of `features` everywhere.
     known: where the force of a joint is known, (N, nv).
 
-    Numbers of which the force is an affine function are differentiated once, others by finite differences at every point.
+    If all numbers but those of inertia enter affinely, they are differentiated once. Otherwise finite differences are taken at
+    every point.
     """
 
     def __init__(self, vector: ParameterVector, moments: np.ndarray, share: np.ndarray):
         self.vector, self.moments, self.share = vector, moments, share
         kinds = np.array([_kind(p) for p in vector.parameters for _ in range(p.size)])
-        if vector.mj.body_gravcomp.any():
-            kinds[kinds == "inertial"] = "other"  # The share of a weight that is carried changes with the mass.
-        self._inertial, self._friction = kinds == "inertial", kinds == "friction"
+        mj = vector.mj
+        if mj.body_gravcomp.any() or mj.opt.density or mj.opt.viscosity:
+            # The weight that is carried, and the drag of a fluid, change with the inertia.
+            kinds[kinds == "inertial"] = "other"
+        self._inertial = kinds == "inertial"
         self.affine = "other" not in kinds
-        self._linear = ~self._inertial if self.affine else self._friction
-        self._bodies = np.flatnonzero(vector.mj.body_mass > 0)
+        self._linear = ~self._inertial & self.affine
+        self._bodies = np.flatnonzero(mj.body_mass > 0)
         self._latest: tuple[np.ndarray, NDArray, NDArray] | None = None
-        nv = vector.mj.nv
-        self._sliding, stands = _sliding(self._model(vector.initial), moments)
-        rubs = np.zeros(vector.mj.nv + vector.mj.ntendon, bool)
-        rubs[:nv] = vector.mj.dof_frictionloss > 0
-        rubs[nv:] = vector.mj.tendon_frictionloss > 0
+        self._rub, stands = _rubbing(self._model(vector.initial), moments)
+        rubs = np.concatenate([mj.dof_frictionloss, mj.tendon_frictionloss]) > 0
         rubs[vector.freed("dof_frictionloss")] = True
-        rubs[nv + np.array(vector.freed("tendon_frictionloss"), int)] = True
+        rubs[mj.nv + np.array(vector.freed("tendon_frictionloss"), int)] = True
         self.known: NDArray[np.bool_] = np.logical_not(np.any(stands & rubs[:, None], axis=1))
 
     def __call__(self, z: np.ndarray) -> NDArray[np.float64]:
@@ -115,8 +115,7 @@ class TorqueBalance:
         return found
 
     def _base(self, z: np.ndarray) -> np.ndarray:
-        base = self.vector.initial.copy() if self.affine else np.where(self._inertial, self.vector.initial, z)
-        return base
+        return self.vector.initial if self.affine else np.where(self._inertial, self.vector.initial, z)
 
     def _columns(self, base: np.ndarray, which: np.ndarray) -> NDArray[np.float64]:
         """Finite differences (N, nv, k) of the force by the entries `which`."""
@@ -171,7 +170,7 @@ class TorqueBalance:
 
     def _forces(self, z: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         model = self._model(z)
-        rubbing = np.concatenate([model.dof_frictionloss, model.tendon_frictionloss])
+        friction = np.concatenate([model.dof_frictionloss, model.tendon_frictionloss])
         model.dof_frictionloss[:] = 0.0
         model.tendon_frictionloss[:] = 0.0
         data, nv = mujoco.MjData(model), model.nv
@@ -185,10 +184,10 @@ class TorqueBalance:
             mujoco.mj_inverse(model, data)
             mujoco.mj_fwdActuation(model, data)
             needed[k], given[k] = data.qfrc_inverse, data.qfrc_actuator
-        return needed + self._sliding.transpose(0, 2, 1) @ rubbing, given
+        return needed + self._rub.transpose(0, 2, 1) @ friction, given
 
 
-def _sliding(model: mujoco.MjModel, moments: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _rubbing(model: mujoco.MjModel, moments: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Force of one unit of dry friction in each joint and tendon, and whether it is unknown, (N, nv + ntendon, nv) both."""
     count, nv = len(moments), model.nv
     speed = np.concatenate([moments[:, nv : 2 * nv], np.zeros((count, model.ntendon))], 1)
@@ -203,7 +202,7 @@ def _sliding(model: mujoco.MjModel, moments: np.ndarray) -> tuple[NDArray[np.flo
             row[nv:] = data.ten_velocity
             pull[nv:] = _dense(data.ten_J, data, model)
     usual = np.sqrt(np.mean(speed**2, axis=0))
-    return np.sign(speed)[..., None] * arms, (np.abs(speed) < _STILL * usual)[..., None] & (arms != 0)
+    return np.sign(speed)[..., None] * arms, (np.abs(speed) <= _STILL * usual)[..., None] & (arms != 0)
 
 
 def _dense(packed: np.ndarray, data: mujoco.MjData, model: mujoco.MjModel) -> np.ndarray:
@@ -220,8 +219,6 @@ def _kind(parameter: Parameter) -> str:
     fields = {slot.field for slot in parameter.slots}
     if parameter.factor is not None or (fields and fields <= _INERTIAL):
         return "inertial"
-    if fields and fields <= _FRICTION:
-        return "friction"
     offset = all(slot.field == "actuator_biasprm" and slot.at[0] % 10 == 0 for slot in parameter.slots)
     return "affine" if fields <= _AFFINE or (fields and offset) else "other"
 

@@ -33,9 +33,7 @@ _ROUGH = Settings(iterations=40, noise_tolerance=0.05)
 _WORSE = 1.1
 
 
-def regress(
-    vector: ParameterVector, windows: Windows, drives: Drives | None = None, *, option: str = "--warm-start"
-) -> np.ndarray:
+def regress(vector: ParameterVector, windows: Windows, drives: Drives | None = None) -> np.ndarray:
     """Coordinates (n,) that explain the recorded accelerations best, within the bounds and with the priors.
 
     `drives` are the signals of controllers. The equation is linear in their gains.
@@ -43,7 +41,7 @@ def regress(
     Raises:
       DsoError: a joint has no position sensor, or the robot has ball or free joints, activations or equality constraints.
     """
-    return _solved(vector, TorqueIdentification(_balance(vector, windows, drives, option)), _ROUGH).z
+    return minimum(TorqueIdentification(_balance(vector, windows, drives, "--warm-start")), vector, _ROUGH).z
 
 
 def fit(
@@ -61,13 +59,14 @@ def fit(
     balance = _balance(vector, windows, drives, "--fit torque")
     seconds = sum(rollout.time[-1] - rollout.time[0] for rollout in windows.rollouts)
     blocks = int(np.clip(seconds / _BLOCK, 1, len(balance.moments)))
-    solution = _solved(vector, TorqueIdentification(balance, blocks), Settings())
+    solution = minimum(TorqueIdentification(balance, blocks), vector)
     motion.reweight(solution.z, x)
     return dataclasses.replace(solution, x=x), motion
 
 
-def _solved(vector: ParameterVector, problem: TorqueIdentification, settings: Settings) -> Solution:
-    none = np.zeros((problem.residual(vector.initial, np.zeros(0)).shape[0], 0))
+def minimum(problem: TorqueIdentification, vector: ParameterVector, settings: Settings | None = None) -> Solution:
+    """The minimum within the bounds, from the start values."""
+    none = np.zeros((problem.blocks, 0))
     box: Any = {"low": vector.low, "high": vector.high, "scale": vector.scale}
     return solve(problem, vector.initial, none, settings=settings, **box)
 

@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from dso_robotics.costs.torque import TorqueIdentification
 from dso_robotics.data.log import Log, write_log
 from dso_robotics.data.match import match_channels
 from dso_robotics.data.rollout import Rollout
@@ -17,7 +18,7 @@ from dso_robotics.physics.model import load
 from dso_robotics.robot.torque_balance import TorqueBalance
 from dso_robotics.studies.identify import identify
 from dso_robotics.studies.study import IdentifyStudy
-from dso_robotics.studies.torque_fit import regress, worse
+from dso_robotics.studies.torque_fit import minimum, regress, worse
 
 FREE = {
     "joint/shoulder/frictionloss": 1.46084,
@@ -200,6 +201,33 @@ def test_at_standstill_dry_friction_says_nothing():
     slope = balance.slope(vector.initial)[..., 0]
     np.testing.assert_array_equal(slope[:, 0], np.where(balance.known[:, 0], np.sign(moments[:, 3]), 0.0))
     np.testing.assert_array_equal(slope[:, 1:], 0.0)
+
+
+def test_a_joint_that_never_moves_tells_nothing_and_stops_nothing():
+    """Its dry friction stays where it was, and the others are found."""
+    none, true = np.zeros((0, 3)), three(TRUE)
+    moments = np.random.default_rng(3).normal(size=(60, 12))
+    moments[:, [0, 3, 6]] = 0.0
+    moments[:, 9:] = 0.0
+    moments[:, 9:] = TorqueBalance(pack([parse("joint/a/damping")], true), moments, none)(np.array([0.8]))
+    vector = pack(
+        [parse(path) for path in ("joint/a/frictionloss", "joint/b/frictionloss=2", "joint/c/damping=5")], true
+    )
+    balance = TorqueBalance(vector, moments, none)
+    assert not balance.known[:, 0].any()
+    np.testing.assert_allclose(minimum(TorqueIdentification(balance, 3), vector).z, [0.6, 0.3, 0.2], rtol=1e-6)
+
+
+def test_the_drag_of_a_fluid_changes_with_the_inertia():
+    """MuJoCo's box of a body's drag comes from its mass and inertia."""
+    text = THREE.replace('timestep="0.002"', 'timestep="0.002" density="1000" viscosity="0.1"')
+    for name, value in TRUE.items():
+        text = text.replace(name, value)
+    robot, none = load(mujoco.MjSpec.from_string(text)), np.zeros((0, 3))
+    moments = np.random.default_rng(4).normal(size=(20, 12))
+    near, there = (pack([parse(f"body/two/mass={mass}")], robot) for mass in (2.0, 2.6))
+    z = there.initial
+    np.testing.assert_allclose(TorqueBalance(near, moments, none)(z), TorqueBalance(there, moments, none)(z), rtol=1e-9)
 
 
 def test_forces_are_judged_beside_least_squares(models, log, tmp_path):
