@@ -19,7 +19,7 @@ class Population:
     """
 
     def __init__(self, task, size: int, seed: int):
-        from dso_robotics.robot.play import CWindows
+        from dso_robotics.robot.windows import CWindows
 
         chain = task.chain
         self.size, self.steps, self.episode = size, 0, task.steps

@@ -17,9 +17,9 @@ from dso_robotics.data.log import Log
 from dso_robotics.data.resample import resample
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.play import CWindows
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
+from dso_robotics.robot.windows import CWindows
 
 _LEAST_NOISE = 1e-6
 

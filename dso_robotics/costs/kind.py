@@ -55,6 +55,8 @@ class Cost(Table, abc.ABC):
         "over the blocks that both move",
         1.0,
     )
+    # Whether the cost simulates the robot itself, or reads its sensors, besides the rollouts.
+    simulates: ClassVar[bool] = False
     # Blocks of theta that the cost moves, unless [flow] says otherwise.
     moves: ClassVar[tuple[str, ...]] = ()
 
@@ -93,6 +95,8 @@ class MotionCost(Cost):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SupervisedCost(Cost):
     """A cost that needs no rollout of the chain, of a log or of the numbers themselves."""
+
+    simulates = True
 
     moves: ClassVar[tuple[str, ...]] = ("physics", "sensor", "sensor noise", "corrector", "model")
 

@@ -125,34 +125,13 @@ def _body(path: str, body: int, field: str, robot: Robot) -> Quantity:
     axis = {"x": 0, "y": 1, "z": 2}
     if field in axis:
         k = axis[field]
-        return Quantity(path, "m", lambda s: s.kinematics.xipos[body, k : k + 1])
+        return Quantity(path, "m", lambda s: s.body_place(body)[k : k + 1])
     if field == "upright":
-        return Quantity(path, "1", lambda s: s.kinematics.xmat[body].reshape(9)[8:9])
+        return Quantity(path, "1", lambda s: s.body_up(body)[2:3])
     if field in ("vx", "vy", "vz"):
         k = axis[field[1]]
-        return Quantity(path, "m/s", lambda s: _velocity(s, body)[k : k + 1])
+        return Quantity(path, "m/s", lambda s: s.body_velocity(body)[k : k + 1])
     raise _unknown(path, field, (*axis, "upright", "vx", "vy", "vz"))
-
-
-def _velocity(scene: Scene, body: int) -> Float[Array, "3"]:
-    """Velocity of a body's centre of mass [m/s]: the derivative of its position along the motion."""
-    import jax
-
-    from dso_robotics.physics import stages
-
-    def place(dt: Array) -> Array:
-        qpos = stages.integrate_position(scene.model, scene.state.qpos, scene.state.qvel, dt)
-        at = _at(scene, qpos)
-        moved = Scene(scene.mj, scene.model, scene.products, at, scene.ctrl, scene.before, scene.task)
-        return moved.kinematics.xipos[body]
-
-    return jax.jvp(place, (jnp.zeros(()),), (jnp.ones(()),))[1]
-
-
-def _at(scene: Scene, qpos: Array) -> Any:
-    import equinox as eqx
-
-    return eqx.tree_at(lambda state: state.qpos, scene.state, qpos)
 
 
 def _site(path: str, site: int, field: str, robot: Robot) -> Quantity:
@@ -160,7 +139,7 @@ def _site(path: str, site: int, field: str, robot: Robot) -> Quantity:
     if field not in axis:
         raise _unknown(path, field, axis)
     k = axis[field]
-    return Quantity(path, "m", lambda s: s.kinematics.site_xpos[site, k : k + 1])
+    return Quantity(path, "m", lambda s: s.site_place(site)[k : k + 1])
 
 
 def _columns(sensor: str, path: str, robot: Robot) -> np.ndarray:

@@ -82,9 +82,9 @@ def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robo
     if isinstance(source, mujoco.MjModel):
         refuse_faults(source, "MjModel")
         spec = description(source)
-        return Robot(mj=source if spec is None else _compile(spec, "MjModel"), spec=spec, source="MjModel")
+        return Robot(mj=source if spec is None else compile_spec(spec, "MjModel"), spec=spec, source="MjModel")
     if isinstance(source, mujoco.MjSpec):
-        return Robot(mj=_compile(source, "MjSpec"), spec=source, source="MjSpec")
+        return Robot(mj=compile_spec(source, "MjSpec"), spec=source, source="MjSpec")
     if not isinstance(source, str | os.PathLike):
         raise DsoError(
             f"a model is a path, an MjSpec, an MjModel or what `load` made of one, not {type(source).__name__} "
@@ -116,7 +116,7 @@ def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robo
     for field in ("meshdir", "texturedir"):
         folder = path.parent / getattr(spec, field)
         setattr(spec, field, str(folder.resolve()))
-    return Robot(mj=_compile(spec, str(path)), spec=spec, source=str(path))
+    return Robot(mj=compile_spec(spec, str(path)), spec=spec, source=str(path))
 
 
 def model_field(model: mujoco.MjModel, name: str) -> Any:
@@ -153,7 +153,7 @@ def without_shortcuts(robot: Robot, bodies: Iterable[int]) -> Robot:
     spec = robot.spec.copy()
     for name in names:
         spec.body(name).simple = False
-    return dataclasses.replace(robot, mj=_compile(spec, robot.source), spec=spec)
+    return dataclasses.replace(robot, mj=compile_spec(spec, robot.source), spec=spec)
 
 
 def without_delays(robot: Robot) -> Robot:
@@ -172,10 +172,11 @@ def without_delays(robot: Robot) -> Robot:
     spec = robot.spec.copy()
     for element in (*spec.actuators, *spec.sensors):
         element.delay, element.nsample = 0.0, 0
-    return dataclasses.replace(robot, mj=_compile(spec, robot.source), spec=spec)
+    return dataclasses.replace(robot, mj=compile_spec(spec, robot.source), spec=spec)
 
 
-def _compile(spec: mujoco.MjSpec, source: str) -> mujoco.MjModel:
+def compile_spec(spec: mujoco.MjSpec, source: str) -> mujoco.MjModel:
+    """The model of a description. Raises DsoError if MuJoCo refuses it, or computes something in it wrongly."""
     check_spec(spec, source)
     try:
         model = spec.compile()

@@ -1,6 +1,7 @@
 """Places start states on the floor for any mechanism. A slide joint is set from the height of the lowest geom."""
 
 import dataclasses
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -32,7 +33,7 @@ class Lift:
         The height of the lowest geom above its plane then equals the joint's original value. The result is differentiable by
         the mechanism and by qpos, except where two geoms are equally low.
         """
-        qpos, heights = scene.state.qpos, _heights(self.pairs, scene.model, scene.kinematics)
+        qpos, heights = scene.state.qpos, _heights(self.pairs, scene.model, scene.geom_place, scene.geom_turn)
         return qpos.at[self.joint].add(qpos[self.joint] - heights.min())
 
 
@@ -58,11 +59,18 @@ def lift(robot: Robot, joint: str) -> Lift:
             shape = mujoco.mjtGeom(int(model.geom_type[geom])).name.removeprefix("mjGEOM_").lower()
             raise DsoError(f"geom '{model.geom(geom).name or geom}' is a {shape}, whose lowest point is not computed.")
     made, data = Lift(at, tuple(touching)), mujoco.MjData(model)
+
+    def place(geom: int) -> np.ndarray:
+        return data.geom_xpos[geom]
+
+    def turn(geom: int) -> np.ndarray:
+        return data.geom_xmat[geom].reshape(3, 3)
+
     mujoco.mj_integratePos(model, data.qpos, np.sin(1.0 + np.arange(model.nv)), 1.0)  # an arbitrary posture
     found = []
     for _ in range(2):
         mujoco.mj_kinematics(model, data)
-        found.append(_heights(made.pairs, model, data))
+        found.append(_heights(made.pairs, model, place, turn))
         data.qpos[at] += 1.0
     if np.abs(found[1] - found[0] - 1.0).max() > 1e-9:
         raise DsoError(
@@ -72,13 +80,11 @@ def lift(robot: Robot, joint: str) -> Lift:
     return made
 
 
-def _heights(pairs: tuple[tuple[int, int], ...], model, data) -> Float[Array, " k"]:
-    """Height of each geom's lowest point above its plane [m]."""
-    xp = data.geom_xpos.__array_namespace__()
-    place, turn = data.geom_xpos, data.geom_xmat.reshape(-1, 3, 3)
+def _heights(pairs: tuple[tuple[int, int], ...], model: Any, place: Any, turn: Any) -> Float[Array, " k"]:
+    """Height of each geom's lowest point above its plane [m]. place, turn: functions of a geom's id."""
     found = []
     for plane, geom in pairs:
-        up = turn[plane][:, 2]
-        reach = extent(int(model.geom_type[geom]), model.geom_size[geom], up @ turn[geom])
-        found.append(up @ (place[geom] - place[plane]) - reach)
-    return xp.stack(found)
+        up = turn(plane)[:, 2]
+        reach = extent(int(model.geom_type[geom]), model.geom_size[geom], up @ turn(geom))
+        found.append(up @ (place(geom) - place(plane)) - reach)
+    return found[0].__array_namespace__().stack(found)

@@ -11,7 +11,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.parameter import Parameter
 from dso_robotics.parameters.theta import Block, Theta
 from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.physics.backend import mjx
+from dso_robotics.physics.c_model import CModel, OnEngine
 from dso_robotics.physics.constants import with_fields
 from dso_robotics.physics.design.compose import Design
 from dso_robotics.physics.model import Robot
@@ -137,13 +137,14 @@ class Mechanism(Theta):
         """Model fields that the design parameters of z set."""
         return self.design(z[self._own :]) if self.design is not None else {}
 
-    def model(self, base: mjx.Model, z: Array, drawn: Array | None = None) -> tuple[mjx.Model, Array | None]:
+    def model(self, base: OnEngine, z: Array, drawn: Array | None = None) -> tuple[OnEngine, Array | None]:
         """`base` with the fields at z, and the products of inertia if full inertias change. `base` is `mj` on the device."""
         return self.model_at(base, self.parameters(z, drawn), z)
 
-    def model_at(self, base: mjx.Model, parameters: Array, z: Array) -> tuple[mjx.Model, Array | None]:
+    def model_at(self, base: OnEngine, parameters: Array, z: Array) -> tuple[OnEngine, Array | None]:
         """`model` with all `parameters` of `vector` given."""
-        return with_fields(base, self.mj, self.fields_at(parameters, z))
+        fields = self.fields_at(parameters, z)
+        return (base.replaced(fields), None) if isinstance(base, CModel) else with_fields(base, self.mj, fields)
 
 
 def is_of_sensors(parameter: Parameter) -> bool:

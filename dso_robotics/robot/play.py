@@ -10,11 +10,9 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from jaxtyping import Array, Float
-from mujoco import batch
+from jaxtyping import Float
 
 from dso_robotics.physics import step as physics
-from dso_robotics.physics.batch import set_fields
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
@@ -82,12 +80,12 @@ class Player:
         self._read: Callable[..., Any] = jax.jit(read)
         self._scene_cost: Callable[..., Any] = jax.jit(jax.vmap(scene_cost, in_axes=(None, 0)))
 
-        def start(theta: Any, key: Any, context: Any) -> RobotState:
+        def start(key: Any, context: Any) -> RobotState:
             state = chain.start(key)
-            state = state if context is None else eqx.tree_at(lambda s: s.context, state, context)
-            return chain.placed(state, theta)
+            return state if context is None else eqx.tree_at(lambda s: s.context, state, context)
 
         self._start: Callable[..., Any] = jax.jit(start)
+        self._placed: Callable[..., Any] = jax.jit(lambda state, theta: chain.placed(state, theta))
 
     def play(
         self,
@@ -117,16 +115,21 @@ class Player:
             model.opt.timestep /= finer
         data, probe = mujoco.MjData(model), mujoco.MjData(model)
         vector = jnp.asarray(theta)
-        state: Any = self._start(vector, jax.random.key(seed), None if context is None else jnp.asarray(context))
-        data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
         low, high = model.actuator_ctrlrange.T
         limited = np.asarray(chain.squash.limited)
-        nu, rows, states, ended = model.nu, [(0.0, data.qpos.copy(), data.qvel.copy(), None)], [], False
-        draws, scale = self._noise(vector, steps, seed, noise)
-        readings, estimates = [], []
 
         def squashed(action: Any) -> np.ndarray:
             return np.where(limited, (low + high) / 2 + (high - low) / 2 * np.tanh(action), action)
+
+        def begin(state: Any) -> Any:
+            data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
+            return self._seen(state, model, data, probe, squashed(np.asarray(state.action)))
+
+        state: Any = self._start(jax.random.key(seed), None if context is None else jnp.asarray(context))
+        state = begin(self._placed(begin(state), vector))
+        nu, rows, states, ended = model.nu, [(0.0, data.qpos.copy(), data.qvel.copy(), None)], [], False
+        draws, scale = self._noise(vector, steps, seed, noise)
+        readings, estimates = [], []
 
         if chain.sensing is not None:
             exact = self._measured(model, data, probe, squashed(np.asarray(state.action)))
@@ -149,12 +152,13 @@ class Player:
             body = _body(data)
             if chain.sensing is None:
                 held: Any = np.stack(queue[1:]) if len(queue) > 1 else np.zeros((0, nu))
-                state = RobotState(body, action, state.action, held, memory, state.context)
+                state = RobotState(body, action, state.action, held, memory, state.context, None, None, state.shown)
             else:
                 exact = self._measured(model, data, probe, data.ctrl)
                 more = mean, draws[t, nu:]
                 state, reading = self._arrive(vector, sensors, state, body, exact, action, memory, more)
                 readings.append(np.asarray(reading))
+            state = self._seen(state, model, data, probe, data.ctrl)
             if chain.filter is not None:
                 estimates.append(np.asarray(state.estimated.belief.state))
             states.append(state)
@@ -175,15 +179,28 @@ class Player:
         draws = np.random.default_rng(seed).standard_normal((steps, chain.noises))
         return draws, np.zeros(chain.mj.nu)
 
+    def _seen(self, state: Any, model: Any, data: Any, probe: Any, ctrl: np.ndarray) -> Any:
+        """The state with what the watch reads in it under `ctrl`; the same on MJX."""
+        watch = self.chain.watch
+        if watch is None:
+            return state
+        _forward(model, data, probe, ctrl)
+        return eqx.tree_at(lambda s: s.shown, state, watch.read(probe), is_leaf=lambda leaf: leaf is None)
+
     def _measured(self, model: Any, data: Any, probe: Any, ctrl: np.ndarray) -> np.ndarray:
         """Noise-free readings (ny,) in the state of `data` under `ctrl`. A second MjData leaves the simulation as it is."""
         assert self.chain.sensing is not None
-        probe.qpos[:], probe.qvel[:], probe.ctrl[:] = data.qpos, data.qvel, ctrl
-        if model.na:
-            probe.act[:] = data.act
-        probe.time = data.time
-        mujoco.mj_forward(model, probe)
+        _forward(model, data, probe, ctrl)
         return probe.sensordata[list(self.chain.sensing.addresses)]
+
+
+def _forward(model: Any, data: Any, probe: Any, ctrl: np.ndarray) -> None:
+    """mj_forward in `probe`, at the state of `data`."""
+    probe.qpos[:], probe.qvel[:], probe.ctrl[:] = data.qpos, data.qvel, ctrl
+    if model.na:
+        probe.act[:] = data.act
+    probe.time = data.time
+    mujoco.mj_forward(model, probe)
 
 
 def _body(data: Any) -> physics.State:
@@ -200,97 +217,3 @@ def _real(chain: RobotSystem, reality: Any) -> RobotSystem:
     if reality is None:
         return chain
     return eqx.tree_at(lambda c: c.reality, chain, reality, is_leaf=lambda leaf: leaf is None)
-
-
-class CWindows:
-    """Simulates windows of one chain on C MuJoCo. Policy and estimator are compiled, the physics is not."""
-
-    def __init__(self, chain: RobotSystem, *, threads: int = 0):
-        self.chain, self._threads = chain, threads
-        self._model = copy.copy(chain.mj)
-        # Without this flag, MuJoCo would silently reset a diverged simulation.
-        self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-        self._engine: batch.Batch | None = None
-        self._decide: Any = jax.jit(self._decided)
-        self._arrive: Any = jax.jit(self._arrived)
-        self._fields: Any = jax.jit(self._fields_of)
-
-    def __call__(
-        self, theta: Float[Array, "*E n"], scaling: Scaling, start: RobotState, noise: Float[Array, "E T noises"]
-    ) -> RobotState:
-        """States with leaves (E, T+1, ...) from `start` (E, ...) under the policy at theta.
-
-        theta: (n,) for all environments, or (E, n) with one theta for each environment.
-        noise: what is added to the actions and, for a system with sensors, standard normal noise of the readings.
-        """
-        count, steps = noise.shape[:2]
-        engine, model = self._ready(theta, start, count), self._model
-        qpos, qvel, ctrl = engine.bind("qpos"), engine.bind("qvel"), engine.bind("ctrl")
-        act, warmstart = engine.bind("act") if model.na else None, engine.bind("qacc_warmstart")
-        state = jax.tree.map(np.asarray, start)
-        qpos[:], qvel[:], warmstart[:] = state.body.qpos, state.body.qvel, state.body.warmstart
-        if act is not None:
-            act[:] = state.body.act
-        states, draws, nu = [state], np.asarray(noise), model.nu
-        passed = self.chain.substeps * float(model.opt.timestep)
-        for t in range(steps):
-            chosen: Any = [np.asarray(part) for part in self._decide(theta, scaling, state, draws[:, t, :nu])]
-            mean, action, memory, queue, ctrl[:] = chosen
-            engine.step(nstep=self.chain.substeps)
-            now: dict[str, Any] = {"qpos": qpos.copy(), "qvel": qvel.copy(), "warmstart": warmstart.copy()}
-            now |= {"act": state.body.act if act is None else act.copy(), "time": state.body.time + passed}
-            body = physics.State(**now)
-            if self.chain.sensing is None:
-                state = RobotState(body, action, state.action, queue, memory, state.context)
-            else:
-                arrived = self._arrive(theta, state, body, mean, action, memory, draws[:, t, nu:])
-                state = jax.tree.map(np.asarray, arrived)
-            states.append(state)
-        return jax.tree.map(lambda *leaves: np.stack(leaves, 1), *states)
-
-    def _ready(self, theta: Array, start: RobotState, count: int) -> batch.Batch:
-        """The engine after a reset. Each environment has the model of its theta and context."""
-        if self._engine is None:
-            self._engine = batch.Batch(self._model, count, self._threads)
-        if self.chain.mechanism is not None:
-            set_fields(self._engine, self._model, jax.tree.map(np.asarray, self._fields(theta, start.context)))
-        self._engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
-        return self._engine
-
-    def _decided(self, theta: Array, scaling: Scaling, states: RobotState, noise: Array) -> tuple[Array, ...]:
-        """Means and actions (E, nu), memories, queues, and the controls (E, nu) that act in the next step."""
-        chain = eqx.tree_at(lambda c: c.scaling, self.chain, scaling)
-
-        def one(theta: Array, state: RobotState, draw: Array) -> tuple[Array, ...]:
-            mean, memory = chain.act(state, theta)
-            queue = jnp.concatenate([state.queue, (mean + draw)[None]])
-            return mean, mean + draw, memory, queue[1:], chain.squash(queue[0])
-
-        return jax.vmap(one, in_axes=(_over(theta), 0, 0))(theta, states, noise)
-
-    def _arrived(self, theta: Array, states: RobotState, *more: Any) -> RobotState:
-        """States (E, ...) with the readings and estimates of the next step."""
-
-        def one(
-            theta: Array, state: RobotState, body: Any, mean: Array, action: Array, memory: Array, noise: Array
-        ) -> RobotState:
-            chain = self.chain.bind(theta, state)
-            ctrl = chain.squash(jnp.concatenate([state.queue, action[None]])[0])
-            exact = chain.measured(body, ctrl, chain.model(theta, state))
-            return chain.arrived(body, exact, action, memory, state, theta, intended=mean, noise=noise)
-
-        return jax.vmap(one, in_axes=(_over(theta), *(0,) * (1 + len(more))))(theta, states, *more)
-
-    def _fields_of(self, theta: Array, contexts: Array) -> dict[str, Array]:
-        chain, mechanism = self.chain, self.chain.mechanism
-        assert mechanism is not None
-
-        def one(theta: Array, context: Array) -> dict[str, Array]:
-            return mechanism.fields(chain.numbers(theta), chain.context.physical(context))
-
-        return jax.vmap(one, in_axes=(_over(theta), 0))(theta, contexts)
-
-
-def _over(theta: Array) -> int | None:
-    """The environment axis of theta for `vmap`; None if theta has none."""
-    return 0 if theta.ndim == 2 else None

@@ -4,12 +4,17 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float
 
+from dso_robotics.errors import DsoError
 from dso_robotics.physics import stages
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
+from dso_robotics.robot.watch import SENSORS
 
 
 class Scene:
@@ -21,6 +26,7 @@ class Scene:
     ctrl: the control that led to this state, (nu,).
     before: the previous control, (nu,).
     task: the episode's task numbers, (k,).
+    shown: on the C engine, which simulates and reads, a function of what is read and the object's id (see `robot.watch`).
     divergence: KL divergence of the policy's action in this state from the passive chain's, if there is a policy.
     surprise: negative log-likelihood of this state's reading under the estimator's prediction, if there is an estimator.
     """
@@ -36,18 +42,60 @@ class Scene:
         task: Any = (),
         divergence: Callable[[], Array] | None = None,
         surprise: Callable[[], Array] | None = None,
+        shown: Callable[[str, int], Array] | None = None,
     ):
         self.mj, self.model, self.products = mj, model, products
         self.state, self.ctrl, self.before, self.task = state, ctrl, before, task
-        self.divergence, self.surprise = divergence, surprise
+        self.divergence, self.surprise, self._shown = divergence, surprise, shown
 
     @functools.cached_property
     def kinematics(self) -> mjx.Data:
-        """Poses of bodies, geoms and sites at the state (xpos, xmat, site_xpos, ...)."""
+        """Poses of bodies, geoms and sites at the state (xpos, xmat, site_xpos, ...). Raises DsoError on the C engine."""
+        if self._shown is not None:
+            raise DsoError(
+                "scene.kinematics is of the MJX engine; use scene.body_place(i), body_up, body_velocity, site_place or "
+                'sensors, or write [training] engine = "mjx".'
+            )
         data = mjx.make_data(self.model).replace(qpos=self.state.qpos, qvel=self.state.qvel)
         return stages.configuration(self.model, data, self.products)
 
     @functools.cached_property
     def sensors(self) -> Float[Array, " nsensordata"]:
         """Readings of all sensors in the state, under the control that led to it."""
+        if self._shown is not None:
+            return self._shown(SENSORS, 0)
         return physics.measure(self.model, self.state, self.ctrl, products=self.products)
+
+    def body_place(self, body: int) -> Float[Array, "3"]:
+        """Place of a body's centre of mass [m]."""
+        return self.kinematics.xipos[body] if self._shown is None else self._shown("body place", body)
+
+    def body_up(self, body: int) -> Float[Array, "3"]:
+        """Direction of a body's z axis."""
+        return self.kinematics.xmat[body].reshape(3, 3)[:, 2] if self._shown is None else self._shown("body up", body)
+
+    def body_velocity(self, body: int) -> Float[Array, "3"]:
+        """Velocity of a body's centre of mass [m/s]: the derivative of its place along the motion."""
+        if self._shown is not None:
+            return self._shown("body velocity", body)
+
+        def place(dt: Array) -> Array:
+            qpos = stages.integrate_position(self.model, self.state.qpos, self.state.qvel, dt)
+            state = eqx.tree_at(lambda s: s.qpos, self.state, qpos)
+            return Scene(self.mj, self.model, self.products, state, self.ctrl, self.before).body_place(body)
+
+        return jax.jvp(place, (jnp.zeros(()),), (jnp.ones(()),))[1]
+
+    def site_place(self, site: int) -> Float[Array, "3"]:
+        """Place of a site [m]."""
+        return self.kinematics.site_xpos[site] if self._shown is None else self._shown("site place", site)
+
+    def geom_place(self, geom: int) -> Float[Array, "3"]:
+        """Place of a geom [m]."""
+        return self.kinematics.geom_xpos[geom] if self._shown is None else self._shown("geom place", geom)
+
+    def geom_turn(self, geom: int) -> Float[Array, "3 3"]:
+        """The rotation matrix of a geom, whose columns are its axes."""
+        if self._shown is None:
+            return self.kinematics.geom_xmat[geom].reshape(3, 3)
+        return self._shown("geom axes", geom).reshape(3, 3).T

@@ -10,21 +10,22 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.action_space import PlayedCourse
+from dso_robotics.core.method.replayed import RecordedCourse, Replayed
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.objective import Problem
 from dso_robotics.physics.impedance import softened
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.observation import Scaling
-from dso_robotics.robot.play import CWindows
+from dso_robotics.robot.replay import Record, ReplayedSystem, replayed
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
+from dso_robotics.robot.windows import CWindows
 
 # The fraction of training after which contacts have the model's own stiffness.
 _SOFT = 0.7
 
 
-class RobotCourse(PlayedCourse):
+class RobotCourse(RecordedCourse):
     """How a robot's chain changes during training. Its memory is the scaling of the observation.
 
     explore: draws start states, like the chain's `start`, but the distribution may be much wider.
@@ -74,9 +75,10 @@ class RobotCourse(PlayedCourse):
 
     def placed(self, chain: RobotSystem, state: RobotState, new: Array, theta: Array) -> RobotState:
         """`state`; where `new`, it is placed at theta, see `RobotSystem.placed`."""
+        stays = chain.started(state, theta)
         if not chain.places:
-            return state
-        return jax.tree.map(lambda a, b: jnp.where(new, a, b), chain.placed(state, theta), state)
+            return stays
+        return jax.tree.map(lambda a, b: jnp.where(new, a, b), chain.placed(state, theta), stays)
 
     def bind(self, chain: RobotSystem, theta: Array, start: RobotState) -> RobotSystem:
         """The chain with the physical model of theta computed once."""
@@ -107,6 +109,22 @@ class RobotCourse(PlayedCourse):
     def play(self, theta: Array, memory: Scaling, states: RobotState, noise: Array) -> RobotState:
         """Simulate the windows on C MuJoCo."""
         return self.windows(theta, memory, states, noise)
+
+    @property
+    def noises(self) -> int:
+        """As the chain's."""
+        return self.chain.noises
+
+    def record(
+        self, theta: Array, memory: Scaling, states: RobotState, new: Any, noise: Any, progress: float
+    ) -> Record:
+        """Simulate and linearise windows on C MuJoCo."""
+        log_noise = self.chain.noise_scale(theta) + progress * self._log_end
+        return self.windows.record(theta, memory, states, new, noise, log_noise)
+
+    def replayed(self, chain: RobotSystem, record: Record) -> ReplayedSystem:
+        """The chain along one record."""
+        return replayed(chain, record)
 
     def of_the_policy(self, problem: Problem) -> Problem:
         """The problem whose cost includes only the cost of the policy's choice of action."""
@@ -170,7 +188,8 @@ def training_method(
         soften=settings.soften,
         windows=CWindows(chain),
     )
-    return TRAINING[settings.method](
+    made = Replayed if settings.method == "pathwise" and chain.watch is not None else TRAINING[settings.method]
+    return made(
         course,
         settings,
         theta=np.asarray(layout.initial),

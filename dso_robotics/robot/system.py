@@ -8,7 +8,7 @@
 One theta holds the parameters of all parts. `PassiveChain` is the chain without a policy (97).
 """
 
-from collections.abc import Callable
+import functools
 
 import equinox as eqx
 import jax
@@ -17,24 +17,18 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from dso_robotics.core.chain import Chain
-from dso_robotics.parameters import theta as blocks
 from dso_robotics.physics import step as physics
-from dso_robotics.physics.backend import mjx
+from dso_robotics.physics.c_model import CModel, OnEngine
 from dso_robotics.physics.divergence import diverged
 from dso_robotics.robot import noise as noises
-from dso_robotics.robot.context import Context
-from dso_robotics.robot.filter_jax import Belief, JaxFilter, shown
-from dso_robotics.robot.lift import Lift
-from dso_robotics.robot.mechanism import Mechanism
-from dso_robotics.robot.observation import Observation, Scaling
-from dso_robotics.robot.policy import Policy, Squash
+from dso_robotics.robot.filter_jax import Belief, shown
 from dso_robotics.robot.scene import Scene
-from dso_robotics.robot.sensing import Sensing
-from dso_robotics.robot.system_state import Believes, Estimated, RobotState, Sees, Sensed, Theta
+from dso_robotics.robot.system_parts import SystemParts
+from dso_robotics.robot.system_state import Estimated, RobotState, Sensed, Theta
+from dso_robotics.robot.watch import SENSORS, step_on_c
 
 
-class RobotSystem(Chain):
+class RobotSystem(SystemParts):
     """The chain of a robot, its sensors, its estimator and its policy, made by `robot_system`.
 
     theta holds the free blocks of `layout` in the open chart: "policy", "physics", "sensor", "design", "action noise",
@@ -45,68 +39,12 @@ class RobotSystem(Chain):
     A control step is `substeps` steps of the model. The cost L(x) depends on the state after a step and the control that led
     to it, like a step reward.
 
+    base: the model on its engine.
+    watch: what costs and observations read of a simulated state, on the C engine, whose step is differentiated by
+      `robot.replay`; None on MJX.
     reality: sensor scale, bias, delay and log standard deviation, (ny,) each, of a real robot whose sensors are not those of
       theta; None to use theta's.
     """
-
-    base: mjx.Model
-    policy: Policy
-    observation: Observation
-    scaling: Scaling
-    squash: Squash
-    start: Callable[[PRNGKeyArray], RobotState]
-    scene_cost: Callable[[Scene], Array]
-    layout: blocks.Theta = eqx.field(static=True)
-    mechanism: Mechanism | None = eqx.field(static=True)
-    mj: mujoco.MjModel = eqx.field(static=True)
-    substeps: int = eqx.field(static=True)
-    delay: int = eqx.field(static=True)
-    context: Context = eqx.field(static=True, default=Context())
-    see_design: bool = eqx.field(static=True, default=False)
-    lift: Lift | None = eqx.field(static=True, default=None)
-    sensing: Sensing | None = eqx.field(static=True, default=None)
-    filter: JaxFilter | None = None
-    sees: Sees = eqx.field(static=True, default="state")
-    believes: Believes = eqx.field(static=True, default="world")
-    bound: tuple[mjx.Model, Array | None] | None = None
-    believed: tuple[mjx.Model, Array | None] | None = None
-    reality: tuple[Array, Array, Array, Array] | None = None
-    anneal: Array | None = None
-
-    def noise_scale(self, theta: Theta) -> Float[Array, " nu"]:
-        """Logarithm of the actions' standard deviation: the block of theta plus the schedule's offset `anneal`."""
-        scale = self.layout.split(theta)["action noise"]
-        return scale if self.anneal is None else scale + self.anneal
-
-    def numbers(self, theta: Theta) -> Array:
-        """Values z of the mechanism at theta: physical parameters, sensor parameters, design parameters, in their units."""
-        if self.mechanism is None:
-            return jnp.zeros(0)
-        values = self.layout.values(theta)
-        return jnp.concatenate([jnp.zeros(0), *(values[name] for name in self.mechanism.groups)])
-
-    def model(self, theta: Theta, state: RobotState | None = None) -> tuple[mjx.Model, Array | None]:
-        """The physical model at theta, and its products of inertia. The context is the state's; without a state, nominal."""
-        if self.bound is not None:
-            return self.bound
-        if self.mechanism is None:
-            return self.base, None
-        drawn = None if state is None else self.context.physical(state.context)
-        return self.mechanism.model(self.base, self.numbers(theta), drawn)
-
-    def model_of_the_estimator(self, theta: Theta) -> tuple[mjx.Model, Array | None]:
-        """The physical model that the estimator predicts with. It does not know what an episode draws."""
-        if self.believed is not None or self.mechanism is None:
-            return (self.base, None) if self.believed is None else self.believed
-        return self.mechanism.model_at(self.base, self.believed_parameters(theta), self.numbers(theta))
-
-    def believed_parameters(self, theta: Theta) -> Array:
-        """Parameters of the mechanism's `vector` that the estimator predicts with: the world's, its own or nominal ones."""
-        z = self.numbers(theta)
-        if self.mechanism is None or self.believes == "world":
-            return z if self.mechanism is None else self.mechanism.parameters(z)
-        own = self.layout.values(theta)["model"] if self.believes == "own" else None
-        return self.mechanism.parameters_believed(z, own)
 
     def bind(self, theta: Theta, state: RobotState | None = None) -> "RobotSystem":
         """The same chain with the physical models of theta computed once instead of in every step. Derivatives are kept.
@@ -122,14 +60,6 @@ class RobotSystem(Chain):
         believed = chain.bound if same else self.model_of_the_estimator(theta)
         return eqx.tree_at(lambda c: c.believed, chain, believed, is_leaf=lambda leaf: leaf is None)
 
-    def sensors(self, theta: Theta, context: Array | None = None) -> tuple[Array, Array, Array]:
-        """Scale, bias and delay [s] of each channel, (ny,), at theta; in an episode with `context`, else nominal."""
-        assert self.sensing is not None
-        if self.mechanism is None:
-            return self.sensing.plain  # type: ignore[return-value]
-        drawn = None if context is None else self.context.physical(context)
-        return self.sensing.numbers(self.mechanism, self.numbers(theta), drawn)
-
     def reading(self, state: RobotState, theta: Theta) -> Float[Array, " ny"]:
         """The noisy reading in this state."""
         assert self.sensing is not None
@@ -143,11 +73,17 @@ class RobotSystem(Chain):
         now = exact[0] if len(exact) == 1 else shown(exact, late / self.sensing.interval)
         return scale * now + bias + jnp.exp(log_noise) * state.sensed.noise
 
-    def measured(self, body: physics.State, ctrl: Array, model: tuple[mjx.Model, Array | None]) -> Float[Array, " ny"]:
+    def measured(self, body: physics.State, ctrl: Array, model: tuple[OnEngine, Array | None]) -> Float[Array, " ny"]:
         """Noise-free readings, without scale and bias, in a state under the control that led to it."""
         assert self.sensing is not None
         sensordata = physics.measure(model[0], body, ctrl, products=model[1])
         return sensordata[np.array(self.sensing.addresses, int)]
+
+    def shown_readings(self, shown: Array | None) -> Float[Array, " ny"] | None:
+        """The noise-free readings among what the watch reads; None on MJX."""
+        if self.watch is None or self.sensing is None:
+            return None
+        return self.watch.of(shown, SENSORS, 0)[np.array(self.sensing.addresses, int)]
 
     def rest(self, qpos: Array | None = None, qvel: Array | None = None) -> RobotState:
         """The state at the start of an episode: no actions, empty memory, nominal context, an estimate equal to the state.
@@ -167,7 +103,8 @@ class RobotSystem(Chain):
             belief = Belief(state, jnp.zeros(self.filter.corrector.memory_size), past)
             estimated = Estimated(belief, jnp.zeros(self.sensing.size), queue)
         context = jnp.asarray(self.context.rest)
-        return RobotState(body, jnp.zeros(nu), jnp.zeros(nu), queue, memory, context, sensed, estimated)
+        shown = None if self.watch is None else jnp.zeros(self.watch.size)
+        return RobotState(body, jnp.zeros(nu), jnp.zeros(nu), queue, memory, context, sensed, estimated, shown)
 
     def sound(self, state: RobotState) -> RobotState:
         """The state, or `rest()` if the state diverged. Derivatives computed from the result are then finite."""
@@ -181,7 +118,9 @@ class RobotSystem(Chain):
         controls = self.squash(state.action), self.squash(state.before)
         task = self.context.task(state.context)
         ahead = None if state.estimated is None else lambda: self.surprise(state, theta)
-        return Scene(self.mj, model, products, state.body, *controls, task, lambda: self.strain(state, theta), ahead)
+        shown = None if self.watch is None else functools.partial(self.watch.of, state.shown)
+        strain = lambda: self.strain(state, theta)  # noqa: E731
+        return Scene(self.mj, model, products, state.body, *controls, task, strain, ahead, shown)
 
     def surprise(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """Negative log-likelihood of the reading in this state, given the estimator's prediction of it, without constants."""
@@ -233,7 +172,22 @@ class RobotSystem(Chain):
         blown, given, state = self.diverged(state), state, self.sound(state)
         queue = jnp.concatenate([state.queue, action[None]])
         ctrl = self.squash(queue[0])
+        body, exact, shown = self.simulated(state, ctrl, theta)
+        more = {"intended": intended, "noise": noise, "shown": shown}
+        following = self.arrived(body, exact, action, memory, state, theta, **more)
+        return jax.tree.map(lambda stays, moves: jnp.where(blown, stays, moves), given, following)
+
+    def simulated(
+        self, state: RobotState, ctrl: Float[Array, " nu"], theta: Theta
+    ) -> tuple[physics.State, Float[Array, " ny"] | None, Float[Array, " w"] | None]:
+        """The body one control step later, the noise-free readings there, and what the watch reads there.
+
+        On the C engine this has no derivative.
+        """
         model, products = self.model(theta, state)
+        if isinstance(model, CModel):
+            body, shown = step_on_c(self.watch, model.fields, state.body, ctrl, self.substeps)
+            return body, self.shown_readings(shown), shown
 
         def once(body: physics.State, _: None) -> tuple[physics.State, None]:
             return physics.advance(model, body, ctrl, products=products), None
@@ -242,9 +196,7 @@ class RobotSystem(Chain):
             body, _ = once(state.body, None)
         else:
             body, _ = jax.lax.scan(once, state.body, None, length=self.substeps)
-        exact = None if self.sensing is None else self.measured(body, ctrl, (model, products))
-        following = self.arrived(body, exact, action, memory, state, theta, intended=intended, noise=noise)
-        return jax.tree.map(lambda stays, moves: jnp.where(blown, stays, moves), given, following)
+        return body, None if self.sensing is None else self.measured(body, ctrl, (model, products)), None
 
     def arrived(
         self,
@@ -257,6 +209,7 @@ class RobotSystem(Chain):
         *,
         intended: Float[Array, " nu"] | None = None,
         noise: Float[Array, " ny"] | None = None,
+        shown: Float[Array, " w"] | None = None,
     ) -> RobotState:
         """The state after the physics has moved from `state` to `body`: queues, reading and belief.
 
@@ -264,7 +217,8 @@ class RobotSystem(Chain):
         Other arguments are those of `play`.
         """
         queue = jnp.concatenate([state.queue, action[None]])
-        following = RobotState(body, action, state.action, queue[1:], memory, state.context, None, state.estimated)
+        parts = body, action, state.action, queue[1:], memory, state.context, None, state.estimated, shown
+        following = RobotState(*parts)
         if state.sensed is None or exact is None:
             return following
         noise = jnp.zeros(exact.shape) if noise is None else noise
@@ -302,12 +256,17 @@ class RobotSystem(Chain):
                 state = eqx.tree_at(lambda s: s.estimated.belief.state, state, believed)
         return self.read(state, theta)
 
+    def started(self, state: RobotState, theta: Theta) -> RobotState:
+        """A state at which a window begins. A replayed chain adds what the watch reads there."""
+        return state
+
     def read(self, state: RobotState, theta: Theta) -> RobotState:
         """The state with noise-free readings of it, as if the robot had rested there before, and a valid estimate."""
         if state.sensed is None:
             return state
         ctrl = self.squash(state.action)
-        exact = self.measured(state.body, ctrl, self.model(theta, state))
+        exact = self.shown_readings(state.shown)
+        exact = self.measured(state.body, ctrl, self.model(theta, state)) if exact is None else exact
         state = eqx.tree_at(lambda s: s.sensed.exact, state, jnp.broadcast_to(exact, state.sensed.exact.shape))
         if self.filter is None or state.estimated is None:
             return state

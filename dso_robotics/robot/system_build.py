@@ -1,15 +1,19 @@
 """Makes a robot system from its parts, and checks that they fit."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters import theta as blocks
+from dso_robotics.physics.c_model import CModel
 from dso_robotics.physics.device import put_model
+from dso_robotics.physics.model import Robot
 from dso_robotics.robot import noise as noises
 from dso_robotics.robot.context import Context
 from dso_robotics.robot.filter_jax import JaxFilter
@@ -19,7 +23,8 @@ from dso_robotics.robot.policy import Policy, squash
 from dso_robotics.robot.scene import Scene
 from dso_robotics.robot.sensing import Sensing
 from dso_robotics.robot.system import RobotSystem
-from dso_robotics.robot.system_state import Believes, Sees, Spread
+from dso_robotics.robot.system_state import Believes, RobotState, Sees, Spread
+from dso_robotics.robot.watch import SENSORS, Wishes, watching
 
 
 def robot_system(
@@ -39,6 +44,7 @@ def robot_system(
     estimator: tuple[JaxFilter, np.ndarray] | None = None,
     sees: Sees = "state",
     believes: Believes = "world",
+    engine: Literal["mjx", "mujoco"] = "mjx",
     rng: np.random.Generator | None = None,
 ) -> RobotSystem:
     """Make the chain of a robot under a policy. It starts from rest; theta's initial values are in `layout.initial`.
@@ -53,6 +59,7 @@ def robot_system(
     estimator: made by `estimator_design.design_filter`: the filter, and the initial values of the block "corrector".
     sees: what the policy observes.
     believes: the physical model of the estimator.
+    engine: what simulates. A system on C ("mujoco") needs a watch, see `on_c`, and has no estimator.
 
     Raises:
       DsoError: no actuator, a policy whose input size does not fit, times that are not multiples, or a part is missing that
@@ -96,7 +103,7 @@ def robot_system(
             parts.append(mechanism.believed.block("model", free="model" not in frozen))
     whole = bool(mechanism.size or mechanism.drawn or (sensing is not None and mechanism.vector is not None))
     chain = RobotSystem(
-        base=put_model(mj, friction_dofs=mechanism.friction_dofs, source=source),
+        base=CModel(mj) if engine == "mujoco" else put_model(mj, friction_dofs=mechanism.friction_dofs, source=source),
         policy=policy,
         observation=observation,
         scaling=no_scaling(size + more),
@@ -116,6 +123,43 @@ def robot_system(
         believes=believes,
     )
     return eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.zeros(mj.nq), jnp.zeros(mj.nv)))
+
+
+class WithWatch(eqx.Module):
+    """Draws starts with room for what the watch reads, (size,)."""
+
+    start: Callable[[Any], RobotState]
+    size: int = eqx.field(static=True)
+
+    def __call__(self, key: Any) -> RobotState:
+        """Draw one start."""
+        return eqx.tree_at(lambda s: s.shown, self.start(key), jnp.zeros(self.size), is_leaf=lambda leaf: leaf is None)
+
+
+def on_c(chain: RobotSystem, robot: Robot, explore: Callable[[Any], RobotState]) -> tuple[RobotSystem, WithWatch]:
+    """A system made with engine "mujoco", with a watch of all that its costs, its policy and its lift read.
+
+    explore: draws other starts. It is returned with room for what the watch reads.
+
+    Raises:
+      DsoError: they read what C MuJoCo has no sensor for.
+    """
+    wishes = Wishes(chain.mj)
+    probe = dataclasses.replace(chain, watch=wishes)
+
+    def read(theta: Any) -> None:
+        state = probe.rest()
+        probe.cost(state, theta)
+        probe.act(state, theta)
+        if probe.lift is not None:
+            probe.lift(probe.scene(state, theta))
+
+    if chain.sensing is not None:
+        wishes.of(None, SENSORS, 0)
+    jax.eval_shape(read, jnp.asarray(chain.layout.initial))
+    watch = watching(robot, chain.mj, wishes.things)
+    start, explore = (WithWatch(draw, watch.size) for draw in (chain.start, explore))
+    return dataclasses.replace(chain, watch=watch, start=start), explore
 
 
 def _check_parts(

@@ -50,6 +50,7 @@ class RobotState(eqx.Module):
     memory: the policy's memory, (m,).
     context: the episode's numbers, (c,).
     sensed, estimated: None if the system has no sensors of its own, and no estimator.
+    shown: what costs and observations read besides (see `robot.watch`), on the C engine; None on MJX.
     """
 
     body: physics.State
@@ -60,6 +61,7 @@ class RobotState(eqx.Module):
     context: Float[Array, " c"] = eqx.field(default_factory=lambda: jnp.zeros(0))
     sensed: Sensed | None = None
     estimated: Estimated | None = None
+    shown: Float[Array, " w"] | None = None
 
 
 class Starts(eqx.Module):

@@ -316,7 +316,7 @@ def _summary(
         "command": command,
         "version": __version__,
         "engine": method.engine,
-        "engine_reason": method.reason,
+        "engine_reason": task.engine.reason if method.engine == task.engine.name else method.reason,
         "seed": task.study.seed,
         "seconds": {"total": 0.0, "compile": compile_seconds},
         "method": {"name": settings.method, "reason": task.choice.reason},

@@ -18,10 +18,12 @@ from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot.context import Varied
 from dso_robotics.robot.lift import Lift, lift
 from dso_robotics.robot.system import RobotSystem
+from dso_robotics.robot.system_build import on_c
 from dso_robotics.studies.balance import balanced
 from dso_robotics.studies.flow import ROLLOUTS, Flow, make_flow
 from dso_robotics.studies.real_robot import RealRobot, real_robot
 from dso_robotics.studies.train_bounds import refuse_overlap
+from dso_robotics.studies.train_engine import EngineChoice, choose_engine
 from dso_robotics.studies.train_method import Choice, choose
 from dso_robotics.studies.train_start import start_states
 from dso_robotics.studies.train_study import Training, TrainStudy
@@ -35,6 +37,7 @@ class Task:
     keep: which theta the training returns: the "best" one in the episode evaluations, or the "last".
     flow: which costs move which blocks.
     choice: the method, and why.
+    engine: the engine, and why.
     notes: sentences for the summary.
     real: the robot on which the result is judged, if it is not the chain's.
     """
@@ -50,6 +53,7 @@ class Task:
     keep: str
     flow: Flow
     choice: Choice
+    engine: EngineChoice
     notes: tuple[str, ...] = ()
     real: RealRobot | None = None
 
@@ -70,13 +74,16 @@ def build(study: TrainStudy) -> Task:
     apart = {name: cost for name, cost in study.cost.items() if cost.supervised}
     weights = {name: 1.0 if cost.weight == "balance" else cost.weight for name, cost in study.cost.items()}
     scene_cost = composite({name: (weights[name], _term(study, name, cost, robot)) for name, cost in timed.items()})
-    made = make_system(study, robot, scene_cost)
+    engine = choose_engine(study)
+    made = make_system(study, robot, scene_cost, engine.name)
     chain, mechanism = made.chain, made.mechanism
     start, explore = start_states(study, chain, robot)
     posture = np.asarray(start.state.body.qpos)
     if chain.context.size:
         start, explore = Varied(start, chain.context), Varied(explore, chain.context)
     chain = dataclasses.replace(chain, start=start, lift=_lift(study, robot))
+    if engine.name == "mujoco":
+        chain, explore = on_c(chain, robot, explore)
     flow = make_flow(study, chain.layout, made.held)
     windows = study.training
     if windows.design_rate is not None:
@@ -112,7 +119,20 @@ def build(study: TrainStudy) -> Task:
     # An episode does not show what a cost without a rollout is for: an early look at wrong parameters may well be cheaper.
     keep = windows.keep or ("last" if supervised else "best")
     return Task(
-        study, robot, chain, scene_cost, explore, supervised, windows, steps, keep, flow, choice, tuple(notes), real
+        study,
+        robot,
+        chain,
+        scene_cost,
+        explore,
+        supervised,
+        windows,
+        steps,
+        keep,
+        flow,
+        choice,
+        engine,
+        tuple(notes),
+        real,
     )
 
 

@@ -115,6 +115,11 @@ class Training(Settings, Table):
     design_rate: float | None = key(
         "step size of the mechanism; none: as theta's", None, within="(0, inf)", example=0.01
     )
+    engine: Literal["auto", "mujoco", "mjx"] = key(
+        "what simulates the windows. mujoco: C MuJoCo, with any model, and nothing of the physics to compile; mjx: JAX, for a "
+        "GPU, and for estimators and costs of logs; auto: chosen, with the reason in the summary",
+        "auto",
+    )
     method: str = "auto"
     notes: ClassVar[Mapping[str, Key]] = {
         "method": Key(

@@ -20,6 +20,7 @@ from dso_robotics.robot.recurrent import RecurrentPolicy
 from dso_robotics.robot.sensing import Sensing, make_sensing
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_build import multiple, robot_system, seen_besides
+from dso_robotics.studies.train_engine import Engine
 from dso_robotics.studies.train_start import start_position
 from dso_robotics.studies.train_study import TrainStudy
 
@@ -33,7 +34,7 @@ class Made:
     held: np.ndarray
 
 
-def make_system(study: TrainStudy, robot: Robot, scene_cost: Any) -> Made:
+def make_system(study: TrainStudy, robot: Robot, scene_cost: Any, engine: Engine = "mjx") -> Made:
     """The system of a study, which starts from rest.
 
     Raises:
@@ -78,6 +79,7 @@ def make_system(study: TrainStudy, robot: Robot, scene_cost: Any) -> Made:
         estimator=estimator,
         sees=sees,  # type: ignore[arg-type]
         believes=study.estimator.model if study.estimator is not None else "world",
+        engine=engine,
         rng=np.random.default_rng(study.seed),
     )
     held = np.zeros(chain.layout.size, bool)

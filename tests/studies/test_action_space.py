@@ -15,11 +15,11 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import load
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
-from dso_robotics.robot.play import CWindows
 from dso_robotics.robot.policy import LinearPolicy
 from dso_robotics.robot.schedule import training_method
 from dso_robotics.robot.system_build import robot_system
 from dso_robotics.robot.system_state import Spread
+from dso_robotics.robot.windows import CWindows
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import TrainStudy
 from tests.studies.test_short_horizon import GAMMA, cart

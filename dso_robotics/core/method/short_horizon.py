@@ -221,28 +221,41 @@ class ShortHorizon:
         )
 
     def _iterated(self, learner: Learner) -> tuple[Learner, tuple[Array, ...]]:
-        s = self.settings
         key, roll_key = jax.random.split(learner.key)
-        progress = learner.iteration / s.iterations
-        course = self.course
+        progress = learner.iteration / self.settings.iterations
+        gradients, paths = self._gradients(learner, roll_key, progress)
+        return self._stepped(learner, key, paths, gradients, progress)
+
+    def _gradients(
+        self, learner: Learner, key: PRNGKeyArray, progress: Array, record: Any = None
+    ) -> tuple[Float[Array, "G n"], Trajectory]:
+        """Gradients of groups of windows, and the windows: simulated by the chain or, with a `record`, replayed from it."""
+        s, course = self.settings, self.course
         chain = course.at(learner.memory, progress)
         value = self._value(learner.slow, learner, learner.theta)
         value = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, value)
 
         def loss(
-            problem: Problem, theta: Array, one: PRNGKeyArray, state: State, new: Array
+            problem: Problem, theta: Array, one: PRNGKeyArray, state: State, new: Array, record: Any
         ) -> tuple[Array, Trajectory]:
-            here = eqx.tree_at(lambda p: p.chain, problem, chain)
+            mine = chain if record is None else course.replayed(chain, record)
+            here = eqx.tree_at(lambda p: p.chain, problem, mine)
             theta = self._held(theta)
-            start = course.placed(chain, state, new, theta)
+            start = course.placed(mine, state, new, theta)
             more = {"horizon": s.horizon, "value": value, "by_score": self.by_score, "bind": course.bind}
             total, path = window_loss(one, here, theta, start=start, **more)
             return jnp.where(path.ending == Ending.DIVERGED, 0.0, total), path
 
-        keys = jax.random.split(roll_key, s.environments)
-        batch = keys, learner.states, learner.age == 0
-        gradients, paths = group_gradients(loss, self.problem, learner.theta, *batch, groups=s.groups)
+        keys = jax.random.split(key, s.environments)
+        batch = keys, learner.states, learner.age == 0, record
+        return group_gradients(loss, self.problem, learner.theta, *batch, groups=s.groups)
+
+    def _stepped(
+        self, learner: Learner, key: PRNGKeyArray, paths: Trajectory, gradients: Float[Array, "G n"], progress: Array
+    ) -> tuple[Learner, tuple[Array, ...]]:
+        """The step of theta by the gradients of groups of windows, and what follows from it."""
         if self.supervised:
+            chain = self.course.at(learner.memory, progress)
             slope = jax.grad(lambda at: sum(cost(chain, at, progress) for cost in self.supervised.values()))(
                 learner.theta
             )

@@ -1,0 +1,94 @@
+"""The parts of a robot system, and their numbers at theta."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.numpy as jnp
+import mujoco
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from dso_robotics.core.chain import Chain
+from dso_robotics.parameters import theta as blocks
+from dso_robotics.physics.c_model import OnEngine
+from dso_robotics.robot.context import Context
+from dso_robotics.robot.filter_jax import JaxFilter
+from dso_robotics.robot.lift import Lift
+from dso_robotics.robot.mechanism import Mechanism
+from dso_robotics.robot.observation import Observation, Scaling
+from dso_robotics.robot.policy import Policy, Squash
+from dso_robotics.robot.scene import Scene
+from dso_robotics.robot.sensing import Sensing
+from dso_robotics.robot.system_state import Believes, RobotState, Sees, Theta
+from dso_robotics.robot.watch import Watch, Wishes
+
+
+class SystemParts(Chain):
+    """The fields of a `RobotSystem`, which its docstring explains, and what of them depends on theta alone."""
+
+    base: OnEngine
+    policy: Policy
+    observation: Observation
+    scaling: Scaling
+    squash: Squash
+    start: Callable[[PRNGKeyArray], RobotState]
+    scene_cost: Callable[[Scene], Array]
+    layout: blocks.Theta = eqx.field(static=True)
+    mechanism: Mechanism | None = eqx.field(static=True)
+    mj: mujoco.MjModel = eqx.field(static=True)
+    substeps: int = eqx.field(static=True)
+    delay: int = eqx.field(static=True)
+    context: Context = eqx.field(static=True, default=Context())
+    see_design: bool = eqx.field(static=True, default=False)
+    lift: Lift | None = eqx.field(static=True, default=None)
+    sensing: Sensing | None = eqx.field(static=True, default=None)
+    filter: JaxFilter | None = None
+    sees: Sees = eqx.field(static=True, default="state")
+    believes: Believes = eqx.field(static=True, default="world")
+    bound: tuple[OnEngine, Array | None] | None = None
+    believed: tuple[OnEngine, Array | None] | None = None
+    reality: tuple[Array, Array, Array, Array] | None = None
+    anneal: Array | None = None
+    watch: Watch | Wishes | None = eqx.field(static=True, default=None)
+
+    def noise_scale(self, theta: Theta) -> Float[Array, " nu"]:
+        """Logarithm of the actions' standard deviation: the block of theta plus the schedule's offset `anneal`."""
+        scale = self.layout.split(theta)["action noise"]
+        return scale if self.anneal is None else scale + self.anneal
+
+    def numbers(self, theta: Theta) -> Array:
+        """Values z of the mechanism at theta: physical parameters, sensor parameters, design parameters, in their units."""
+        if self.mechanism is None:
+            return jnp.zeros(0)
+        values = self.layout.values(theta)
+        return jnp.concatenate([jnp.zeros(0), *(values[name] for name in self.mechanism.groups)])
+
+    def model(self, theta: Theta, state: RobotState | None = None) -> tuple[OnEngine, Array | None]:
+        """The physical model at theta, and its products of inertia. The context is the state's; without a state, nominal."""
+        if self.bound is not None:
+            return self.bound
+        if self.mechanism is None:
+            return self.base, None
+        drawn = None if state is None else self.context.physical(state.context)
+        return self.mechanism.model(self.base, self.numbers(theta), drawn)
+
+    def model_of_the_estimator(self, theta: Theta) -> tuple[OnEngine, Array | None]:
+        """The physical model that the estimator predicts with. It does not know what an episode draws."""
+        if self.believed is not None or self.mechanism is None:
+            return (self.base, None) if self.believed is None else self.believed
+        return self.mechanism.model_at(self.base, self.believed_parameters(theta), self.numbers(theta))
+
+    def believed_parameters(self, theta: Theta) -> Array:
+        """Parameters of the mechanism's `vector` that the estimator predicts with: the world's, its own or nominal ones."""
+        z = self.numbers(theta)
+        if self.mechanism is None or self.believes == "world":
+            return z if self.mechanism is None else self.mechanism.parameters(z)
+        own = self.layout.values(theta)["model"] if self.believes == "own" else None
+        return self.mechanism.parameters_believed(z, own)
+
+    def sensors(self, theta: Theta, context: Array | None = None) -> tuple[Array, Array, Array]:
+        """Scale, bias and delay [s] of each channel, (ny,), at theta; in an episode with `context`, else nominal."""
+        assert self.sensing is not None
+        if self.mechanism is None:
+            return self.sensing.plain  # type: ignore[return-value]
+        drawn = None if context is None else self.context.physical(context)
+        return self.sensing.numbers(self.mechanism, self.numbers(theta), drawn)

@@ -1,0 +1,202 @@
+"""What costs and observations read of a simulated state besides qpos, qvel and act, as sensors of C MuJoCo.
+
+A sensor comes with its derivative. So a cost may use the place of a body, for which MJX would need its kinematics.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from jaxtyping import Array, Float
+from mujoco import batch
+
+from dso_robotics.errors import DsoError
+from dso_robotics.physics.batch import set_fields
+from dso_robotics.physics.divergence import State
+from dso_robotics.physics.model import Robot, compile_spec
+
+_SENSOR, _OBJECT = mujoco.mjtSensor, mujoco.mjtObj
+# What can be read: the kind of object, and MuJoCo's sensors whose readings (3,) make it, one after another.
+_READ = {
+    "body place": (_OBJECT.mjOBJ_BODY, (_SENSOR.mjSENS_FRAMEPOS,)),
+    "body velocity": (_OBJECT.mjOBJ_BODY, (_SENSOR.mjSENS_FRAMELINVEL,)),
+    "body up": (_OBJECT.mjOBJ_XBODY, (_SENSOR.mjSENS_FRAMEZAXIS,)),
+    "site place": (_OBJECT.mjOBJ_SITE, (_SENSOR.mjSENS_FRAMEPOS,)),
+    "geom place": (_OBJECT.mjOBJ_GEOM, (_SENSOR.mjSENS_FRAMEPOS,)),
+    "geom axes": (
+        _OBJECT.mjOBJ_GEOM,
+        (_SENSOR.mjSENS_FRAMEXAXIS, _SENSOR.mjSENS_FRAMEYAXIS, _SENSOR.mjSENS_FRAMEZAXIS),
+    ),
+}
+SENSORS = "sensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """The things that are read, in the order of their numbers.
+
+    mj: the model of the chain.
+    things: what is read (a key of the table above) and the object's id; `SENSORS` is all of the model's own sensordata.
+    model: `mj` with a sensor for each number.
+    columns: positions (size,) of the numbers in the sensordata of `model`.
+    """
+
+    mj: mujoco.MjModel
+    things: tuple[tuple[str, int], ...]
+    model: mujoco.MjModel
+    columns: tuple[int, ...]
+
+    @functools.cached_property
+    def places(self) -> dict[tuple[str, int], slice]:
+        """Where the numbers of each thing are."""
+        ends = np.cumsum([0] + [self._width(what) for what, _ in self.things])
+        return {thing: slice(int(a), int(b)) for thing, a, b in zip(self.things, ends, ends[1:], strict=False)}
+
+    @property
+    def size(self) -> int:
+        """How many numbers are read."""
+        return sum(self._width(what) for what, _ in self.things)
+
+    @property
+    def accelerations(self) -> bool:
+        """Whether a number depends on accelerations or forces, and with them on the control."""
+        own = any(what == SENSORS for what, _ in self.things)
+        return own and bool(np.any(self.mj.sensor_needstage >= int(mujoco.mjtStage.mjSTAGE_ACC)))
+
+    def _width(self, what: str) -> int:
+        return _width(self.mj, what)
+
+    def of(self, shown: Any, what: str, at: int) -> Any:
+        """The numbers of one thing, from all of them, `shown` (size,)."""
+        return shown[self.places[what, at]]
+
+    def read(self, data: mujoco.MjData) -> np.ndarray:
+        """The numbers (size,) in `data` after mj_forward. Its model may be another with the same objects."""
+        found = [self._now(data, what, at) for what, at in self.things]
+        return np.concatenate([np.zeros(0), *found])
+
+    def _now(self, data: mujoco.MjData, what: str, at: int) -> np.ndarray:
+        if what == SENSORS:
+            return data.sensordata[: self.mj.nsensordata]
+        if what == "body velocity":
+            both = np.zeros(6)
+            mujoco.mj_objectVelocity(data.model, data, int(_OBJECT.mjOBJ_BODY), at, both, 0)
+            return both[3:]
+        places = {"body place": data.xipos, "site place": data.site_xpos, "geom place": data.geom_xpos}
+        if what in places:
+            return places[what][at]
+        axes = (data.xmat if what == "body up" else data.geom_xmat)[at].reshape(3, 3).T
+        return axes[2] if what == "body up" else axes.ravel()
+
+
+def _name(spec: mujoco.MjSpec, what: str, at: int) -> str:
+    """The name of an object; one without a name gets one."""
+    kind = what.split()[0]
+    element = next(one for one in getattr(spec, {"body": "bodies"}.get(kind, kind + "s")) if one.id == at)
+    if not element.name:
+        element.name = f"dso/{kind}/{at}"
+    return element.name
+
+
+def _as_compiled(spec: mujoco.MjSpec, given: mujoco.MjModel, used: mujoco.MjModel) -> None:
+    """Change `spec`, which compiles to `given`, so that it compiles to `used`: without shortcuts and delays."""
+    for body in spec.bodies:
+        if given.body_simple[body.id] and not used.body_simple[body.id]:
+            body.simple = False
+    if (np.any(given.actuator_delay) or np.any(given.sensor_delay)) and not (
+        np.any(used.actuator_delay) or np.any(used.sensor_delay)
+    ):
+        for element in (*spec.actuators, *spec.sensors):
+            element.delay, element.nsample = 0.0, 0
+
+
+def watching(robot: Robot, mj: mujoco.MjModel, things: tuple[tuple[str, int], ...]) -> Watch:
+    """The watch of `things` in `mj`, which is made of `robot`.
+
+    Raises:
+      DsoError: a place is read, and there is no description of the robot to which sensors could be added.
+    """
+    added = [(what, at, sensor) for what, at in things if what != SENSORS for sensor in _READ[what][1]]
+    columns, following = [], int(mj.nsensordata)
+    for what, _ in things:
+        first, width = (0, _width(mj, what)) if what == SENSORS else (following, _width(mj, what))
+        columns += range(first, first + width)
+        following += 0 if what == SENSORS else width
+    if not added:
+        return Watch(mj, things, mj, tuple(columns))
+    if robot.spec is None:
+        raise DsoError(
+            f"{robot.source}: the costs read places of bodies, sites or geoms, for which the C engine adds sensors, and a "
+            'compiled MjModel cannot be changed; load the XML file, or train with engine = "mjx".'
+        )
+    spec = robot.spec.copy()
+    spec.compile()
+    _as_compiled(spec, robot.mj, mj)
+    for what, at, sensor in added:
+        name = f"dso/{what}/{at}/{int(sensor)}"
+        spec.add_sensor(name=name, type=sensor, objtype=_READ[what][0], objname=_name(spec, what, at))
+    return Watch(mj, things, compile_spec(spec, robot.source), tuple(columns))
+
+
+def _width(mj: mujoco.MjModel, what: str) -> int:
+    return int(mj.nsensordata) if what == SENSORS else 3 * len(_READ[what][1])
+
+
+class Wishes:
+    """Notes what is read, in the place of a watch. Everything reads as zero."""
+
+    size = 0
+
+    def __init__(self, mj: mujoco.MjModel):
+        self._mj = mj
+        self._wanted: dict[tuple[str, int], None] = {}
+
+    def of(self, shown: Any, what: str, at: int) -> Any:
+        """Zeros, of the size of the numbers asked for."""
+        self._wanted[what, at] = None
+        return np.zeros(_width(self._mj, what))
+
+    @property
+    def things(self) -> tuple[tuple[str, int], ...]:
+        """What was read."""
+        return tuple(self._wanted)
+
+
+def step_on_c(
+    watch: Any, fields: Mapping[str, Any], body: State, ctrl: Any, substeps: int
+) -> tuple[State, Float[Array, " w"]]:
+    """One control step of a chain on C MuJoCo, as a JAX function without derivative: the body, and what is read there.
+
+    A window is simulated much faster by `robot.windows`. This serves what looks at single steps.
+    """
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.asarray(leaf).dtype), body)
+    out = shapes, jax.ShapeDtypeStruct((watch.size,), jnp.zeros(()).dtype)
+
+    def run(fields: Mapping[str, Any], body: State, ctrl: Any) -> tuple[State, np.ndarray]:
+        model, stage = watch.model, mujoco.mjtStage
+        engine = batch.Batch(model, 1, 1)
+        set_fields(engine, model, {name: np.asarray(value)[None] for name, value in fields.items()})
+        engine.reset(stage=stage.mjSTAGE_NONE)
+        engine.bind("qpos")[:], engine.bind("qvel")[:] = body.qpos, body.qvel
+        engine.bind("qacc_warmstart")[:], engine.bind("ctrl")[:] = body.warmstart, ctrl
+        if model.na:
+            engine.bind("act")[:] = body.act
+        engine.step(nstep=substeps)
+        now: dict[str, Any] = {
+            name: np.array(engine.bind(name)[0]) for name in ("qpos", "qvel", *(["act"] if model.na else []))
+        }
+        warm, time = np.array(engine.bind("qacc_warmstart")[0]), body.time + substeps * model.opt.timestep
+        sensordata = engine.bind("sensordata") if watch.size else np.zeros((1, 0))
+        engine.forward(stage=stage.mjSTAGE_ACC if watch.accelerations else stage.mjSTAGE_VEL)
+        read = np.array(sensordata[0, list(watch.columns)])
+        now |= {"act": now.get("act", np.zeros(0)), "warmstart": warm, "time": time}
+        found = State(**now), read
+        return jax.tree.map(lambda value, shape: np.asarray(value, shape.dtype), found, out)
+
+    still = jax.lax.stop_gradient((dict(fields), body, ctrl))
+    return jax.pure_callback(run, out, *still, vmap_method="sequential")

@@ -1,0 +1,57 @@
+"""The engine of a training: the one that a study names or, for `auto`, the one that suits it, with the reason in words."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+
+from dso_robotics.errors import DsoError
+from dso_robotics.studies.train_study import TrainStudy
+
+Engine = Literal["mjx", "mujoco"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineChoice:
+    """name: "mjx" or "mujoco". reason: why, in words."""
+
+    name: Engine
+    reason: str
+
+
+def choose_engine(study: TrainStudy) -> EngineChoice:
+    """The engine of a study.
+
+    Raises:
+      DsoError: the study asks for C MuJoCo, and has a part that is only on MJX.
+    """
+    asked, lacking = study.training.engine, _only_on_mjx(study)
+    if asked == "mjx":
+        return EngineChoice("mjx", "asked for")
+    if asked == "mujoco":
+        if lacking:
+            raise DsoError(
+                f'{study.source}: [training] engine = "mujoco": {lacking} is only on MJX; leave it out, or write "auto".'
+            )
+        return EngineChoice("mujoco", "asked for")
+    if lacking:
+        return EngineChoice("mjx", f"{lacking} is only on MJX")
+    if jax.default_backend() != "cpu":
+        return EngineChoice("mjx", "a GPU simulates thousands of environments at once")
+    return EngineChoice("mujoco", "C MuJoCo needs no compilation of the physics, and linearises each step")
+
+
+def _only_on_mjx(study: TrainStudy) -> str | None:
+    """What of the study needs MJX."""
+    if study.estimator is not None:
+        return "an estimator in the loop"
+    if study.training.method not in ("auto", "pathwise"):
+        return f"the cost of method = '{study.training.method}'"
+    if study.training.soften > 1.0:
+        return "soften"
+    for name, cost in study.cost.items():
+        if cost.simulates:
+            return f"cost.{name}, of a log,"
+        if cost.weight == "balance":
+            return 'weight = "balance"'
+    return None
