@@ -46,7 +46,7 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
         raise DsoError(f"{path}: there is no run file here; give the --out folder of a dso command.")
     again = "run the study again without --resume"
     with open_archive(path, "run file", again) as archive:
-        schema, version = (archive.attribute(archive.file, key) for key in ("schema", "schema_version"))
+        schema, version = (archive.label(archive.file, key) for key in ("schema", "schema_version"))
         if schema != SCHEMA or version != SCHEMA_VERSION:
             raise DsoError(
                 f"{path}: schema {schema!r} version {version!r} is not {SCHEMA!r} version {SCHEMA_VERSION}; "
@@ -62,7 +62,7 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
 def run_schema(path: Path) -> Any:
     """The schema that an HDF5 file states, None if it states none. Raises DsoError when it is damaged."""
     with open_archive(path, "run file", "move it away") as archive:
-        return archive.attribute(archive.file, "schema")
+        return archive.label(archive.file, "schema")
 
 
 def _write(group: h5py.Group, tree: Tree) -> None:
