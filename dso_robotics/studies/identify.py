@@ -183,7 +183,6 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     if study.fit == "torque":
         tell("forces compared", 0, math.nan)
         solution, problem = torque_fit.fit(vector, windows, drives, x, measured())
-        file.write("searched")
         reason = "only to predict: the forces of inverse dynamics were fitted"
     else:
         solution, problem = _search(file, vector, windows, prediction, (z, x, sigma), robot.source, tell, options)

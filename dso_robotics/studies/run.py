@@ -122,6 +122,7 @@ class Session:
           DsoError: a file cannot be written, or the report fails. The results found so far are kept.
         """
         assert self.file is not None
+        self.file.replace_earlier()
         folders.write_model(self.folder, mjcf)
         summary["seconds"]["total"] = self.file.seconds
         told = {"summary": json.dumps(folders.finite(summary)), DIGEST: model_digest(mjcf)}
@@ -201,7 +202,7 @@ class RunFile:
         try:
             self._compare(tree["inputs"])
             for name in ("state", "records", "spent"):
-                tree[name] = dict(tree[name])
+                tree[name] = dict(tree.get(name, {}))  # a study that does not search has none
             tree["seconds"], tree["status"] = float(tree["seconds"]), str(tree["status"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged(self.path, error) from error
@@ -248,6 +249,11 @@ class RunFile:
             told = "" if self._new or not self.path.exists() else f"In {self.path.name} {kept}."
             raise DsoError(f"{error} {told}".rstrip()) from error
         self._saved = time.perf_counter()
+
+    def replace_earlier(self) -> None:
+        """Remove the files of an earlier run, as the first write of a new run does, if nothing was written yet."""
+        if self._new:
+            self.write()
 
     def _ready(self) -> None:
         if self._new:
