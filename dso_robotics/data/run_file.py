@@ -13,6 +13,23 @@ from dso_robotics.errors import DsoError
 
 SCHEMA, SCHEMA_VERSION = "dso-run", 1
 
+TEXTS = ("status", "summary", "model_digest")
+GROUPS = (
+    "inputs",
+    "state",
+    "records",
+    "spent",
+    "earlier",
+    "best",
+    "theta",
+    "scaling",
+    "estimator",
+    "policy",
+    "motions",
+    "traces",
+)
+"""What is of one type in a run file of every command, where it has it; `read_run` checks it."""
+
 Tree = Mapping[str, Any]
 
 
@@ -56,6 +73,12 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
         study, mjcf = json.loads(tree.pop("study")), tree.pop("model")
     if not isinstance(study, dict) or not isinstance(mjcf, str):
         raise DsoError(f"{path}: the run file is damaged (its study is no table, or its model is no text); {again}.")
+    for name in TEXTS:
+        if not isinstance(tree.get(name, ""), str):
+            raise DsoError(f"{path}: the run file is damaged (its {name} is no text); {again}.")
+    for name in GROUPS:
+        if not isinstance(tree.get(name, {}), dict):
+            raise DsoError(f"{path}: the run file is damaged (its {name} is no group); {again}.")
     return tree, study, mjcf
 
 

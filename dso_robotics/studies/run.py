@@ -123,20 +123,26 @@ class Session:
         """
         assert self.file is not None
         self.file.replace_earlier()
-        folders.write_model(self.folder, mjcf)
+        with self._kept("finishes it"):
+            folders.write_model(self.folder, mjcf)
         summary["seconds"]["total"] = self.file.seconds
         told = {"summary": json.dumps(folders.finite(summary)), DIGEST: model_digest(mjcf)}
         self.file.write("finished", **told, **groups)
         if report is not None:
             self.tell("report", 0, summary["cost"]["total"])
-            try:
+            with self._kept("draws the report"):
                 report(self.folder)
-            except DsoError as error:
-                raise DsoError(
-                    f"{error} The run itself is kept in {self.folder}; --resume draws the report."
-                ) from error
         summary["seconds"]["total"] = self.file.seconds
-        folders.write_summary(self.folder, summary)
+        with self._kept("finishes it"):
+            folders.write_summary(self.folder, summary)
+
+    @contextlib.contextmanager
+    def _kept(self, rest: str) -> Iterator[None]:
+        """Say of a failure that what was found is kept, and what --resume does."""
+        try:
+            yield
+        except DsoError as error:
+            raise DsoError(f"{error} The run itself is kept in {self.folder}; --resume {rest}.") from error
 
 
 @contextlib.contextmanager

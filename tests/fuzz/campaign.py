@@ -2,9 +2,10 @@
 
 An input that makes the reader run a line for the first time is damaged further.
 
-    python -m tests.fuzz.campaign READER [SECONDS [SEED]]
+    python -m tests.fuzz.campaign [READER [SECONDS [SEED]]]
 
-writes inputs that show a fault to tests/fuzz/corpus/READER/, where the test run reads them ever after.
+reads the corpus and some new inputs of every reader, or searches for one of them. It writes inputs that show a fault to
+tests/fuzz/corpus/READER/, where the test run reads them ever after.
 """
 
 import dataclasses
@@ -73,15 +74,37 @@ def _place(verdict: Verdict) -> str:
     return "\n".join(lines[-2:]) or (verdict.fault or "")[:40]
 
 
-def main(name: str, seconds: str = "600", seed: str = "0") -> int:
-    """Search and say what was found; returns the number of faults."""
+def replay(name: str, target: Target) -> list[str]:
+    """What is wrong with valid inputs, those in the corpus and some new ones."""
+    rng, pool, known = random.Random(7), target.pool(), kept(name)
+    makers = [
+        _maker(target, random.Random(rng.getrandbits(64)), rng.choice(list(pool.values()))) for _ in range(target.new)
+    ]
+    told = [
+        f"{name}, {file}: {v.fault}"
+        for file, v in zip(known, judge(target, list(known.values())), strict=True)
+        if v.fault
+    ]
+    told += [f"{keep(name, v.files)}: {v.fault}" for v in judge(target, makers) if v.fault]
+    for file, verdict in zip(pool, judge(target, list(pool.values())), strict=True):
+        told += [f"{name}, valid input {file!r}: {verdict.fault}"] if verdict.fault else []
+    return told
+
+
+def main(name: str = "", seconds: str = "600", seed: str = "0") -> int:
+    """Search and say what was found, or read the corpus of every reader; returns the number of faults."""
     from tests.fuzz.targets import TARGETS
 
-    found = search(TARGETS[name], float(seconds), int(seed), kept(name).values())
-    for verdict in found.faults:
+    if not name:
+        found = {name: replay(name, target) for name, target in TARGETS.items()}
+        for name, told in found.items():
+            print(f"{name}: {' '.join(told) or 'no fault'}")
+        return sum(map(len, found.values()))
+    result = search(TARGETS[name], float(seconds), int(seed), kept(name).values())
+    for verdict in result.faults:
         print(f"{keep(name, verdict.files)}: {verdict.fault}")
-    print(f"{name}: {found.inputs:,} inputs, {found.lines:,} lines of dso, {len(found.faults)} fault(s)")
-    return len(found.faults)
+    print(f"{name}: {result.inputs:,} inputs, {result.lines:,} lines of dso, {len(result.faults)} fault(s)")
+    return len(result.faults)
 
 
 if __name__ == "__main__":

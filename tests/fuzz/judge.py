@@ -38,8 +38,9 @@ class Target:
 
     seeds: makes valid inputs by name. read: reads the input in the working folder; returns names of the files that it wrote.
     damages: functions that damage the content of a file, by the end of its name; `""` stands for all others.
-    fixed: makes the files that stay as they are. batch: inputs for each process. computing: seconds of computing that no
-    small input may need. deadline: seconds after which the process that reads it is ended.
+    fixed: makes the files that stay as they are. batch: inputs for each process. new: inputs of a short test.
+    computing: seconds of computing that no small input may need.
+    deadline: seconds after which the process that reads it is ended.
     """
 
     seeds: Callable[[Path], dict[str, Files]]
@@ -47,6 +48,7 @@ class Target:
     damages: Mapping[str, Sequence[Callable[[random.Random, bytes], bytes]]]
     fixed: Callable[[], Files] = dict
     batch: int = 40
+    new: int = 20
     computing: float = 15.0
     deadline: float = 90.0
 

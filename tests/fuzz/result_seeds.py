@@ -99,6 +99,17 @@ def runs(folder: Path) -> dict[str, Files]:
     return found
 
 
+def results(folder: Path) -> dict[str, Files]:
+    """Results of `dso identify` and of a training, for `dso view`."""
+    found = {"identify": {"out/run.h5": runs(folder)["reporting"]["out/run.h5"]}}
+    found["identify"]["out/model.xml"] = (folder / "out" / "model.xml").read_bytes()
+    poses = {"time": TIME, "qpos": np.zeros((len(TIME), 1))}
+    tree = {"status": "finished", "learner": {"theta": np.zeros(2)}, "motions": {"trained": poses, "untrained": poses}}
+    write_run(folder / "train.h5", tree, {"command": "train", "model": "pendulum.xml"}, MODEL.decode())
+    found["train"] = {"out/run.h5": (folder / "train.h5").read_bytes(), "out/model.xml": MODEL}
+    return found
+
+
 def estimators(folder: Path) -> dict[str, Files]:
     """The result of `dso estimate`."""
     found: dict[str, Files] = {}

@@ -13,13 +13,14 @@ from dso_robotics.data.log import read_log
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import load
+from dso_robotics.report.replay import read_replay
 from dso_robotics.robot.deployed_controller import Controller
 from dso_robotics.robot.deployed_policy import Policy
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.studies.estimate_study import EstimateStudy
 from dso_robotics.studies.study import IdentifyStudy
 from dso_robotics.studies.train_study import TrainStudy
-from tests.fuzz import damage, result_seeds, table_seeds
+from tests.fuzz import damage, damage_hdf5, result_seeds, table_seeds
 from tests.fuzz.judge import Target
 
 _REPAIRS = (
@@ -140,6 +141,12 @@ def _simulate() -> Sequence[str]:
     return []
 
 
+def _view() -> Sequence[str]:
+    replay = read_replay("out", *_choice(((), ("run0",), ("trained",)), 0))
+    assert replay.predicted.shape == (len(replay.time), replay.model.nq)
+    return []
+
+
 def _study() -> Sequence[str]:
     for kind in (IdentifyStudy, EstimateStudy, TrainStudy):
         try:
@@ -168,7 +175,7 @@ _TOML = (
     "0.5",
 )
 _BYTES = {"": (damage.raw,)}
-_HDF5 = {".h5": (damage.resealed,)}
+_HDF5 = {".h5": (damage_hdf5.resealed,)}
 TARGETS = {
     "text": Target(
         table_seeds.text,
@@ -181,9 +188,11 @@ TARGETS = {
     "saved arrays": Target(
         table_seeds.saved, _converted(*_COLUMNS[:4]), {".npz": (damage.as_npz, damage.raw), ".npy": (damage.as_npy,)}
     ),
-    "matlab": Target(table_seeds.matlab, _converted(*_COLUMNS), _BYTES, batch=10),
+    "matlab": Target(table_seeds.matlab, _converted(*_COLUMNS), _BYTES, batch=10, new=2),
     "foreign hdf5": Target(
-        table_seeds.foreign_hdf5, _converted(*_COLUMNS, ("--sensor=data/demo_0/u",)), {"": (damage.as_hdf5, damage.raw)}
+        table_seeds.foreign_hdf5,
+        _converted(*_COLUMNS, ("--sensor=data/demo_0/u",)),
+        {"": (damage_hdf5.as_hdf5, damage.raw)},
     ),
     "parquet": Target(
         table_seeds.parquet,
@@ -199,8 +208,9 @@ TARGETS = {
         {".yaml": (damage.text(("!!python/object", "&a", "*a", "- ", ": ")),), "": (damage.raw,)},
     ),
     "logs": Target(result_seeds.logs, _read_log, _HDF5),
-    "old logs": Target(result_seeds.old_logs, _read_log, {"": (damage.as_hdf5, damage.raw)}, batch=20),
-    "runs": Target(result_seeds.runs, _resume, _HDF5, result_seeds.inputs, batch=20),
+    "old logs": Target(result_seeds.old_logs, _read_log, {"": (damage_hdf5.as_hdf5, damage.raw)}, batch=20, new=3),
+    "runs": Target(result_seeds.runs, _resume, _HDF5, result_seeds.inputs, batch=20, new=8),
+    "results": Target(result_seeds.results, _view, {**_HDF5, ".xml": (damage.as_xml,)}),
     "estimators": Target(result_seeds.estimators, _estimate, {**_HDF5, ".xml": (damage.as_xml,)}),
     "policies": Target(result_seeds.policies, _act, {**_HDF5, ".xml": (damage.as_xml,)}),
     "models": Target(result_seeds.robots, _simulate, {"": (damage.as_xml, damage.as_xml, damage.raw, damage.text())}),
