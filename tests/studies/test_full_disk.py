@@ -117,6 +117,7 @@ def test_a_result_in_a_folder_that_is_read_only(commands, command):
         end = run([command, *COMMANDS[command], f"--out={out}"], commands, Mishap(bare=True))
         assert is_one_paragraph(end), end.said
         assert "closed" in end.said
+        assert "cost" not in end.said, "it was searched before it was refused"
     assert list((commands / "closed").iterdir()) == []
     assert run([command, *COMMANDS[command], "--no-report", "--out=out"], commands).status == 0
     before = contents(commands / "out")
