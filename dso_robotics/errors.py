@@ -21,6 +21,12 @@ def nearest(word: str, choices: Iterable[str], most: int = 4) -> str:
     return ", ".join(f"'{c}'" for c in near) + more
 
 
+def shortened(text: str, most: int = 80) -> str:
+    """`text` without its middle where it is long, so that a file cannot fill a message."""
+    half = (most - 5) // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
 def told(error: BaseException) -> str:
     """An exception in one line, with the place that it comes from."""
     last = error.__traceback__

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 
 from dso_robotics import __version__
 from dso_robotics.cli.interruption import ended_by_sigterm, how_to_resume, status_of
-from dso_robotics.errors import DsoError, told
+from dso_robotics.errors import DsoError, shortened, told
 from dso_robotics.extras import needing
+
+# Characters of a message: a paragraph, whatever stands in a file that it quotes.
+_LONGEST = 3000
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,7 +95,7 @@ def _guarded(argv: Sequence[str] | None) -> int:
 
 
 def _refused(message: str) -> int:
-    print(f"dso: {plain(' '.join(message.splitlines()))}", file=sys.stderr)
+    print(f"dso: {shortened(plain(' '.join(message.splitlines())), _LONGEST)}", file=sys.stderr)
     return 2
 
 

@@ -8,10 +8,8 @@ texts; those of other writers are read by another process that can be ended (`ol
 
 import contextlib
 import hashlib
-import json
+import math
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from dso_robotics.data.apart import NoAnswer, read_apart
 from dso_robotics.data.limits import allowed_bytes, refuse_oversized
 from dso_robotics.errors import DsoError
 
@@ -31,7 +30,7 @@ _SEAL_BYTES = len(_SEAL) + 65
 # deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf: others would load a plug-in.
 _FILTERS = frozenset((1, 2, 3, 4, 5, 6, 32000))
 # Seconds for the other process that reads old texts, which is also limited to 5 s of computing.
-_DEADLINE = 30.0
+_DEADLINE, _PROGRAM = 30.0, Path(__file__).with_name("old_text.py")
 _ESCAPE = "surrogateescape"
 _MAX_DEPTH, _MAX_ITEMS = 32, 1_000_000
 # HDF5 keeps an attribute in the header of its object, which has 64 KiB.
@@ -184,6 +183,18 @@ class Archive:
         handle.read(texts)
         return _plain(texts if shape else texts[()])
 
+    def label(self, item: h5py.Group | h5py.Dataset, key: str) -> str | int | float | None:
+        """An attribute that is one text or one number; None if it is absent or anything else, such as a longer array."""
+        coded = key.encode(errors=_ESCAPE)
+        if h5py.h5a.exists(item.id, coded) and math.prod(map(int, h5py.h5a.open(item.id, coded).shape or ())) != 1:
+            return None
+        value = self.attribute(item, key)
+        while isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+            value = value.reshape(()).item()
+        return value if isinstance(value, str | int | float) else None
+
     def values(self, dataset: h5py.Dataset) -> Any:
         """All values of a dataset: an array, a text, or a list of texts (nested as its axes).
 
@@ -220,7 +231,7 @@ class Archive:
             )
         # A chunk is always unpacked whole.
         chunk = made.get_chunk() if layout == h5py.h5d.CHUNKED else ()
-        self._claimed += dataset.dtype.itemsize * max(product(shape), product(chunk))
+        self._claimed += dataset.dtype.itemsize * max(math.prod(map(int, shape)), math.prod(map(int, chunk)))
         if self._claimed > self._allowed:
             refuse_oversized(self._claimed, self.path, f"the data up to {dataset.name}")
 
@@ -259,14 +270,6 @@ class Archive:
         return self._old[(str(item.name), key)]
 
 
-def product(shape: Sequence[int]) -> int:
-    """Number of entries. Of Python integers, because NumPy's overflow on a forged shape."""
-    total = 1
-    for size in shape:
-        total *= int(size)
-    return total
-
-
 def _is_old_text(dtype: np.dtype) -> bool:
     found = h5py.check_string_dtype(dtype) if dtype.kind == "O" else None
     return found is not None and found.length is None
@@ -292,22 +295,8 @@ def _decoded(value: Any) -> Any:
 
 def _old_texts(path: Path, cure: str) -> dict[tuple[str, str | None], Any]:
     """Every text of variable length in the file by object and attribute, read by another process within a deadline."""
-    script = Path(__file__).with_name("old_text.py")
     try:
-        # -P: the folder of the script is no place for modules.
-        done = subprocess.run(
-            [sys.executable, "-P", str(script), str(path.resolve())],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_DEADLINE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise DsoError(
-            f"{path}: is damaged: HDF5 did not finish reading its texts in {_DEADLINE:g} s and was ended; {cure}."
-        ) from None
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = said[-1] if said else "HDF5 crashed or did not finish"
-        raise DsoError(f"{path}: is damaged: its texts cannot be read ({reason}); {cure}.")
-    return {(name, key): value for name, key, value in json.loads(done.stdout)}
+        found = read_apart(_PROGRAM, path, library="HDF5", seconds=_DEADLINE)
+    except NoAnswer as error:
+        raise DsoError(f"{path}: is damaged: its texts cannot be read ({error}); {cure}.") from error
+    return {(name, key): value for name, key, value in found}

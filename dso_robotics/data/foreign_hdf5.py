@@ -1,5 +1,6 @@
 """HDF5 files of other tools. Only what is asked for is read, and its declared size is checked first."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from dso_robotics.data.archive import Archive, open_archive, product
+from dso_robotics.data.archive import Archive, open_archive
 from dso_robotics.data.hdf5 import SCHEMA
 from dso_robotics.data.limits import refuse_oversized
 from dso_robotics.data.matlab import oriented
@@ -23,7 +24,7 @@ def is_log(path: Path) -> bool:
     """Whether an HDF5 file calls itself a log of this toolkit, or is so damaged that only its reader can say why."""
     try:
         with open_archive(path, "log file", "copy or record it again") as archive:
-            return archive.has_attribute(archive.file, "schema") and archive.attribute(archive.file, "schema") == SCHEMA
+            return archive.has_attribute(archive.file, "schema") and archive.label(archive.file, "schema") == SCHEMA
     except DsoError:
         return True
 
@@ -95,7 +96,7 @@ def _loader(path: Path, name: str, field: str | None) -> Callable[[], np.ndarray
                 dataset = file[name]
                 assert isinstance(dataset, h5py.Dataset)
                 Archive(path, file, "copy or record it again").claim(dataset)
-                claimed = max(product(dataset.shape), product(dataset.chunks or ()))
+                claimed = max(math.prod(map(int, dataset.shape)), math.prod(map(int, dataset.chunks or ())))
                 refuse_oversized(claimed * max(8, dataset.dtype.itemsize), path, f"the array {name!r}")
                 return dataset[()] if field is None else dataset.fields(field)[()]
         except DsoError:
@@ -108,7 +109,7 @@ def _loader(path: Path, name: str, field: str | None) -> Callable[[], np.ndarray
 
 def _matlab(path: Path, leaves: list[Leaf]) -> list[Leaf]:
     """MATLAB stores arrays column by column, so HDF5 shows their axes in the opposite order."""
-    refuse_oversized(sum(8 * product(leaf.shape) for leaf in leaves), path, "the file")
+    refuse_oversized(sum(8 * math.prod(map(int, leaf.shape)) for leaf in leaves), path, "the file")
     arrays = {leaf.name: np.squeeze(leaf.load().T) for leaf in leaves}
     turned = oriented({name: array for name, array in arrays.items() if array.ndim})
     return [Leaf(name, array.shape, lambda array=array: array) for name, array in turned.items()]

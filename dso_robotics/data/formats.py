@@ -16,6 +16,7 @@ from dso_robotics.data.tree import tables
 from dso_robotics.errors import DsoError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_PICKLE = "is a Python pickle, which is never opened because it can run code; save the arrays with numpy.savez"
 # First bytes of files that are told apart only to say what to do with them.
 _OTHERS = (
     (b"\x1f\x8b", "is packed with gzip; unpack it first (gunzip)"),
@@ -24,22 +25,7 @@ _OTHERS = (
     (b"\xd0\xcf\x11\xe0", "is an old Excel workbook; save the sheet as CSV"),
     (b"#ROSBAG V1.", "is a ROS bag of version 1; `rosbag fix` makes one of version 2 of it"),
     (b"ULog", "is a PX4 log; write its topics as CSV with ulog2csv"),
-    (
-        b"\x80\x02",
-        "is a Python pickle, which is never opened because it can run code; save the arrays with numpy.savez",
-    ),
-    (
-        b"\x80\x03",
-        "is a Python pickle, which is never opened because it can run code; save the arrays with numpy.savez",
-    ),
-    (
-        b"\x80\x04",
-        "is a Python pickle, which is never opened because it can run code; save the arrays with numpy.savez",
-    ),
-    (
-        b"\x80\x05",
-        "is a Python pickle, which is never opened because it can run code; save the arrays with numpy.savez",
-    ),
+    *((bytes((0x80, version)), _PICKLE) for version in (2, 3, 4, 5)),
 )
 
 

@@ -1,12 +1,13 @@
 """The HDF5 layout of a log. The reader checks every declared size before it allocates memory."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from dso_robotics.data.archive import Archive, open_archive, product
+from dso_robotics.data.archive import Archive, open_archive
 from dso_robotics.data.limits import allowed_bytes, refuse_oversized
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
@@ -55,19 +56,19 @@ def _read(archive: Archive, path: Path) -> Contents:
         except DsoError as error:
             raise DsoError(f"{path}: {error}") from error
     keys = dict.fromkeys((*file.attrs, "source", "licence"))
-    attributes = {key: _scalar(archive, key) for key in keys if key not in ("schema", "schema_version")}
+    attributes = {key: archive.label(file, key) for key in keys if key not in ("schema", "schema_version")}
     return {key: value for key, value in attributes.items() if value is not None}, tuple(read)
 
 
 def _check_schema(archive: Archive, path: Path) -> None:
-    schema = _scalar(archive, "schema")
+    schema = archive.label(archive.file, "schema")
     if schema != SCHEMA:
         said = "has no attribute 'schema'" if schema is None else f"has the schema {schema!r}"
         raise DsoError(
             f"{path}: {said}, expected {SCHEMA!r}, so it is some other HDF5 file; convert its data with "
             "`dso convert`, or set the attribute if the file has the layout of a log."
         )
-    version = _scalar(archive, "schema_version")
+    version = archive.label(archive.file, "schema_version")
     if version != SCHEMA_VERSION:
         said = "has no schema_version" if version is None else f"has schema_version {version!r}"
         raise DsoError(
@@ -122,7 +123,7 @@ def _datasets(
 
 def _claim(dataset: h5py.Dataset, shape: tuple[int, ...]) -> int:
     """Bytes of memory for the dataset as float64. At least one chunk counts, because a chunk is always unpacked whole."""
-    return 8 * max(product(shape), product(dataset.chunks or ()))
+    return 8 * max(math.prod(map(int, shape)), math.prod(map(int, dataset.chunks or ())))
 
 
 def _texts(
@@ -145,15 +146,3 @@ def _texts(
     if not all(isinstance(text, str) for text in texts):
         raise DsoError(f"{where}: the attribute {key!r} does not contain text; store strings.")
     return tuple(texts)
-
-
-def _scalar(archive: Archive, key: str) -> float | str | None:
-    """An attribute of the file, text or number; None if it is absent or neither."""
-    if key in archive.file.attrs and product(archive.file.attrs.get_id(key).shape or ()) != 1:
-        return None
-    value = archive.attribute(archive.file, key)
-    while isinstance(value, list):
-        value = value[0]
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.reshape(()).item()
-    return value if isinstance(value, str | int | float) else None

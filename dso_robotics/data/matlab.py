@@ -1,14 +1,11 @@
 """Arrays that MATLAB saved, up to version 7; a file of version 7.3 is HDF5."""
 
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from dso_robotics.data.apart import NoAnswer, read_apart
 from dso_robotics.data.limits import allowed_bytes, refuse_oversized
 from dso_robotics.data.tree import Leaf
 from dso_robotics.errors import DsoError
@@ -25,7 +22,11 @@ def read_mat(path: Path) -> tuple[list[Leaf], dict[str, str]]:
     """
     with tempfile.TemporaryDirectory(prefix="dso-mat-") as folder:
         target = Path(folder, "arrays.npz")
-        said = _run(path, target)
+        try:
+            more = str(target), str(allowed_bytes(path))
+            said = read_apart(_PROGRAM, path, *more, library="SciPy", seconds=_DEADLINE)
+        except NoAnswer as error:
+            raise DsoError(f"{path}: is damaged and cannot be read as a MAT file ({error}); save it again.") from error
         if "claims" in said:
             refuse_oversized(said["claims"], path, "the file")
         try:
@@ -34,35 +35,6 @@ def read_mat(path: Path) -> tuple[list[Leaf], dict[str, str]]:
         except (OSError, ValueError, LookupError) as error:
             raise DsoError(f"{path}: its arrays cannot be read ({error}); save it again.") from error
     return [_leaf(name, array) for name, array in oriented(arrays).items()], said["others"]
-
-
-def _run(path: Path, target: Path) -> dict[str, Any]:
-    """What another process says of the file, whose arrays it saves at `target`: SciPy may crash on a damaged file."""
-    try:
-        # -P: the folder of the script is no place for modules.
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-P",
-                "-W",
-                "ignore",
-                str(_PROGRAM),
-                str(path.resolve()),
-                str(target),
-                str(allowed_bytes(path)),
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_DEADLINE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise DsoError(f"{path}: is damaged: reading it did not end in {_DEADLINE:g} s; save it again.") from None
-    if done.returncode != 0:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() if done.returncode == 1 else []
-        reason = lines[-1] if lines else "SciPy crashed or did not finish"
-        raise DsoError(f"{path}: is damaged and cannot be read as a MAT file ({reason}); save it again.")
-    return json.loads(done.stdout)
 
 
 def oriented(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

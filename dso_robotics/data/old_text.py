@@ -5,6 +5,7 @@ It has a limit of memory and time, because HDF5 may loop or crash on a damaged f
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -31,9 +32,7 @@ def _is_old(dtype: np.dtype) -> bool:
 
 
 def _fits(shape: tuple[int, ...] | None) -> bool:
-    total = 1
-    for size in shape or ():
-        total *= int(size)
+    total = math.prod(map(int, shape or ()))
     if total > _MAX_TEXTS:
         raise ValueError(f"{total:,} texts in one place")
     return shape is not None

@@ -13,6 +13,23 @@ from dso_robotics.errors import DsoError
 
 SCHEMA, SCHEMA_VERSION = "dso-run", 1
 
+TEXTS = ("status", "summary", "model_digest")
+GROUPS = (
+    "inputs",
+    "state",
+    "records",
+    "spent",
+    "earlier",
+    "best",
+    "theta",
+    "scaling",
+    "estimator",
+    "policy",
+    "motions",
+    "traces",
+)
+"""What is of one type in a run file of every command, where it has it; `read_run` checks it."""
+
 Tree = Mapping[str, Any]
 
 
@@ -46,7 +63,7 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
         raise DsoError(f"{path}: there is no run file here; give the --out folder of a dso command.")
     again = "run the study again without --resume"
     with open_archive(path, "run file", again) as archive:
-        schema, version = (archive.attribute(archive.file, key) for key in ("schema", "schema_version"))
+        schema, version = (archive.label(archive.file, key) for key in ("schema", "schema_version"))
         if schema != SCHEMA or version != SCHEMA_VERSION:
             raise DsoError(
                 f"{path}: schema {schema!r} version {version!r} is not {SCHEMA!r} version {SCHEMA_VERSION}; "
@@ -56,13 +73,19 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
         study, mjcf = json.loads(tree.pop("study")), tree.pop("model")
     if not isinstance(study, dict) or not isinstance(mjcf, str):
         raise DsoError(f"{path}: the run file is damaged (its study is no table, or its model is no text); {again}.")
+    for name in TEXTS:
+        if not isinstance(tree.get(name, ""), str):
+            raise DsoError(f"{path}: the run file is damaged (its {name} is no text); {again}.")
+    for name in GROUPS:
+        if not isinstance(tree.get(name, {}), dict):
+            raise DsoError(f"{path}: the run file is damaged (its {name} is no group); {again}.")
     return tree, study, mjcf
 
 
 def run_schema(path: Path) -> Any:
     """The schema that an HDF5 file states, None if it states none. Raises DsoError when it is damaged."""
     with open_archive(path, "run file", "move it away") as archive:
-        return archive.attribute(archive.file, "schema")
+        return archive.label(archive.file, "schema")
 
 
 def _write(group: h5py.Group, tree: Tree) -> None:

@@ -1,5 +1,6 @@
 """Arrays that NumPy saved: NPZ archives and NPY files. Nothing is ever unpickled."""
 
+import math
 import tokenize
 import zipfile
 import zlib
@@ -100,8 +101,5 @@ def _claim(stream) -> int:
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
-    elements = 1
-    for size in shape:
-        # An array without samples still claims its columns: (0, 10^14) is a forged shape.
-        elements *= max(int(size), 1)
-    return elements * max(8, dtype.itemsize)
+    # An array without samples still claims its columns: (0, 10^14) is a forged shape.
+    return math.prod(max(int(size), 1) for size in shape) * max(8, dtype.itemsize)

@@ -11,7 +11,7 @@ from dso_robotics.data.conversion import unit_cell, unit_in_name, unit_like
 from dso_robotics.data.dialect import Dialect, decode, number_like
 from dso_robotics.data.rollout import Array
 from dso_robotics.data.table import Table
-from dso_robotics.errors import DsoError
+from dso_robotics.errors import DsoError, shortened
 
 _COMMENT = re.compile(r"^\s*(?:#+|%+|//+)")
 _PREAMBLE = 80
@@ -282,6 +282,6 @@ class _Reader:
             else ""
         )
         self.refuse(
-            f"line {row.line}, column {name!r}: {row.cells[c]!r} is not a number{hint}; repair the cell, or leave it empty if "
-            "nothing was measured"
+            f"line {row.line}, column {name!r}: {shortened(row.cells[c])!r} is not a number{hint}; repair the cell, or "
+            "leave it empty if nothing was measured"
         )

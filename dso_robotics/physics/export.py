@@ -14,6 +14,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics import inertia
 from dso_robotics.physics.attached import readable
 from dso_robotics.physics.model import Robot, model_field
+from dso_robotics.physics.quiet import quiet
 
 # Field of MjModel -> (kind, MJCF attribute with an object's row of the field). A parameter family may add entries.
 ATTRIBUTES = {
@@ -67,6 +68,7 @@ _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _DIGITS = 2e-5  # MuJoCo writes six
 
 
+@quiet()
 def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
     """MJCF text of `robot` with the model fields `fields` (whole arrays, as from `ParameterVector.fields`).
 

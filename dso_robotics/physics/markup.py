@@ -80,6 +80,16 @@ def check_spec(spec: mujoco.MjSpec, source: str) -> None:
             raise DsoError(f"{source}: {name} is {getattr(spec, name):,}, more than {_USERS:,}; make it smaller.")
 
 
+def not_a_number(path: pathlib.Path) -> str:
+    """What to call the first number of a model file, or of a file that it includes, that is written as NaN."""
+    for where, root in _documents(path):
+        for element in root.iter():
+            for key, text in element.attrib.items():
+                if key not in ("name", "class") and "nan" in text.lower().split():
+                    return f"{where}: <{element.tag} {key}>" if where != path else f"<{element.tag} {key}>"
+    return "a number in this model"
+
+
 def files(path: pathlib.Path) -> list[pathlib.Path]:
     """Every file that a model file names and that exists: included models, meshes, textures, height fields, skins."""
     found: dict[pathlib.Path, None] = {}

@@ -11,7 +11,8 @@ import numpy as np
 
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.physics.description import description, remember
-from dso_robotics.physics.markup import check_markup, check_spec
+from dso_robotics.physics.markup import check_markup, check_spec, not_a_number
+from dso_robotics.physics.quiet import quiet
 from dso_robotics.physics.versions import refuse_faults
 
 KINDS = {
@@ -107,11 +108,14 @@ def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robo
         ) from None
     try:
         check_markup(path)
-        spec = mujoco.MjSpec.from_file(str(path))
+        with quiet() as said:
+            spec = mujoco.MjSpec.from_file(str(path))
     except OSError as error:
         raise DsoError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
     except _REFUSALS as error:
         raise DsoError(_explain(path, error)) from error
+    if any("NaN" in text for text in said):
+        raise DsoError(f"{path}: {not_a_number(path)} is NaN; give it a value.")
     # Exported files may be saved elsewhere, so the paths of meshes and textures must be absolute.
     for field in ("meshdir", "texturedir"):
         folder = path.parent / getattr(spec, field)
@@ -179,10 +183,12 @@ def compile_spec(spec: mujoco.MjSpec, source: str) -> mujoco.MjModel:
     """The model of a description. Raises DsoError if MuJoCo refuses it, or computes something in it wrongly."""
     check_spec(spec, source)
     try:
-        model = spec.compile()
+        with quiet():
+            model = spec.compile()
     except _REFUSALS as error:
         raise DsoError(_explain(pathlib.Path(source), error)) from error
     _check_names(model, source)
+    _check_numbers(model, source)
     refuse_faults(model, source)
     remember(model, spec)
     return model
@@ -193,6 +199,19 @@ def _check_names(model: mujoco.MjModel, source: str) -> None:
     for text in bytes(model.names).decode("utf-8", "replace").split("\0"):
         if bad := next((c for c in text if ord(c) < 32 or ord(c) == 127 or c == "\ufffd"), None):
             raise DsoError(f"{source}: the name {text!r} has the character {bad!r}, which XML cannot hold; rename it.")
+
+
+def _check_numbers(model: mujoco.MjModel, source: str) -> None:
+    """Refuse numbers that the compiler made NaN, such as an axis with an infinite entry: every simulation would be NaN."""
+    for owner, start in ((model, ""), (model.opt, "option ")):
+        # What the compiler derives, such as dof_invweight0, comes last: the cause is to be named.
+        for name in sorted(dir(owner), key=lambda name: name.endswith("0")):
+            value = np.asarray(None if name.startswith("_") else getattr(owner, name))
+            if value.dtype.kind == "f" and not name.endswith("_user") and np.isnan(value).any():
+                raise DsoError(
+                    f"{source}: the compiled model has NaN in {start}{name}: a number that it is made of is NaN, infinite or "
+                    "too large; correct it."
+                )
 
 
 def _explain(path: pathlib.Path, error: Exception) -> str:

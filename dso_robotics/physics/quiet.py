@@ -6,16 +6,12 @@ from contextlib import contextmanager
 import mujoco
 
 
-def _silent(text: str) -> None:
-    pass
-
-
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Drop MuJoCo's warnings inside the context. The caller checks for divergence itself."""
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(_silent)
+def quiet() -> Iterator[list[str]]:
+    """Keep MuJoCo's warnings inside the context to the list that it yields. The caller checks for divergence itself."""
+    before, said = mujoco.get_mju_user_warning(), list[str]()
+    mujoco.set_mju_user_warning(said.append)
     try:
-        yield
+        yield said
     finally:
         mujoco.set_mju_user_warning(before)

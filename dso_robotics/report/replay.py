@@ -98,6 +98,21 @@ def read_replay(folder: str | Path, name: str | None = None) -> Replay:
     """
     folder = Path(folder)
     tree, study, mjcf = read_run(folder / "run.h5")
+    try:
+        return _read(folder, tree, study, mjcf, name)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,
+        mujoco.FatalError,
+    ) as error:
+        raise DsoError(f"{folder / 'run.h5'}: the motion in it is damaged ({error}); run the study again.") from error
+
+
+def _read(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any], mjcf: str, name: str | None) -> Replay:
     command = study.get("command", "?")
     if "learner" in tree or command in ("train", "design"):
         return _read_episode(folder, tree, study, mjcf, name or "trained")

@@ -79,6 +79,11 @@ class PolicyNumbers:
         for name, size in {"middle": len(self.ctrl_names), "half": len(self.ctrl_names)}.items():
             if getattr(self, name).shape != (size,) or self.limited.shape != (size,):
                 raise ValueError(f"{name} of shape {getattr(self, name).shape} for {size} controls")
+        if any(getattr(self, name).shape != (len(self.tasks),) for name in ("task_low", "task_high", "task_first")):
+            raise ValueError(f"task numbers whose ranges are not those of {len(self.tasks)} tasks")
+        sights = len(self.columns) or len(self.plain) + 2 * len(self.turning) + self.nv + self.na
+        if len(self.labels) != sights:
+            raise ValueError(f"{len(self.labels)} names of {sights} observed values")
         seen = len(self.labels) + len(self.tasks)
         wanted = sum(math.prod(shape) for shape in self.shapes)
         if self.weights.shape != (wanted,) or self.mean.shape != (seen,) or self.spread.shape != (seen,):

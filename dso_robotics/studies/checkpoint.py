@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.errors import DsoError
+from dso_robotics.errors import DsoError, shortened
 
 _AGAIN = "run the study again without --resume"
 # The path of a state that is a single array.
@@ -34,7 +34,7 @@ def restore(template: Any, stored: Mapping[str, Any], path: Path) -> Any:
     def fill(leaf: Any, place: str) -> Any:
         try:
             return _like(leaf, stored[place or _BARE])
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise DsoError(f"{path}: its '{place}' does not fit the study; {_AGAIN}.") from error
 
     return _filled(template, "", fill)
@@ -63,8 +63,43 @@ def records(kind: type, table: Mapping[str, Any], path: Path) -> list[Any]:
         return [
             kind(*(value.item() if getattr(value, "shape", None) == () else value for value in row)) for row in rows
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DsoError(f"{path}: the run file is damaged ({error}); {_AGAIN}.") from error
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise damaged(path, error) from error
+
+
+def count(spent: Mapping[str, Any], name: str, path: Path) -> int:
+    """A whole number that was stored with a search, such as simulated steps; 0 if there is none.
+
+    Raises:
+      DsoError: it is no whole number.
+    """
+    found = spent.get(name, 0)
+    try:
+        if int(found) == found >= 0:
+            return int(found)
+    except (TypeError, ValueError, ArithmeticError):
+        pass
+    raise damaged(path, f"{name} is {found}")
+
+
+def rows(spent: Mapping[str, Any], name: str, width: int, path: Path) -> list[tuple[float, ...]]:
+    """The rows of a table of numbers that was stored with a search; none if there is no such table.
+
+    Raises:
+      DsoError: it is no table of so many columns.
+    """
+    try:
+        table = np.asarray(spent.get(name, np.zeros((0, width))), float)
+        if table.ndim == 2 and table.shape[1] == width:
+            return [tuple(row) for row in table.tolist()]
+    except (TypeError, ValueError):
+        pass
+    raise damaged(path, f"{name} is no table of {width} columns")
+
+
+def damaged(path: Path, reason: object) -> DsoError:
+    """What is said of a run file that holds something else than a run writes."""
+    return DsoError(f"{path}: the run file is damaged ({shortened(str(reason))}); {_AGAIN}.")
 
 
 def _parts(value: Any) -> dict[str, Any] | None:

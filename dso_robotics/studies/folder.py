@@ -37,7 +37,7 @@ def claim(out: str | Path, *, resume: bool, force: bool) -> Iterator[Path]:
     except (OSError, ValueError) as error:
         name = str(folder)[:80]
         raise DsoError(f"--out {name!r}: no folder can have this name ({error.args[-1]}); choose another.") from error
-    if (resume or force) and folder.is_dir() and not os.access(folder, os.W_OK):
+    if folder.is_dir() and not os.access(folder, os.W_OK):
         raise DsoError(f"--out {folder}: this folder is read-only, so no result can be written; choose another.")
     if resume and not (folder / RUN).is_file():
         raise DsoError(f"--resume: {folder} has no {RUN} to go on from; leave --resume out to start a new run.")

@@ -33,7 +33,7 @@ from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import calibration, masked, torque_fit
 from dso_robotics.studies import summary as summaries
-from dso_robotics.studies.checkpoint import columns
+from dso_robotics.studies.checkpoint import columns, damaged, records
 from dso_robotics.studies.estimated import split_free
 from dso_robotics.studies.estimated import table as estimated
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
@@ -183,7 +183,6 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     if study.fit == "torque":
         tell("forces compared", 0, math.nan)
         solution, problem = torque_fit.fit(vector, windows, drives, x, measured())
-        file.write("searched")
         reason = "only to predict: the forces of inverse dynamics were fitted"
     else:
         solution, problem = _search(file, vector, windows, prediction, (z, x, sigma), robot.source, tell, options)
@@ -239,7 +238,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
         "converged": solution.converged,
         "message": solution.message,
         "evaluations": solution.evaluations,
-        "simulated_steps": int(file.tree.get("spent", {}).get("steps", 0)) + prediction.steps,
+        "simulated_steps": file.count("steps") + prediction.steps,
         "parameters": table,
         "noise": {
             n: {"value": float(s), "unit": u}
@@ -329,7 +328,11 @@ def _search(
     `begin` holds the initial coordinates, start states and noise scales (or None for the noise scales).
     """
     z, x, sigma = begin
-    earlier = {name: int(file.tree.get("spent", {}).get(name, 0)) for name in ("stage", "steps", "evaluations")}
+    earlier = {name: file.count(name) for name in ("stage", "steps", "evaluations")}
+    if earlier["stage"] > 1:
+        raise damaged(file.path, f"a search of two stages has no stage {earlier['stage']}")
+    if table := file.kept("earlier"):
+        file.keep(earlier=columns(records(Record, table, file.path)))
     first = earlier["stage"] if file.tree else int(windows.single)
     if file.tree:
         z, x, sigma = _stored_point(file, vector, windows)

@@ -25,7 +25,7 @@ from dso_robotics.physics.markup import files as model_files
 from dso_robotics.physics.model import Robot
 from dso_robotics.robot.deployed_model import DIGEST, model_digest
 from dso_robotics.studies import folder as folders
-from dso_robotics.studies.checkpoint import columns, flatten, records, restore
+from dso_robotics.studies.checkpoint import columns, count, damaged, flatten, records, restore
 from dso_robotics.studies.code import refuse_unnamed
 from dso_robotics.table import Study
 
@@ -35,7 +35,6 @@ EVERY = 20.0
 _PLACES = ("model", "logs", "log", "file", "source")
 # The parts of a stored search.
 _KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling")
-_AGAIN = "run the study again without --resume"
 _PUT_BACK = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
 
 T = TypeVar("T", bound=Study)
@@ -123,20 +122,27 @@ class Session:
           DsoError: a file cannot be written, or the report fails. The results found so far are kept.
         """
         assert self.file is not None
-        folders.write_model(self.folder, mjcf)
+        self.file.replace_earlier()
+        with self._kept("finishes it"):
+            folders.write_model(self.folder, mjcf)
         summary["seconds"]["total"] = self.file.seconds
         told = {"summary": json.dumps(folders.finite(summary)), DIGEST: model_digest(mjcf)}
         self.file.write("finished", **told, **groups)
         if report is not None:
             self.tell("report", 0, summary["cost"]["total"])
-            try:
+            with self._kept("draws the report"):
                 report(self.folder)
-            except DsoError as error:
-                raise DsoError(
-                    f"{error} The run itself is kept in {self.folder}; --resume draws the report."
-                ) from error
         summary["seconds"]["total"] = self.file.seconds
-        folders.write_summary(self.folder, summary)
+        with self._kept("finishes it"):
+            folders.write_summary(self.folder, summary)
+
+    @contextlib.contextmanager
+    def _kept(self, rest: str) -> Iterator[None]:
+        """Say of a failure that what was found is kept, and what --resume does."""
+        try:
+            yield
+        except DsoError as error:
+            raise DsoError(f"{error} The run itself is kept in {self.folder}; --resume {rest}.") from error
 
 
 @contextlib.contextmanager
@@ -202,10 +208,10 @@ class RunFile:
         try:
             self._compare(tree["inputs"])
             for name in ("state", "records", "spent"):
-                tree[name] = dict(tree[name])
+                tree[name] = dict(tree.get(name, {}))  # a study that does not search has none
             tree["seconds"], tree["status"] = float(tree["seconds"]), str(tree["status"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DsoError(f"{self.path}: the run file is damaged ({error}); {_AGAIN}.") from error
+            raise damaged(self.path, error) from error
         self.tree = tree
         self._kept = {name: tree[name] for name in _KEPT if name in tree}
 
@@ -231,6 +237,10 @@ class RunFile:
         """Include these groups in every later write."""
         self._kept |= groups
 
+    def count(self, name: str) -> int:
+        """A whole number among the values that an earlier session stored with a moment; see `checkpoint.count`."""
+        return count(self.tree.get("spent", {}), name, self.path)
+
     def kept(self, name: str) -> Any:
         """A kept group, or None if there is none of that name."""
         return self._kept.get(name)
@@ -245,6 +255,11 @@ class RunFile:
             told = "" if self._new or not self.path.exists() else f"In {self.path.name} {kept}."
             raise DsoError(f"{error} {told}".rstrip()) from error
         self._saved = time.perf_counter()
+
+    def replace_earlier(self) -> None:
+        """Remove the files of an earlier run, as the first write of a new run does, if nothing was written yet."""
+        if self._new:
+            self.write()
 
     def _ready(self) -> None:
         if self._new:
@@ -274,14 +289,17 @@ def search(
       `file.tree["spent"]`.
     blocks: returns theta by block, and anything else that describes a state to a reader.
     """
-    stored = file.tree if int(file.tree.get("spent", {}).get("stage", -1)) == stage else {}
+    stored = file.tree if file.tree and file.count("stage") == stage else {}
     # Both states are converted to plain numbers, so that a resumed run compiles the same program as an uninterrupted run.
     state = restore(first, stored.get("state") or flatten(first), file.path)
     past = records(record, stored.get("records", {}), file.path)
     if keep is not None and "best" in stored:
         best, taken = stored["best"], getattr(keep, "take", None)
-        kept = restore(taken(first), best["kept"], file.path) if taken is not None else None
-        keep.best = Candidate(int(best["iteration"]), float(best["cost"]), kept)
+        try:
+            kept = restore(taken(first), best["kept"], file.path) if taken is not None else None
+            keep.best = Candidate(int(best["iteration"]), float(best["cost"]), kept)
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+            raise damaged(file.path, error) from error
 
     def hold(state: Any, history: Any, best: Candidate | None, more: Mapping[str, Any]) -> None:
         file.keep(state=flatten(state), records=columns(history), spent={"stage": stage, **more}, **blocks(state))
@@ -374,5 +392,5 @@ def stored_study(folder: str | Path, command: str, kind: type[T], named: Mapping
     try:
         found = kind.from_dict(stored)
     except (DsoError, KeyError, TypeError, ValueError) as error:
-        raise DsoError(f"{path}: the run file is damaged ({error}); {_AGAIN}.") from error
+        raise damaged(path, error) from error
     return found.changed(named)

@@ -23,6 +23,7 @@ from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode, Player
 from dso_robotics.robot.schedule import training_method
 from dso_robotics.robot.system import RobotSystem
+from dso_robotics.studies.checkpoint import rows
 from dso_robotics.studies.flow import ROLLOUTS
 from dso_robotics.studies.run import EVERY, Progress, Session, search, session
 from dso_robotics.studies.train_build import Task, build
@@ -78,7 +79,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     method = training_method(chain, settings, explore=task.explore, supervised=task.supervised, **more)
     player, trials = Player(chain), chain.context.trials()
     first = method.init(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
-    looks: list[tuple[float, ...]] = [tuple(row) for row in file.tree.get("spent", {}).get("looks", [])]
+    looks: list[tuple[float, ...]] = rows(file.tree.get("spent", {}), "looks", 3, file.path)
 
     def play(theta: Any, scaling: Scaling, rounds: int = 1, **more: Any) -> list[Episode]:
         theta, found = np.asarray(theta), []

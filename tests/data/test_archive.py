@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dso_robotics.data import archive
+from dso_robotics.data.formats import is_log_file
 from dso_robotics.data.limits import refuse_oversized
 from dso_robotics.data.log import Log, read_log, write_log
 from dso_robotics.data.run_file import read_run, write_run
@@ -192,3 +193,19 @@ def test_names_too_long_for_an_attribute_are_stored_all_the_same(tmp_path, rollo
 def test_a_size_beyond_any_float_is_told(log_file):
     with pytest.raises(DsoError, match=r"claims over 10\^15 MiB"):
         refuse_oversized(10**400, log_file, "the archive")
+
+
+def test_a_schema_that_is_no_text_is_no_schema(run_file, log_file):
+    for path, read in ((run_file, read_run), (log_file, read_log)):
+        for schema in (np.zeros(0), np.zeros(3), h5py.Empty("f8"), ["dso-run", "dso-log"]):
+            with h5py.File(path, "r+") as file:
+                file.attrs["schema"] = schema
+            with pytest.raises(DsoError, match="schema"):
+                read(path)
+            assert is_log_file(path) in (True, False)
+
+
+def test_a_schema_in_an_array_of_one_is_one(log_file):
+    with h5py.File(log_file, "r+") as file:
+        file.attrs["schema"] = np.array(["dso-log"], "S7")
+    assert read_log(log_file).names == ("a", "b")

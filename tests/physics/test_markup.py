@@ -106,3 +106,21 @@ def test_files_that_a_model_names_are_found(tmp_path):
     (tmp_path / "meshes" / "m.obj").write_text("")
     (tmp_path / "main.xml").write_text(model('<compiler meshdir="meshes"/><include file="part.xml"/>'))
     assert {p.name for p in files(tmp_path / "main.xml")} == {"part.xml", "m.obj"}
+
+
+def test_a_number_that_is_nan_is_named(tmp_path, monkeypatch):
+    """MuJoCo only warns of it, in a file in the user's folder, and every simulation is NaN."""
+    monkeypatch.chdir(tmp_path)
+    body = '<body><joint name="nan" damping="{}" axis="0 {} 1"/><geom size=".1"/></body>'
+    for damping, axis, named in (("NaN", "0", r"<joint damping> is NaN"), ("1", "inf", "NaN in jnt_axis")):
+        text = f"<mujoco><worldbody>{body.format(damping, axis)}</worldbody></mujoco>"
+        (tmp_path / "model.xml").write_text(text)
+        with pytest.raises(DsoError, match=named):
+            load(tmp_path / "model.xml")
+    (tmp_path / "outer.xml").write_text('<mujoco><include file="model.xml"/></mujoco>')
+    (tmp_path / "model.xml").write_text(
+        f"<mujocoinclude><worldbody>{body.format('nan', '0')}</worldbody></mujocoinclude>"
+    )
+    with pytest.raises(DsoError, match=r"model\.xml: <joint damping> is NaN"):
+        load(tmp_path / "outer.xml")
+    assert not (tmp_path / "MUJOCO_LOG.TXT").exists()

@@ -15,7 +15,10 @@ from dso_robotics.cli import main
 from dso_robotics.data.log import read_log
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import parse
+from dso_robotics.physics.model import load
+from dso_robotics.studies import folder as folders
 from dso_robotics.studies.identify import identify
+from dso_robotics.studies.run import session
 from dso_robotics.studies.study import IdentifyStudy
 
 
@@ -132,6 +135,37 @@ def test_a_report_that_fails_again_and_again_keeps_the_run(files, capsys):
     assert json.loads((files / "out" / "summary.json").read_text())["parameters"] == whole["parameters"]
     assert main(again) == 2
     assert "finished already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_study_that_wrote_nothing_before_its_end(files, earlier, monkeypatch):
+    """The files of an earlier run go first, so that no kill leaves a folder that looks finished and holds two runs."""
+    if earlier:
+        identify(study(), "out")
+    write_model, seen = folders.write_model, []
+
+    def look(folder, mjcf):
+        seen.append(sorted(path.name for path in folder.iterdir()))
+        write_model(folder, mjcf)
+
+    monkeypatch.setattr(folders, "write_model", look)
+    summary = {"command": "identify", "version": "test", "seconds": {}, "cost": {"total": 0.0}}
+    with session("out", resume=False, force=earlier, progress=lambda news: None) as here:
+        here.begin({"command": "identify"}, load("pendulum.xml"), {})
+        here.finish(summary, "<mujoco/>", None, {})
+    assert seen == [["run.h5"]]
+    assert sorted(path.name for path in (files / "out").iterdir()) == ["model.xml", "run.h5", "summary.json"]
+    assert "<mujoco/>" in (files / "out" / "model.xml").read_text()
+
+
+def test_a_fit_by_forces_resumes_in_the_gap_before_summary_json(files):
+    argv = ["identify", "pendulum.xml", "pendulum.h5", "--free=joint/hinge/damping", "--fit=torque"]
+    assert main([*argv, "--out=whole", "--no-report"]) == 0
+    assert main([*argv, "--out=out", "--no-report"]) == 0
+    (files / "out" / "summary.json").unlink()
+    assert main(["identify", "--resume", "--out", "out", "--no-report"]) == 0
+    found, whole = (json.loads((files / out / "summary.json").read_text()) for out in ("out", "whole"))
+    assert found["parameters"] == whole["parameters"]
 
 
 def test_a_disk_that_is_full_leaves_nothing_half_written(files):
