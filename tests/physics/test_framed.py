@@ -16,7 +16,9 @@ FRAMED = """
     <frame pos="0.1234567891 0.2 0.3" euler="10.123456 20 30.98765">
       <light pos="0.1234567891 0 1" dir="0.3 0 -1"/>
       <body name="a" pos="0.3333333333 0 0" quat="0.3 0.4 0.5 0.6">
-        <frame pos="0.0123456789 0 0" euler="0 0 33.33333333"><joint name="j" pos="0.1234567891 0 0" axis="1 0.123456789 0"/></frame>
+        <frame pos="0.0123456789 0 0" euler="0 0 33.33333333">
+          <joint name="j" pos="0.1234567891 0 0" axis="1 0.123456789 0"/>
+        </frame>
         <geom type="mesh" mesh="m" pos="0.111111111 0 0"/>
         <frame pos="1.23456789 0 0" axisangle="1 0 0 45">
           <site name="s" pos="0.1111111 0 0"/>
