@@ -15,7 +15,7 @@ _INERTIA = ("body_mass", "body_ipos", "body_inertia")
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A number of the model that was free: its path, the field of MjModel, and the row of the field.
+    """A number of the model that was free: its path, the field of MjModel, and the row and column of the field.
 
     field is empty where the model has no place for it, as for a noise scale.
     """
@@ -23,6 +23,7 @@ class Place:
     path: str
     field: str = ""
     row: int = -1
+    column: int = 0
 
 
 def identified(result: Finished) -> list[Place]:
@@ -45,7 +46,7 @@ def _places(label: str, result: Finished) -> Iterator[Place]:
                 continue
             for slot in target.family.places(result.robot.mj, target.object_id, target.component):
                 width = _width(result, slot.field)
-                yield from (Place(part, slot.field, at // width) for at in slot.at)
+                yield from (Place(part, slot.field, at // width, at % width) for at in slot.at)
 
 
 def _recording(label: str) -> list[str]:

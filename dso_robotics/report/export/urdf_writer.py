@@ -31,8 +31,8 @@ _LIMITED = ("revolute", "prismatic")
 class UrdfWriter:
     """Writes numbers of a model into a URDF.
 
-    model: the compiled model. bodies, joints: its names. written: what was written, as (field of MjModel, body or joint). notes: what
-    could not be.
+    model: the compiled model. bodies, joints: its names. written: what was written, as (field of MjModel, body or joint).
+    notes: what could not be.
     """
 
     def __init__(self, urdf: Urdf, robot: Robot):
