@@ -97,7 +97,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
-    parser.add_argument("--no-video", action="store_true", help="no film in the report")
+    parser.add_argument(
+        "--video", action="store_true", help="a film of some seconds in the report, which takes as long"
+    )
+    parser.add_argument(
+        "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
+    )
     parser.set_defaults(run=run)
 
 
@@ -131,10 +136,10 @@ def run(args: argparse.Namespace) -> int:
     prepare_jax()
     silence_mujoco()
     write_report = None
-    if not args.no_report:  # importing the plotting library takes as long as a small search
+    if not args.no_report:
         from dso_robotics.report.identify import write_report as draw
 
-        write_report = functools.partial(draw, video=not args.no_video)
+        write_report = functools.partial(draw, video=args.video, figures=args.figures)
     for text in foretold(study.model, study.logs):
         print(plain(f"note: {text}"), file=sys.stderr)
     shown: Any = nullcontext()

@@ -124,7 +124,7 @@ def identify(
     resume: bool = False,
     force: bool = False,
     report: bool | None = None,
-    video: bool = True,
+    video: bool = False,
     progress: bool | Callable[[Progress], None] = False,
     precision: str = "float64",
 ) -> Identification:
@@ -148,7 +148,7 @@ def identify(
     out: folder for the result, as in `dso identify`. Without it the run uses a temporary folder, which is deleted with
       the result; `save` keeps it.
     resume, force: as in `dso identify`.
-    report: whether to write a report; by default yes if `out` is given.
+    report: whether to write a report; by default yes if `out` is given. With `video` it has a film of some seconds.
     progress: True prints a line to stderr for every iteration. A function receives the same report as an object.
     precision: JAX precision for the MJX engine or a network: "float64" or "float32". The caller's own setting is kept.
     The other arguments are the study file keys of the same name (docs/files.md).
