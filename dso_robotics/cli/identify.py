@@ -44,6 +44,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="PATH[=INIT][@LOW:HIGH]",
         help="what to identify, with start value and bounds; may be repeated; PATH may contain * and ?",
     )
+    parser.add_argument(
+        "--actuator",
+        action="append",
+        default=[],
+        metavar="SERVO[=ACTUATOR]",
+        help="this actuator (default: each; may contain * and ?) is a servo of the library, such as xl330: its published "
+        "armature, friction and damping are freed, as start values and priors; may be repeated",
+    )
     parser.add_argument("--out", metavar="DIR", help="folder for the result")
     parser.add_argument(
         "--hold-out",

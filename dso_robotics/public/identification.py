@@ -105,6 +105,7 @@ def identify(
     logs: Logs | None = None,
     *,
     free: "str | Declaration | Mapping[str, Any] | Sequence[str | Declaration | Mapping[str, Any]] | None" = None,
+    actuator: str | Sequence[str] | None = None,
     hold_out: float | str | Sequence[str] | None = None,
     window: float | str | None = None,
     fit: str | None = None,
@@ -138,6 +139,7 @@ def identify(
     logs: one or several paths or `Log` objects.
     free: paths such as "joint/*/damping" or "body/upper/mass=0.5@0.1:2" (start value, bounds), or dicts with path, init,
       low, high, prior. `list_parameters(model)` lists the paths.
+    actuator: "SERVO" or "SERVO=ACTUATOR" (docs/servos.md): published numbers of a servo as start values and priors.
     hold_out: names of rollouts that are only predicted, or a fraction of the rollouts.
     window: length of the fitted windows [s] (0.5), or "full".
     fit: what is compared: "motion" of the simulated windows, or "torque" of inverse dynamics, without a simulation.
@@ -159,6 +161,7 @@ def identify(
     if study is None and isinstance(model, str | os.PathLike) and Path(model).suffix == ".toml":
         model, study = None, model
     given = {
+        "actuator": actuator,
         "hold_out": hold_out,
         "engine": engine,
         "window": window,
