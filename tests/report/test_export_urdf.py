@@ -222,6 +222,17 @@ def test_what_urdf_cannot_hold_is_told_by_name(tmp_path):
     assert notes[0].startswith("URDF has no place for " + ", ".join(free[:2]) + " and " + free[2])
 
 
+def test_numbers_that_the_data_do_not_determine_are_named(tmp_path):
+    folder = result(
+        tmp_path / "r", ["body/fore/mass", "joint/elbow/damping"], {"body/fore/mass": 0.5, "joint/elbow/damping": 0.0}
+    )
+    found = read_finished(folder)
+    found.summary["parameters"]["body/fore/mass"]["determined"] = False
+    found.summary["parameters"]["joint/elbow/damping"]["at_bound"] = True
+    _, notes = write_export("urdf", found, options={"file": str(folder / "my arm.urdf")})
+    assert notes[-2:] == ["The data do not determine body/fore/mass.", "At a bound: joint/elbow/damping."]
+
+
 def test_nothing_to_write_is_refused(tmp_path):
     folder = result(tmp_path / "r", ["joint/elbow/armature"], {"joint/elbow/armature": 0.02})
     with pytest.raises(DsoError, match="joint/elbow/armature"):

@@ -10,7 +10,7 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.report.export.finished import Finished
-from dso_robotics.report.export.identified import identified
+from dso_robotics.report.export.identified import identified, unsure
 from dso_robotics.report.quantity import listed
 
 POSITION, VELOCITY, FORCE = "position", "velocity", "force"
@@ -76,7 +76,7 @@ def read_drives(result: Finished) -> tuple[list[Drive], list[str]]:
     joints = [drive.joint for drive in drives]
     if several := sorted({joint for joint in joints if joints.count(joint) > 1}):
         notes.append(f"Several actuators drive {listed(several, 8)}; the other program may allow one for each joint.")
-    return drives, [*notes, *reader.left(set(joints))]
+    return drives, [*notes, *reader.left(set(joints)), *unsure(result)]
 
 
 class _Reader:

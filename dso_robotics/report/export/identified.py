@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import recordings, resolve, tied
 from dso_robotics.report.export.finished import Finished
+from dso_robotics.report.quantity import listed
 
 _FULL = re.compile(r"^(body/.+/inertia)\[[^\]]*\]$")
 # What a full inertia is written to.
@@ -29,6 +30,15 @@ class Place:
 def identified(result: Finished) -> list[Place]:
     """The places of all free numbers of `result`, each once, in the order of its table."""
     return list(dict.fromkeys(place for label in result.summary["parameters"] for place in _places(label, result)))
+
+
+def unsure(result: Finished) -> list[str]:
+    """A sentence on the numbers that the data do not determine or that a bound holds, if there are any."""
+    rows = result.summary["parameters"]
+    open_ = [path for path, row in rows.items() if row.get("determined") is False]
+    held = [path for path, row in rows.items() if row.get("at_bound")]
+    texts = [f"The data do not determine {listed(open_, 8)}."] if open_ else []
+    return texts + ([f"At a bound: {listed(held, 8)}."] if held else [])
 
 
 def _places(label: str, result: Finished) -> Iterator[Place]:

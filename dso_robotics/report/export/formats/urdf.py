@@ -7,7 +7,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics.urdf import Urdf
 from dso_robotics.report.export.finished import Finished
 from dso_robotics.report.export.format import FORMATS, Export, Format
-from dso_robotics.report.export.identified import identified
+from dso_robotics.report.export.identified import identified, unsure
 from dso_robotics.report.export.urdf_check import compare, compiled
 from dso_robotics.report.export.urdf_writer import UrdfWriter
 from dso_robotics.table import File, key
@@ -38,7 +38,7 @@ class UrdfCopy(Format):
         made, whole = compiled(text, path)
         if not whole:
             notes.append("The result was checked without its meshes, which MuJoCo does not find.")
-        notes += compare(writer, made, path)
+        notes += [*compare(writer, made, path), *unsure(result)]
         return Export({name: text}, notes)
 
 
