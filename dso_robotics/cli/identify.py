@@ -44,6 +44,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="PATH[=INIT][@LOW:HIGH]",
         help="what to identify, with start value and bounds; may be repeated; PATH may contain * and ?",
     )
+    parser.add_argument(
+        "--actuator",
+        action="append",
+        default=[],
+        metavar="SERVO[=ACTUATOR]",
+        help="this actuator (default: each; may contain * and ?) is a servo of the library, such as xl330: its published "
+        "armature, friction and damping are freed, as start values and priors; may be repeated",
+    )
     parser.add_argument("--out", metavar="DIR", help="folder for the result")
     parser.add_argument(
         "--hold-out",
@@ -97,7 +105,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
-    parser.add_argument("--no-video", action="store_true", help="no film in the report")
+    parser.add_argument(
+        "--video", action="store_true", help="a film of some seconds in the report, which takes as long"
+    )
+    parser.add_argument(
+        "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
+    )
     parser.set_defaults(run=run)
 
 
@@ -131,10 +144,10 @@ def run(args: argparse.Namespace) -> int:
     prepare_jax()
     silence_mujoco()
     write_report = None
-    if not args.no_report:  # importing the plotting library takes as long as a small search
+    if not args.no_report:
         from dso_robotics.report.identify import write_report as draw
 
-        write_report = functools.partial(draw, video=not args.no_video)
+        write_report = functools.partial(draw, video=args.video, figures=args.figures)
     for text in foretold(study.model, study.logs):
         print(plain(f"note: {text}"), file=sys.stderr)
     shown: Any = nullcontext()

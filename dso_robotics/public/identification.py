@@ -105,6 +105,7 @@ def identify(
     logs: Logs | None = None,
     *,
     free: "str | Declaration | Mapping[str, Any] | Sequence[str | Declaration | Mapping[str, Any]] | None" = None,
+    actuator: str | Sequence[str] | None = None,
     hold_out: float | str | Sequence[str] | None = None,
     window: float | str | None = None,
     fit: str | None = None,
@@ -124,7 +125,7 @@ def identify(
     resume: bool = False,
     force: bool = False,
     report: bool | None = None,
-    video: bool = True,
+    video: bool = False,
     progress: bool | Callable[[Progress], None] = False,
     precision: str = "float64",
 ) -> Identification:
@@ -138,6 +139,7 @@ def identify(
     logs: one or several paths or `Log` objects.
     free: paths such as "joint/*/damping" or "body/upper/mass=0.5@0.1:2" (start value, bounds), or dicts with path, init,
       low, high, prior. `list_parameters(model)` lists the paths.
+    actuator: "SERVO" or "SERVO=ACTUATOR" (docs/servos.md): published numbers of a servo as start values and priors.
     hold_out: names of rollouts that are only predicted, or a fraction of the rollouts.
     window: length of the fitted windows [s] (0.5), or "full".
     fit: what is compared: "motion" of the simulated windows, or "torque" of inverse dynamics, without a simulation.
@@ -148,7 +150,7 @@ def identify(
     out: folder for the result, as in `dso identify`. Without it the run uses a temporary folder, which is deleted with
       the result; `save` keeps it.
     resume, force: as in `dso identify`.
-    report: whether to write a report; by default yes if `out` is given.
+    report: whether to write a report; by default yes if `out` is given. With `video` it has a film of some seconds.
     progress: True prints a line to stderr for every iteration. A function receives the same report as an object.
     precision: JAX precision for the MJX engine or a network: "float64" or "float32". The caller's own setting is kept.
     The other arguments are the study file keys of the same name (docs/files.md).
@@ -159,6 +161,7 @@ def identify(
     if study is None and isinstance(model, str | os.PathLike) and Path(model).suffix == ".toml":
         model, study = None, model
     given = {
+        "actuator": actuator,
         "hold_out": hold_out,
         "engine": engine,
         "window": window,

@@ -10,7 +10,8 @@ from dso_robotics.data.match import fitted, match_channels
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.public.sheet import block, html_table, text_table
 from dso_robotics.report.quantity import number, percent, unit
-from dso_robotics.report.trace import Trace, TraceSheet, read_traces
+from dso_robotics.report.trace import Trace, read_traces
+from dso_robotics.report.trace_sheet import TraceSheet
 from dso_robotics.robot.controller import controlled
 from dso_robotics.studies import calibration
 from dso_robotics.studies import summary as summaries

@@ -20,6 +20,7 @@ _SWITCHES = {
     "split-restarts": "split_restarts=True",
     "no-report": "report=False",
     "no-video": "video=False",
+    "video": "video=True",
 }
 _RENAMED = {"sensor": "sensors"}
 # Whole commands with a Python equivalent. Other commands in backquotes are not changed, because they work unchanged.

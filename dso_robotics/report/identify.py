@@ -1,39 +1,45 @@
-"""The report of an identification: one HTML file that opens offline, drawn from run.h5 alone."""
+"""The report of an identification: one HTML file that opens offline, made from run.h5 alone."""
 
 import html
 import json
 import re
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from dso_robotics.data.atomic import atomic_file
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.report import quantity as q
-from dso_robotics.report.canvas import Picture
-from dso_robotics.report.figures import draw_convergence, draw_correlation, draw_errors, draw_intervals
 from dso_robotics.report.glimpse import Glimpse
-from dso_robotics.report.residual import draw_residuals, whiteness
-from dso_robotics.report.trace import PART_NAMES, Trace, TraceSheet, read_traces
+from dso_robotics.report.identify_charts import (
+    convergence_charts,
+    correlation_cells,
+    interval_bar,
+    residual_charts,
+    trace_charts,
+)
+from dso_robotics.report.page import Charts, render
+from dso_robotics.report.residual import whiteness
+from dso_robotics.report.trace import PART_NAMES, Trace, read_traces
 
 # Correlations above this are listed; the study warns of the strongest.
 _STRONG = 0.9
 _MOST_PAIRS = 10
-# Limit of rows of axes over all runs together: each takes matplotlib some 40 ms.
-_MOST_ROWS = 96
-_FIGURES = "figures"
-_OURS = ("trace-*.png", "residuals-*.png")
+# Charts of measured and predicted channels over all runs together.
+_MOST_CHARTS = 800
+# Channels that are shown at first.
+_FIRST = 12
 
 
-def write_report(folder: Path, *, video: bool = True) -> Path:
-    """Draw the run in `folder`/run.h5 as `folder`/report.html, with each figure also in `folder`/figures; return its path.
+def write_report(folder: Path, *, video: bool = False, figures: bool = False) -> Path:
+    """Draw the run in `folder`/run.h5 as `folder`/report.html; return its path.
 
-    With `video`, and if an OpenGL works, the page shows a few seconds of motion.
+    With `video`, and if an OpenGL works, the page shows a few seconds of motion. `figures` writes PNG files of all charts to
+    `folder`/figures too, which takes matplotlib some seconds.
 
     Raises:
       DsoError: run.h5 is missing, damaged, or of a run that has not finished; or the folder is not writable.
@@ -47,27 +53,15 @@ def write_report(folder: Path, *, video: bool = True) -> Path:
     summary = json.loads(tree["summary"])
     with Glimpse(folder, wanted=video) as glimpse:
         page = _Page(tree, study, summary, mjcf, glimpse)
-    pictures = page.pictures
-    figures = folder / _FIGURES
-    try:
-        figures.mkdir(exist_ok=True)
-        for old in (path for pattern in _OURS for path in figures.glob(pattern)):
-            old.unlink()
-    except OSError as error:
-        raise DsoError(
-            f"{figures}: cannot write figures there ({error.strerror}); remove the file or folder of that name."
-        ) from error
-    for picture in pictures:
-        picture.write(figures)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": q.number, "unit": q.unit, "percent": q.percent, "quantity": q.quantity}
-    template = environment.from_string(
-        (resources.files("dso_robotics.report") / "report.html.jinja").read_text("utf-8")
-    )
-    text = template.render(page=page, s=summary, interval=q.interval, counted=q.counted, parts=PART_NAMES)
+    values = {"page": page, "s": summary, "interval": q.interval, "counted": q.counted, "parts": PART_NAMES}
+    text = render("report.html.jinja", **values)
     path = folder / "report.html"
     with atomic_file(path) as temporary:
         temporary.write_text(text, "utf-8")
+    if figures:
+        from dso_robotics.report.identify_figures import write_figures
+
+        write_figures(folder / "figures", tree, summary, page.parts, page.whiteness, page.shown)
     return path
 
 
@@ -87,27 +81,40 @@ class _Page:
         channels = range(len(self.units))
         self.whiteness = {part: [whiteness(mine, c) for c in channels] for part, mine in self.parts.items()}
         self.correlation = np.atleast_2d(np.asarray(tree["correlation"], float))
-        self.figures: dict[str, Picture | None] = {
-            "intervals": draw_intervals(summary["parameters"]) if summary["parameters"] else None,
-            "correlation": draw_correlation(self.correlation, self.names),
-            "convergence": draw_convergence(tree["history"], self.names),
-            "errors": draw_errors(summary["fit"]) if self.units else None,
-        }
-        self.residuals = {p: draw_residuals(mine, self.units, self.whiteness[p]) for p, mine in self.parts.items()}
-        sheet = TraceSheet(self.units)
-        most = max(3, _MOST_ROWS // max(1, len(self.units) * len(self.parts)))
-        self.traces: dict[str, list[tuple[Trace, Picture | None]]] = {}
-        for part, mine in self.parts.items():
-            shown = _chosen(mine, most)
-            self.traces[part] = [(t, sheet.draw(t, i) if i in shown else None) for i, t in enumerate(mine)]
-        undrawn = [t for mine in self.traces.values() for t, picture in mine if picture is None]
-        self.left_out = len(undrawn)
+        most = max(3, _MOST_CHARTS // max(1, len(self.units) * len(self.parts)))
+        self.shown = {part: sorted(_chosen(mine, most)) for part, mine in self.parts.items()}
+        self.left_out = sum(len(mine) - len(self.shown[part]) for part, mine in self.parts.items())
+        drawn = sum(map(len, self.shown.values()))
+        self.charts = Charts(len(self.units) * (2 * drawn + 6 * len(self.parts)) + 20)
+        self.first = _FIRST
+        self.history = [self.charts.add(chart) for chart in convergence_charts(tree["history"], self.names)]
+
+    def traces(self, part: str) -> list[tuple[Trace, list[Markup]]]:
+        """The runs of a part, each with a chart for each channel; no charts where it is not drawn."""
+        found = []
+        for i, trace in enumerate(self.parts[part]):
+            charts = trace_charts(trace, self.units) if i in self.shown[part] else []
+            # Of the run that is open at first, a few channels have a still picture.
+            found.append((trace, [self.charts.add(one, picture=i == 0 and c < _FIRST) for c, one in enumerate(charts)]))
+        return found
+
+    def residuals(self, part: str) -> list[tuple[str, list[Markup]]]:
+        """For each channel of a part its name and its charts of residuals."""
+        rows = residual_charts(self.parts[part], self.units, self.whiteness[part])
+        open_ = part == next(iter(self.parts))
+        return [
+            (name, [self.charts.add(chart, picture=open_ and c < _FIRST) for chart in row])
+            for c, (name, row) in enumerate(zip(self.units, rows, strict=True))
+        ]
+
+    def bar(self, parameter: Mapping[str, Any]) -> Markup:
+        """Start, value and interval of a parameter as a small picture."""
+        return interval_bar(parameter)
 
     @property
-    def pictures(self) -> list[Picture]:
-        """Every figure of the page."""
-        drawn = [picture for picture in self.figures.values() if picture]
-        return [*drawn, *self.residuals.values(), *(p for mine in self.traces.values() for _, p in mine if p)]
+    def cells(self) -> list[tuple[str, list[tuple[str, str, str]]]]:
+        """Rows of the correlation matrix below its diagonal; empty if it is too large for a page."""
+        return correlation_cells(self.correlation, self.names)
 
     @property
     def model(self) -> str:

@@ -24,6 +24,7 @@ from dso_robotics.data.windows import Windows, cut
 from dso_robotics.errors import DsoError
 from dso_robotics.extras import require_mjx
 from dso_robotics.parameters.gains import NO_GAINS
+from dso_robotics.parameters.servo import fit_servos
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
@@ -101,7 +102,9 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     channels = match_channels(log, robot.mj)
     split = hold_out(log, study.hold_out)
     names = [r.name for r in split.train]
-    free, asked = split_free(study.free, study.noise, channels, names, log.label)
+    servos = fit_servos(study.actuator, robot, study.free)
+    declared = [*study.free, *(one for servo in servos for one in servo.declarations)]
+    free, asked = split_free(declared, study.noise, channels, names, log.label)
     vector = pack(free, robot, names, drives.gains if drives else NO_GAINS)
     hidden = masked.refuse(vector, {d.path for d in free}, robot.source)
     meet = study.continuity is not None
@@ -221,6 +224,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     warnings = [
         *left_out,
         *unused,
+        *map(str, servos),
         *channels.warnings,
         *suspicious,
         *warnings,

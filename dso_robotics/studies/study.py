@@ -27,6 +27,10 @@ class IdentifyStudy(Study):
     model: Any = key("MJCF or URDF file; in Python also an MjSpec, an MjModel or a Robot", **MODEL)
     logs: tuple[Any, ...] = key("log files; in Python also Log objects", (), **LOGS)
     free: tuple[Declaration, ...] = key("what to identify", (), **FREE)
+    actuator: tuple[str, ...] = key(
+        "SERVO or SERVO=ACTUATOR: the actuators, with wildcards, that are servos of the library, whose published armature, "
+        "friction and damping are freed with start values and priors", (), example=["xl330=hip*"],
+    )  # fmt: skip
     hold_out: str | None = key("recordings to predict but not to fit, or how many of them (0 to 1)", None, **HOLD_OUT)
     engine: str = key("simulator and derivatives; auto says why", "auto", choices=ENGINES)
     window: float = key(

@@ -32,7 +32,7 @@ def identified(folder: pathlib.Path) -> dict:
     log, model = asset("datasets/synthetic/two_joint_arm.h5"), asset("models/two_joint_arm.xml")
     free = [f"--free={path}" for path in FREE]
     out = folder / "identified"
-    assert main(["identify", str(model), str(log), *free, "--hold-out=05", "--no-video", "--out", str(out)]) == 0
+    assert main(["identify", str(model), str(log), *free, "--hold-out=05", "--out", str(out)]) == 0
     assert (out / "report.html").stat().st_size > 10_000
     mujoco.MjModel.from_xml_path(str(out / "model.xml"))
     summary = json.loads((out / "summary.json").read_text())

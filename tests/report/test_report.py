@@ -1,10 +1,16 @@
 """The report of an identification, drawn from a run file made by hand: complete, self-contained, safe, robust to gaps."""
 
 import base64
+import hashlib
 import io
 import json
 import re
+import subprocess
+import sys
+import time as clock
 from html.parser import HTMLParser
+from importlib import resources
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,9 +19,11 @@ from matplotlib.image import imread
 from dso_robotics.data.run_file import write_run
 from dso_robotics.errors import DsoError
 from dso_robotics.report.canvas import thin
+from dso_robotics.report.chart import Chart, Line, thinned, ticks
 from dso_robotics.report.identify import write_report
 from dso_robotics.report.quantity import interval, listed, number, percent, quantity, unit
 from dso_robotics.report.residual import whiteness
+from dso_robotics.report.still import still
 from dso_robotics.report.trace import Trace
 
 EVIL = '<script src="http://evil.example/x.js">alert(1)</script>'
@@ -54,21 +62,13 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        self._hidden = tag == "style"
+        self._hidden = tag in ("style", "script")
 
     def handle_endtag(self, tag):
         self._hidden = False
 
     def handle_data(self, data):
         self.text += "" if self._hidden else data
-
-    @property
-    def images(self) -> list[bytes]:
-        """The PNG files embedded in the page."""
-        sources = [attrs["src"] or "" for tag, attrs in self.tags if tag == "img"]
-        head = "data:image/png;base64,"
-        assert all(source.startswith(head) for source in sources)
-        return [base64.b64decode(source[len(head) :], validate=True) for source in sources]
 
 
 def trace(rng, samples: int = 200) -> dict:
@@ -151,42 +151,138 @@ def report(tmp_path_factory):
     """Folder, HTML text and parsed page of one report."""
     folder = tmp_path_factory.mktemp("result")
     write_run(folder / "run.h5", tree(), STUDY, '<mujoco model="two &amp; joints"><worldbody/></mujoco>')
-    (folder / "figures").mkdir()
-    (folder / "figures" / "trace-train-99-old.png").touch()
-    (folder / "figures" / "mine.png").touch()
     path = write_report(folder)
     assert path == folder / "report.html"
     text = path.read_text("utf-8")
     return folder, text, Page(text)
 
 
-def test_page_loads_nothing_from_elsewhere(report):
+def numbers(text: str) -> tuple[dict, list[np.ndarray]]:
+    """The charts of a page and the arrays they name."""
+    found = re.search(r'<script type="application/json" id="chart-data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    data = json.loads(found[1])
+    return data["charts"], [np.frombuffer(base64.b64decode(a[2:]), f"<{a[:2]}") for a in data["arrays"]]
+
+
+def test_page_loads_nothing_and_runs_its_own_scripts_alone(report):
     _, text, page = report
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "embed", "base"}
+    assert not {tag for tag, _ in page.tags} & {"link", "iframe", "object", "embed", "base", "img"}
     for tag, attrs in page.tags:
         for name, value in attrs.items():
             if name in ("src", "href", "srcset", "action", "data", "poster", "background"):
-                assert (value or "").startswith(("data:image/png;base64,", "#")), (tag, name)
+                assert (value or "").startswith("#"), (tag, name)
             assert not name.startswith("on")
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
     assert style
     assert not re.search(r"url\(|@import|https?:|//", style[1])
+    (policy,) = (attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none';")
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    assert re.search(r"script-src (.*)$", policy)[1] == " ".join(f"'sha256-{d}'" for d in digests)
+    assert len(digests) == 2
+    assert "uPlot" in scripts[0]
 
 
-def test_every_image_is_a_picture(report):
-    folder, _, page = report
-    images = page.images
+def test_the_licence_of_the_script_is_in_the_package():
+    text = (resources.files("dso_robotics.report") / "assets" / "uPlot-LICENSE.txt").read_text("utf-8")
+    assert "MIT" in text
+    assert "Leon Sorokin" in text
+
+
+def test_charts_have_the_numbers_of_the_run(report):
+    _, text, _ = report
+    charts, arrays = numbers(text)
+    run = tree()["traces"]["train"]["run/1"]
+    (chart,) = (c for c in charts if c["group"] == "train/run/1" and c["unit"] == "rad")
+    time, (measured, predicted) = arrays[chart["x"]], [arrays[line["y"]] for line in chart["lines"]]
+    # Each window begins anew: its first sample is there once more, where the prediction has a gap.
+    breaks = np.flatnonzero(np.isnan(predicted))
+    np.testing.assert_allclose(np.delete(time, breaks), run["time"])
+    np.testing.assert_allclose(np.delete(measured, breaks), run["measured"][:, 0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.delete(predicted, breaks), run["predicted"][:, 0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(arrays[chart["marks"]], run["starts"])
+    gappy = [c for c in charts if c["group"] == "hold_out/gappy"]
+    assert [c["lines"][0]["style"] for c in gappy] == ["thick", "dots"]
+    search = [c for c in charts if c["group"] == "search"]
+    np.testing.assert_allclose(arrays[search[0]["lines"][0]["y"]], [6.0, np.nan, np.nan])
+    assert search[0]["scale"] == "log"
+
+
+def test_every_chart_is_on_the_page_and_open_runs_have_still_pictures(report):
+    _, text, page = report
+    charts, _ = numbers(text)
+    placed = [int(attrs["data-chart"]) for _, attrs in page.tags if "data-chart" in attrs]
+    assert sorted(placed) == list(range(len(charts)))
+    stills = [figure for figure in text.split("<figure")[1:] if 'class="still"' in figure.split("</figure>")[0]]
+    # Two runs, one for each part, with two channels; residuals of the first part; the search.
+    assert len(stills) == 4 + 2 * 3 + 3
+    for one in stills:
+        ElementTree.fromstring(re.search(r"<svg class=.still.*?</svg>", one, re.DOTALL)[0])
+
+
+def test_figures_are_written_only_when_asked(tmp_path):
+    write_run(tmp_path / "run.h5", tree(), STUDY, "<mujoco/>")
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "trace-train-99-old.png").touch()
+    (tmp_path / "figures" / "mine.png").write_bytes(b"mine")
+    write_report(tmp_path)
+    assert len(list((tmp_path / "figures").iterdir())) == 2
+    write_report(tmp_path, figures=True)
+    written = {path.name: path.read_bytes() for path in (tmp_path / "figures").glob("*.png")}
+    assert written.pop("mine.png") == b"mine"
+    assert "trace-train-99-old.png" not in written
     # Intervals, errors, correlation, convergence, residuals of two parts, five runs.
-    assert len(images) == 11
-    for data in images:
+    assert len(written) == 11
+    for data in written.values():
         picture = imread(io.BytesIO(data))
         assert min(picture.shape[:2]) > 150
         assert 0.005 < np.mean(picture[..., :3].min(-1) < 0.9) < 0.6
-    written = {path.read_bytes() for path in (folder / "figures").glob("*.png")}
-    assert written == {*images, b""}
-    assert (folder / "figures" / "mine.png").exists()
-    assert not (folder / "figures" / "trace-train-99-old.png").exists()
-    assert all(attrs["alt"] for tag, attrs in page.tags if tag == "img")
+
+
+def test_a_report_needs_no_plotting_library():
+    code = "import sys, dso_robotics.report.identify; assert not {'matplotlib', 'jax', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_report_of_many_channels_and_samples_is_small_and_quick(tmp_path):
+    """400 channels, and 10^6 samples of two of them; names that would end a script, a text or an attribute."""
+    for channels, samples in ((400, 500), (2, 1_000_000)):
+        names = {f"ch{i}</script>\"'<b>$\\frac$&amp;": "rad" for i in range(channels)}
+        time = 1.7e9 + 0.001 * np.arange(samples)
+        measured = np.sin(0.001 * np.arange(samples))[:, None] * np.ones(channels)
+        measured[samples // 3, 0] = 7.0
+        entry = {"time": time, "measured": measured, "predicted": measured + 0.01, "starts": time[::500]}
+        content = tree()
+        summary = json.loads(content["summary"])
+        fit = {n: {"rmse": 0.01, "unit": u, "nrmse_percent": 1.5, "pooled_rmse": 0.02} for n, u in names.items()}
+        summary |= {
+            "noise": {n: {"value": 0.01, "unit": u} for n, u in names.items()},
+            "fit": {"train": fit, "hold_out": {}},
+        }
+        summary["windows"]["rollouts"] = {"train": [EVIL]}
+        write_run(
+            tmp_path / "run.h5",
+            content | {"summary": json.dumps(summary), "traces": {"train": {EVIL: entry}}},
+            STUDY,
+            "",
+        )
+        began = clock.process_time()
+        text = write_report(tmp_path).read_text("utf-8")
+        assert clock.process_time() - began < 6.0  # takes one second
+        assert len(text) < 6e6
+        page = Page(text)
+        assert [tag for tag, _ in page.tags].count("script") == 3
+        assert all(name in page.text for name in list(names)[:3])
+        charts, arrays = numbers(text)
+        (chart,) = (
+            c for c in charts if c["group"] == f"train/{EVIL}" and c["lines"][0]["y"] == charts[3]["lines"][0]["y"]
+        )
+        # The one wild sample is there; the clock begins at zero.
+        assert np.nanmax(arrays[chart["lines"][0]["y"]]) == 7.0
+        assert arrays[chart["x"]][0] == 0.0
+        assert "1700000000" in chart["label"]
 
 
 def test_every_parameter_and_warning_is_told(report):
@@ -215,7 +311,7 @@ def test_names_from_a_log_stay_text(report):
     _, text, page = report
     assert EVIL in page.text
     assert EVIL not in text
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("script") == 3
 
 
 def test_no_folder_of_the_machine_is_told(report):
@@ -279,16 +375,42 @@ def test_autocorrelation_does_not_see_gaps():
     assert found.autocorrelation[2] == pytest.approx(0.0, abs=4 / np.sqrt(750))
 
 
-def test_thinning_keeps_peaks_and_gaps():
+@pytest.mark.parametrize("several", [False, True])
+def test_thinning_keeps_peaks_and_gaps(several):
     time = np.linspace(0, 1, 100_001)
     values = np.sin(40 * time)
     values[31_234], values[70_000:70_003] = 9.0, np.nan
-    t, v = thin(time, values, 1500)
+    if several:  # for a common axis
+        t, columns = thinned(time, np.column_stack([values, -values]), 1500)
+        v = columns[:, 0]
+        assert np.nanmin(columns[:, 1]) == -9.0
+        assert np.all(np.diff(t) >= 0)
+    else:
+        t, v = thin(time, values, 1500)
+        assert np.all(np.diff(t) > 0)
     assert len(t) <= 1600
-    assert np.all(np.diff(t) > 0)
     assert np.nanmax(v) == 9.0
     assert np.nanmin(v) == np.nanmin(values)
     assert np.isnan(v).sum() == 1
+
+
+def test_ticks_are_round_and_inside():
+    for low, high in ((0.0, 1.0), (-3.2, 7.9), (1e-9, 3e-9), (1e9, 1e9 + 7), (-2e-300, 1e-300)):
+        found = ticks(low, high)
+        assert 2 <= len(found) <= 9
+        assert low - 1e-9 * (high - low) <= found[0] < found[-1] <= high + 1e-9 * (high - low)
+    assert len(ticks(1.0, 1.0)) == 1
+
+
+def test_a_still_picture_of_nothing_is_a_picture():
+    for values in (np.full(3, np.nan), np.zeros(3), np.array([1e300, -1e300, 0.0])):
+        for scale in ("linear", "log", "asinh"):
+            chart = Chart(
+                "a<b", np.arange(3.0), [Line("x", values, "p0"), Line("y", values, "p1", "dots")], "s", scale=scale
+            )
+            text = ElementTree.tostring(ElementTree.fromstring(still(chart)), encoding="unicode")
+            assert "nan" not in text
+            assert "inf" not in text
 
 
 def test_numbers_in_words():
@@ -307,7 +429,7 @@ def test_numbers_in_words():
 
 def test_of_many_runs_only_some_are_drawn_and_the_page_says_so(tmp_path):
     rng = np.random.default_rng(1)
-    runs = {f"run{i}": trace(rng) for i in range(60)}
+    runs = {f"run{i}": trace(rng, 20) for i in range(420)}
     for i, run in enumerate(runs.values()):
         run["predicted"] += 0.01 * i
     content = tree(traces={})
@@ -317,9 +439,8 @@ def test_of_many_runs_only_some_are_drawn_and_the_page_says_so(tmp_path):
         tmp_path / "run.h5", content | {"summary": json.dumps(summary), "traces": {"train": runs}}, STUDY, "<mujoco/>"
     )
     text = write_report(tmp_path).read_text("utf-8")
-    drawn = sorted(p.name for p in (tmp_path / "figures").glob("trace-*.png"))
-    assert len(drawn) == 48
-    assert drawn[0].endswith("run0.png")
-    assert drawn[-1].endswith("run59.png")
-    assert "12 runs between the best and the worst" in text
-    assert text.count("Not drawn.") == 12
+    groups = {chart["group"] for chart in numbers(text)[0]}
+    assert sum(group.startswith("train/") for group in groups) == 400
+    assert {"train/run0", "train/run419"} <= groups
+    assert "20 runs between the best and the worst" in text
+    assert text.count("Not drawn.") == 20

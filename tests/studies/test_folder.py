@@ -120,7 +120,7 @@ def test_force_replaces_a_result(result):
 
 def test_a_report_that_fails_again_and_again_keeps_the_run(files, capsys):
     argv = ["identify", "pendulum.xml", "pendulum.h5", "--free=joint/hinge/damping", "--out=out"]
-    again = ["identify", "--resume", "--out", "out", "--no-video"]
+    again = ["identify", "--resume", "--out", "out", "--figures"]
     (files / "out").mkdir()
     assert main([*argv, "--no-report"]) == 0
     whole = json.loads((files / "out" / "summary.json").read_text())
