@@ -33,14 +33,20 @@ def identification_table(summary: Mapping[str, Any]) -> str:
             "\nerror of the forces by inverse dynamics (root mean square), beside plain least squares\n"
             + columns(forces, "<>>>><")
         )
-    state = "converged" if summary["converged"] else "NOT converged"
     blocks.append(
-        f"{state}: {summary['message']}; {summary['seconds']['total']:.1f} s, {summary['simulated_steps']:,} simulated steps, "
-        f"engine {summary['engine']}"
+        f"{state(summary)}: {summary['message']}; {summary['seconds']['total']:.1f} s, "
+        f"{summary['simulated_steps']:,} simulated steps, engine {summary['engine']}"
     )
     blocks += [f"note: {text}" for text in summary["warnings"]]
     more = 4 if forces else 3
     return "\n\n".join(blocks[:1]) + "\n\n" + "\n".join(blocks[1:more]) + "\n\n" + "\n".join(blocks[more:])
+
+
+def state(summary: Mapping[str, Any]) -> str:
+    """Whether the search of an identification converged, and whether its result is to be believed, in words."""
+    if not summary["converged"]:
+        return "NOT converged"
+    return "converged, but doubtful (see the notes)" if summary.get("doubts") else "converged"
 
 
 def force_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -34,7 +34,7 @@ EVERY = 20.0
 # Keys of a study that name files. The contents of these files are compared, not their paths.
 _PLACES = ("model", "logs", "log", "file", "source")
 # The parts of a stored search.
-_KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling")
+_KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling", "race")
 _AGAIN = "run the study again without --resume"
 _PUT_BACK = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
 
