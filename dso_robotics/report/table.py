@@ -39,7 +39,8 @@ def identification_table(summary: Mapping[str, Any]) -> str:
     )
     blocks += [f"note: {text}" for text in summary["warnings"]]
     more = 4 if forces else 3
-    return "\n\n".join(blocks[:1]) + "\n\n" + "\n".join(blocks[1:more]) + "\n\n" + "\n".join(blocks[more:])
+    tried = "".join(f"{title}\n{columns(rows, '<><')}\n\n" for title, rows in choice_tables(summary))
+    return tried + blocks[0] + "\n\n" + "\n".join(blocks[1:more]) + "\n\n" + "\n".join(blocks[more:])
 
 
 def state(summary: Mapping[str, Any]) -> str:
@@ -47,6 +48,25 @@ def state(summary: Mapping[str, Any]) -> str:
     if not summary["converged"]:
         return "NOT converged"
     return "converged, but doubtful (see the notes)" if summary.get("doubts") else "converged"
+
+
+def choice_tables(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """What `--choose` tried: a title and rows, after a heading, for the window and for the law of friction."""
+    choice, found = summary.get("choice") or {}, []
+    for what, word in (("window", "window"), ("friction", "friction law")):
+        if what not in choice:
+            continue
+        title = (
+            f"{word} by cross-validation in {choice['folds']} folds of the fitted runs: error over "
+            f"{choice['score_seconds']:g} s, of the spread"
+        )
+        rows = [(word, "error", "")]
+        for t in choice[what]["tried"]:
+            mark = "chosen" if t["label"] == choice[what]["chosen"] else "alike" if t["alike"] else ""
+            error = t["error_percent"]
+            rows.append((t["label"], "failed" if error is None or error != error else f"{error:.3g}%", mark))
+        found.append((title, rows))
+    return found
 
 
 def force_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:

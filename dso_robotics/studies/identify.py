@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import os
+import tempfile
+import warnings as warnings_of_python
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from dso_robotics.core.likelihood import Normal, Student
 from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.continuity import Continuity
 from dso_robotics.costs.identification import WindowedIdentification
-from dso_robotics.data.log import merge_logs, problems, read_log
+from dso_robotics.data.log import Log, merge_logs, problems, read_log, write_log
 from dso_robotics.data.match import Channels, fitted, match_channels
 from dso_robotics.data.split import hold_out, trained
 from dso_robotics.data.windows import Windows, cut
@@ -32,6 +34,7 @@ from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import calibration, masked, torque_fit
 from dso_robotics.studies import summary as summaries
+from dso_robotics.studies.choice import choose, chosen_study
 from dso_robotics.studies.doubts import doubts
 from dso_robotics.studies.estimated import split_free
 from dso_robotics.studies.estimated import table as estimated
@@ -44,7 +47,7 @@ from dso_robotics.studies.residual import own_residual
 from dso_robotics.studies.run import Progress, Session, session
 from dso_robotics.studies.scan import lower, scan, scanned
 from dso_robotics.studies.starts import best_start, draw
-from dso_robotics.studies.study import IdentifyStudy
+from dso_robotics.studies.study import CHOICES, IdentifyStudy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,7 +86,15 @@ def identify(
         return _identify(study, here, report)
 
 
-def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], object] | None) -> Identified:
+def _identify(
+    study: IdentifyStudy, here: Session, report: Callable[[Path], object] | None, *, brief: bool = False
+) -> Identified:
+    """`brief`: search once, look for no doubts, and predict held-out runs alone, from estimated start states."""
+    begun_with, choice = study, None
+    if study.choose:
+        choice = here.kept("choice")
+        choice = json.loads(choice["outcome"]) if choice else _choice(study, here)
+        study = chosen_study(study, choice)
     robot = load(study.model)
     timestep = float(robot.mj.opt.timestep)
     if not (math.isfinite(timestep) and timestep > 0):
@@ -109,7 +120,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     meet = study.continuity is not None
     late: Any = {"past": vector.longest("actuator_delay"), "settle": vector.longest("sensor_delay")}
     windows = cut(split.train, channels, timestep=timestep, seconds=study.window, meet=meet, source=log.label, **late)
-    parts = {"train": split.train, "hold_out": split.hold_out}
+    parts = {"train": split.train, "hold_out": split.hold_out} if not brief else {"hold_out": split.hold_out}
     score_seconds = study.window if study.score_window is None else study.score_window
     option = "--window" if study.score_window is None else "--score-window"
     for rollout in split.hold_out:
@@ -157,7 +168,9 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     prediction, reason = _engine(study.engine, vector, windows, network is not None)
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
     told = masked.warn(vector, windows, x, hidden)
-    file, tell = here.begin(study.as_dict(), robot, files | own), here.tell
+    file, tell = here.begin(begun_with.as_dict(), robot, files | own), here.tell
+    if choice:
+        file.keep(choice={"outcome": json.dumps(choice)})
     if study.continuity:
         jumps = file.tree["state"].get("noise.jumps") if file.tree else None
         options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=jumps)
@@ -189,7 +202,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
         file.write("searched")
         reason = "only to predict: the forces of inverse dynamics were fitted"
     else:
-        alone = study.starts > 1 or study.continuity or network or not cheap(vector, windows)
+        alone = brief or study.starts > 1 or study.continuity or network or not cheap(vector, windows)
         beside = None if alone else study.seed
         solution, problem = search_motion(
             file, vector, windows, prediction, (z, x, sigma), robot.source, tell, options, beside=beside
@@ -199,7 +212,8 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     tell("evaluating", len(solution.history), solution.cost)
     sigma = problem.pooled_sigma()
     evaluations = {
-        name: evaluate(vector, solution.z, part, sigma=sigma, robust=study.robust) for name, part in scored.items()
+        name: evaluate(vector, solution.z, part, sigma=sigma, robust=study.robust, estimate=brief)
+        for name, part in scored.items()
     }
     learned = None
     if network:
@@ -219,16 +233,16 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     begun = WindowedIdentification(vector, windows, prediction, **options).pooled_sigma(), x
     left_open = {k: v for k, v in summaries.unseen(vector, table, spread).items() if k not in hidden}
     found = summaries.warnings(vector, solution, spread, evaluations, left_open, simulated=simulated)
-    elsewhere = [] if windows.single else lower(vector, measured, solution.z, solution.x)
+    elsewhere = [] if windows.single or brief else lower(vector, measured, solution.z, solution.x)
     raced = json.loads(file.kept("race")["outcome"]) if file.kept("race") else None
     ratios, doubtful, aside = {}, [], []
-    if simulated and not windows.single:
+    if simulated and not windows.single and not brief:
         ratios, doubtful, aside = doubts(
             problem, solution, spread, evaluations, scored, parts, channels, robust=study.robust
         )
     doubtful = [*told_race(raced), *elsewhere, *doubtful]
     found += [*doubtful, *aside]
-    forces = {} if windows.single else torque_fit.torque_errors(vector, solution.z, parts, channels, drives)
+    forces = {} if windows.single or brief else torque_fit.torque_errors(vector, solution.z, parts, channels, drives)
     found += torque_fit.worse(forces) if study.fit == "motion" else []
     table |= estimated(asked, vector, problem, solution, spread, begun)
     # Channels without a unit are listed one by one, each with its assumed unit.
@@ -278,6 +292,9 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     }
     if problem.continuity:
         summary["continuity"] = summaries.continuity(problem.continuity, vector)
+    if choice:
+        summary["choice"] = choice
+        warnings += [text for what in CHOICES if what in choice for text in choice[what]["warnings"]]
     if raced:
         summary["race"] = raced
     if tried:
@@ -310,6 +327,23 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     }
     here.finish(summary, to_mjcf(robot, vector.written(solution.z)), report, groups)
     return result
+
+
+def _choice(study: IdentifyStudy, here: Session) -> dict[str, Any]:
+    """What --choose came to, over the fitted runs alone."""
+    whole = merge_logs([read_log(path) for path in study.logs])
+    log = dataclasses.replace(whole, rollouts=hold_out(whole, study.hold_out).train)
+
+    def fit(candidate: IdentifyStudy, runs: Log) -> dict[str, Evaluation]:
+        with tempfile.TemporaryDirectory() as folder, warnings_of_python.catch_warnings():
+            warnings_of_python.simplefilter("ignore")
+            place = Path(folder) / "log.h5"
+            write_log(place, runs)
+            with session(Path(folder) / "out", resume=False, force=False, progress=lambda news: None) as there:
+                changed = dataclasses.replace(candidate, logs=(str(place),))
+                return _identify(changed, there, None, brief=True).evaluations
+
+    return choose(study, log, fit, lambda count, error: here.tell("choices tried", count, error))
 
 
 def _engine(asked: str, vector: ParameterVector, windows: Windows, network: bool) -> tuple[Prediction, str]:

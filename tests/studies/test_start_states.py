@@ -46,7 +46,7 @@ def problem():
     measured[:, :2] = np.nan
     rollout = Rollout(
         name="a",
-        time=0.01 * np.arange(300),
+        time=np.arange(300) * 0.01,
         ctrl=ctrl,
         ctrl_names=("motor",),
         ctrl_units=("N*m",),
