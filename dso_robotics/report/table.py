@@ -27,6 +27,8 @@ def identification_table(summary: Mapping[str, Any]) -> str:
     how = f"open loop over {seconds:g} s from the {start} state (mean of window RMSE)"
     blocks.append(f"prediction error, {how if seconds else 'sample by sample at the recorded states (mean)'}")
     blocks.append(columns(rows, "<>>><<"))
+    if base := base_lines(summary):
+        blocks[0] += "\n\n" + "\n".join(base)
     forces = force_rows(summary)
     if forces:
         blocks.append(
@@ -48,6 +50,19 @@ def state(summary: Mapping[str, Any]) -> str:
     if not summary["converged"]:
         return "NOT converged"
     return "converged, but doubtful (see the notes)" if summary.get("doubts") else "converged"
+
+
+def base_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What the data determine of full inertias, by name, and what they do not show."""
+    base = summary.get("base_parameters") or {}
+    if not base:
+        return []
+    rows = [("combination that the data determine", "value", "95% interval", "unit")]
+    for entry in base["combinations"]:
+        interval = f"{_number(entry['low95'])} .. {_number(entry['high95'])}"
+        rows.append((entry["name"], _number(entry["value"]), interval, entry["unit"]))
+    still = [f"not shown by these data, at the model's value: {', '.join(base['unseen'])}"] if base["unseen"] else []
+    return [columns(rows, "<>^<"), *still]
 
 
 def choice_tables(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, ...]]]]:

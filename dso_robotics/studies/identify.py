@@ -34,6 +34,7 @@ from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import calibration, masked, torque_fit
 from dso_robotics.studies import summary as summaries
+from dso_robotics.studies.base_parameters import base_parameters
 from dso_robotics.studies.choice import choose, chosen_study
 from dso_robotics.studies.doubts import doubts
 from dso_robotics.studies.estimated import split_free
@@ -292,6 +293,8 @@ def _identify(
     }
     if problem.continuity:
         summary["continuity"] = summaries.continuity(problem.continuity, vector)
+    if base := base_parameters(vector, solution, spread):
+        summary["base_parameters"] = base
     if choice:
         summary["choice"] = choice
         warnings += [text for what in CHOICES if what in choice for text in choice[what]["warnings"]]

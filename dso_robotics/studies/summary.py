@@ -137,8 +137,9 @@ def unseen(vector: ParameterVector, table: dict[str, Any], spread: Uncertainty) 
             bodies.append(f"{', '.join(left)} of {p.path}")
     if bodies:
         found["; ".join(bodies)] = (
-            "at most combinations of them. Their values and intervals rest on the weak prior, a factor e about the "
-            "model's body. Free body/*/mass or body/*/ipos alone, or record motions about other axes."
+            "at most combinations of them, which are listed by name. Alone their values and intervals rest on the weak prior, "
+            "a factor e about the model's body; what no motion shows stays at the model's value. Free body/*/mass or "
+            "body/*/ipos alone, or record motions about other axes."
         )
     return found
 
@@ -230,7 +231,9 @@ def warnings(
             f"{BLOCKS_PER_COORDINATE} for each: intervals come from the noise scales alone, as if the model were exact and "
             f"noise white, and are probably too narrow. {cure}"
         )
-    strong = np.argwhere(np.triu(np.abs(spread.correlation), 1) > _STRONG)
+    # Coordinates of a full inertia have no meaning of their own; its combinations are listed by name.
+    plain = np.concatenate([np.full(p.size, p.factor is None) for p in vector.parameters])
+    strong = np.argwhere(np.triu(np.abs(spread.correlation) * np.outer(plain, plain), 1) > _STRONG)
     for i, j in strong[:5]:
         found.append(
             f"{names[i]} and {names[j]} are correlated {spread.correlation[i, j]:+.3f}: hard to tell apart in this log."
