@@ -89,6 +89,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--starts", type=int, metavar="N", help="try N random starts around the given one; continue with the best (1)"
     )
     parser.add_argument(
+        "--choose",
+        metavar="window|friction|window,friction",
+        help="choose the window length, the law of friction at the joints, or both, by cross-validation over the fitted runs",
+    )
+    parser.add_argument(
         "--warm-start", action="store_true", help="also try a start from a regression on inverse dynamics"
     )
     parser.add_argument(

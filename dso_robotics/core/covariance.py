@@ -8,8 +8,12 @@ import numpy as np
 if TYPE_CHECKING:
     from dso_robotics.core.method.least_squares import Solution
 
+# The 97.5% quantile of the normal distribution.
+Z95 = 1.959963984540054
 # With fewer blocks than this per coordinate, the spread of the block scores is too poor an estimate of the noise.
 BLOCKS_PER_COORDINATE = 3
+# With fewer blocks than this per coordinate, that spread is uncertain, and may be smaller than white noise makes it by chance.
+SURE_BLOCKS_PER_COORDINATE = 10
 # Variance, in sizes squared, of a direction without any curvature: practically infinite, but still a number.
 NOWHERE = 1e12
 
@@ -29,6 +33,8 @@ class Uncertainty:
     unseen: (m, n) directions, in coordinates divided by their size. They span what the data alone determine worse than
       `vague`.
     blocks: number of blocks. With fewer than BLOCKS_PER_COORDINATE per free coordinate, only the likelihood can be used.
+    quantile: half-width of a 95% interval in standard deviations: of the normal distribution, or with a jackknife of Student's
+      with one degree of freedom less than blocks.
     """
 
     covariance: np.ndarray
@@ -38,6 +44,7 @@ class Uncertainty:
     data: np.ndarray
     unseen: np.ndarray
     blocks: int
+    quantile: float = Z95
 
     @property
     def std(self) -> np.ndarray:
@@ -45,7 +52,7 @@ class Uncertainty:
         return np.sqrt(np.diag(self.covariance))
 
 
-def uncertainty(solution: "Solution", scale: np.ndarray, *, vague: float = 1.0) -> Uncertainty:
+def uncertainty(solution: "Solution", scale: np.ndarray, *, vague: float = 1.0, redundancy: float = 1.0) -> Uncertainty:
     """Covariance of `solution.z` by the linearised delete-one-block jackknife.
 
     Without block b the estimate would move by (H - H_b)^-1 s_b, where s_b is its score and H_b its share of the Hessian. The
@@ -54,6 +61,11 @@ def uncertainty(solution: "Solution", scale: np.ndarray, *, vague: float = 1.0) 
     Blocks (windows) are assumed independent, but not the samples within them. Model error and filtered sensors make
     neighbouring residuals similar, and the plain inverse Hessian is then far too small. `scale` (n,) holds typical sizes. A
     direction is reported as unseen if its standard deviation is more than `vague` of these sizes, and of the values.
+
+    redundancy: number of samples over that of samples less unknowns. A noise scale at the minimum of the cost is too small by
+      its square root.
+
+    With few blocks the jackknife is itself uncertain. Then no standard deviation is below that of white noise.
     """
     n, free = len(scale), np.flatnonzero(~solution.active)
     size = np.maximum(scale, np.abs(solution.z))
@@ -81,6 +93,13 @@ def uncertainty(solution: "Solution", scale: np.ndarray, *, vague: float = 1.0) 
     inner, centre = np.ix_(free, free), solution.z.copy()
     scaled = np.diag(np.diag(whole))
     scaled[inner] = part
+    if method == "likelihood":
+        scaled *= redundancy
+    elif blocks < SURE_BLOCKS_PER_COORDINATE * len(free):
+        white = np.diag(both("likelihood")[0]) * redundancy
+        white[free] = np.diag(both("likelihood")[1]) * redundancy
+        wider = np.sqrt(np.maximum(white / np.maximum(np.diag(scaled), 1e-300), 1.0))
+        scaled = wider[:, None] * scaled * wider
     if len(free) < n:
         pull = (scores.sum(0) + solution.prior_gradient * size) * solution.active
         centre -= solution.active * size * np.linalg.lstsq(hessian, pull, rcond=1e-12)[0]
@@ -91,7 +110,20 @@ def uncertainty(solution: "Solution", scale: np.ndarray, *, vague: float = 1.0) 
     np.fill_diagonal(correlation, 1.0)
     data = scaled + _open_ended(hessian - prior, vague)
     unseen = _unseen(scaled[inner] + _open_ended((hessian - prior)[inner], vague), free, n, vague)
-    return Uncertainty(scaled * unit, centre, correlation, method, data * unit, unseen, blocks)
+    quantile = student95(blocks - 1) if method == "jackknife" else Z95
+    return Uncertainty(scaled * unit, centre, correlation, method, data * unit, unseen, blocks, quantile)
+
+
+def student95(freedom: int) -> float:
+    """The 97.5% quantile of Student's distribution, by the expansion of Hill (1970) in powers of 1 / freedom; from 3 on."""
+    z, n = Z95, max(freedom, 3)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / n**k for k, term in enumerate(terms, start=1))
 
 
 def spread(

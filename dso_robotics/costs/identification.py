@@ -22,7 +22,7 @@ from dso_robotics.costs.continuity import Continuity
 from dso_robotics.data.windows import Windows
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.closure import Closure
-from dso_robotics.physics.state import Tangent
+from dso_robotics.physics.state import Tangent, activation_range
 from dso_robotics.robot.prediction import Prediction
 
 # Lower limit of a noise scale, as a fraction of the channel's own spread. Without it, a log without noise would drive the
@@ -68,6 +68,7 @@ class WindowedIdentification:
         # If the loop itself is free, the loop of the model says nothing about the start states.
         loop = None if not free_starts or any(vector.freed(f) for f in _GEOMETRY) else Closure(vector.mj)
         self._closure = loop if loop and loop.rows else None
+        self._activation = activation_range(vector.mj)
         # Derivatives at the start. They set the scale of jumps, and the search needs them again next.
         self._ready: tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]] | None = None
         # At the latest linearisation: each window's Hessian by its start state, and the derivative of its end by its start.
@@ -193,8 +194,20 @@ class WindowedIdentification:
         return np.concatenate([residual, own]), np.concatenate([slope, np.stack(columns, -1)])
 
     def retract(self, x: np.ndarray, change: np.ndarray) -> np.ndarray:
-        """Start states moved in their tangent space."""
-        return self._tangent.move(x, change) if self.free_starts else x
+        """Start states moved in their tangent space, with activations that the actuators can have."""
+        if not self.free_starts:
+            return x
+        moved = self._tangent.move(x, change)
+        if len(self._activation[0]):
+            first = moved.shape[1] - len(self._activation[0])
+            moved[:, first:] = np.clip(moved[:, first:], *self._activation)
+        return moved
+
+    def part(self, keep: np.ndarray, prediction: Prediction) -> "WindowedIdentification":
+        """The problem of the windows where `keep` (B,) is True, with the noise scales as they are; windows are not tied."""
+        windows = self.windows.only(keep)
+        fixed: dict = {"sigma": self.sigma, "learn_noise": False, "likelihood": self.likelihood}
+        return WindowedIdentification(self.vector, windows, prediction, free_starts=self.free_starts, **fixed)
 
     def reweight(self, z: np.ndarray, x: np.ndarray) -> float:
         """Set each unknown noise scale to its maximum-likelihood value."""
@@ -230,6 +243,13 @@ class WindowedIdentification:
     def pooled_sigma(self) -> np.ndarray:
         """Noise scale (C,) of each channel over all recordings together."""
         return np.sqrt((self._count * self.sigma**2).sum(0) / np.maximum(self._count.sum(0), 1))
+
+    @property
+    def redundancy(self) -> float:
+        """Number of samples over that of samples less unknowns: how much too small a variance at the minimum is."""
+        count = float(self._count.sum())
+        unknown = self.vector.size + (len(self.windows) * self._tangent.size if self.free_starts else 0)
+        return count / max(count - unknown, 0.1 * count)
 
     def noise_deviation(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Standard deviation (C,) of the logarithm of `pooled_sigma`, from the delete-one-window jackknife."""

@@ -102,17 +102,24 @@ def _white(where: str, values: Array) -> Iterator[str]:
 
 
 def _quantum(where: str, unit: str, values: Array) -> Iterator[str]:
+    step = quantum(values)
+    if step is not None:
+        yield f"{where} changes in steps of {step:.4g}{f' {unit}' if unit else ''}, its encoder's quantum or the file's."
+
+
+def quantum(values: Array) -> float | None:
+    """The step by which a channel's `values` (T,) change, if all of them are multiples of one; else None."""
     kept = values[np.isfinite(values)]
     levels = np.unique(kept)
     if len(kept) < _FEWEST or not 3 <= len(levels) <= 0.9 * len(kept) or not np.abs(levels).max() < 1e100:
-        return
+        return None
     gaps = np.diff(levels)
     gaps = gaps[gaps > 1e-9 * float(np.ptp(levels))]
-    quantum = float(gaps.min())
-    count = gaps / quantum
-    if np.abs(count - np.round(count)).max() < 0.02 and np.ptp(levels) / quantum <= _LEVELS:
-        quantum = float(np.ptp(levels) / np.round(np.ptp(levels) / quantum))
-        yield f"{where} changes in steps of {quantum:.4g}{f' {unit}' if unit else ''}, its encoder's quantum or the file's."
+    step = float(gaps.min())
+    count = gaps / step
+    if np.abs(count - np.round(count)).max() < 0.02 and np.ptp(levels) / step <= _LEVELS:
+        return float(np.ptp(levels) / np.round(np.ptp(levels) / step))
+    return None
 
 
 def _saturated(name: str, values: Array) -> Iterator[str]:

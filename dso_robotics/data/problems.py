@@ -17,6 +17,8 @@ GAP = 5.0
 """A pause of more than this many median sample intervals is a gap."""
 JITTER = 0.1
 """Sampling is irregular when more than this share of the intervals differ from the median by over 20%."""
+# Share of its samples, and how many of them, that a rollout has from another if it is a copy.
+_ALIKE, _ALIKE_LEAST = 0.5, 10
 MISSING = 0.01
 """Share of NaN in a channel that gives a warning."""
 
@@ -46,18 +48,40 @@ def irregular_share(rollout: Rollout) -> float:
 
 
 def _copies(log: Log) -> list[str]:
-    """Rollouts with the same samples under different names."""
-    first: dict[tuple[bytes, ...], str] = {}
-    found = []
+    """Rollouts that share most of their samples with another one, whole or cut, whatever their clock."""
+    names, keys = [], []
     for rollout in log.rollouts:
-        values = [part for part in (rollout.sensordata, rollout.ctrl) if part is not None]
-        if not values or all(np.ptp(part) == 0 for part in values):
+        parts = [part for part in (rollout.sensordata, rollout.qpos, rollout.ctrl) if part is not None]
+        if any(np.ptp(part) != 0 for part in parts):
+            rows = np.ascontiguousarray(np.concatenate(parts, axis=1))
+            # One number for each sample: two samples that differ have the same one about once in 1e19.
+            weights = np.random.default_rng(0).integers(1, 2**63, rows.shape[1], dtype=np.uint64) | np.uint64(1)
+            mixed = rows.view(np.uint64) ^ (rows.view(np.uint64) >> np.uint64(29))
+            names.append(rollout.name)
+            keys.append((mixed * weights).sum(1, dtype=np.uint64))
+    if len(names) < 2:
+        return []
+    lengths = [len(own) for own in keys]
+    owner = np.repeat(np.arange(len(names)), lengths)
+    _, first, inverse = np.unique(np.concatenate(keys), return_index=True, return_inverse=True)
+    # A robot at rest repeats its samples; such samples tell nothing.
+    earlier, rare = owner[first][inverse], np.bincount(inverse)[inverse] <= 2 * len(names)
+    found, end = [], 0
+    for i, (name, length) in enumerate(zip(names, lengths, strict=True)):
+        here = slice(end, end := end + length)
+        others = earlier[here][(earlier[here] < i) & rare[here]]
+        if len(others) < max(_ALIKE * length, _ALIKE_LEAST):
             continue
-        other = first.setdefault(tuple(part.tobytes() for part in values), rollout.name)
-        if other != rollout.name:
-            found.append(
-                f"rollout {rollout.name!r} holds the samples of {other!r}, which would count twice; leave one out."
-            )
+        other = names[int(np.bincount(others).argmax())]
+        what = (
+            "holds the samples"
+            if len(others) == length
+            else f"has {len(others) / length:.0%} of its samples from those"
+        )
+        found.append(
+            f"rollout {name!r} {what} of {other!r}, which would count twice, and tell nothing where it is held out; leave one "
+            "out."
+        )
     return found
 
 

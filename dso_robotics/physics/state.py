@@ -50,3 +50,18 @@ class Tangent:
                 model, change[index], 1.0, np.ascontiguousarray(first[index]), np.ascontiguousarray(last[index])
             )
         return np.concatenate([change, np.broadcast_to(rest, (*shape, rest.shape[-1]))], -1)
+
+
+def activation_range(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest activations (na,) that the actuators can reach; infinite where nothing limits them."""
+    low, high = np.full(model.na, -np.inf), np.full(model.na, np.inf)
+    for i in range(model.nu):
+        first, count = int(model.actuator_actadr[i]), int(model.actuator_actnum[i])
+        if first < 0:
+            continue
+        if model.actuator_dyntype[i] == mujoco.mjtDyn.mjDYN_MUSCLE:
+            # The activation goes after a control between 0 and 1.
+            low[first : first + count], high[first : first + count] = 0.0, 1.0
+        if model.actuator_actlimited[i]:
+            low[first : first + count], high[first : first + count] = model.actuator_actrange[i]
+    return low, high

@@ -15,7 +15,7 @@ from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
 from dso_robotics.public.wording import speaking_python
 from dso_robotics.report.quantity import interval, number, percent, unit
-from dso_robotics.report.table import identification_table
+from dso_robotics.report.table import identification_table, state
 from dso_robotics.studies.identify import Identified, Progress
 from dso_robotics.studies.identify import identify as run
 from dso_robotics.studies.study import IdentifyStudy
@@ -96,8 +96,8 @@ class Identification(Result):
             f"<p>Prediction error, {how}, mean of the windows' root mean squares</p>",
             html_table(channels, "<>>>><" if held else "<>><"),
         ]
-        state = f"{'converged' if self.converged else 'NOT converged'}, {s['message']}; {s['seconds']['total']:.1f} s"
-        return block("Identification", state, parts, self.warnings, good=self.converged)
+        said = f"{state(s)}, {s['message']}; {s['seconds']['total']:.1f} s"
+        return block("Identification", said, parts, self.warnings, good=self.converged and not s.get("doubts"))
 
 
 def identify(

@@ -27,20 +27,61 @@ def identification_table(summary: Mapping[str, Any]) -> str:
     how = f"open loop over {seconds:g} s from the {start} state (mean of window RMSE)"
     blocks.append(f"prediction error, {how if seconds else 'sample by sample at the recorded states (mean)'}")
     blocks.append(columns(rows, "<>>><<"))
+    if base := base_lines(summary):
+        blocks[0] += "\n\n" + "\n".join(base)
     forces = force_rows(summary)
     if forces:
         blocks.append(
             "\nerror of the forces by inverse dynamics (root mean square), beside plain least squares\n"
             + columns(forces, "<>>>><")
         )
-    state = "converged" if summary["converged"] else "NOT converged"
     blocks.append(
-        f"{state}: {summary['message']}; {summary['seconds']['total']:.1f} s, {summary['simulated_steps']:,} simulated steps, "
-        f"engine {summary['engine']}"
+        f"{state(summary)}: {summary['message']}; {summary['seconds']['total']:.1f} s, "
+        f"{summary['simulated_steps']:,} simulated steps, engine {summary['engine']}"
     )
     blocks += [f"note: {text}" for text in summary["warnings"]]
     more = 4 if forces else 3
-    return "\n\n".join(blocks[:1]) + "\n\n" + "\n".join(blocks[1:more]) + "\n\n" + "\n".join(blocks[more:])
+    tried = "".join(f"{title}\n{columns(rows, '<><')}\n\n" for title, rows in choice_tables(summary))
+    return tried + blocks[0] + "\n\n" + "\n".join(blocks[1:more]) + "\n\n" + "\n".join(blocks[more:])
+
+
+def state(summary: Mapping[str, Any]) -> str:
+    """Whether the search of an identification converged, and whether its result is to be believed, in words."""
+    if not summary["converged"]:
+        return "NOT converged"
+    return "converged, but doubtful (see the notes)" if summary.get("doubts") else "converged"
+
+
+def base_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What the data determine of full inertias, by name, and what they do not show."""
+    base = summary.get("base_parameters") or {}
+    if not base:
+        return []
+    rows = [("combination that the data determine", "value", "95% interval", "unit")]
+    for entry in base["combinations"]:
+        interval = f"{_number(entry['low95'])} .. {_number(entry['high95'])}"
+        rows.append((entry["name"], _number(entry["value"]), interval, entry["unit"]))
+    still = [f"not shown by these data, at the model's value: {', '.join(base['unseen'])}"] if base["unseen"] else []
+    return [columns(rows, "<>^<"), *still]
+
+
+def choice_tables(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """What `--choose` tried: a title and rows, after a heading, for the window and for the law of friction."""
+    choice, found = summary.get("choice") or {}, []
+    for what, word in (("window", "window"), ("friction", "friction law")):
+        if what not in choice:
+            continue
+        title = (
+            f"{word} by cross-validation in {choice['folds']} folds of the fitted runs: error over "
+            f"{choice['score_seconds']:g} s, of the spread"
+        )
+        rows = [(word, "error", "")]
+        for t in choice[what]["tried"]:
+            mark = "chosen" if t["label"] == choice[what]["chosen"] else "alike" if t["alike"] else ""
+            error = t["error_percent"]
+            rows.append((t["label"], "failed" if error is None or error != error else f"{error:.3g}%", mark))
+        found.append((title, rows))
+    return found
 
 
 def force_rows(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:

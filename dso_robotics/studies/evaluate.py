@@ -105,16 +105,18 @@ def evaluate(
     sigma: np.ndarray,
     robust: bool = False,
     predict: Callable[[Windows, np.ndarray], np.ndarray] | None = None,
+    estimate: bool = False,
 ) -> Evaluation:
     """Score the model at z (n,) on `scoring_windows`.
 
     sigma: (C,) weights of the channels, used if start states must be estimated.
     robust: do not start a window at a sample that is an outlier among its neighbours.
+    estimate: start at states estimated from the windows, also where the log shows them.
     predict: maps windows and start states to readings (B, S, C), to score something other than the model alone.
     """
     known, kept = start.measured(windows, vector.mj), start.seen(windows, vector.mj)
     # A state that is interpolated across a gap is not a measurement. If there are only such states, all starts are estimated.
-    known = known and bool(kept.any())
+    known = known and bool(kept.any()) and not estimate
     left_out = int((~kept).sum()) if known else 0
     if left_out:
         windows = windows.only(kept)

@@ -1,8 +1,11 @@
 """Identify physical parameters from logs: logs + model + declarations -> chain and cost -> Gauss-Newton -> result."""
 
 import dataclasses
+import json
 import math
 import os
+import tempfile
+import warnings as warnings_of_python
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,11 @@ import numpy as np
 
 from dso_robotics import __version__
 from dso_robotics.core.covariance import Uncertainty, uncertainty
-from dso_robotics.core.descent import Moment, Result
 from dso_robotics.core.likelihood import Normal, Student
-from dso_robotics.core.method.gauss_newton import GaussNewton
-from dso_robotics.core.method.least_squares import Record, Settings, Solution, StartError
+from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.continuity import Continuity
 from dso_robotics.costs.identification import WindowedIdentification
-from dso_robotics.data.log import merge_logs, problems, read_log
+from dso_robotics.data.log import Log, merge_logs, problems, read_log, write_log
 from dso_robotics.data.match import Channels, fitted, match_channels
 from dso_robotics.data.split import hold_out, trained
 from dso_robotics.data.windows import Windows, cut
@@ -34,16 +35,21 @@ from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import calibration, masked, torque_fit
 from dso_robotics.studies import summary as summaries
-from dso_robotics.studies.checkpoint import columns, damaged, records
+from dso_robotics.studies.base_parameters import base_parameters
+from dso_robotics.studies.choice import choose, chosen_study
+from dso_robotics.studies.doubts import doubts
 from dso_robotics.studies.estimated import split_free
 from dso_robotics.studies.estimated import table as estimated
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
+from dso_robotics.studies.motion_search import history, search_motion
 from dso_robotics.studies.network import chosen_joints, learn
+from dso_robotics.studies.race import cheap
+from dso_robotics.studies.race import told as told_race
 from dso_robotics.studies.residual import own_residual
-from dso_robotics.studies.run import Progress, RunFile, Session, search, session
+from dso_robotics.studies.run import Progress, Session, session
 from dso_robotics.studies.scan import lower, scan, scanned
 from dso_robotics.studies.starts import best_start, draw
-from dso_robotics.studies.study import IdentifyStudy
+from dso_robotics.studies.study import CHOICES, IdentifyStudy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +88,15 @@ def identify(
         return _identify(study, here, report)
 
 
-def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], object] | None) -> Identified:
+def _identify(
+    study: IdentifyStudy, here: Session, report: Callable[[Path], object] | None, *, brief: bool = False
+) -> Identified:
+    """`brief`: search once, look for no doubts, and predict held-out runs alone, from estimated start states."""
+    begun_with, choice = study, None
+    if study.choose:
+        choice = here.kept("choice")
+        choice = json.loads(choice["outcome"]) if choice else _choice(study, here)
+        study = chosen_study(study, choice)
     robot = load(study.model)
     timestep = float(robot.mj.opt.timestep)
     if not (math.isfinite(timestep) and timestep > 0):
@@ -110,7 +124,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     meet = study.continuity is not None
     late: Any = {"past": vector.longest("actuator_delay"), "settle": vector.longest("sensor_delay")}
     windows = cut(split.train, channels, timestep=timestep, seconds=study.window, meet=meet, source=log.label, **late)
-    parts = {"train": split.train, "hold_out": split.hold_out}
+    parts = {"train": split.train, "hold_out": split.hold_out} if not brief else {"hold_out": split.hold_out}
     score_seconds = study.window if study.score_window is None else study.score_window
     option = "--window" if study.score_window is None else "--score-window"
     for rollout in split.hold_out:
@@ -158,7 +172,9 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     prediction, reason = _engine(study.engine, vector, windows, network is not None)
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
     told = masked.warn(vector, windows, x, hidden)
-    file, tell = here.begin(study.as_dict(), robot, files | own), here.tell
+    file, tell = here.begin(begun_with.as_dict(), robot, files | own), here.tell
+    if choice:
+        file.keep(choice={"outcome": json.dumps(choice)})
     if study.continuity:
         jumps = file.tree["state"].get("noise.jumps") if file.tree else None
         options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=jumps)
@@ -183,17 +199,24 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
             x,
             lambda i, cost: tell("starts tried", i + 1, cost),
         )
+    simulated = study.fit == "motion"
     if study.fit == "torque":
         tell("forces compared", 0, math.nan)
         solution, problem = torque_fit.fit(vector, windows, drives, x, measured())
         reason = "only to predict: the forces of inverse dynamics were fitted"
     else:
-        solution, problem = _search(file, vector, windows, prediction, (z, x, sigma), robot.source, tell, options)
-    spread = uncertainty(calibration.in_pieces(solution, windows) if windows.single else solution, vector.scale)
+        alone = brief or study.starts > 1 or study.continuity or network or not cheap(vector, windows)
+        beside = None if alone else study.seed
+        solution, problem = search_motion(
+            file, vector, windows, prediction, (z, x, sigma), robot.source, tell, options, beside=beside
+        )
+    pieces = calibration.in_pieces(solution, windows) if windows.single else solution
+    spread = uncertainty(pieces, vector.scale, redundancy=problem.redundancy if simulated else 1.0)
     tell("evaluating", len(solution.history), solution.cost)
     sigma = problem.pooled_sigma()
     evaluations = {
-        name: evaluate(vector, solution.z, part, sigma=sigma, robust=study.robust) for name, part in scored.items()
+        name: evaluate(vector, solution.z, part, sigma=sigma, robust=study.robust, estimate=brief)
+        for name, part in scored.items()
     }
     learned = None
     if network:
@@ -212,10 +235,17 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     table = summaries.parameters(vector, solution, spread)
     begun = WindowedIdentification(vector, windows, prediction, **options).pooled_sigma(), x
     left_open = {k: v for k, v in summaries.unseen(vector, table, spread).items() if k not in hidden}
-    simulated = study.fit == "motion"
     found = summaries.warnings(vector, solution, spread, evaluations, left_open, simulated=simulated)
-    found += [] if windows.single else lower(vector, measured, solution.z, solution.x)
-    forces = {} if windows.single else torque_fit.torque_errors(vector, solution.z, parts, channels, drives)
+    elsewhere = [] if windows.single or brief else lower(vector, measured, solution.z, solution.x)
+    raced = json.loads(file.kept("race")["outcome"]) if file.kept("race") else None
+    ratios, doubtful, aside = {}, [], []
+    if simulated and not windows.single and not brief:
+        ratios, doubtful, aside = doubts(
+            problem, solution, spread, evaluations, scored, parts, channels, robust=study.robust
+        )
+    doubtful = [*told_race(raced), *elsewhere, *doubtful]
+    found += [*doubtful, *aside]
+    forces = {} if windows.single or brief else torque_fit.torque_errors(vector, solution.z, parts, channels, drives)
     found += torque_fit.worse(forces) if study.fit == "motion" else []
     table |= estimated(asked, vector, problem, solution, spread, begun)
     # Channels without a unit are listed one by one, each with its assumed unit.
@@ -260,10 +290,19 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
             "start": {k: e.start for k, e in evaluations.items()},
         },
         "uncertainty": {"method": spread.method, "windows": spread.blocks, "unseen": list(left_open)},
+        "misfit": ratios,
+        "doubts": doubtful,
         "warnings": warnings,
     }
     if problem.continuity:
         summary["continuity"] = summaries.continuity(problem.continuity, vector)
+    if base := base_parameters(vector, solution, spread):
+        summary["base_parameters"] = base
+    if choice:
+        summary["choice"] = choice
+        warnings += [text for what in CHOICES if what in choice for text in choice[what]["warnings"]]
+    if raced:
+        summary["race"] = raced
     if tried:
         summary["starts"] = tried | ({"warm_start": 1} if study.warm_start else {})
         if tried["chosen"] == 1 and study.warm_start:
@@ -284,7 +323,7 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     result = Identified(study, robot, vector, channels, solution, spread, sigma, evaluations, summary)
     groups = {
         "names": list(vector.coordinate_names),
-        "history": _history(file, solution),
+        "history": history(file, solution),
         "theta": vector.split(solution.z),
         "covariance": spread.covariance,
         "correlation": spread.correlation,
@@ -294,6 +333,23 @@ def _identify(study: IdentifyStudy, here: Session, report: Callable[[Path], obje
     }
     here.finish(summary, to_mjcf(robot, vector.written(solution.z)), report, groups)
     return result
+
+
+def _choice(study: IdentifyStudy, here: Session) -> dict[str, Any]:
+    """What --choose came to, over the fitted runs alone."""
+    whole = merge_logs([read_log(path) for path in study.logs])
+    log = dataclasses.replace(whole, rollouts=hold_out(whole, study.hold_out).train)
+
+    def fit(candidate: IdentifyStudy, runs: Log) -> dict[str, Evaluation]:
+        with tempfile.TemporaryDirectory() as folder, warnings_of_python.catch_warnings():
+            warnings_of_python.simplefilter("ignore")
+            place = Path(folder) / "log.h5"
+            write_log(place, runs)
+            with session(Path(folder) / "out", resume=False, force=False, progress=lambda news: None) as there:
+                changed = dataclasses.replace(candidate, logs=(str(place),))
+                return _identify(changed, there, None, brief=True).evaluations
+
+    return choose(study, log, fit, lambda count, error: here.tell("choices tried", count, error))
 
 
 def _engine(asked: str, vector: ParameterVector, windows: Windows, network: bool) -> tuple[Prediction, str]:
@@ -315,84 +371,3 @@ def _engine(asked: str, vector: ParameterVector, windows: Windows, network: bool
     if network:
         reason += "; the network's weights, one gradient for all of them, by an adjoint and first-order steps"
     return CPrediction(vector, windows), reason
-
-
-def _search(
-    file: RunFile,
-    vector: ParameterVector,
-    windows: Windows,
-    prediction: Prediction,
-    begin: tuple[np.ndarray, np.ndarray, np.ndarray | None],
-    source: str,
-    progress: Callable[[str, int, float], None],
-    options: dict[str, Any],
-) -> tuple[Solution, WindowedIdentification]:
-    """Two stages: first with the measured start states (robust far from the solution), then with estimated start states.
-
-    `begin` holds the initial coordinates, start states and noise scales (or None for the noise scales).
-    """
-    z, x, sigma = begin
-    earlier = {name: file.count(name) for name in ("stage", "steps", "evaluations")}
-    if earlier["stage"] > 1:
-        raise damaged(file.path, f"a search of two stages has no stage {earlier['stage']}")
-    if table := file.kept("earlier"):
-        file.keep(earlier=columns(records(Record, table, file.path)))
-    first = earlier["stage"] if file.tree else int(windows.single)
-    if file.tree:
-        z, x, sigma = _stored_point(file, vector, windows)
-    done: int = earlier["evaluations"] if file.tree else 0
-    for stage in range(first, 2):
-        problem = WindowedIdentification(
-            vector, windows, prediction, sigma=sigma, free_starts=stage == 1 and not windows.single, **options
-        )
-        settings = Settings() if stage else Settings(cost_tolerance=1e-2, noise_tolerance=0.1)
-        name = "start states estimated" if stage and not windows.single else "start states as measured"
-        method = GaussNewton(problem, x, low=vector.low, high=vector.high, scale=vector.scale, settings=settings)
-
-        def counted(moment: Moment, before: int = done) -> dict[str, Any]:
-            return {"steps": earlier["steps"] + prediction.steps, "evaluations": before}
-
-        def tell(moment: Moment, name: str = name) -> None:
-            progress(name, moment.record.iteration, moment.record.cost)
-
-        try:
-            begun = method.init(None, z)
-        except StartError:
-            raise DsoError(
-                f"{source}: the simulation diverges at the start values, so there is nothing to search from; give "
-                "start values nearer to the robot's with =INIT, a shorter --window, or a smaller timestep in the model."
-            ) from None
-        result: Result = search(
-            file, method, begun, Record, iterations=settings.iterations, stage=stage, watch=tell, spent=counted
-        )
-        if stage == 1:
-            file.write("searched")
-            solution = method.finish(result)
-            return dataclasses.replace(solution, evaluations=solution.evaluations + done), problem
-        z, x, sigma = result.state.z, result.state.x, problem.sigma
-        done += result.state.evaluations
-        file.keep(earlier=columns(result.history))
-    raise AssertionError("the second stage returns")
-
-
-def _stored_point(file: RunFile, vector: ParameterVector, windows: Windows) -> tuple[np.ndarray, ...]:
-    """Coordinates, start states and noise scales of a resumed run. Raises DsoError if they do not fit these windows."""
-    state, width = file.tree["state"], vector.mj.nq + vector.mj.nv + vector.mj.na
-    shapes = {
-        "z": (vector.size,),
-        "x": (len(windows), width),
-        "noise.sigma": (len(windows.rollouts), windows.measured.shape[-1]),
-    }
-    if any(np.shape(state.get(name)) != shape for name, shape in shapes.items()):
-        raise DsoError(f"{file.path}: what it holds does not fit the study; run the study again without --resume.")
-    z, x, sigma = (np.asarray(state[name], float) for name in shapes)
-    return z, x, sigma
-
-
-def _history(file: RunFile, solution: Solution) -> dict[str, np.ndarray]:
-    """Every linearisation of both stages, as the report plots them."""
-    tables = [file.kept("earlier") or {}, columns(solution.history)]
-    rows = [len(table.get("cost", ())) for table in tables]
-    names = tables[1] if not rows[0] else tables[0]
-    history = {name: np.concatenate([np.asarray(table[name]) for table in tables if table]) for name in names}
-    return history | {"stage": np.repeat([0, 1], rows)}

@@ -34,7 +34,7 @@ EVERY = 20.0
 # Keys of a study that name files. The contents of these files are compared, not their paths.
 _PLACES = ("model", "logs", "log", "file", "source")
 # The parts of a stored search.
-_KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling")
+_KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling", "race", "choice")
 _PUT_BACK = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
 
 T = TypeVar("T", bound=Study)
@@ -99,6 +99,10 @@ class Session:
                 raise DsoError(f"{path}: the run was begun with other files: {', '.join(stored)}; {_PUT_BACK}.")
             if _digest(stored, label) != sha256(file):
                 raise DsoError(f"{path}: the {label} {file} has changed since the run was begun; {_PUT_BACK}.")
+
+    def kept(self, name: str) -> Any:
+        """A group that the run to resume has kept; None if there is none, or nothing is resumed."""
+        return read_run(self.folder / folders.RUN)[0].get(name) if self._resume else None
 
     def begin(
         self, study: Mapping[str, Any], robot: Robot, files: Mapping[str, str | Path], *, every: float = 0.0

@@ -14,6 +14,7 @@ from dso_robotics.studies.network_settings import NetworkSettings
 from dso_robotics.table import File, Study, key
 
 ENGINES = ("auto", "mujoco", "mjx")
+CHOICES = ("window", "friction")
 # The window that is as long as its rollout.
 FULL = "full"
 
@@ -48,6 +49,10 @@ class IdentifyStudy(Study):
     )  # fmt: skip
     seed: int = key("of the drawn starts and of a network's first weights", 0, within="[0, 9e18]")
     starts: int = key("short searches from drawn starts that compete before one goes on", 1, within="[1, 10000]")
+    choose: str | None = key(
+        "window, friction or both with a comma: chosen by cross-validation over the fitted runs",
+        None, example="window,friction",
+    )  # fmt: skip
     warm_start: bool = key("a start found by regression on inverse dynamics competes too", False)
     robust: bool = key("errors have heavy tails: outliers lose their pull", False)
     noise: Mapping[str, float] = key(
@@ -73,6 +78,13 @@ class IdentifyStudy(Study):
                 object.__setattr__(self, name, math.inf)
         if not self.logs:
             raise DsoError("no log was given, so there is nothing to identify from; name one or more log files (.h5).")
+        wrong = [
+            part for part in (self.choose or "").split(",") if self.choose is not None and part.strip() not in CHOICES
+        ]
+        if wrong:
+            raise DsoError(f"`choose` = {self.choose!r}: write {' or '.join(CHOICES)}, or both with a comma.")
+        if self.choose and (self.fit == "torque" or not self.window or self.network):
+            raise DsoError("`choose`: needs a fit of motion over windows, without a [network]; leave one of them out.")
         if self.continuity is not None and self.window in (0, math.inf):
             shown = FULL if self.window else 0
             raise DsoError(

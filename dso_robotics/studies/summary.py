@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.core.covariance import BLOCKS_PER_COORDINATE, Uncertainty, describe
+from dso_robotics.core.covariance import BLOCKS_PER_COORDINATE, Z95, Uncertainty, describe
 from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.continuity import Continuity
 from dso_robotics.data.match import Channels
@@ -13,7 +13,6 @@ from dso_robotics.parameters.parameter import Parameter
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.studies.evaluate import Evaluation
 
-_Z95 = 1.959963984540054
 # Random draws for the interval of a number that is not itself a coordinate. Its ends are then accurate to about one percent.
 _DRAWS = 20_000
 # A standard deviation of more than this many typical sizes is not printed.
@@ -28,10 +27,12 @@ _STRONG = 0.98
 def parameters(vector: ParameterVector, solution: Solution, spread: Uncertainty) -> dict[str, Any]:
     """The table of contract 1: each physical number with its start value and its 95% interval.
 
-    The interval of a plain number is its value plus and minus 1.96 standard deviations, clipped to the bounds. At a bound
+    The interval of a plain number is its value plus and minus 1.96 standard deviations, clipped to the bounds; with few windows
+    it is wider, by Student's distribution. At a bound
     it holds 95% of the normal distribution truncated at that bound. The intervals of a full inertia are the quantiles of
     bodies drawn in log-Cholesky coordinates. Every such draw is a possible body, without negative mass.
-    `determined` is False if the interval is as wide as the number's prior, its bounds or its own size.
+    `determined` is False if the interval is as wide as the number's prior or its bounds, or wider than the number itself if
+    that cannot be negative.
     """
     blocks, table = vector.split(solution.z), {}
     known, which = vector.priors
@@ -40,7 +41,8 @@ def parameters(vector: ParameterVector, solution: Solution, spread: Uncertainty)
     for p, here in vector.places():
         z = blocks[p.path]
         value, initial = p.report(z), p.report(p.initial)
-        covariance, active = spread.covariance[here, here], solution.active[here]
+        wider = (spread.quantile / Z95) ** 2
+        covariance, active = spread.covariance[here, here] * wider, solution.active[here]
         if p.factor is None:
             low, high, determined = _plain_interval(
                 p, z, spread.centre[here], np.sqrt(np.diag(covariance)), prior[here], active
@@ -69,11 +71,14 @@ def _plain_interval(
 ) -> Interval:
     """Both ends of the intervals (k,), and whether the data determine the numbers (k,)."""
     size = np.maximum(p.scale, np.abs(z))
-    half = np.where(deviation > _ENDLESS * size, np.inf, _Z95 * deviation)
+    half = np.where(deviation > _ENDLESS * size, np.inf, Z95 * deviation)
     for i in np.flatnonzero(active):
         half[i] = _beyond_bound(-abs(centre[i] - z[i]), deviation[i])
     low, high = np.maximum(z - half, np.minimum(p.low, z)), np.minimum(z + half, np.maximum(p.high, z))
-    return low, high, (deviation <= size) & (deviation < _NEWS * prior)
+    determined = (deviation <= size) & (deviation < _NEWS * prior)
+    # At a bound the number is known to be small. Zero is as good a value as any of a number of either sign.
+    wide = (p.low >= 0) & ~active & (high - low > np.abs(z))
+    return low, high, determined & ~wide
 
 
 def _beyond_bound(centre: float, deviation: float) -> float:
@@ -132,8 +137,9 @@ def unseen(vector: ParameterVector, table: dict[str, Any], spread: Uncertainty) 
             bodies.append(f"{', '.join(left)} of {p.path}")
     if bodies:
         found["; ".join(bodies)] = (
-            "at most combinations of them. Their values and intervals rest on the weak prior, a factor e about the "
-            "model's body. Free body/*/mass or body/*/ipos alone, or record motions about other axes."
+            "at most combinations of them, which are listed by name. Alone their values and intervals rest on the weak prior, "
+            "a factor e about the model's body; what no motion shows stays at the model's value. Free body/*/mass or "
+            "body/*/ipos alone, or record motions about other axes."
         )
     return found
 
@@ -225,7 +231,9 @@ def warnings(
             f"{BLOCKS_PER_COORDINATE} for each: intervals come from the noise scales alone, as if the model were exact and "
             f"noise white, and are probably too narrow. {cure}"
         )
-    strong = np.argwhere(np.triu(np.abs(spread.correlation), 1) > _STRONG)
+    # Coordinates of a full inertia have no meaning of their own; its combinations are listed by name.
+    plain = np.concatenate([np.full(p.size, p.factor is None) for p in vector.parameters])
+    strong = np.argwhere(np.triu(np.abs(spread.correlation) * np.outer(plain, plain), 1) > _STRONG)
     for i, j in strong[:5]:
         found.append(
             f"{names[i]} and {names[j]} are correlated {spread.correlation[i, j]:+.3f}: hard to tell apart in this log."

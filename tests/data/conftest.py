@@ -34,7 +34,9 @@ def rollout():
 @pytest.fixture
 def log():
     """Two rollouts of different length."""
-    return Log("", "made up", "none", (make_rollout("a"), make_rollout("b", samples=30)))
+    other = make_rollout("b", samples=30)
+    other = make_rollout("b", samples=30, sensordata=other.sensordata + 0.5)
+    return Log("", "made up", "none", (make_rollout("a"), other))
 
 
 @pytest.fixture

@@ -152,6 +152,21 @@ def test_the_same_rollout_under_two_names(rollout):
     assert "rollout 'b' holds the samples of 'a'" in found(rollout(), rollout("b"))
 
 
+def test_a_rollout_cut_from_another_one_with_a_new_clock(rollout):
+    whole = rollout()
+    arrays = {"ctrl": whole.ctrl[10:40], "sensordata": whole.sensordata[10:40]}
+    piece = rollout("b", time=5 + np.arange(30) * 0.02, **arrays)
+    assert "rollout 'b' holds the samples of 'a'" in found(whole, piece)
+    half = np.concatenate([whole.sensordata[:30], whole.sensordata[:20] + 1])
+    assert "rollout 'b' has 60% of its samples from those of 'a'" in found(whole, rollout("b", sensordata=half))
+    other = np.concatenate([whole.sensordata[:10], whole.sensordata[:40] + 1])
+    assert "count twice" not in found(whole, rollout("b", sensordata=other))
+    rest = np.zeros((50, 4))
+    assert "count twice" not in found(
+        rollout(sensordata=rest, ctrl=rest[:, :2]), rollout("b", sensordata=rest, ctrl=rest[:, :2])
+    )
+
+
 def test_many_rollouts_alike_are_said_once(rollout):
     time = np.arange(50) * 0.01
     gaps = [rollout(f"r{i}", time=time + 0.5 * (time > 0.195), sensordata=rollout().sensordata + i) for i in range(9)]

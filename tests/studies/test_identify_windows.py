@@ -59,7 +59,7 @@ def test_windows_that_begin_in_a_gap_are_not_scored_as_measured(pendulum, tmp_pa
 
 
 def test_what_only_matters_after_the_search_is_checked_before(pendulum, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_search", lambda *a: pytest.fail("searched"))
+    monkeypatch.setattr(module, "search_motion", lambda *a: pytest.fail("searched"))
     for window in (100.0, 0.001, 1e9):
         with pytest.raises(DsoError, match=r"log\.h5.*--score-window"):
             run(pendulum, tmp_path, lambda r: r, score_window=window)
