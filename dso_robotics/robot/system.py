@@ -25,9 +25,9 @@ from dso_robotics.physics.divergence import diverged
 from dso_robotics.robot import noise as noises
 from dso_robotics.robot.context import Context
 from dso_robotics.robot.filter_jax import Belief, JaxFilter, shown
-from dso_robotics.robot.lift import Lift
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import Observation, Scaling
+from dso_robotics.robot.placement import Placement
 from dso_robotics.robot.policy import Policy, Squash
 from dso_robotics.robot.scene import Scene
 from dso_robotics.robot.sensing import Sensing
@@ -63,7 +63,7 @@ class RobotSystem(Chain):
     delay: int = eqx.field(static=True)
     context: Context = eqx.field(static=True, default=Context())
     see_design: bool = eqx.field(static=True, default=False)
-    lift: Lift | None = eqx.field(static=True, default=None)
+    placement: Placement = eqx.field(static=True, default=Placement())
     sensing: Sensing | None = eqx.field(static=True, default=None)
     filter: JaxFilter | None = None
     sees: Sees = eqx.field(static=True, default="state")
@@ -289,18 +289,11 @@ class RobotSystem(Chain):
     @property
     def places(self) -> bool:
         """Whether `placed` changes a start."""
-        return self.lift is not None or self.sensing is not None
+        return bool(self.placement) or self.sensing is not None
 
     def placed(self, state: RobotState, theta: Theta) -> RobotState:
-        """The drawn start at theta: on the floor if the chain has a `lift`, with the readings of that state."""
-        if self.lift is not None:
-            qpos = self.lift(self.scene(state, theta))
-            moved = qpos - state.body.qpos
-            state = eqx.tree_at(lambda s: s.body.qpos, state, qpos)
-            if state.estimated is not None:
-                believed = state.estimated.belief.state.at[: self.mj.nq].add(moved)
-                state = eqx.tree_at(lambda s: s.estimated.belief.state, state, believed)
-        return self.read(state, theta)
+        """The drawn start at theta: with closed loops, on the floor if that is wished, with the readings of that state."""
+        return self.read(self.placement(self, state, theta), theta)
 
     def read(self, state: RobotState, theta: Theta) -> RobotState:
         """The state with noise-free readings of it, as if the robot had rested there before, and a valid estimate."""

@@ -17,13 +17,14 @@ from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot.context import Varied
 from dso_robotics.robot.lift import Lift, lift
+from dso_robotics.robot.placement import Placement
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.studies.balance import balanced
 from dso_robotics.studies.flow import ROLLOUTS, Flow, make_flow
 from dso_robotics.studies.real_robot import RealRobot, real_robot
-from dso_robotics.studies.train_bounds import refuse_overlap
+from dso_robotics.studies.train_bounds import refuse_open_loops, refuse_overlap
 from dso_robotics.studies.train_method import Choice, choose
-from dso_robotics.studies.train_start import start_states
+from dso_robotics.studies.train_start import start_closing, start_states
 from dso_robotics.studies.train_study import Training, TrainStudy
 from dso_robotics.studies.train_system import make_system
 
@@ -76,7 +77,8 @@ def build(study: TrainStudy) -> Task:
     posture = np.asarray(start.state.body.qpos)
     if chain.context.size:
         start, explore = Varied(start, chain.context), Varied(explore, chain.context)
-    chain = dataclasses.replace(chain, start=start, lift=_lift(study, robot))
+    placement = Placement(start_closing(study, robot, chain.mj), _lift(study, robot))
+    chain = dataclasses.replace(chain, start=start, placement=placement)
     flow = make_flow(study, chain.layout, made.held)
     windows = study.training
     if windows.design_rate is not None:
@@ -93,9 +95,10 @@ def build(study: TrainStudy) -> Task:
     _check_method(study, windows, chain, flow, list(apart))
     if mechanism.size:
         # What cannot be written back, or stands in its own way, is better known before the search.
-        to_mjcf(robot, mechanism.fields(mechanism.initial))
         try:
-            refuse_overlap(mechanism, posture, lifted=chain.lift is not None)
+            to_mjcf(robot, mechanism.fields(mechanism.initial))
+            refuse_open_loops(mechanism, placement.closing)
+            refuse_overlap(mechanism, posture, lifted=placement.lift is not None, closing=placement.closing)
         except DsoError as error:
             raise DsoError(f"{study.source}: {error}") from error
     real = None if study.judge is None else real_robot(study, chain)

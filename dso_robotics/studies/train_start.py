@@ -9,6 +9,7 @@ import numpy as np
 from dso_robotics.costs.quantity import find_id
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
+from dso_robotics.robot.closing import Closing, closing
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import Spread
 from dso_robotics.studies.train_study import TrainStudy
@@ -26,6 +27,22 @@ def start_position(study: TrainStudy, robot: Robot) -> np.ndarray:
     for name, value in study.start.position.items():
         qpos[_address(study, robot, "start.position", name)[0]] = value
     return qpos
+
+
+def start_closing(study: TrainStudy, robot: Robot, model: mujoco.MjModel) -> Closing | None:
+    """What closes the loops of the robot at a start; None if it has none.
+
+    Joints whose position the study gives keep it.
+
+    Raises:
+      DsoError: no posture closes the loops.
+    """
+    held = {*study.start.position, *study.explore.position}
+    moving = study.start.spread or any(study.start.velocity.values()) or study.explore.velocity
+    try:
+        return closing(robot, model, start_position(study, robot), held, rests=not moving)
+    except DsoError as error:
+        raise DsoError(f"{study.source}: [start] {error}") from error
 
 
 def start_states(study: TrainStudy, chain: RobotSystem, robot: Robot) -> tuple[Any, Any]:
