@@ -263,13 +263,21 @@ class Loops:
 
 
 def _inverse(slope: Any) -> Array:
-    """The pseudo-inverse (..., n, rows) of `slope` (..., rows, n), whose columns are independent."""
+    """The pseudo-inverse (..., n, rows) of `slope` (..., rows, n), whose columns are independent.
+
+    By elimination without pivots, for a small positive definite matrix: JAX compiles this many times faster than LAPACK's
+    solvers.
+    """
     xp = slope.__array_namespace__()
     other = xp.swapaxes(slope, -1, -2)
     square = other @ slope
     eye = np.eye(square.shape[-1])
     size = (square * eye).sum((-2, -1))[..., None, None]
-    return xp.linalg.solve(square + xp.asarray(eye) * (_RIDGE * size + 1e-300), other)
+    rows = xp.concatenate([square + xp.asarray(eye) * (_RIDGE * size + 1e-300), other], -1)
+    for k, one in enumerate(eye):
+        row = rows[..., k : k + 1, :] / rows[..., k : k + 1, k : k + 1]
+        rows = rows - (rows[..., :, k : k + 1] - one[:, None]) * row
+    return rows[..., len(eye) :]
 
 
 def _alike(parts: list[Array], tail: int) -> list[Array]:

@@ -115,7 +115,7 @@ def robot_system(
         sees=sees,
         believes=believes,
     )
-    return eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.zeros(mj.nq), jnp.zeros(mj.nv)))
+    return eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.zeros(mj.nv), jnp.zeros(mj.nv), mj=mj))
 
 
 def _check_parts(
