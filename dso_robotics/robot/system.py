@@ -64,6 +64,7 @@ class RobotSystem(Chain):
     context: Context = eqx.field(static=True, default=Context())
     see_design: bool = eqx.field(static=True, default=False)
     placement: Placement = eqx.field(static=True, default=Placement())
+    termination: Callable[[Scene], Array] | None = None
     sensing: Sensing | None = eqx.field(static=True, default=None)
     filter: JaxFilter | None = None
     sees: Sees = eqx.field(static=True, default="state")
@@ -87,10 +88,8 @@ class RobotSystem(Chain):
 
     def model(self, theta: Theta, state: RobotState | None = None) -> tuple[mjx.Model, Array | None]:
         """The physical model at theta, and its products of inertia. The context is the state's; without a state, nominal."""
-        if self.bound is not None:
-            return self.bound
-        if self.mechanism is None:
-            return self.base, None
+        if self.bound is not None or self.mechanism is None:
+            return self.bound or (self.base, None)
         drawn = None if state is None else self.context.physical(state.context)
         return self.mechanism.model(self.base, self.numbers(theta), drawn)
 
@@ -200,8 +199,7 @@ class RobotSystem(Chain):
     def strain(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """KL divergence of the action at x from the action of the passive chain (97).
 
-        The passive chain's noise scale is this chain's initial noise scale. The mean of its action gives zero control after
-        squashing, clipped to the actuator's range.
+        Its noise scale is this chain's initial one; its mean gives zero control after squashing, clipped to the range.
         """
         passive = jnp.asarray(next(block.initial for block in self.layout.blocks if block.name == "action noise"))
         mean, _ = self.act(state, theta)
@@ -231,8 +229,7 @@ class RobotSystem(Chain):
         A diverged state is returned unchanged. The step then adds no derivative.
         """
         blown, given, state = self.diverged(state), state, self.sound(state)
-        queue = jnp.concatenate([state.queue, action[None]])
-        ctrl = self.squash(queue[0])
+        ctrl = self.squash(jnp.concatenate([state.queue, action[None]])[0])
         model, products = self.model(theta, state)
 
         def once(body: physics.State, _: None) -> tuple[physics.State, None]:
@@ -337,6 +334,17 @@ class RobotSystem(Chain):
         """The cost of the scene."""
         return self.scene_cost(self.scene(state, theta))
 
+    def may_end(self) -> bool:
+        """Whether there are scenes that end an episode."""
+        return self.termination is not None
+
+    def terminal(self, state: RobotState) -> Bool[Array, ""]:
+        """Whether the episode ends in this state. A chain whose model depends on theta must be bound to one."""
+        if self.termination is None:
+            return jnp.zeros((), bool)
+        assert self.mechanism is None or self.bound is not None
+        return self.termination(self.scene(state, jnp.asarray(self.layout.initial)))
+
     def log_prob(self, following: RobotState, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """Log-density of the action that was applied."""
         mean, _ = self.act(state, theta)
@@ -388,5 +396,5 @@ class RobotSystem(Chain):
         body = eqx.tree_at(
             lambda b: (b.qpos, b.qvel, b.act), state.body, (belief[:nq], belief[nq : nq + nv], belief[nq + nv :])
         )
-        controls = self.squash(state.action), self.squash(state.before)
-        return self.observation(Scene(self.mj, model, products, body, *controls, self.context.task(state.context)))
+        more = self.squash(state.action), self.squash(state.before), self.context.task(state.context)
+        return self.observation(Scene(self.mj, model, products, body, *more))

@@ -347,6 +347,7 @@ def _summary(
             "steps": task.steps,
             "cost": costs.tolist(),
             "return": [float(task.steps - c) for c in costs],
+            "terminated": [e.terminated for e in played],
             "context": {
                 draw.name: np.repeat(column, len(played) // len(column)).tolist()
                 for draw, column in zip((*context.tasks, *context.physics), context.trials().T, strict=True)

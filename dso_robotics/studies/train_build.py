@@ -12,6 +12,7 @@ from dso_robotics.costs.composite import Composite, composite
 from dso_robotics.costs.kind import Scope
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.costs.task import Term, When
+from dso_robotics.costs.termination import Outside, Termination
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
@@ -70,7 +71,9 @@ def build(study: TrainStudy) -> Task:
     timed = {name: cost for name, cost in study.cost.items() if not cost.supervised}
     apart = {name: cost for name, cost in study.cost.items() if cost.supervised}
     weights = {name: 1.0 if cost.weight == "balance" else cost.weight for name, cost in study.cost.items()}
-    scene_cost = composite({name: (weights[name], _term(study, name, cost, robot)) for name, cost in timed.items()})
+    ends = {f"terminate/{name}": (table.cost, _outside(study, name, robot)) for name, table in study.terminate.items()}
+    terms = {name: (weights[name], _term(study, name, cost, robot)) for name, cost in timed.items()}
+    scene_cost = composite(terms | ends)
     made = make_system(study, robot, scene_cost)
     chain, mechanism = made.chain, made.mechanism
     start, explore = start_states(study, chain, robot)
@@ -78,7 +81,8 @@ def build(study: TrainStudy) -> Task:
     if chain.context.size:
         start, explore = Varied(start, chain.context), Varied(explore, chain.context)
     placement = Placement(start_closing(study, robot, chain.mj), _lift(study, robot))
-    chain = dataclasses.replace(chain, start=start, placement=placement)
+    termination = Termination(tuple(part for _, part in ends.values())) if ends else None
+    chain = dataclasses.replace(chain, start=start, placement=placement, termination=termination)
     flow = make_flow(study, chain.layout, made.held)
     windows = study.training
     if windows.design_rate is not None:
@@ -131,6 +135,11 @@ def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow
             f"{study.source}: [training] soften changes contacts that are differentiated through, and method = "
             f"'{windows.method}' plays them as they are; leave it out."
         )
+    if chain.termination is not None and not (method.rolls and method.ends):
+        raise DsoError(
+            f"{study.source}: [training] method = '{windows.method}' plays its windows to their end, so [terminate] would have "
+            "no effect; take 'pathwise', 'score' or 'mixed'."
+        )
     if apart and not method.supervises:
         raise DsoError(
             f"{study.source}: [training] method = '{windows.method}' follows costs of the motion alone, and "
@@ -144,6 +153,16 @@ def _term(study: TrainStudy, name: str, cost: Any, robot: Robot) -> Term:
     except DsoError as error:
         raise DsoError(f"{study.source}: [cost.{name}]: {error}") from error
     return When(made, study.conditions(name, cost.when)) if cost.when else made
+
+
+def _outside(study: TrainStudy, name: str, robot: Robot) -> Outside:
+    given = study.terminate[name]
+    try:
+        looked_at = Scope(robot, tuple(study.task), study.estimator is not None).quantity(given.quantity)
+    except DsoError as error:
+        raise DsoError(f"{study.source}: [terminate.{name}]: {error}") from error
+    low, high = (-np.inf if given.low is None else given.low), (np.inf if given.high is None else given.high)
+    return Outside(looked_at, low, high)
 
 
 def _supervised(

@@ -39,7 +39,10 @@ class PolicyTable(Table):
         "names of sensors, without noise unless [sensors] is there",
         "state", example=["gyro"],
     )  # fmt: skip
-    leave_out: tuple[str, ...] = key("joints whose position the policy does not see", (), example=["x"])
+    leave_out: tuple[str, ...] = key(
+        "joints whose position the policy does not see; of a free joint, NAME/x, NAME/y and NAME/z are one coordinate each",
+        (), example=["x"],
+    )  # fmt: skip
     time_features: int = key("waves of the time that the policy sees", 0, within="[0, 1000]")
     period: float | None = key(
         "of a cycle that they repeat; none: the episode", None, unit="s", within="(0, inf)", example=0.5
@@ -125,7 +128,11 @@ class Start(Table):
     qpos: tuple[float, ...] = key("all of qpos; none: that of the keyframe, or of the model", (), example=[0.0, 0.1])
     position: Mapping[str, float] = key("of joints", {}, unit="rad, m", example={"hinge": 3.14159})
     velocity: Mapping[str, float] = key("of joints", {}, unit="rad/s, m/s", example={"hinge": 0.0})
-    base: Mapping[str, BaseTable] = key("of free joints", {}, example={"root": {"height": 0.3, "tilt": [0.1, 0.0]}})
+    base: Mapping[str, BaseTable] = key(
+        "of free joints: position (x, y), height, heading, tilt (roll, pitch), velocity, spin, and a spread of each by name",
+        {},
+        example={"root": {"height": 0.3, "tilt": [0.1, 0.0]}},
+    )
     spread: float = key(
         "standard deviation about them, of all hinges, slides and balls, and of all velocities", 0.0, within="[0, inf)"
     )
@@ -230,6 +237,28 @@ class DesignTable(Table):
 
 
 @dataclasses.dataclass(frozen=True)
+class TerminateTable(Table):
+    """An episode ends in the first state in which the quantity is outside its bounds."""
+
+    quantity: str = key("what is looked at, as in costs", example="body/trunk/height")
+    cost: float = key(
+        "of that state, besides the other costs: more than the rest of an episode may cost, or ending early pays",
+        within="[0, inf)", example=100.0,
+    )  # fmt: skip
+    low: float | None = key("it ends below", None, example=0.15)
+    high: float | None = key("it ends above", None, example=1.0)
+
+    def check(self) -> None:
+        """A bound, and room between two."""
+        if self.low is None and self.high is None:
+            raise DsoError("give `low`, `high` or both: without a bound no episode ends.")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise DsoError(
+                f"`low` = {self.low:g} is not below `high` = {self.high:g}, so every episode would end at once."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskTable(Table):
     """A number that every episode draws anew and the policy sees: one of `values`, or from `low` to `high`."""
 
@@ -275,6 +304,7 @@ class TrainStudy(Study):
     start: Start = key("where episodes start", Start())
     explore: Explore = key("where windows may start besides", Explore())
     training: Training = key("the method and its settings", Training())
+    terminate: Mapping[str, TerminateTable] = key("where episodes end early", {})
     design: Mapping[str, DesignTable] = key("numbers of the mechanism to design", {})
     task: Mapping[str, TaskTable] = key("numbers that every episode draws anew and the policy sees", {})
     randomise: Mapping[str, Range] = key(
