@@ -30,7 +30,8 @@ def quantity(name: str, robot: Robot, tasks: Sequence[str] = ()) -> Quantity:
     """The quantity called `name`. `tasks` are the names of the numbers drawn for each episode, task/NAME.
 
     joint/J/position, velocity, cosine, sine, limit, power; body/B/x, y, z and the other `body_quantity.readers`; site/S/x, y,
-    z; sensor/S; control, action_change. NAME[k] is component k of a quantity with several numbers, such as sensor/S[2].
+    z; actuator/A/force, speed, power; sensor/S; control, action_change; mass, of the whole robot. NAME[k] is component k of a
+    quantity with several numbers, such as sensor/S[2].
 
     Raises:
       DsoError: the robot has no such quantity, or it has no such component.
@@ -48,7 +49,9 @@ def quantity(name: str, robot: Robot, tasks: Sequence[str] = ()) -> Quantity:
             raise DsoError(f"{name}: there is no [task.{rest}]; the study has {', '.join(tasks) or 'none'}.")
         place = list(tasks).index(rest)
         return Quantity(name, "", lambda scene: scene.task[place : place + 1])
-    kinds = {"joint": _joint, "body": _body, "site": _site}
+    if name == "mass":
+        return Quantity(name, "kg", lambda scene: jnp.sum(scene.model.body_mass)[None])
+    kinds = {"joint": _joint, "body": _body, "site": _site, "actuator": _actuator}
     if kind == "sensor":
         columns = _columns(rest, name, robot)
         return Quantity(name, "", lambda scene: scene.sensors[columns])
@@ -149,6 +152,19 @@ def _body(path: str, body: int, field: str, robot: Robot) -> Quantity:
     if field not in known:
         raise _unknown(path, field, known)
     return Quantity(path, *known[field])
+
+
+def _actuator(path: str, actuator: int, field: str, robot: Robot) -> Quantity:
+    """Force, speed and power where the actuator acts: of a motor on a hinge N*m, rad/s and W, behind its gear."""
+    k = slice(actuator, actuator + 1)
+    readers: dict[str, tuple[str, Reader]] = {
+        "force": ("", lambda s: s.actuation[0][k]),
+        "speed": ("", lambda s: s.actuation[1][k]),
+        "power": ("W", lambda s: s.actuation[0][k] * s.actuation[1][k]),
+    }
+    if field not in readers:
+        raise _unknown(path, field, readers)
+    return Quantity(path, *readers[field])
 
 
 def _site(path: str, site: int, field: str, robot: Robot) -> Quantity:

@@ -48,6 +48,11 @@ class Scene:
         return stages.configuration(self.model, data, self.products)
 
     @functools.cached_property
+    def actuation(self) -> tuple[Float[Array, " nu"], Float[Array, " nu"]]:
+        """Force and velocity of every actuator in the state, under the control that led to it."""
+        return physics.actuation(self.model, self.state, self.ctrl, products=self.products)
+
+    @functools.cached_property
     def sensors(self) -> Float[Array, " nsensordata"]:
         """Readings of all sensors in the state, under the control that led to it."""
         return physics.measure(self.model, self.state, self.ctrl, products=self.products)
