@@ -91,7 +91,7 @@ def identification_with_cloning(log: Log, chain: RobotSystem, *, window: float =
         raise DsoError(
             f"{source}: a log does not hold what a recurrent policy remembers; use a policy without memory here."
         )
-    if chain.delay or mj.na or chain.lift is not None:
+    if chain.delay or mj.na or chain.placement.lift is not None:
         what = "a delay" if chain.delay else "activations" if mj.na else "[start] lift"
         raise DsoError(f"{source}: a log of states alone does not fit a system with {what}; remove it from the study.")
     seconds = chain.substeps * float(mj.opt.timestep)

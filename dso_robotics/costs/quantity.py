@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.costs.body_quantity import readers
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot, nearest
 from dso_robotics.robot.scene import Scene
@@ -28,12 +29,16 @@ class Quantity:
 def quantity(name: str, robot: Robot, tasks: Sequence[str] = ()) -> Quantity:
     """The quantity called `name`. `tasks` are the names of the numbers drawn for each episode, task/NAME.
 
-    joint/J/position, velocity, angle (from upright or a range of one turn: -pi..pi), cosine, sine, height; body/B/x, y, z,
-    upright (cosine between its z axis and the vertical), vx, vy, vz; site/S/x, y, z; sensor/S; control, action_change.
+    joint/J/position, velocity, cosine, sine, limit, power; body/B/x, y, z and the other `body_quantity.readers`; site/S/x, y,
+    z; actuator/A/force, speed, power; sensor/S; control, action_change; mass, of the whole robot. NAME[k] is component k of a
+    quantity with several numbers, such as sensor/S[2].
 
     Raises:
-      DsoError: the robot has no such quantity.
+      DsoError: the robot has no such quantity, or it has no such component.
     """
+    whole, bracket, rest = name.partition("[")
+    if bracket and rest.removesuffix("]").isdigit() and rest.endswith("]"):
+        return _component(quantity(whole, robot, tasks), name, int(rest[:-1]), robot)
     if name == "control":
         return Quantity(name, "1", lambda scene: (scene.ctrl - _middle(scene)) / _half(scene))
     if name == "action_change":
@@ -44,15 +49,36 @@ def quantity(name: str, robot: Robot, tasks: Sequence[str] = ()) -> Quantity:
             raise DsoError(f"{name}: there is no [task.{rest}]; the study has {', '.join(tasks) or 'none'}.")
         place = list(tasks).index(rest)
         return Quantity(name, "", lambda scene: scene.task[place : place + 1])
-    kinds = {"joint": _joint, "body": _body, "site": _site}
+    if name == "mass":
+        return Quantity(name, "kg", lambda scene: jnp.sum(scene.model.body_mass)[None])
+    kinds = {"joint": _joint, "body": _body, "site": _site, "actuator": _actuator}
     if kind == "sensor":
         columns = _columns(rest, name, robot)
         return Quantity(name, "", lambda scene: scene.sensors[columns])
     if kind not in kinds:
-        choices = "joint/J/position, body/B/upright, site/S/x, sensor/S, control, action_change"
+        choices = (
+            "joint/J/position, body/B/upright, body/B/velocity_heading[0], site/S/x, sensor/S, control, action_change"
+        )
         raise DsoError(f"{name}: there is no such quantity; quantities are like {choices}.")
     thing, _, field = rest.rpartition("/")
     return kinds[kind](name, find_id(kind, thing, name, robot), field, robot)
+
+
+def _component(found: Quantity, name: str, index: int, robot: Robot) -> Quantity:
+    """One number of a quantity."""
+    size = 1
+    kind, _, rest = found.name.partition("/")
+    field = rest.rpartition("/")[2]
+    if kind == "sensor":
+        size = len(_columns(rest, found.name, robot))
+    elif found.name in ("control", "action_change"):
+        size = robot.mj.nu
+    elif kind == "body" and field.split("_")[0] in ("gravity", "velocity", "spin"):
+        size = 3
+    if index >= size:
+        has = "one number, so it has no components" if size == 1 else f"the components 0 to {size - 1}"
+        raise DsoError(f"{name}: {found.name} has {has}.")
+    return Quantity(name, found.unit, lambda scene: found.read(scene)[index : index + 1])
 
 
 def find_id(kind: str, thing: str, path: str, robot: Robot) -> int:
@@ -122,16 +148,23 @@ def _drives(model: mujoco.MjModel, actuator: int, joint: int) -> bool:
 
 
 def _body(path: str, body: int, field: str, robot: Robot) -> Quantity:
-    axis = {"x": 0, "y": 1, "z": 2}
-    if field in axis:
-        k = axis[field]
-        return Quantity(path, "m", lambda s: s.body_place(body)[k : k + 1])
-    if field == "upright":
-        return Quantity(path, "1", lambda s: s.body_up(body)[2:3])
-    if field in ("vx", "vy", "vz"):
-        k = axis[field[1]]
-        return Quantity(path, "m/s", lambda s: s.body_velocity(body)[k : k + 1])
-    raise _unknown(path, field, (*axis, "upright", "vx", "vy", "vz"))
+    known = readers(body)
+    if field not in known:
+        raise _unknown(path, field, known)
+    return Quantity(path, *known[field])
+
+
+def _actuator(path: str, actuator: int, field: str, robot: Robot) -> Quantity:
+    """Force, speed and power where the actuator acts: of a motor on a hinge N*m, rad/s and W, behind its gear."""
+    k = slice(actuator, actuator + 1)
+    readers: dict[str, tuple[str, Reader]] = {
+        "force": ("", lambda s: s.actuation[0][k]),
+        "speed": ("", lambda s: s.actuation[1][k]),
+        "power": ("W", lambda s: s.actuation[0][k] * s.actuation[1][k]),
+    }
+    if field not in readers:
+        raise _unknown(path, field, readers)
+    return Quantity(path, *readers[field])
 
 
 def _site(path: str, site: int, field: str, robot: Robot) -> Quantity:

@@ -88,6 +88,20 @@ class Hinge(Term):
         return jnp.sum(jnp.maximum(_number(self.target, scene) - self.quantity.read(scene), 0.0)) / self.scale
 
 
+class Excess(Term):
+    """Sum of (how far the quantity is below `low` or above `high`, over scale)^2; zero within."""
+
+    quantity: Quantity = eqx.field(static=True)
+    low: float = eqx.field(static=True)
+    high: float = eqx.field(static=True)
+    scale: float = eqx.field(static=True, default=1.0)
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The sum."""
+        numbers = self.quantity.read(scene)
+        return jnp.sum((jnp.maximum(jnp.maximum(self.low - numbers, numbers - self.high), 0.0) / self.scale) ** 2)
+
+
 class Factor(eqx.Module):
     """floor + (1 - floor) times the tolerance of a quantity.
 

@@ -59,6 +59,7 @@ _OPTIONS = ("gravity", "wind", "magnetic", "density", "viscosity")
 # Type of an equality constraint -> the attribute that holds the first of its data, and how many they are.
 _EQUALITIES = {
     int(mujoco.mjtEq.mjEQ_CONNECT): ("anchor", 3),
+    int(mujoco.mjtEq.mjEQ_WELD): ("anchor", 3),
     int(mujoco.mjtEq.mjEQ_JOINT): ("polycoef", 5),
     int(mujoco.mjtEq.mjEQ_TENDON): ("polycoef", 5),
 }
@@ -66,8 +67,12 @@ _EQUALITIES = {
 _PLACED = ("pos", "quat", "axis", "size")
 # Other attributes of an orientation, which would contradict a quat.
 _TURNS = ("axisangle", "xyaxes", "zaxis", "euler")
+# Fields that MuJoCo's compiler derives where the file does not give them -> (kind, attribute).
+_DERIVED = {"tendon_lengthspring": ("tendon", "springlength"), "actuator_lengthrange": ("actuator", "lengthrange")}
+_WELD = int(mujoco.mjtEq.mjEQ_WELD)
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _DIGITS = 2e-5  # MuJoCo writes six
+_DERIVED_SAME = 1e-11  # rounding
 
 
 @quiet()
@@ -100,6 +105,7 @@ def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
     _set_inertials(root, robot.mj, wanted, like=written)
     _set_equalities(root, robot.mj, wanted, like=written)
     _set_options(root, robot.mj, wanted, like=written)
+    _set_derived(root, robot, wanted)
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode") + "\n"
     _verify(text, robot, wanted, written)
@@ -174,10 +180,26 @@ def _set_equalities(
     elements, data = _elements(root, "equality"), wanted.get("eq_data", model.eq_data)
     for i, kind in enumerate(model.eq_type):
         attribute, width = _EQUALITIES.get(int(kind), ("", 0))
-        new, old, there = (np.asarray(rows)[i, :width] for rows in (data, model.eq_data, like.eq_data))
-        lost = attribute in elements[i].attrib and not np.array_equal(new, there) and _close(new, there)
-        if lost or not np.array_equal(new, old):
-            elements[i].set(attribute, _text(new))
+        parts = [(attribute, slice(0, width))]
+        if int(kind) == _WELD and "relpose" in elements[i].attrib:
+            parts.append(("relpose", slice(3, 10)))
+        for name, where in parts:
+            new, old, there = (np.asarray(rows)[i, where] for rows in (data, model.eq_data, like.eq_data))
+            lost = name in elements[i].attrib and not np.array_equal(new, there) and _close(new, there)
+            if lost or not np.array_equal(new, old):
+                elements[i].set(name, _text(new))
+
+
+def _set_derived(root: ET.Element, robot: Robot, wanted: Mapping[str, np.ndarray]) -> None:
+    """Write what the compiler would derive otherwise than it is in the model."""
+    if not (robot.mj.ntendon or robot.mj.nu):
+        return
+    compiled = _compiled(ET.tostring(root, encoding="unicode"), robot)
+    for name, (kind, attribute) in _DERIVED.items():
+        new, there = (np.asarray(x) for x in (wanted.get(name, getattr(robot.mj, name)), getattr(compiled, name)))
+        elements = _elements(root, kind)
+        for row in np.flatnonzero((np.abs(new - there) > _DERIVED_SAME * (1 + np.abs(new))).any(1)):
+            elements[int(row)].set(attribute, _text(new[row]))
 
 
 def _set_options(

@@ -80,6 +80,14 @@ def measure(
     return data.sensordata
 
 
+def actuation(
+    model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None
+) -> tuple[Float[Array, " nu"], Float[Array, " nu"]]:
+    """Force and velocity of every actuator at `state` under `ctrl`, as in mj_forward."""
+    data = _velocity(model, stages.configuration(model, _data(model, state, ctrl), products))
+    return mjx_forward.fwd_actuation(model, data).actuator_force, data._impl.actuator_velocity
+
+
 def step(
     model: mjx.Model,
     data: mjx.Data,

@@ -9,7 +9,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import matches
 from dso_robotics.physics.model import Robot, nearest
 
-_HINGE = int(mujoco.mjtJoint.mjJNT_HINGE)
+_HINGE, _FREE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_FREE)
 
 
 def state_entries(
@@ -17,18 +17,27 @@ def state_entries(
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]:
     """Entries of qpos observed directly, entries observed as sine and cosine, and the names of all observed state values.
 
-    The positions of the joints in `leave_out` are not observed.
+    The positions of the joints in `leave_out` are not observed. Of a free joint, NAME/x, NAME/y and NAME/z leave out one
+    coordinate each, and NAME all three and the orientation.
 
     Raises:
-      DsoError: a name in `leave_out` is not a joint.
+      DsoError: a name in `leave_out` is not a joint, nor a coordinate of a free joint.
     """
     model = robot.mj
     names = [name or f"joint {i}" for i, name in enumerate(robot.names("joint"))]
+    free = [name for j, name in enumerate(names) if int(model.jnt_type[j]) == _FREE]
+    parts = [f"{name}/{axis}" for name in free for axis in "xyz"]
     for name in leave_out:
-        if name not in names:
+        if name in names or name in parts:
+            continue
+        if name.rpartition("/")[0] in free:
             raise DsoError(
-                f"{robot.source}: there is no joint '{name}' to leave out; its joints are {nearest(name, names)}."
+                f"{robot.source}: '{name}' cannot be left out; of a free joint {nearest(name, parts)} can. A policy that "
+                "shall not see the heading observes sensors: observe = [...] with a framezaxis, a gyro and a velocimeter."
             )
+        raise DsoError(
+            f"{robot.source}: there is no joint '{name}' to leave out; its joints are {nearest(name, names + parts)}."
+        )
     plain, turning, labels, angles = [], [], [], []
     for j, name in enumerate(names):
         first = int(model.jnt_qposadr[j])
@@ -39,8 +48,9 @@ def state_entries(
             turning.append(first)
             angles.append(name)
         else:
-            plain += range(first, first + width)
-            labels += [name] if width == 1 else [f"{name}[{k}]" for k in range(width)]
+            seen = [k for k in range(width) if width != 7 or k > 2 or f"{name}/{'xyz'[k]}" not in leave_out]
+            plain += [first + k for k in seen]
+            labels += [name] if width == 1 else [f"{name}[{k}]" for k in seen]
     labels += [f"sin {name}" for name in angles] + [f"cos {name}" for name in angles]
     for j, name in enumerate(names):
         width = (6, 3, 1, 1)[int(model.jnt_type[j])]

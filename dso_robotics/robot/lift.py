@@ -1,4 +1,4 @@
-"""Places start states on the floor for any mechanism. A slide joint is set from the height of the lowest geom."""
+"""Places start states on the floor for any mechanism. A slide or free joint is set from the height of the lowest geom."""
 
 import dataclasses
 from typing import Any
@@ -11,6 +11,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.physics.contact import pairs
 from dso_robotics.physics.geometry import SOLIDS, extent
 from dso_robotics.physics.model import Robot, nearest
+from dso_robotics.robot.base import free_joints
 from dso_robotics.robot.scene import Scene
 
 _PLANE, _SLIDE = int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtJoint.mjJNT_SLIDE)
@@ -18,9 +19,9 @@ _PLANE, _SLIDE = int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtJoint.mjJNT_SLI
 
 @dataclasses.dataclass(frozen=True)
 class Lift:
-    """Moves a slide joint so that the robot stands on the floor. Made by `lift`.
+    """Moves a slide joint, or the height of a free joint, so that the robot stands on the floor. Made by `lift`.
 
-    joint: address of the slide joint in qpos.
+    joint: address of the height in qpos.
     pairs: pairs (plane, geom) that may touch.
     """
 
@@ -28,7 +29,7 @@ class Lift:
     pairs: tuple[tuple[int, int], ...]
 
     def __call__(self, scene: Scene) -> Float[Array, " nq"]:
-        """qpos of the scene with the slide joint moved.
+        """qpos of the scene with the height moved.
 
         The height of the lowest geom above its plane then equals the joint's original value. The result is differentiable by
         the mechanism and by qpos, except where two geoms are equally low.
@@ -38,19 +39,20 @@ class Lift:
 
 
 def lift(robot: Robot, joint: str) -> Lift:
-    """Make the lift along the slide joint called `joint`.
+    """Make the lift along the slide joint or the z of the free joint called `joint`.
 
     Raises:
-      DsoError: there is no such slide joint, no geom of the robot may touch a plane, a geom that may touch one has a shape
+      DsoError: there is no such joint, no geom of the robot may touch a plane, a geom that may touch one has a shape
         without a height formula, or the joint does not move all these geoms along the normal of their plane in every posture.
     """
     model, names = robot.mj, robot.names("joint")
-    slides = [name for i, name in enumerate(names) if name and int(model.jnt_type[i]) == _SLIDE]
+    slides = {
+        name: int(model.jnt_qposadr[i]) for i, name in enumerate(names) if name and int(model.jnt_type[i]) == _SLIDE
+    } | {name: q + 2 for name, (q, _) in free_joints(model).items()}
     if joint not in slides:
-        raise DsoError(
-            f"there is no slide joint called '{joint}'; the model has {nearest(joint, slides, 8) or 'none'}."
-        )
-    at = int(model.jnt_qposadr[names.index(joint)])
+        has = nearest(joint, list(slides), 8) or "none"
+        raise DsoError(f"there is no slide or free joint called '{joint}'; the model has {has}.")
+    at = slides[joint]
     touching = [(int(one), int(two)) for one, two in pairs(model) if int(model.geom_type[one]) == _PLANE]
     if not touching:
         raise DsoError("nothing of the robot may touch a plane, so there is no floor to lift it from.")
@@ -75,7 +77,7 @@ def lift(robot: Robot, joint: str) -> Lift:
     if np.abs(found[1] - found[0] - 1.0).max() > 1e-9:
         raise DsoError(
             f"joint '{joint}' does not raise the robot straight from the floor; choose a slide joint of the robot's root that "
-            "points up, before any hinge."
+            "points up, before any hinge, or its free joint."
         )
     return made
 

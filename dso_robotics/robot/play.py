@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
+from dso_robotics.errors import DsoError
 from dso_robotics.physics import step as physics
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.system import RobotSystem
@@ -28,6 +29,7 @@ class Episode:
     ctrl: controls, (T, nu).
     terms: weighted cost terms, (T, k).
     ended: whether the simulation diverged early. The arrays then have fewer rows.
+    terminated: whether a terminal state ended it early.
     readings: noisy readings, (T+1, ny); None if the system has no sensors of its own.
     estimate: the estimator's states, (T+1, nq+nv+na); None without an estimator.
     """
@@ -38,6 +40,7 @@ class Episode:
     ctrl: np.ndarray
     terms: np.ndarray
     ended: bool
+    terminated: bool = False
     readings: np.ndarray | None = None
     estimate: np.ndarray | None = None
 
@@ -58,8 +61,8 @@ class Player:
         self.chain = chain
 
         def decide(theta: Any, scaling: Scaling, reality: Any, state: RobotState) -> tuple[Any, Any]:
-            here = eqx.tree_at(lambda c: c.scaling, _real(chain, reality), scaling)
-            return here.bind(theta, state).act(state, theta)
+            here = eqx.tree_at(lambda c: c.scaling, _real(chain, reality), scaling).bind(theta, state)
+            return (*here.act(state, theta), here.terminal(state) if chain.may_end() else False)
 
         def scene_cost(theta: Any, state: RobotState) -> Any:
             terms: Any = chain.scene_cost
@@ -138,8 +141,15 @@ class Player:
             readings.append(np.asarray(self._read(vector, sensors, state)))
         if chain.filter is not None:
             estimates.append(np.asarray(state.estimated.belief.state))
+        terminated = False
         for t in range(steps):
-            mean, memory = self._decide(vector, scaling, sensors, state)
+            mean, memory, terminated = self._decide(vector, scaling, sensors, state)
+            if terminated and not states:
+                raise DsoError(
+                    "the start state itself ends the episode; widen the bounds in [terminate], or start elsewhere."
+                )
+            if terminated:
+                break
             action: Any = np.asarray(mean) + scale * draws[t, :nu]
             queue = [*np.asarray(state.queue), action]
             data.ctrl[:] = squashed(queue[0])
@@ -169,7 +179,7 @@ class Player:
         time, qpos, qvel, ctrl = zip(*rows, strict=True)
         played = np.stack(ctrl[1:]) if states else np.zeros((0, nu))
         more = [np.stack(part) if part else None for part in (readings, estimates)]
-        return Episode(np.array(time), np.stack(qpos), np.stack(qvel), played, terms, ended, *more)
+        return Episode(np.array(time), np.stack(qpos), np.stack(qvel), played, terms, ended, bool(terminated), *more)
 
     def _noise(self, theta: Any, steps: int, seed: int, noise: Any) -> tuple[np.ndarray, np.ndarray]:
         """Standard normal numbers (steps, noises), and the scale (nu,) of those of the actions."""

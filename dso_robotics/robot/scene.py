@@ -53,11 +53,16 @@ class Scene:
         """Poses of bodies, geoms and sites at the state (xpos, xmat, site_xpos, ...). Raises DsoError on the C engine."""
         if self._shown is not None:
             raise DsoError(
-                "scene.kinematics is of the MJX engine; use scene.body_place(i), body_up, body_velocity, site_place or "
+                "scene.kinematics is of the MJX engine; use scene.body_place(i), body_turn, body_velocity, site_place or "
                 'sensors, or write [training] engine = "mjx".'
             )
         data = mjx.make_data(self.model).replace(qpos=self.state.qpos, qvel=self.state.qvel)
         return stages.configuration(self.model, data, self.products)
+
+    @functools.cached_property
+    def actuation(self) -> tuple[Float[Array, " nu"], Float[Array, " nu"]]:
+        """Force and velocity of every actuator in the state, under the control that led to it."""
+        return physics.actuation(self.model, self.state, self.ctrl, products=self.products)
 
     @functools.cached_property
     def sensors(self) -> Float[Array, " nsensordata"]:
@@ -70,21 +75,37 @@ class Scene:
         """Place of a body's centre of mass [m]."""
         return self.kinematics.xipos[body] if self._shown is None else self._shown("body place", body)
 
-    def body_up(self, body: int) -> Float[Array, "3"]:
-        """Direction of a body's z axis."""
-        return self.kinematics.xmat[body].reshape(3, 3)[:, 2] if self._shown is None else self._shown("body up", body)
+    def body_origin(self, body: int) -> Float[Array, "3"]:
+        """Place of the origin of a body's frame [m]."""
+        return self.kinematics.xpos[body] if self._shown is None else self._shown("body origin", body)
+
+    def body_turn(self, body: int) -> Float[Array, "3 3"]:
+        """The rotation matrix of a body, whose columns are its axes."""
+        if self._shown is None:
+            return self.kinematics.xmat[body].reshape(3, 3)
+        return self._shown("body axes", body).reshape(3, 3).T
 
     def body_velocity(self, body: int) -> Float[Array, "3"]:
-        """Velocity of a body's centre of mass [m/s]: the derivative of its place along the motion."""
-        if self._shown is not None:
-            return self._shown("body velocity", body)
+        """Velocity of a body's centre of mass in the world [m/s]."""
+        return self._motion(body)[0] if self._shown is None else self._shown("body velocity", body)
 
-        def place(dt: Array) -> Array:
-            qpos = stages.integrate_position(self.model, self.state.qpos, self.state.qvel, dt)
+    def body_spin(self, body: int) -> Float[Array, "3"]:
+        """Angular velocity of a body in the world [rad/s]."""
+        return self._motion(body)[1] if self._shown is None else self._shown("body spin", body)
+
+    def _motion(self, body: int) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
+        """Velocity and angular velocity: derivatives of the pose along the motion."""
+        model, products = self.model, self.products
+
+        def pose(dt: Array) -> tuple[Array, Array]:
+            qpos = stages.integrate_position(model, self.state.qpos, self.state.qvel, dt)
             state = eqx.tree_at(lambda s: s.qpos, self.state, qpos)
-            return Scene(self.mj, self.model, self.products, state, self.ctrl, self.before).body_place(body)
+            moved = Scene(self.mj, model, products, state, self.ctrl, self.before, self.task)
+            return moved.body_place(body), moved.body_turn(body)
 
-        return jax.jvp(place, (jnp.zeros(()),), (jnp.ones(()),))[1]
+        (_, turn), (velocity, change) = jax.jvp(pose, (jnp.zeros(()),), (jnp.ones(()),))
+        spin = change @ turn.T
+        return velocity, jnp.stack([spin[2, 1] - spin[1, 2], spin[0, 2] - spin[2, 0], spin[1, 0] - spin[0, 1]]) / 2
 
     def site_place(self, site: int) -> Float[Array, "3"]:
         """Place of a site [m]."""

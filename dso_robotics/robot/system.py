@@ -139,8 +139,7 @@ class RobotSystem(SystemParts):
     def strain(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """KL divergence of the action at x from the action of the passive chain (97).
 
-        The passive chain's noise scale is this chain's initial noise scale. The mean of its action gives zero control after
-        squashing, clipped to the actuator's range.
+        Its noise scale is this chain's initial one; its mean gives zero control after squashing, clipped to the range.
         """
         passive = jnp.asarray(next(block.initial for block in self.layout.blocks if block.name == "action noise"))
         mean, _ = self.act(state, theta)
@@ -170,8 +169,7 @@ class RobotSystem(SystemParts):
         A diverged state is returned unchanged. The step then adds no derivative.
         """
         blown, given, state = self.diverged(state), state, self.sound(state)
-        queue = jnp.concatenate([state.queue, action[None]])
-        ctrl = self.squash(queue[0])
+        ctrl = self.squash(jnp.concatenate([state.queue, action[None]])[0])
         body, exact, shown = self.simulated(state, ctrl, theta)
         more = {"intended": intended, "noise": noise, "shown": shown}
         following = self.arrived(body, exact, action, memory, state, theta, **more)
@@ -243,18 +241,11 @@ class RobotSystem(SystemParts):
     @property
     def places(self) -> bool:
         """Whether `placed` changes a start."""
-        return self.lift is not None or self.sensing is not None
+        return bool(self.placement) or self.sensing is not None
 
     def placed(self, state: RobotState, theta: Theta) -> RobotState:
-        """The drawn start at theta: on the floor if the chain has a `lift`, with the readings of that state."""
-        if self.lift is not None:
-            qpos = self.lift(self.scene(state, theta))
-            moved = qpos - state.body.qpos
-            state = eqx.tree_at(lambda s: s.body.qpos, state, qpos)
-            if state.estimated is not None:
-                believed = state.estimated.belief.state.at[: self.mj.nq].add(moved)
-                state = eqx.tree_at(lambda s: s.estimated.belief.state, state, believed)
-        return self.read(state, theta)
+        """The drawn start at theta: with closed loops, on the floor if that is wished, with the readings of that state."""
+        return self.read(self.placement(self, state, theta), theta)
 
     def started(self, state: RobotState, theta: Theta) -> RobotState:
         """A state at which a window begins. A replayed chain adds what the watch reads there."""
@@ -302,6 +293,17 @@ class RobotSystem(SystemParts):
     def cost(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """The cost of the scene."""
         return self.scene_cost(self.scene(state, theta))
+
+    def may_end(self) -> bool:
+        """Whether there are scenes that end an episode."""
+        return self.termination is not None
+
+    def terminal(self, state: RobotState) -> Bool[Array, ""]:
+        """Whether the episode ends in this state. A chain whose model depends on theta must be bound to one."""
+        if self.termination is None:
+            return jnp.zeros((), bool)
+        assert self.mechanism is None or self.bound is not None
+        return self.termination(self.scene(state, jnp.asarray(self.layout.initial)))
 
     def log_prob(self, following: RobotState, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """Log-density of the action that was applied."""
@@ -354,5 +356,5 @@ class RobotSystem(SystemParts):
         body = eqx.tree_at(
             lambda b: (b.qpos, b.qvel, b.act), state.body, (belief[:nq], belief[nq : nq + nv], belief[nq + nv :])
         )
-        controls = self.squash(state.action), self.squash(state.before)
-        return self.observation(Scene(self.mj, model, products, body, *controls, self.context.task(state.context)))
+        more = self.squash(state.action), self.squash(state.before), self.context.task(state.context)
+        return self.observation(Scene(self.mj, model, products, body, *more))

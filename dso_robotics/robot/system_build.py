@@ -122,7 +122,7 @@ def robot_system(
         sees=sees,
         believes=believes,
     )
-    return eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.zeros(mj.nq), jnp.zeros(mj.nv)))
+    return eqx.tree_at(lambda c: c.start, chain, Spread(chain.rest(), jnp.zeros(mj.nv), jnp.zeros(mj.nv), mj=mj))
 
 
 class WithWatch(eqx.Module):
@@ -151,8 +151,10 @@ def on_c(chain: RobotSystem, robot: Robot, explore: Callable[[Any], RobotState])
         state = probe.rest()
         probe.cost(state, theta)
         probe.act(state, theta)
-        if probe.lift is not None:
-            probe.lift(probe.scene(state, theta))
+        if probe.placement.lift is not None:
+            probe.placement.lift(probe.scene(state, theta))
+        if probe.termination is not None:
+            probe.termination(probe.scene(state, theta))
 
     if chain.sensing is not None:
         wishes.of(None, SENSORS, 0)

@@ -12,9 +12,9 @@ from dso_robotics.parameters import theta as blocks
 from dso_robotics.physics.c_model import OnEngine
 from dso_robotics.robot.context import Context
 from dso_robotics.robot.filter_jax import JaxFilter
-from dso_robotics.robot.lift import Lift
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import Observation, Scaling
+from dso_robotics.robot.placement import Placement
 from dso_robotics.robot.policy import Policy, Squash
 from dso_robotics.robot.scene import Scene
 from dso_robotics.robot.sensing import Sensing
@@ -39,7 +39,8 @@ class SystemParts(Chain):
     delay: int = eqx.field(static=True)
     context: Context = eqx.field(static=True, default=Context())
     see_design: bool = eqx.field(static=True, default=False)
-    lift: Lift | None = eqx.field(static=True, default=None)
+    placement: Placement = eqx.field(static=True, default=Placement())
+    termination: Callable[[Scene], Array] | None = None
     sensing: Sensing | None = eqx.field(static=True, default=None)
     filter: JaxFilter | None = None
     sees: Sees = eqx.field(static=True, default="state")

@@ -5,9 +5,11 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import mujoco
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.physics import step as physics
+from dso_robotics.robot.base import displaced
 from dso_robotics.robot.filter_jax import Belief
 
 Theta = Float[Array, " n"]
@@ -77,16 +79,18 @@ class Starts(eqx.Module):
 
 
 class Spread(eqx.Module):
-    """Draws starts around a state: adds normal or uniform noise of the given widths to qpos (nq,) and qvel (nv,).
+    """Draws starts around a state: adds normal or uniform noise of the given widths to qpos and qvel, (nv,) each.
 
+    mj: the model, if it has free or ball joints; their positions move as `base.displaced` does.
     error: standard deviation of an estimator's error at the start, in every direction of the tangent space. None: the
       estimator starts at the centre of the distribution.
     """
 
     state: RobotState
-    qpos: Float[Array, " nq"]
+    qpos: Float[Array, " nv"]
     qvel: Float[Array, " nv"]
     uniform: bool = eqx.field(static=True, default=False)
+    mj: mujoco.MjModel | None = eqx.field(static=True, default=None)
     error: float | None = eqx.field(static=True, default=None)
 
     def __call__(self, key: PRNGKeyArray) -> RobotState:
@@ -94,7 +98,8 @@ class Spread(eqx.Module):
         draw = (lambda k, n: jax.random.uniform(k, (n,), minval=-1.0)) if self.uniform else _normal
         one, two = jax.random.split(key)
         body = self.state.body
-        qpos = body.qpos + self.qpos * draw(one, body.qpos.shape[0])
+        change = self.qpos * draw(one, self.qpos.shape[0])
+        qpos = body.qpos + change if self.mj is None else displaced(self.mj, body.qpos, change)
         qvel = body.qvel + self.qvel * draw(two, body.qvel.shape[0])
         state = eqx.tree_at(lambda s: (s.body.qpos, s.body.qvel), self.state, (qpos, qvel))
         if state.sensed is not None:

@@ -21,17 +21,19 @@ from dso_robotics.physics.divergence import State
 from dso_robotics.physics.model import Robot, compile_spec
 
 _SENSOR, _OBJECT = mujoco.mjtSensor, mujoco.mjtObj
-# What can be read: the kind of object, and MuJoCo's sensors whose readings (3,) make it, one after another.
+_AXES = (_SENSOR.mjSENS_FRAMEXAXIS, _SENSOR.mjSENS_FRAMEYAXIS, _SENSOR.mjSENS_FRAMEZAXIS)
+# What can be read: the kind of object, MuJoCo's sensors that read it one after another, and how many numbers each has.
 _READ = {
-    "body place": (_OBJECT.mjOBJ_BODY, (_SENSOR.mjSENS_FRAMEPOS,)),
-    "body velocity": (_OBJECT.mjOBJ_BODY, (_SENSOR.mjSENS_FRAMELINVEL,)),
-    "body up": (_OBJECT.mjOBJ_XBODY, (_SENSOR.mjSENS_FRAMEZAXIS,)),
-    "site place": (_OBJECT.mjOBJ_SITE, (_SENSOR.mjSENS_FRAMEPOS,)),
-    "geom place": (_OBJECT.mjOBJ_GEOM, (_SENSOR.mjSENS_FRAMEPOS,)),
-    "geom axes": (
-        _OBJECT.mjOBJ_GEOM,
-        (_SENSOR.mjSENS_FRAMEXAXIS, _SENSOR.mjSENS_FRAMEYAXIS, _SENSOR.mjSENS_FRAMEZAXIS),
-    ),
+    "body place": (_OBJECT.mjOBJ_BODY, (_SENSOR.mjSENS_FRAMEPOS,), 3),
+    "body velocity": (_OBJECT.mjOBJ_BODY, (_SENSOR.mjSENS_FRAMELINVEL,), 3),
+    "body spin": (_OBJECT.mjOBJ_BODY, (_SENSOR.mjSENS_FRAMEANGVEL,), 3),
+    "body origin": (_OBJECT.mjOBJ_XBODY, (_SENSOR.mjSENS_FRAMEPOS,), 3),
+    "body axes": (_OBJECT.mjOBJ_XBODY, _AXES, 3),
+    "site place": (_OBJECT.mjOBJ_SITE, (_SENSOR.mjSENS_FRAMEPOS,), 3),
+    "geom place": (_OBJECT.mjOBJ_GEOM, (_SENSOR.mjSENS_FRAMEPOS,), 3),
+    "geom axes": (_OBJECT.mjOBJ_GEOM, _AXES, 3),
+    "actuator force": (_OBJECT.mjOBJ_ACTUATOR, (_SENSOR.mjSENS_ACTUATORFRC,), 1),
+    "actuator speed": (_OBJECT.mjOBJ_ACTUATOR, (_SENSOR.mjSENS_ACTUATORVEL,), 1),
 }
 SENSORS = "sensors"
 
@@ -65,8 +67,12 @@ class Watch:
     @property
     def accelerations(self) -> bool:
         """Whether a number depends on accelerations or forces, and with them on the control."""
-        own = any(what == SENSORS for what, _ in self.things)
-        return own and bool(np.any(self.mj.sensor_needstage >= int(mujoco.mjtStage.mjSTAGE_ACC)))
+        stage = np.zeros(self.model.nsensordata, int)
+        for first, size, needed in zip(
+            self.model.sensor_adr, self.model.sensor_dim, self.model.sensor_needstage, strict=True
+        ):
+            stage[first : first + size] = needed
+        return bool(np.any(stage[list(self.columns)] >= int(mujoco.mjtStage.mjSTAGE_ACC)))
 
     def _width(self, what: str) -> int:
         return _width(self.mj, what)
@@ -83,36 +89,20 @@ class Watch:
     def _now(self, data: mujoco.MjData, what: str, at: int) -> np.ndarray:
         if what == SENSORS:
             return data.sensordata[: self.mj.nsensordata]
-        if what == "body velocity":
+        if what in ("body velocity", "body spin"):
             both = np.zeros(6)
             mujoco.mj_objectVelocity(data.model, data, int(_OBJECT.mjOBJ_BODY), at, both, 0)
-            return both[3:]
-        places = {"body place": data.xipos, "site place": data.site_xpos, "geom place": data.geom_xpos}
-        if what in places:
-            return places[what][at]
-        axes = (data.xmat if what == "body up" else data.geom_xmat)[at].reshape(3, 3).T
-        return axes[2] if what == "body up" else axes.ravel()
-
-
-def _name(spec: mujoco.MjSpec, what: str, at: int) -> str:
-    """The name of an object; one without a name gets one."""
-    kind = what.split()[0]
-    element = next(one for one in getattr(spec, {"body": "bodies"}.get(kind, kind + "s")) if one.id == at)
-    if not element.name:
-        element.name = f"dso/{kind}/{at}"
-    return element.name
-
-
-def _as_compiled(spec: mujoco.MjSpec, given: mujoco.MjModel, used: mujoco.MjModel) -> None:
-    """Change `spec`, which compiles to `given`, so that it compiles to `used`: without shortcuts and delays."""
-    for body in spec.bodies:
-        if given.body_simple[body.id] and not used.body_simple[body.id]:
-            body.simple = False
-    if (np.any(given.actuator_delay) or np.any(given.sensor_delay)) and not (
-        np.any(used.actuator_delay) or np.any(used.sensor_delay)
-    ):
-        for element in (*spec.actuators, *spec.sensors):
-            element.delay, element.nsample = 0.0, 0
+            return both[3:] if what == "body velocity" else both[:3]
+        if what.endswith("axes"):
+            return (data.xmat if what == "body axes" else data.geom_xmat)[at].reshape(3, 3).T.ravel()
+        return {
+            "body place": data.xipos,
+            "body origin": data.xpos,
+            "site place": data.site_xpos,
+            "geom place": data.geom_xpos,
+            "actuator force": data.actuator_force[:, None],
+            "actuator speed": data.actuator_velocity[:, None],
+        }[what][at]
 
 
 def watching(robot: Robot, mj: mujoco.MjModel, things: tuple[tuple[str, int], ...]) -> Watch:
@@ -144,7 +134,28 @@ def watching(robot: Robot, mj: mujoco.MjModel, things: tuple[tuple[str, int], ..
 
 
 def _width(mj: mujoco.MjModel, what: str) -> int:
-    return int(mj.nsensordata) if what == SENSORS else 3 * len(_READ[what][1])
+    return int(mj.nsensordata) if what == SENSORS else _READ[what][2] * len(_READ[what][1])
+
+
+def _name(spec: mujoco.MjSpec, what: str, at: int) -> str:
+    """The name of an object; one without a name gets one."""
+    kind = what.split()[0]
+    element = next(one for one in getattr(spec, {"body": "bodies"}.get(kind, kind + "s")) if one.id == at)
+    if not element.name:
+        element.name = f"dso/{kind}/{at}"
+    return element.name
+
+
+def _as_compiled(spec: mujoco.MjSpec, given: mujoco.MjModel, used: mujoco.MjModel) -> None:
+    """Change `spec`, which compiles to `given`, so that it compiles to `used`: without shortcuts and delays."""
+    for body in spec.bodies:
+        if given.body_simple[body.id] and not used.body_simple[body.id]:
+            body.simple = False
+    if (np.any(given.actuator_delay) or np.any(given.sensor_delay)) and not (
+        np.any(used.actuator_delay) or np.any(used.sensor_delay)
+    ):
+        for element in (*spec.actuators, *spec.sensors):
+            element.delay, element.nsample = 0.0, 0
 
 
 class Wishes:

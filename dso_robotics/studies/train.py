@@ -18,6 +18,7 @@ from dso_robotics.core.descent import Best, Last, Moment, Result, Status
 from dso_robotics.core.method.short_horizon import Record
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
+from dso_robotics.physics.loop import OpenLoopError
 from dso_robotics.robot.learned import Learned
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode, Player
@@ -79,6 +80,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     method = training_method(chain, settings, explore=task.explore, supervised=task.supervised, **more)
     player, trials = Player(chain), chain.context.trials()
     first = method.init(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
+    opened: list[str] = []
     looks: list[tuple[float, ...]] = rows(file.tree.get("spent", {}), "looks", 3, file.path)
 
     def play(theta: Any, scaling: Scaling, rounds: int = 1, **more: Any) -> list[Episode]:
@@ -106,17 +108,20 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         try:
             looked = before if not (at and task.rolls) else play(state.theta, state.memory)
             reached = cost_of(state.theta, state.memory, looked) if at else at_first
-        except DsoError:
+        except DsoError as error:
             # Numbers of which MuJoCo's compiler makes no model: no candidate, and no reason to lose the others.
             looked, reached = [], math.inf
+            if isinstance(error, OpenLoopError):
+                opened.append(f"The training stopped at iteration {at}: {error}")
         if at:
             looks.append((at, reached, file.seconds))
         return math.inf if task.rolls and any(episode.ended for episode in looked) else reached
 
-    def watch(moment: Moment) -> None:
+    def watch(moment: Moment) -> bool:
         if moment.judged is not None:
             at, steps = moment.iteration, moment.iteration * settings.environments * settings.horizon
             here.tell("training", at, moment.record.cost, steps=steps, episode_cost=looks[-1][1])
+        return bool(opened)
 
     every = max(settings.iterations // _LOOKS, 1)
     keep = Best(judge, every=every, take=_kept) if task.keep == "best" else Last(judge, every=every)
@@ -145,6 +150,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     costs = at_first, cost_of(theta, scaling, played), cost_of(theta, scaling, finer)
     summary = _summary(task, theta, scaling, iteration, costs, played, finer, command, compile_seconds, method, result)
     summary |= {} if real is None else {"judge": real}
+    summary["warnings"] = [*opened, *summary["warnings"]]
     found = Trained(task, theta, scaling, before[0], tuple(played), history, summary)
     groups = {"history": history, "motions": {"untrained": _motion(before[0]), "trained": _motion(played[0])}}
     if chain.filter is not None:
@@ -342,6 +348,7 @@ def _summary(
             "steps": task.steps,
             "cost": costs.tolist(),
             "return": [float(task.steps - c) for c in costs],
+            "terminated": [e.terminated for e in played],
             "context": {
                 draw.name: np.repeat(column, len(played) // len(column)).tolist()
                 for draw, column in zip((*context.tasks, *context.physics), context.trials().T, strict=True)

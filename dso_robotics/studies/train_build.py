@@ -12,20 +12,22 @@ from dso_robotics.costs.composite import Composite, composite
 from dso_robotics.costs.kind import Scope
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.costs.task import Term, When
+from dso_robotics.costs.termination import Outside, Termination
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot.context import Varied
 from dso_robotics.robot.lift import Lift, lift
+from dso_robotics.robot.placement import Placement
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_build import on_c
 from dso_robotics.studies.balance import balanced
 from dso_robotics.studies.flow import ROLLOUTS, Flow, make_flow
 from dso_robotics.studies.real_robot import RealRobot, real_robot
-from dso_robotics.studies.train_bounds import refuse_overlap
+from dso_robotics.studies.train_bounds import refuse_open_loops, refuse_overlap
 from dso_robotics.studies.train_engine import EngineChoice, choose_engine
 from dso_robotics.studies.train_method import Choice, choose
-from dso_robotics.studies.train_start import start_states
+from dso_robotics.studies.train_start import start_closing, start_states
 from dso_robotics.studies.train_study import Training, TrainStudy
 from dso_robotics.studies.train_system import make_system
 
@@ -73,15 +75,19 @@ def build(study: TrainStudy) -> Task:
     timed = {name: cost for name, cost in study.cost.items() if not cost.supervised}
     apart = {name: cost for name, cost in study.cost.items() if cost.supervised}
     weights = {name: 1.0 if cost.weight == "balance" else cost.weight for name, cost in study.cost.items()}
-    scene_cost = composite({name: (weights[name], _term(study, name, cost, robot)) for name, cost in timed.items()})
-    engine = choose_engine(study)
+    ends = {f"terminate/{name}": (table.cost, _outside(study, name, robot)) for name, table in study.terminate.items()}
+    terms = {name: (weights[name], _term(study, name, cost, robot)) for name, cost in timed.items()}
+    scene_cost = composite(terms | ends)
+    engine = choose_engine(study, robot)
     made = make_system(study, robot, scene_cost, engine.name)
     chain, mechanism = made.chain, made.mechanism
     start, explore = start_states(study, chain, robot)
     posture = np.asarray(start.state.body.qpos)
     if chain.context.size:
         start, explore = Varied(start, chain.context), Varied(explore, chain.context)
-    chain = dataclasses.replace(chain, start=start, lift=_lift(study, robot))
+    placement = Placement(start_closing(study, robot, chain.mj), _lift(study, robot))
+    termination = Termination(tuple(part for _, part in ends.values())) if ends else None
+    chain = dataclasses.replace(chain, start=start, placement=placement, termination=termination)
     if engine.name == "mujoco":
         chain, explore = on_c(chain, robot, explore)
     flow = make_flow(study, chain.layout, made.held)
@@ -100,9 +106,10 @@ def build(study: TrainStudy) -> Task:
     _check_method(study, windows, chain, flow, list(apart))
     if mechanism.size:
         # What cannot be written back, or stands in its own way, is better known before the search.
-        to_mjcf(robot, mechanism.fields(mechanism.initial))
         try:
-            refuse_overlap(mechanism, posture, lifted=chain.lift is not None)
+            to_mjcf(robot, mechanism.fields(mechanism.initial))
+            refuse_open_loops(mechanism, placement.closing)
+            refuse_overlap(mechanism, posture, lifted=placement.lift is not None, closing=placement.closing)
         except DsoError as error:
             raise DsoError(f"{study.source}: {error}") from error
     real = None if study.judge is None else real_robot(study, chain)
@@ -148,6 +155,11 @@ def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow
             f"{study.source}: [training] soften changes contacts that are differentiated through, and method = "
             f"'{windows.method}' plays them as they are; leave it out."
         )
+    if chain.termination is not None and not (method.rolls and method.ends):
+        raise DsoError(
+            f"{study.source}: [training] method = '{windows.method}' plays its windows to their end, so [terminate] would have "
+            "no effect; take 'pathwise', 'score' or 'mixed'."
+        )
     if apart and not method.supervises:
         raise DsoError(
             f"{study.source}: [training] method = '{windows.method}' follows costs of the motion alone, and "
@@ -161,6 +173,16 @@ def _term(study: TrainStudy, name: str, cost: Any, robot: Robot) -> Term:
     except DsoError as error:
         raise DsoError(f"{study.source}: [cost.{name}]: {error}") from error
     return When(made, study.conditions(name, cost.when)) if cost.when else made
+
+
+def _outside(study: TrainStudy, name: str, robot: Robot) -> Outside:
+    given = study.terminate[name]
+    try:
+        looked_at = Scope(robot, tuple(study.task), study.estimator is not None).quantity(given.quantity)
+    except DsoError as error:
+        raise DsoError(f"{study.source}: [terminate.{name}]: {error}") from error
+    low, high = (-np.inf if given.low is None else given.low), (np.inf if given.high is None else given.high)
+    return Outside(looked_at, low, high)
 
 
 def _supervised(

@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.model import Robot
 from dso_robotics.studies.train_study import TrainStudy
 
 Engine = Literal["mjx", "mujoco"]
@@ -19,13 +20,13 @@ class EngineChoice:
     reason: str
 
 
-def choose_engine(study: TrainStudy) -> EngineChoice:
+def choose_engine(study: TrainStudy, robot: Robot) -> EngineChoice:
     """The engine of a study.
 
     Raises:
       DsoError: the study asks for C MuJoCo, and has a part that is only on MJX.
     """
-    asked, lacking = study.training.engine, _only_on_mjx(study)
+    asked, lacking = study.training.engine, _only_on_mjx(study, robot)
     if asked == "mjx":
         return EngineChoice("mjx", "asked for")
     if asked == "mujoco":
@@ -41,7 +42,7 @@ def choose_engine(study: TrainStudy) -> EngineChoice:
     return EngineChoice("mujoco", "C MuJoCo needs no compilation of the physics, and linearises each step")
 
 
-def _only_on_mjx(study: TrainStudy) -> str | None:
+def _only_on_mjx(study: TrainStudy, robot: Robot) -> str | None:
     """What of the study needs MJX."""
     if study.estimator is not None:
         return "an estimator in the loop"
@@ -49,6 +50,8 @@ def _only_on_mjx(study: TrainStudy) -> str | None:
         return f"the cost of method = '{study.training.method}'"
     if study.training.soften > 1.0:
         return "soften"
+    if robot.mj.neq and (study.free or study.randomise or study.start.lift):
+        return "a closed loop with free physics or [start] lift"
     for name, cost in study.cost.items():
         if cost.simulates:
             return f"cost.{name}, of a log,"

@@ -15,6 +15,15 @@ from dso_robotics.robot.corrector import CORRECTORS
 from dso_robotics.studies.declaration import FREE, MODEL
 from dso_robotics.table import Key, Range, Study, Table, key, settle
 
+# What a floating base has -> its places among the six numbers of a free joint, of its position or of its velocity.
+BASE = {
+    "position": (0, 1),
+    "height": (2,),
+    "heading": (5,),
+    "tilt": (3, 4),
+    "velocity": (0, 1, 2),
+    "spin": (3, 4, 5),
+}
 _RANGES = {"hinge": [0.0, 6.28]}
 
 
@@ -30,7 +39,10 @@ class PolicyTable(Table):
         "names of sensors, without noise unless [sensors] is there",
         "state", example=["gyro"],
     )  # fmt: skip
-    leave_out: tuple[str, ...] = key("joints whose position the policy does not see", (), example=["x"])
+    leave_out: tuple[str, ...] = key(
+        "joints whose position the policy does not see; of a free joint, NAME/x, NAME/y and NAME/z are one coordinate each",
+        (), example=["x"],
+    )  # fmt: skip
     time_features: int = key("waves of the time that the policy sees", 0, within="[0, 1000]")
     period: float | None = key(
         "of a cycle that they repeat; none: the episode", None, unit="s", within="(0, inf)", example=0.5
@@ -84,15 +96,55 @@ class JudgeTable(Table):
 
 
 @dataclasses.dataclass(frozen=True)
+class BaseTable(Table):
+    """Where a floating base starts; what is not given is as in the keyframe, in qpos or in the model."""
+
+    position: tuple[float, float] | None = key("x and y", None, unit="m", example=[0.0, 0.0])
+    height: float | None = key(
+        "z of the free joint; with `lift`, of the lowest geom above the floor, where none means 0", None, unit="m",
+        example=0.3,
+    )  # fmt: skip
+    heading: float | None = key("turn about the vertical", None, unit="rad", example=1.57)
+    tilt: tuple[float, float] | None = key(
+        "roll and pitch, as a rotation vector, before the turn", None, unit="rad", example=[0.1, 0.0]
+    )
+    velocity: tuple[float, float, float] | None = key("linear, in the world", None, unit="m/s", example=[0.5, 0.0, 0.0])
+    spin: tuple[float, float, float] | None = key("angular, in the body", None, unit="rad/s", example=[0.0, 0.0, 1.0])
+    spread: Mapping[str, float] = key(
+        "standard deviations by any of these names, of each of their numbers", {}, within="[0, inf)",
+        example={"tilt": 0.2, "heading": 3.0},
+    )  # fmt: skip
+
+    def check(self) -> None:
+        """Names of spreads."""
+        _base_names(self.spread, "spread")
+
+
+@dataclasses.dataclass(frozen=True)
 class Start(Table):
     """Where episodes start."""
 
+    keyframe: str | None = key("name of a keyframe of the model, whose qpos and qvel count", None, example="home")
+    qpos: tuple[float, ...] = key("all of qpos; none: that of the keyframe, or of the model", (), example=[0.0, 0.1])
     position: Mapping[str, float] = key("of joints", {}, unit="rad, m", example={"hinge": 3.14159})
     velocity: Mapping[str, float] = key("of joints", {}, unit="rad/s, m/s", example={"hinge": 0.0})
-    spread: float = key("standard deviation about them, of all joints", 0.0, within="[0, inf)")
-    lift: str | None = key(
-        "a slide joint that points up: its values count from where the lowest geom touches the floor", None, example="z"
+    base: Mapping[str, BaseTable] = key(
+        "of free joints: position (x, y), height, heading, tilt (roll, pitch), velocity, spin, and a spread of each by name",
+        {},
+        example={"root": {"height": 0.3, "tilt": [0.1, 0.0]}},
     )
+    spread: float = key(
+        "standard deviation about them, of all hinges, slides and balls, and of all velocities", 0.0, within="[0, inf)"
+    )
+    lift: str | None = key(
+        "a slide joint that points up, or a free joint: its height counts from where the lowest geom touches the floor",
+        None, example="z",
+    )  # fmt: skip
+
+    def check(self) -> None:
+        """One whole posture at most."""
+        if self.keyframe is not None and self.qpos:
+            raise DsoError("`keyframe` and `qpos` both give the whole posture; keep one of them.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +153,21 @@ class Explore(Table):
 
     position: Mapping[str, Range] = key("of joints", {}, unit="rad, m", example=_RANGES)
     velocity: Mapping[str, Range] = key("of joints", {}, unit="rad/s, m/s", example=_RANGES)
+    base: Mapping[str, Mapping[str, Range]] = key(
+        "of free joints: position, height, heading, tilt, velocity, spin, one range for all numbers of each", {},
+        example={"root": {"heading": [-3.14, 3.14], "tilt": [-0.5, 0.5]}},
+    )  # fmt: skip
+
+    def check(self) -> None:
+        """Names of ranges."""
+        for name, ranges in self.base.items():
+            _base_names(ranges, f"base.{name}")
+
+
+def _base_names(given: Mapping[str, Any], where: str) -> None:
+    for name in given:
+        if name not in BASE:
+            raise DsoError(f"`{where}`: a base has no '{name}'; it has {', '.join(BASE)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +242,28 @@ class DesignTable(Table):
 
 
 @dataclasses.dataclass(frozen=True)
+class TerminateTable(Table):
+    """An episode ends in the first state in which the quantity is outside its bounds."""
+
+    quantity: str = key("what is looked at, as in costs", example="body/trunk/height")
+    cost: float = key(
+        "of that state, besides the other costs: more than the rest of an episode may cost, or ending early pays",
+        within="[0, inf)", example=100.0,
+    )  # fmt: skip
+    low: float | None = key("it ends below", None, example=0.15)
+    high: float | None = key("it ends above", None, example=1.0)
+
+    def check(self) -> None:
+        """A bound, and room between two."""
+        if self.low is None and self.high is None:
+            raise DsoError("give `low`, `high` or both: without a bound no episode ends.")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise DsoError(
+                f"`low` = {self.low:g} is not below `high` = {self.high:g}, so every episode would end at once."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskTable(Table):
     """A number that every episode draws anew and the policy sees: one of `values`, or from `low` to `high`."""
 
@@ -220,6 +309,7 @@ class TrainStudy(Study):
     start: Start = key("where episodes start", Start())
     explore: Explore = key("where windows may start besides", Explore())
     training: Training = key("the method and its settings", Training())
+    terminate: Mapping[str, TerminateTable] = key("where episodes end early", {})
     design: Mapping[str, DesignTable] = key("numbers of the mechanism to design", {})
     task: Mapping[str, TaskTable] = key("numbers that every episode draws anew and the policy sees", {})
     randomise: Mapping[str, Range] = key(

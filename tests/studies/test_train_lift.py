@@ -119,7 +119,7 @@ THICK = '[design.wide]\nkind = "radius"\nof = "arm"\nlow = 0.01\nhigh = 0.18\n[t
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('lift = "z"', 'lift = "swing"', "no slide joint called 'swing'; the model has 'z', 'slip'"),
+        ('lift = "z"', 'lift = "swing"', "no slide or free joint called 'swing'; the model has 'z', 'slip'"),
         ('lift = "z"', 'lift = "slip"', "does not raise the robot straight"),
         ('lift = "z"', "", "body/shin/length at its upper bound, 1.05 m, .*'floor' of 'world'.*lift"),
         ("[training]", THICK, "body/arm/radius at its upper bound, 0.18 m, .*'arm' of 'arm' and 'pole' of 'pole'"),

@@ -49,6 +49,7 @@ class ActionSpace(ShortHorizon):
     engine = "mujoco"
     reason = "steps in action space need no derivative of the physics, and C MuJoCo has nothing to compile"
     supervises = False
+    ends = False
     course: PlayedCourse
 
     def __init__(self, *args: Any, **more: Any):

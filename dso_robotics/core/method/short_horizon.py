@@ -130,6 +130,8 @@ class ShortHorizon:
     # Whether supervised costs, which need no rollout, can be added, and whether windows of the chain are simulated.
     supervises = True
     rolls = True
+    # Whether a terminal state ends a window.
+    ends = True
 
     def __init__(
         self,
@@ -280,7 +282,13 @@ class ShortHorizon:
         last = jax.tree.map(lambda leaf: leaf[:, -1], paths.states)
         age = learner.age + s.horizon
         mean = sums / jnp.maximum(jnp.sum(paths.counted, axis=1), 1)
-        again = blown | (mean > s.abandon) | (age >= s.episode) | jax.random.bernoulli(choice_key, s.restart, age.shape)
+        again = (
+            (paths.ending == Ending.TERMINAL)
+            | blown
+            | (mean > s.abandon)
+            | (age >= s.episode)
+            | jax.random.bernoulli(choice_key, s.restart, age.shape)
+        )
         fresh = self._fresh(fresh_key, learner.theta)
         states = jax.tree.map(
             lambda new, old: jnp.where(again.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), fresh, last

@@ -1,12 +1,13 @@
 """Costs of quantities of the robot: squares, the hinge loss, and the usual choices of both."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax.numpy as jnp
 
 from dso_robotics.costs.kind import COSTS, MotionCost, Scope
-from dso_robotics.costs.task import Hinge, Square, Term
+from dso_robotics.costs.task import Excess, Hinge, Square, Term
 from dso_robotics.errors import DsoError
 from dso_robotics.table import key
 
@@ -52,6 +53,30 @@ class HingeCost(MotionCost):
     def term(self, scope: Scope) -> Term:
         """See `MotionCost`."""
         return Hinge(scope.quantity(self.quantity), scope.target(self.target), self.scale)
+
+
+@COSTS.register("bounds")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoundsCost(MotionCost):
+    """(how far a quantity is outside its bounds / scale)²: a limit of torque, speed, power or mass that gives way a little."""
+
+    quantity: str = key(_QUANTITY, example="actuator/knee/force")
+    low: float | None = key("lower bound", None, example=-20.0)
+    high: float | None = key("upper bound", None, example=20.0)
+    scale: float = _scale()
+
+    def check(self) -> None:
+        """A bound, and room between two."""
+        super().check()
+        if self.low is None and self.high is None:
+            raise DsoError("give `low`, `high` or both: without a bound the cost is always zero.")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise DsoError(f"`low` = {self.low:g} is not below `high` = {self.high:g}.")
+
+    def term(self, scope: Scope) -> Term:
+        """See `MotionCost`."""
+        low, high = (math.inf * sign if end is None else end for end, sign in ((self.low, -1), (self.high, 1)))
+        return Excess(scope.quantity(self.quantity), low, high, self.scale)
 
 
 @COSTS.register("upright")

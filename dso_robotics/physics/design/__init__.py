@@ -5,8 +5,9 @@
 
 Maps are applied in order, each to the result of the ones before it. Inertia is computed from geometry once, at the end.
 The engines compute the constants that MuJoCo derives from the fields (`constants.set_constants`, `Batch.set_const`).
-Numbers that MuJoCo's compiler derives once do not change: springs given by `springdamper`, gains given by `dampratio`,
-length ranges of muscles, automatic spring lengths of tendons.
+What is fixed to a body moves with it, anchors of connects and welds included; loops stay closed in the reference posture
+(`reference.py`), and automatic rest lengths of tendons follow (`tendon.py`). Numbers that MuJoCo's compiler derives once do
+not change: springs given by `springdamper`, gains given by `dampratio`.
 """
 
 from dso_robotics.physics.design.compose import Design, compose

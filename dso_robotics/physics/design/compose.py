@@ -1,12 +1,16 @@
 """Several design maps as one function from their numbers to model fields, with inertia computed from geometry."""
 
+import copy
 import dataclasses
 from collections.abc import Iterable
 
+import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.design.map import Array, DesignMap, Fields, read
+from dso_robotics.physics.design.reference import Reference, reference
+from dso_robotics.physics.design.tendon import Rest, rest
 from dso_robotics.physics.geometry import Geometry, geometry
 from dso_robotics.physics.model import Robot
 
@@ -19,11 +23,15 @@ class Design:
     """Maps applied in order; made by `compose`.
 
     geometry: the geoms of the bodies that some map reshapes, or None.
+    rest: automatic rest lengths of tendons.
+    reference: what keeps loops closed in the reference posture; None if the design opens none.
     """
 
     robot: Robot = dataclasses.field(repr=False)
     maps: tuple[DesignMap, ...]
     geometry: Geometry | None = dataclasses.field(repr=False)
+    rest: Rest = dataclasses.field(repr=False)
+    reference: Reference | None = dataclasses.field(repr=False, default=None)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,19 +70,39 @@ class Design:
         (..., nbody, 3, 3) [kg m^2]. The last is the inertia about the centre of mass in body axes, NaN for bodies that keep
         their inertia.
 
+        With loops that the design would open, the reference posture follows (see `reference`): body_pos, body_quat and qpos0
+        change too. With JAX, qpos0 is NaN where no posture closes them.
+
         Raises:
-          DsoError: `numbers` has the wrong length.
+          DsoError: `numbers` has the wrong length, or no posture closes a loop (with NumPy).
         """
         if numbers.shape[-1:] != (self.size,):
             raise DsoError(
                 f"the design takes {self.size} numbers ({', '.join(self.names)}), not an array of shape {numbers.shape}."
             )
+        fields = self.applied(numbers)
+        if self.reference is not None:
+            fields = self.reference(numbers, fields, lambda row: self._told(numbers, row))
+        return fields | self.rest(numbers, fields) | self._inertials(numbers, fields)
+
+    def applied(self, numbers: Array) -> Fields:
+        """What the maps alone do: the fields before loops are closed."""
         fields: Fields = {}
         start = 0
         for m in self.maps:
             fields = m.apply(numbers[..., start : start + m.size], fields)
             start += m.size
-        return fields | self._inertials(numbers, fields)
+        return fields
+
+    def _told(self, numbers: np.ndarray, row: int) -> str:
+        """The numbers of a row that are not the initial ones, for messages."""
+        values = numbers.reshape(-1, self.size)[row]
+        changed = [
+            f"{name} = {value:.4g} {unit}"
+            for name, value, unit, old in zip(self.names, values, self.units, self.initial, strict=True)
+            if value != old
+        ]
+        return f"with {', '.join(changed)}" if changed else "in the unchanged model"
 
     def _inertials(self, like: Array, fields: Fields) -> Fields:
         """Mass, centre of mass and inertia of all bodies, (..., nbody, *tail) each."""
@@ -124,16 +152,24 @@ def compose(maps: Iterable[DesignMap], robot: Robot) -> Design:
             )
     bodies = {body for m in maps for body in m.reshaped}
     shapes = geometry(robot, bodies) if bodies else None
-    design = Design(robot, maps, shapes if shapes and len(shapes.bodies) else None)
+    plain = Design(robot, maps, shapes if shapes and len(shapes.bodies) else None, rest(robot))
+    others = [plain.initial + move * np.maximum(np.abs(plain.initial), 0.1) for move in _directions(plain.size)]
+    closes = reference(robot, lambda: map(plain.applied, others), plain.applied(plain.initial))
+    design = dataclasses.replace(plain, reference=closes)
     _refuse_simple(design)
+    _refuse_muscles(design)
     return design
+
+
+def _directions(size: int) -> list[np.ndarray]:
+    """Small moves (size,) in arbitrary directions, so that no symmetry hides a change."""
+    return [0.01 * np.sin(1.0 + k + np.arange(size)) for k in range(3)]
 
 
 def _refuse_simple(design: Design) -> None:
     """Refuse a design that moves a body compiled as simple: C MuJoCo computes it by shortcuts, which would be wrong."""
     model = design.robot.mj
-    spread = np.sin(1.0 + np.arange(design.size))  # an arbitrary direction, so that no symmetry hides a change
-    numbers = design.initial + 0.01 * spread * np.maximum(np.abs(design.initial), 0.1)
+    numbers = design.initial + _directions(design.size)[0] * np.maximum(np.abs(design.initial), 0.1)
     fields = design(numbers)
     ipos = fields.get("body_ipos", model.body_ipos)
     full = np.nan_to_num(fields.get("body_inertia_full", np.zeros((model.nbody, 3, 3))))
@@ -155,3 +191,36 @@ def _refuse_simple(design: Design) -> None:
                 'as simple. MuJoCo computes such a body by shortcuts, which would then be wrong; write simple="false" in this '
                 "<body>."
             )
+
+
+def _refuse_muscles(design: Design) -> None:
+    """Refuse a design that changes the length of a muscle whose `lengthrange` MuJoCo's compiler finds by simulation."""
+    robot = design.robot
+    automatic = [a.id for a in ([] if robot.spec is None else robot.spec.actuators) if not np.any(a.lengthrange)]
+    automatic = [i for i in automatic if np.any(robot.mj.actuator_lengthrange[i])]
+    if not automatic:
+        return
+    moved = design.initial + _directions(design.size)[0] * np.maximum(np.abs(design.initial), 0.1)
+    before, after = (_lengths(robot, design(numbers)) for numbers in (design.initial, moved))
+    for i in automatic:
+        if not np.allclose(before[:, i], after[:, i], rtol=1e-9, atol=1e-12):
+            raise DsoError(
+                f"{robot.source}: the design changes the length of muscle '{robot.mj.actuator(i).name or i}', whose "
+                'lengthrange MuJoCo\'s compiler finds by simulation, so it has no derivative; write lengthrange="LOW HIGH" in '
+                "this actuator."
+            )
+
+
+def _lengths(robot: Robot, fields: Fields) -> np.ndarray:
+    """Lengths of the actuators (2, nu) in two postures."""
+    model = copy.copy(robot.mj)
+    for name, value in fields.items():
+        if name != "body_inertia_full":
+            getattr(model, name)[...] = value
+    found = []
+    for step in (0.0, 0.3):
+        data = mujoco.MjData(model)
+        mujoco.mj_integratePos(model, data.qpos, np.sin(1.0 + np.arange(model.nv)), step)
+        mujoco.mj_fwdPosition(model, data)
+        found.append(np.array(data.actuator_length))
+    return np.array(found)

@@ -1,4 +1,4 @@
-"""The elements fixed to a body, which move when it changes shape: geoms, sites, cameras, lights, joints, child bodies."""
+"""What is fixed to a body and moves when it changes shape: geoms, sites, cameras, lights, joints, anchors, child bodies."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +19,11 @@ _PLACES = {
     "cam_pos": "cam_bodyid",
     "light_pos": "light_bodyid",
 }
+
+
+# Equality constraints of bodies -> where the anchor on their first and second body begins in their data.
+_ANCHORS = {int(mujoco.mjtEq.mjEQ_CONNECT): (0, 3), int(mujoco.mjtEq.mjEQ_WELD): (3, 0)}
+_BODY = int(mujoco.mjtObj.mjOBJ_BODY)
 
 
 def geoms(model: mujoco.MjModel, body: int) -> np.ndarray:
@@ -54,6 +59,27 @@ def anchor(robot: Robot, fields: Mapping[str, Array], body: int, like: Array) ->
     return like.__array_namespace__().asarray(np.zeros(3))
 
 
+def anchors(model: mujoco.MjModel, body: int) -> list[tuple[int, int]]:
+    """The connects and welds of `body`: row of eq_data, and the first of the three numbers of the anchor on this body."""
+    found = []
+    for row in range(model.neq):
+        kind, ends = int(model.eq_type[row]), (int(model.eq_obj1id[row]), int(model.eq_obj2id[row]))
+        if kind in _ANCHORS and int(model.eq_objtype[row]) == _BODY:
+            found += [(row, _ANCHORS[kind][side]) for side in (0, 1) if ends[side] == body]
+    return found
+
+
+def pins(robot: Robot, body: int) -> np.ndarray:
+    """Where connects and welds hold `body` [m] (k, 3), in its frame, in the unchanged model."""
+    model = robot.mj
+    points = [model.eq_data[row, first : first + 3] for row, first in anchors(model, body)]
+    for row in range(model.neq):
+        if int(model.eq_type[row]) in _ANCHORS and int(model.eq_objtype[row]) != _BODY:
+            sites = (int(model.eq_obj1id[row]), int(model.eq_obj2id[row]))
+            points += [model.site_pos[site] for site in sites if model.site_bodyid[site] == body]
+    return np.array(points, float).reshape(-1, 3)
+
+
 def attachments(robot: Robot, fields: Mapping[str, Array], body: int, like: Array) -> Array:
     """Where the children of `body` are attached to it [m] (..., children, 3), in its frame."""
     xp, rows = like.__array_namespace__(), children(robot.mj, body)
@@ -75,12 +101,20 @@ def moved(
 ) -> Fields:
     """`fields` after `change`, (..., k, 3) to (..., k, 3) in the body frame, was applied to the points of `body`.
 
-    Geoms, sites, cameras, lights and joints move, except the joints in `rest`. The caller moves child bodies.
+    Geoms, sites, cameras, lights, anchors of connects and welds, and joints move, except the joints in `rest`. The caller
+    moves child bodies.
     """
     model, out = robot.mj, dict(fields)
     for name, owner in _PLACES.items():
         rows = np.flatnonzero(getattr(model, owner) == body)
         out = write(robot, out, name, rows, change(read(robot, out, name, like)[..., rows, :])) if len(rows) else out
+    for row, first in anchors(model, body):
+        data = read(robot, out, "eq_data", like)[..., [row], :]
+        parts = [data[..., :first], change(data[..., first : first + 3]), data[..., first + 3 :]]
+        xp = parts[1].__array_namespace__()
+        lead = np.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        parts = [xp.broadcast_to(part, (*lead, part.shape[-1])) for part in parts]
+        out = write(robot, out, "eq_data", [row], xp.concatenate(parts, -1))
     rows = np.setdiff1d(joints(model, body), [] if rest is None else rest)
     if len(rows):
         out = write(robot, out, "jnt_pos", rows, change(read(robot, out, "jnt_pos", like)[..., rows, :]))
@@ -91,10 +125,15 @@ def refuse_shapes(robot: Robot, body: int) -> None:
     """Refuse geoms whose shape a design number cannot change.
 
     Raises:
-      DsoError: `body` has a mesh, height field, plane or signed-distance geom, or a geom with the ellipsoid fluid model.
+      DsoError: `body` has a mesh, height field, plane or signed-distance geom, a geom with the ellipsoid fluid model, or
+        vertices of a flex.
     """
     model = robot.mj
     named = f"{robot.source}: body '{model.body(body).name}'"
+    if (model.flex_vertbodyid == body).any() or (model.flex_nodebodyid == body).any():
+        raise DsoError(
+            f"{named}: vertices of a flex are fixed to it, which would not move with it; pin them to a child body."
+        )
     for i in geoms(model, body):
         label = f"geom '{model.geom(i).name}'" if model.geom(i).name else f"geom {i}"
         kind = int(model.geom_type[i])

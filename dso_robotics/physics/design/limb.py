@@ -1,4 +1,7 @@
-"""Length and radius of a limb: one body, from where it is attached to its parent to where the next body is attached to it."""
+"""Length and radius of a limb: one body, from where it is attached to its parent to where the next body is attached to it.
+
+A connect or weld attaches a body as a joint does.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -23,7 +26,8 @@ class _Limb(DesignMap):
     """A body with a direction.
 
     end: the limb's far end [m] (3,) in the body frame. By default where the farthest child body is attached to it (the
-      child's first joint, or its origin); without children, the far end of the longest geom.
+      child's first joint, or its origin) or, without children, where the farthest connect or weld holds it; without either,
+      the far end of the longest geom.
 
     The near end is the body's own first joint, or its origin.
     """
@@ -77,7 +81,8 @@ class _Limb(DesignMap):
 class LimbLength(_Limb):
     """Length of a limb [m]: the body is stretched along its direction; its near end does not move.
 
-    Everything fixed to the body moves with the stretch: geoms, sites, cameras, lights, further joints. Child bodies keep
+    Everything fixed to the body moves with the stretch: geoms, sites, cameras, lights, further joints, anchors of connects
+    and welds. Child bodies keep
     their shape and move with their joints (or origins). The end points of capsules and cylinders move with the stretch; their
     radius stays. Boxes and ellipsoids are stretched. Spheres keep their size. Geoms with a given mass keep it. By default the
     bounds are half and twice the model's length.
@@ -172,6 +177,8 @@ def _end(limb: _Limb, body: int, start: np.ndarray) -> np.ndarray:
             raise DsoError(f"body/{limb.name}: end={limb.end} is not a point; give three numbers (x, y, z) in metres.")
         return end
     ends = contents.attachments(limb.robot, {}, body, start)
+    if not len(ends) or np.linalg.norm(ends - start, axis=-1).max() <= _SHORTEST:
+        ends = contents.pins(limb.robot, body)
     if not len(ends) or np.linalg.norm(ends - start, axis=-1).max() <= _SHORTEST:
         rows = contents.geoms(model, body)
         half = np.array([_half(int(model.geom_type[i]), model.geom_size[i]) for i in rows])
