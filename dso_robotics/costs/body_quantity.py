@@ -71,9 +71,11 @@ def _motion(scene: Scene, body: int) -> tuple[Float[Array, "3"], Float[Array, "3
     They are derivatives of its pose along the motion.
     """
 
+    model, products = scene.model, scene.products
+
     def pose(dt: Array) -> tuple[Array, Array]:
-        qpos = stages.integrate_position(scene.model, scene.state.qpos, scene.state.qvel, dt)
-        moved = Scene(scene.mj, scene.model, scene.products, _at(scene, qpos), scene.ctrl, scene.before, scene.task)
+        qpos = stages.integrate_position(model, scene.state.qpos, scene.state.qvel, dt)
+        moved = Scene(scene.mj, model, products, _at(scene, qpos), scene.ctrl, scene.before, scene.task)
         return moved.kinematics.xipos[body], _turn(moved, body)
 
     (_, turn), (velocity, change) = jax.jvp(pose, (jnp.zeros(()),), (jnp.ones(()),))
