@@ -21,7 +21,7 @@ class Scene:
     """One unbatched state with its control. Kinematics and sensors are computed once, at first use.
 
     mj: the model's names and sizes.
-    model, products: as in `physics.step`.
+    model, products: as in `physics.step`; `model` may be a function that gives both, called when one is first needed.
     state: qpos, qvel, act, time.
     ctrl: the control that led to this state, (nu,).
     before: the previous control, (nu,).
@@ -34,7 +34,7 @@ class Scene:
     def __init__(
         self,
         mj: mujoco.MjModel,
-        model: mjx.Model,
+        model: mjx.Model | Callable[[], tuple[mjx.Model, Array | None]],
         products: Array | None,
         state: physics.State,
         ctrl: Float[Array, " nu"],
@@ -44,9 +44,24 @@ class Scene:
         surprise: Callable[[], Array] | None = None,
         shown: Callable[[str, int], Array] | None = None,
     ):
-        self.mj, self.model, self.products = mj, model, products
+        self.mj = mj
+        self._given = model if callable(model) else lambda: (model, products)
         self.state, self.ctrl, self.before, self.task = state, ctrl, before, task
         self.divergence, self.surprise, self._shown = divergence, surprise, shown
+
+    @functools.cached_property
+    def _made(self) -> tuple[mjx.Model, Array | None]:
+        return self._given()
+
+    @property
+    def model(self) -> mjx.Model:
+        """The model, as in `physics.step`."""
+        return self._made[0]
+
+    @property
+    def products(self) -> Array | None:
+        """Its products of inertia, as in `physics.step`."""
+        return self._made[1]
 
     @functools.cached_property
     def kinematics(self) -> mjx.Data:

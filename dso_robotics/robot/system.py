@@ -114,13 +114,12 @@ class RobotSystem(SystemParts):
     def scene(self, state: RobotState, theta: Theta) -> Scene:
         """The scene that costs and observations use."""
         state = self.sound(state)
-        model, products = self.model(theta, state)
         controls = self.squash(state.action), self.squash(state.before)
         task = self.context.task(state.context)
         ahead = None if state.estimated is None else lambda: self.surprise(state, theta)
         shown = None if self.watch is None else functools.partial(self.watch.of, state.shown)
-        strain = lambda: self.strain(state, theta)  # noqa: E731
-        return Scene(self.mj, model, products, state.body, *controls, task, strain, ahead, shown)
+        more = lambda: self.strain(state, theta), ahead, shown
+        return Scene(self.mj, lambda: self.model(theta, state), None, state.body, *controls, task, *more)
 
     def surprise(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """Negative log-likelihood of the reading in this state, given the estimator's prediction of it, without constants."""
