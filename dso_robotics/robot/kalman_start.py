@@ -45,11 +45,7 @@ def begin(
     tell: called with the number of starts tried.
     """
     model = physics.mj
-    space = Space(model)
-    tangent = tangent_spread(space, windows.start)
-    sensor = np.maximum(sensor_noise(windows), 1e-9)
-    for places in windows.channels.quaternions:
-        sensor[list(places)] = 2 * np.sqrt(np.mean(sensor[list(places)] ** 2))
+    tangent, sensor = tangent_spread(Space(model), windows.start), channel_noise(windows)
     rate = tangent.copy()
     rate[: model.nv] = _POSITION * tangent[model.nv : 2 * model.nv]
     drift = np.zeros(len(sensor))
@@ -75,6 +71,14 @@ def begin(
             best = cost, theta, z
     assert best is not None
     return best[1:]
+
+
+def channel_noise(windows: FilterWindows) -> np.ndarray:
+    """Standard deviations (ny,) of white noise in the readings; of quaternions as angles [rad]."""
+    sensor = np.maximum(sensor_noise(windows), 1e-9)
+    for places in windows.channels.quaternions:
+        sensor[list(places)] = 2 * np.sqrt(np.mean(sensor[list(places)] ** 2))
+    return sensor
 
 
 def start_spread(model: mujoco.MjModel, tangent: np.ndarray) -> np.ndarray:

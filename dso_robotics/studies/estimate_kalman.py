@@ -14,7 +14,7 @@ from dso_robotics.data.match import Channels
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.model import nearest
-from dso_robotics.robot import kalman_start
+from dso_robotics.robot import kalman_heading, kalman_start
 from dso_robotics.robot.corrector import Scales
 from dso_robotics.robot.error_growth import ErrorGrowth, log_radius
 from dso_robotics.robot.filter_data import FilterWindows
@@ -193,14 +193,15 @@ def learn(asked: Asked, kind: str) -> Outcome:
     study, here, physics = asked.study, asked.here, asked.physics
     channels = asked.windows.channels
     which = drifting(study, channels)
+    windows, whole = _headed(asked)
     here.tell("start noises tried", 0, np.nan)
-    theta, start, given = begun(here, asked.windows, physics, which, asked.warm_up)
+    theta, start, given = begun(here, windows, physics, which, asked.warm_up)
     file = asked.begin()
     found = searched(study, here, theta, start, given, asked.warm_up, asked.robot.source)
     file.write("searched")
     here.tell("evaluating", len(found.history["cost"]), sum(found.cost.values()))
     counted = round(study.warm_up * study.window / given.interval)
-    judged = {name: judge(theta, found.z, part, counted) for name, part in asked.whole.items()}
+    judged = {name: judge(theta, found.z, part, counted) for name, part in whole.items()}
     growth = {name: j.growth for name, j in judged.items()}
     stable = all(g.stable for g in growth.values())
     settled = trust.Settled(
@@ -222,6 +223,18 @@ def learn(asked: Asked, kind: str) -> Outcome:
         summary=table(theta, found.z, channels) | {"noise_ahead": {name: [float(s)] for name, s in ahead}},
         notes=tuple(doubts(judged, channels)),
     )
+
+
+def _headed(asked: Asked) -> tuple[FilterWindows, Mapping[str, FilterWindows]]:
+    """Windows and whole runs, from where the heading of a free body is known."""
+    windows, whole, physics = asked.windows, asked.whole, asked.physics
+    if not kalman_heading.unknown(physics.mj, windows):
+        return windows, whole
+    asked.here.tell("heading of the free body", 0, np.nan)
+    sensor = kalman_start.channel_noise(windows)
+    prior = kalman_start.start_spread(physics.mj, np.zeros(2 * physics.mj.nv + physics.mj.na))
+    found = {name: kalman_heading.Headings(part, physics, sensor, prior) for name, part in whole.items()}
+    return found["train"].placed(windows), {name: headings.trimmed() for name, headings in found.items()}
 
 
 def learned(study: EstimateStudy, theta: KalmanTheta, z: np.ndarray, given: FilterWindows, judged: Judged) -> Learned:

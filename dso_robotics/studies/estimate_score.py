@@ -125,9 +125,10 @@ def traces(fit: Fit, given: FilterWindows, std: np.ndarray) -> dict[str, Any]:
     found = {}
     for b, i in enumerate(given.rollout):
         rollout = given.rollouts[int(i)]
-        n = min(len(rollout.time) - 1, fit.predicted.shape[1])
+        first = int(given.first[b])
+        n = min(len(rollout.time) - 1 - first, fit.predicted.shape[1])
         found[rollout.name] = {
-            "time": rollout.time[1 : n + 1],
+            "time": rollout.time[first + 1 : first + n + 1],
             "measured": given.measured[b, 1 : n + 1],
             "predicted": fit.predicted[b, :n],
             "std": std[b, :n],
