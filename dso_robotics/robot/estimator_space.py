@@ -58,6 +58,8 @@ class Space:
 
         MuJoCo's limits are soft, so a predicted joint may already be beyond its limit. It may stay there.
         """
+        if self._flat and not self._limited:
+            return state + change
         xp = state.__array_namespace__()
         qpos, rest = state[..., : self.nq], state[..., self.nq :]
         dq, drest = change[..., : self.nv], change[..., self.nv :]

@@ -66,8 +66,9 @@ class Clouds:
 
     def corrected(self, cloud: Cloud, y: np.ndarray, u: np.ndarray) -> tuple[Cloud, Told, list[bool]]:
         """The hypotheses after readings y (ny,), what the best of them said of the readings, and which sensors were wild."""
-        found = [self._tracker.corrected(belief, y, u) for belief in cloud.beliefs]
-        if len(found) == 1:
+        several = len(cloud.beliefs) > 1
+        found = [self._tracker.corrected(belief, y, u, weighed=several) for belief in cloud.beliefs]
+        if not several:
             return Cloud((found[0].belief,), (0.0,)), found[0].told, found[0].wild
         # A reading is wild if no hypothesis expects it. The others are weighed by it.
         wild = [all(bad) for bad in zip(*(f.wild for f in found), strict=True)]

@@ -60,6 +60,8 @@ class KalmanTracker:
         for _, v in space.free_turns:
             # The prior of a rotation is about the world's axes.
             self._widest[v : v + 3] = self._widest[v : v + 3].max()
+        # The last interval [s] and what the noise adds in it.
+        self._added = 0.0, np.zeros_like(self._eye)
         self._timestep = learned.interval / learned.substeps
         self._linear = Linearisation(model, learned.addresses, learned.substeps)
         self._search = WideSearch(model, space)
@@ -91,17 +93,21 @@ class KalmanTracker:
         if len(self._biases):
             a, small = self._eye.copy(), a
             a[: len(small), : len(small)] = small
-        p = a @ belief.covariance @ a.T + self.noise.process_covariance(self._space.nv, seconds)
-        over = np.sqrt(p.diagonal()) / self._widest
+        if self._added[0] != seconds:
+            self._added = seconds, self.noise.process_covariance(self._space.nv, seconds)
+        p = a @ belief.covariance @ a.T + self._added[1]
+        over = p.diagonal() / self._widest**2
         if over.max() > 1:
-            shrink = 1 / np.maximum(over, 1.0)
+            shrink = 1 / np.sqrt(np.maximum(over, 1.0))
             p = p * shrink[:, None] * shrink
         return Belief(forecast, belief.offset, (p + p.T) / 2)
 
-    def corrected(self, belief: Belief, y: np.ndarray, u: np.ndarray, shut: list[bool] | None = None) -> Corrected:
+    def corrected(
+        self, belief: Belief, y: np.ndarray, u: np.ndarray, shut: list[bool] | None = None, *, weighed: bool = True
+    ) -> Corrected:
         """The belief after readings y (ny,), NaN where missing, taken under the control u.
 
-        shut: sensors to leave out, instead of those that the gate finds wild.
+        shut: sensors to leave out, instead of those that the gate finds wild. weighed: whether the likelihood is needed.
         """
         measured = np.isfinite(y)
         seen = measurable(measured, self._quaternions)
@@ -118,8 +124,10 @@ class KalmanTracker:
         wild = self._gate.wild(e, spread, seen) if shut is None else shut
         let = self._gate.without(seen, wild)
         done = correction(p, h, r, e, let)
-        white = np.where(let, e, 0.0)
-        cost = 0.5 * float(white @ np.linalg.solve(done.spread, white) + np.linalg.slogdet(done.spread)[1])
+        cost = 0.0
+        if weighed:
+            white = np.where(let, e, 0.0)
+            cost = 0.5 * float(white @ np.linalg.solve(done.spread, white) + np.linalg.slogdet(done.spread)[1])
         if self._search.needed(p, done.covariance, wild):
             after, wild, cost = self._searched(belief, y, u, seen, shut)
             let = self._gate.without(seen, wild)
@@ -183,7 +191,7 @@ class KalmanTracker:
             h[self._biases, k + np.arange(len(self._biases))] = 1.0
         if self._quaternions:
             reading = reading * facing(reading, y, self._quaternions)
-        e, h = turned(reading, np.nan_to_num(y) - reading, h, self._quaternions)
+        e, h = turned(reading, np.where(np.isnan(y), 0.0, y) - reading, h, self._quaternions)
         return reading, e, h
 
     def _moved(self, belief: Belief, change: np.ndarray, covariance: np.ndarray) -> Belief:

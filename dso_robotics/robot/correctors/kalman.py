@@ -8,6 +8,7 @@ and the change of the state is K e (Joseph's form, which keeps P symmetric and p
 state: its bias, a random walk. Every array may have leading axes.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -130,6 +131,13 @@ class Correction(NamedTuple):
     spread: np.ndarray
 
 
+@functools.cache
+def _eye(size: int) -> np.ndarray:
+    found = np.eye(size)
+    found.flags.writeable = False
+    return found
+
+
 def transposed(matrix: np.ndarray) -> np.ndarray:
     """The matrices (..., m, n) as (..., n, m)."""
     return np.swapaxes(matrix, -1, -2)
@@ -142,13 +150,13 @@ def correction(
 
     slope: H (..., ny, K). noise: R's variances (..., ny). seen: (..., ny) bool; other channels change nothing.
     """
-    h = np.where(seen[..., None], slope, 0.0)
-    r = np.where(seen, noise, 1.0)
+    h, r = np.where(seen[..., None], slope, 0.0), np.where(seen, noise, 1.0)
     cross = covariance @ transposed(h)
-    spread = h @ cross + diagonal(r)
+    spread = h @ cross + r[..., None] * _eye(r.shape[-1])
     gain = transposed(np.linalg.solve(spread, transposed(cross)))
-    left = np.eye(covariance.shape[-1]) - gain @ h
-    after = left @ covariance @ transposed(left) + (gain * np.where(seen, r, 0.0)[..., None, :]) @ transposed(gain)
+    left = _eye(covariance.shape[-1]) - gain @ h
+    # Columns of the gain are zero where nothing was seen, so R's numbers there do not count.
+    after = left @ covariance @ transposed(left) + (gain * r[..., None, :]) @ transposed(gain)
     change = (gain @ np.where(seen, innovation, 0.0)[..., None])[..., 0]
     return Correction(change, (after + transposed(after)) / 2, gain, spread)
 
