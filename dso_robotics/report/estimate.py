@@ -74,8 +74,14 @@ def _innovations(tag: str, title: str, trace: Mapping[str, Any], summary: Mappin
         axis, noise = axes[c, 0], summary["noise"][name]
         error = np.asarray(trace["measured"])[:, c] - np.asarray(trace["predicted"])[:, c]
         axis.plot(*canvas.thin(time, error), color=canvas.BLUE, linewidth=0.7)
-        for sign in (-1.96, 1.96):
-            axis.plot(*canvas.thin(time, sign * np.asarray(trace["std"])[:, c]), color=canvas.VERMILLION, linewidth=0.8)
+        band = 1.96 * np.asarray(trace["std"])[:, c]
+        for side in (-band, band):
+            axis.plot(*canvas.thin(time, side), color=canvas.VERMILLION, linewidth=0.8)
+        # At the start the band of a Kalman filter is as wide as its prior, and would hide the rest.
+        usual = np.percentile(band[np.isfinite(band)], 95) if np.isfinite(band).any() else 0.0
+        most = 1.15 * max(float(np.abs(error[np.isfinite(error)]).max(initial=0.0)), float(usual))
+        if most > 0:
+            axis.set_ylim(-most, most)
         canvas.title(axis, f"{name} [{noise['unit']}]" if c else f"{title}: {name} [{noise['unit']}]")
     canvas.label(axes[-1, 0], x="time [s]")
     text = f"{title}: innovations of {', '.join(names)}, with the band that should contain 95% of them"

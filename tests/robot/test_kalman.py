@@ -215,3 +215,10 @@ def test_the_kalman_corrector_is_registered_and_has_no_constant_map():
     assert made.size == 2 + 1 + 1 + 2 + 1
     with pytest.raises(DsoError, match="learned by `dso estimate`"):
         made(made.split(np.zeros(made.size)), np.zeros(0), np.zeros(1), np.ones(1), np.zeros(0))
+
+
+def test_a_training_with_it_is_refused():
+    from dso_robotics.robot.estimator_design import design_filter
+
+    with pytest.raises(DsoError, match="learned from logs by `dso estimate`"):
+        design_filter(None, None, corrector="kalman")  # type: ignore
