@@ -24,8 +24,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "`dso_robotics.robot.estimator.Estimator.load(DIR)` loads the estimator."
         ),
         epilog=(
-            'STUDY.toml: model = "arm.xml", logs = ["arm.h5"], hold_out = "03", corrector = "gain" (or "linear", "mlp", '
-            '"recurrent"), free = ["joint/*/damping"], window = 1.0. docs/studies.md lists every key.'
+            'STUDY.toml: model = "arm.xml", logs = ["arm.h5"], hold_out = "03", corrector = "kalman" (or "gain", '
+            '"linear", "mlp", "recurrent"), free = ["joint/*/damping"], window = 1.0. docs/studies.md lists every key.'
         ),
     )
     parser.add_argument("study", metavar="STUDY.toml", nargs="?", help="model, logs and what to learn")

@@ -109,8 +109,7 @@ def _time(rollout: Rollout) -> list[str]:
     share = irregular_share(rollout)
     if share > JITTER:
         found.append(
-            f"sampling is irregular: {share:.0%} of the intervals differ from the median of {median:.3g} s by over 20%; "
-            "the log is resampled to the model's time step."
+            f"sampling is irregular: {share:.0%} of the intervals differ from the median of {median:.3g} s by over 20%."
         )
     return found
 

@@ -78,6 +78,7 @@ def estimate(
     free: "str | Declaration | Mapping[str, Any] | Sequence[str | Declaration | Mapping[str, Any]] | None" = None,
     hold_out: float | str | Sequence[str] | None = None,
     sensors: str | Sequence[str] | None = None,
+    drift: str | Sequence[str] | None = None,
     units: int | None = None,
     window: float | None = None,
     warm_up: float | None = None,
@@ -100,11 +101,13 @@ def estimate(
     progress: bool | Callable[[Progress], None] = False,
     precision: str = "float64",
 ) -> Estimation:
-    """Learn the corrector of a predictor-corrector state estimator from recorded logs; no ground truth is needed.
+    """Learn a state estimator from recorded logs: a Kalman filter's noises or another corrector. No ground truth is needed.
 
     model, logs, hold_out, free, study, out, progress, precision: as in `identify`.
-    corrector: "gain", "linear", "mlp" or "recurrent".
+    corrector: "kalman", "gain", "linear", "mlp" or "recurrent"; by default "kalman", or "gain" where the study asks for what a
+      Kalman filter does not do (late sensors whose delay is free, `supervised`, `ahead`, `robust`, `covariance`, `validation`).
     sensors: the sensors that the estimator reads; by default all sensors of the model.
+    drift: sensors whose bias drifts; a Kalman filter estimates it.
     The other arguments are the study file keys of the same name (docs/estimators.md).
 
     Raises:
@@ -116,6 +119,7 @@ def estimate(
         "corrector": corrector,
         "hold_out": hold_out,
         "sensors": sensors,
+        "drift": drift,
         "units": units,
         "window": window,
         "warm_up": warm_up,

@@ -13,7 +13,7 @@ from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.report import canvas
 from dso_robotics.report.quantity import number
-from dso_robotics.report.table import trust_lines
+from dso_robotics.report.table import noise_lines, trust_lines
 from dso_robotics.report.trace import PART_NAMES
 from dso_robotics.studies.folder import MARK
 
@@ -74,8 +74,14 @@ def _innovations(tag: str, title: str, trace: Mapping[str, Any], summary: Mappin
         axis, noise = axes[c, 0], summary["noise"][name]
         error = np.asarray(trace["measured"])[:, c] - np.asarray(trace["predicted"])[:, c]
         axis.plot(*canvas.thin(time, error), color=canvas.BLUE, linewidth=0.7)
-        for sign in (-1.96, 1.96):
-            axis.axhline(sign * noise["value"], color=canvas.VERMILLION, linewidth=0.8)
+        band = 1.96 * np.asarray(trace["std"])[:, c]
+        for side in (-band, band):
+            axis.plot(*canvas.thin(time, side), color=canvas.VERMILLION, linewidth=0.8)
+        # At the start the band of a Kalman filter is as wide as its prior, and would hide the rest.
+        usual = np.percentile(band[np.isfinite(band)], 95) if np.isfinite(band).any() else 0.0
+        most = 1.15 * max(float(np.abs(error[np.isfinite(error)]).max(initial=0.0)), float(usual))
+        if most > 0:
+            axis.set_ylim(-most, most)
         canvas.title(axis, f"{name} [{noise['unit']}]" if c else f"{title}: {name} [{noise['unit']}]")
     canvas.label(axes[-1, 0], x="time [s]")
     text = f"{title}: innovations of {', '.join(names)}, with the band that should contain 95% of them"
@@ -100,6 +106,8 @@ def _page(study: Mapping[str, Any], s: Mapping[str, Any], pictures: list[canvas.
         f'alt="{html.escape(p.text)}">'
         for p in pictures
     )
+    noises = "".join(f"<li>{html.escape(line)}</li>" for line in noise_lines(s))
+    noises = f"<h2>Noises</h2><ul>{noises}</ul>" if noises else ""
     trust = "".join(f"<li>{html.escape(' '.join(line.split()))}</li>" for line in trust_lines(s))
     c = s["corrector"]
     lines = "\n".join(f"{key} = {value}" for key, value in study.items() if value not in (None, [], "estimate"))
@@ -111,6 +119,6 @@ def _page(study: Mapping[str, Any], s: Mapping[str, Any], pictures: list[canvas.
         f"{s['interval']:.6g} s; {s['engine']}, {html.escape(s['engine_reason'])}.</p>"
         f"<h2>Warnings</h2><ul>{warnings}</ul><h2>Stability and consistency</h2><ul>{trust}</ul>"
         f"<h2>Prediction of each measurement from the earlier ones</h2>"
-        f"<table>{''.join(fits)}</table><h2>Physics and sensors</h2><table>{''.join(free)}</table>"
+        f"<table>{''.join(fits)}</table>{noises}<h2>Physics and sensors</h2><table>{''.join(free)}</table>"
         f"<h2>Innovations</h2>{images}<h2>Study</h2><pre>{html.escape(lines)}</pre></body></html>\n"
     )

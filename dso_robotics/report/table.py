@@ -155,9 +155,20 @@ def estimation_table(summary: Mapping[str, Any]) -> list[str]:
         for part, fit in summary["fit"].items()
         for name, entry in fit.items()
     ]
+    lines += noise_lines(summary)
     lines += trust_lines(summary)
     state = "converged" if summary["converged"] else "NOT converged"
     return [*lines, f"{state}: {summary['message']}", *(f"warning: {text}" for text in summary["warnings"])]
+
+
+def noise_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The noises of a Kalman filter; nothing for another corrector."""
+    if "process" not in summary:
+        return []
+    rows = [(f"noise of {name}", entry) for name, entry in summary["noise"].items()]
+    rows += [(f"noise that drives {name}", entry) for name, entry in summary["process"].items()]
+    rows += [(f"drift of the bias of {name}", entry) for name, entry in summary["drift"].items()]
+    return [f"{text}: {entry['value']:.3g} {entry['unit']}" for text, entry in rows]
 
 
 def trust_lines(summary: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from dso_robotics.registry import Registry
 Array = Any  # a NumPy or a JAX array
 Weights = Mapping[str, Array]
 # The correctors that a study can name. A new corrector registers its class under its `kind`.
-CORRECTORS: Registry[type["Corrector"]] = Registry("corrector")
+CORRECTORS: Registry[type["Corrector"]] = Registry("corrector", "dso_robotics.robot.correctors")
 # Weights of a corrector are whitened, so one scale and one weak prior suffice for all of them.
 _WEIGHT_SCALE, _WEIGHT_PRIOR = 0.3, 1.0
 # The prior of the gain is wide, so that it does not hold the gain back from the value that fits the data.
@@ -62,6 +62,8 @@ class Corrector(abc.ABC):
     units: int = 0
     kind: ClassVar[str]
     has_units: ClassVar[bool] = False
+    # Whether its gain follows from derivatives of the model, so that the filters of `robot.kalman_filter` run it.
+    linearises: ClassVar[bool] = False
 
     @property
     def memory_size(self) -> int:

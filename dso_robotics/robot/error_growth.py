@@ -83,7 +83,7 @@ def error_growth(
     jacobians = np.concatenate([_jacobians(vector, scales, given, z, path, part, length) for part in parts])
     for b in whole:
         mine = [jacobian for jacobian, (run_index, _) in zip(jacobians, places, strict=True) if run_index == b]
-        growth[b] = _log_radius(mine) if mine else np.nan
+        growth[b] = log_radius(mine) if mine else np.nan
         seconds[b] = max(len(mine), 1) * length * given.interval
     return ErrorGrowth(growth, seconds)
 
@@ -106,6 +106,7 @@ def _jacobians(
     rows = np.array([b for b, _ in places])
     pieces = replace(
         given,
+        seconds=np.stack([given.seconds[b, t : t + length] for b, t in places]),
         ctrl=cut(given.ctrl),
         measured=cut(given.measured),
         truth=cut(given.truth),
@@ -124,7 +125,7 @@ def _jacobians(
     return np.moveaxis(columns, 0, -1)
 
 
-def _log_radius(jacobians: list[np.ndarray]) -> float:
+def log_radius(jacobians: list[np.ndarray]) -> float:
     """Log of the spectral radius of a product of matrices (k, k), without overflow."""
     total, product = 0.0, np.eye(len(jacobians[0]))
     for jacobian in jacobians:

@@ -49,7 +49,9 @@ class Estimate:
     predicted: readings predicted before the measurement, (ny,).
     innovation: measurement minus `predicted`, (ny,), NaN where missing.
     std: learned standard deviation of the innovations, (ny,).
-    covariance: covariance of the state's error in the tangent space, (2*nv, 2*nv). None unless the training log held the state.
+    covariance: covariance of the state's error in the tangent space, (2*nv, 2*nv). It moves with a Kalman filter; with another
+      corrector it is None unless the training log held the state.
+    bias: estimated drift of the channels' biases, (ny,); None without a Kalman filter.
     """
 
     qpos: np.ndarray
@@ -59,6 +61,7 @@ class Estimate:
     innovation: np.ndarray
     std: np.ndarray
     covariance: np.ndarray | None
+    bias: np.ndarray | None = None
 
 
 class Estimator:
@@ -125,6 +128,10 @@ class Estimator:
                 f"{folder / 'model.xml'}: is not the model this estimator was learned for; run the study again."
             )
         check_sensors(model, learned.names, learned.addresses, str(folder / ("run.h5" if text else "model.xml")))
+        if learned.corrector.linearises:
+            from dso_robotics.robot.kalman_estimator import KalmanEstimator
+
+            return KalmanEstimator(model, learned)
         return cls(model, learned)
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
-from dso_robotics.robot.corrector import Scales, make_corrector
+from dso_robotics.robot.corrector import CORRECTORS, Scales, make_corrector
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.estimator_start import kalman_gain, linear_model
 from dso_robotics.robot.filter_jax import JaxFilter
@@ -41,6 +41,11 @@ def design_filter(
     Raises:
       DsoError: the model cannot be linearised there, or an unknown kind of corrector.
     """
+    if CORRECTORS[corrector].linearises:
+        raise DsoError(
+            f'corrector {corrector!r} is learned from logs by `dso estimate`; in a training choose "gain", which starts as a '
+            'stationary Kalman filter, "linear", "mlp" or "recurrent".'
+        )
     mj = mechanism.mj
     space, addresses = Space(mj), np.array(sensing.addresses, int)
     substeps = max(round(sensing.interval / float(mj.opt.timestep)), 1)

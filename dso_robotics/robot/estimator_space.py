@@ -28,6 +28,8 @@ class Space:
             (int(kind), int(q), int(v))
             for kind, q, v in zip(model.jnt_type, model.jnt_qposadr, model.jnt_dofadr, strict=True)
         ]
+        # Quaternion and rotation of each free joint: first places in qpos and in the tangent space.
+        self.free_turns = [(q + 3, v + 3) for kind, q, v in self._joints if kind == _FREE]
         self._low, self._high = np.full(self.nq, -np.inf), np.full(self.nq, np.inf)
         self._turning = np.zeros(self.nq, bool)
         self._balls = []
@@ -56,6 +58,8 @@ class Space:
 
         MuJoCo's limits are soft, so a predicted joint may already be beyond its limit. It may stay there.
         """
+        if self._flat and not self._limited:
+            return state + change
         xp = state.__array_namespace__()
         qpos, rest = state[..., : self.nq], state[..., self.nq :]
         dq, drest = change[..., : self.nv], change[..., self.nv :]

@@ -113,7 +113,7 @@ def begin(
     state = np.std(windows.start, axis=0)
     centre = np.mean(windows.start, axis=0)
     state = np.where(state > 1e-6, state, 1.0)
-    tangent = _tangent_spread(space, windows.start)
+    tangent = tangent_spread(space, windows.start)
     scales = Scales(spread, tangent, centre, state)
     corrector = make_corrector("gain", space.size, ny, space.features_size)
     best, gain, error = np.inf, np.zeros((space.size, ny)), np.full_like(windows.measured[:, 1:], np.nan)
@@ -166,7 +166,7 @@ def _misfit(errors: np.ndarray, windows: FilterWindows) -> float:
 
 def start_gains(windows: FilterWindows, physics: ParameterVector) -> list[np.ndarray]:
     """Kalman gains (k, ny) to start from, in the units of state and readings, one for each pair of process noises."""
-    return _start_gains(physics.mj, windows, _tangent_spread(Space(physics.mj), windows.start))
+    return _start_gains(physics.mj, windows, tangent_spread(Space(physics.mj), windows.start))
 
 
 def disturbed(windows: FilterWindows, physics: ParameterVector, *, seed: int = 0) -> FilterWindows:
@@ -176,7 +176,7 @@ def disturbed(windows: FilterWindows, physics: ParameterVector, *, seed: int = 0
     otherwise predict as well as any. The errors have the spread that a Kalman filter keeps, at most a tenth of the motion's.
     """
     space = Space(physics.mj)
-    tangent = _tangent_spread(space, windows.start)
+    tangent = tangent_spread(space, windows.start)
     models, noise = _linear_models(physics.mj, windows)
     position, rate = _POSITION_NOISES[1], _RATE_NOISES[1]
     process = _process(physics.mj, tangent, position, rate)
@@ -209,14 +209,19 @@ def _linear_models(
     """`linear_model` at a few start states, and variances (ny,) of the sensors' noise, from second differences of readings."""
     scaled = copy.copy(model)
     scaled.opt.timestep = windows.interval / windows.substeps
-    measured = windows.measured
-    spread = np.maximum(np.nanstd(measured, axis=(0, 1)), 1e-9)
-    rough = np.array([_roughness(measured[..., c]) for c in range(measured.shape[-1])])
-    noise = np.clip(rough, 1e-4 * spread, spread) ** 2
+    noise = sensor_noise(windows) ** 2
     each = max(1, len(windows) // 5)
     places = zip(windows.start[::each][:5], windows.ctrl[::each, 0][:5], strict=True)
     models = [linear_model(scaled, windows.channels.sensor_addresses, x, u, windows.substeps) for x, u in places]
     return [parts for parts in models if all(np.isfinite(part).all() for part in parts)], noise
+
+
+def sensor_noise(windows: FilterWindows) -> np.ndarray:
+    """Standard deviations (ny,) of white noise in the readings, from their second differences."""
+    measured = windows.measured
+    spread = np.maximum(np.nanstd(measured, axis=(0, 1)), 1e-9)
+    rough = np.array([_roughness(measured[..., c]) for c in range(measured.shape[-1])])
+    return np.clip(rough, 1e-4 * spread, spread)
 
 
 def _roughness(values: np.ndarray) -> float:
@@ -226,7 +231,7 @@ def _roughness(values: np.ndarray) -> float:
     return float(np.median(np.abs(second))) / _SECOND_DIFFERENCE if len(second) else 0.0
 
 
-def _tangent_spread(space: Space, states: np.ndarray) -> np.ndarray:
+def tangent_spread(space: Space, states: np.ndarray) -> np.ndarray:
     """Typical size (k,) of each tangent direction over `states`, at least a hundredth."""
     middle = states[len(states) // 2]
     off = space.difference(np.broadcast_to(middle, states.shape), states)

@@ -13,7 +13,7 @@ from dso_robotics.data.rollout import Rollout, listed
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.unit import actuator_unit, same_unit, sensor_unit
-from dso_robotics.robot import start
+from dso_robotics.robot import filter_times, start
 
 # A sample may lie off the grid by this fraction of an interval. The interval may differ from a whole number of time steps by
 # this fraction of a time step.
@@ -25,7 +25,8 @@ _FEWEST = 8
 class FilterWindows:
     """B windows of T samples. The filter starts at the first sample and is updated T-1 times.
 
-    interval: time between samples [s].
+    interval: usual time between samples [s].
+    seconds: time from each sample to the next [s], (B, T-1); 0 after a window's end.
     ctrl: controls, (B, T, nu), constant from each sample to the next.
     measured: measurements, (B, T, ny), NaN where missing and after a window's end.
     start: states at the first sample, (B, nq+nv+na).
@@ -38,6 +39,7 @@ class FilterWindows:
     channels: Channels
     interval: float
     substeps: int
+    seconds: np.ndarray
     ctrl: np.ndarray
     measured: np.ndarray
     start: np.ndarray
@@ -50,7 +52,7 @@ class FilterWindows:
 
     def pick(self, which: np.ndarray) -> "FilterWindows":
         """The windows selected by `which`: booleans (B,) or indices."""
-        rows = ("ctrl", "measured", "start", "truth", "rollout", "first")
+        rows = ("seconds", "ctrl", "measured", "start", "truth", "rollout", "first")
         return replace(self, **{name: getattr(self, name)[which] for name in rows})
 
 
@@ -160,8 +162,8 @@ def on_grid(rollout: Rollout, channels: Channels, interval: float, source: str) 
         i = int(off[0])
         raise DsoError(
             f"{source}, rollout {rollout.name!r}: samples {i} and {i + 1} are {np.diff(rollout.time)[i]:.6g} s apart, which is "
-            f"no whole number of the interval of {interval:.6g} s between updates; resample it (`dso convert`), or leave it "
-            "out of the study."
+            f'no whole number of the interval of {interval:.6g} s between updates; write corrector = "kalman", which takes any '
+            f"times, or put the log on a grid with `dso convert {source} --resample {1 / interval:.4g} --out new.h5`."
         )
     place = np.concatenate([[0], np.cumsum(steps.astype(int))])
     count = int(place[-1]) + 1
@@ -206,67 +208,78 @@ def cut_windows(
     seconds: float | None,
     source: str = "log",
     recorded_start: bool = False,
+    any_time: bool = False,
 ) -> FilterWindows:
     """Consecutive windows of length `seconds` [s]; None gives one window for each rollout. Starts are guessed from the log.
 
     Starts are guessed from the sensors alone, as a robot must. From an exact start an exact model needs no correction, so
     an unstable corrector would not be noticed. With `recorded_start` they are the recorded qpos and qvel, where there are any.
+    With `any_time`, samples need not lie on a grid: each window then has the rollout's own times.
 
     Raises DsoError if every rollout is shorter than a window, and in the cases that `on_grid` lists.
     """
-    gridded = tuple(on_grid(r, channels, interval, source) for r in rollouts)
+    free = any_time and filter_times.irregular(rollouts, interval, _OFF_GRID)
+    if free:
+        gridded = tuple(filter_times.as_sampled(r, channels) for r in rollouts)
+    else:
+        gridded = tuple(on_grid(r, channels, interval, source) for r in rollouts)
     keep = np.any([np.isfinite(r.sensordata).any(0) for r in gridded if r.sensordata is not None], axis=0)
     if not keep.all():
         bare = channels.sensor_names[int(np.flatnonzero(~keep)[0])]
         raise DsoError(f"{source}: channel {bare!r} was never measured; leave it out of `sensors`.")
     lengths = [len(r.time) for r in gridded]
     width = max(lengths) if seconds is None else round(seconds / interval) + 1
+    if free:
+        cuts = [(i, *cut) for i, r in enumerate(gridded) for cut in filter_times.pieces(r, seconds)]
+        width = max((end - begin + 1 for _, begin, end in cuts), default=width)
+    else:
+        begins = [[0] if seconds is None else list(range(0, n - width + 1, width - 1)) for n in lengths]
+        cuts = [(i, b, min(b + width, lengths[i]) - 1) for i, firsts in enumerate(begins) for b in firsts]
     if width < _FEWEST:
         what = f"its longest rollout holds {width}" if seconds is None else f"a window of {seconds:g} s holds {width}"
         raise DsoError(
             f"{source}: {what} samples, {interval:.4g} s apart, and at least {_FEWEST} are needed; write window = "
             f"{_FEWEST * interval:.3g} or more, or record longer."
         )
-    pieces = []
-    for i, length in enumerate(lengths):
-        begins = [0] if seconds is None else list(range(0, length - width + 1, width - 1))
-        pieces += [(i, b) for b in begins]
-    if not pieces:
+    if not cuts:
+        longest = max(float(r.time[-1] - r.time[0]) for r in gridded)
         raise DsoError(
-            f"{source}: the longest rollout lasts {interval * (max(lengths) - 1):.4g} s, which is shorter than a window of "
-            f"{seconds:g} s; write a shorter `window`."
+            f"{source}: the longest rollout lasts {longest:.4g} s, which is shorter than a window of {seconds:g} s; write a "
+            "shorter `window`."
         )
-    shape = (len(pieces), width)
+    shape = (len(cuts), width)
     ctrl, measured = np.zeros((*shape, model.nu)), np.full((*shape, len(channels.sensor_names)), np.nan)
-    truth = np.full((*shape, model.nq + model.nv), np.nan)
-    for w, (i, begin) in enumerate(pieces):
-        rollout = gridded[i]
-        n = min(width, lengths[i] - begin)
+    truth, apart = np.full((*shape, model.nq + model.nv), np.nan), np.zeros((len(cuts), width - 1))
+    for w, (i, begin, end) in enumerate(cuts):
+        rollout, n = gridded[i], end - begin + 1
         assert rollout.sensordata is not None
-        measured[w, :n] = rollout.sensordata[begin : begin + n]
+        apart[w, : n - 1] = np.diff(rollout.time[begin : end + 1]) if free else interval
+        measured[w, :n] = rollout.sensordata[begin : end + 1]
         if rollout.ctrl is not None:
-            ctrl[w, :n] = rollout.ctrl[begin : begin + n]
-        truth[w, :n] = _truth(rollouts[i], rollout, model)[begin : begin + n]
-    rows = np.array([i for i, _ in pieces])
-    first = np.array([b for _, b in pieces])
+            ctrl[w, :n] = rollout.ctrl[begin : end + 1]
+        truth[w, :n] = _truth(rollouts[i], rollout, model, free=free)[begin : end + 1]
+    rows = np.array([i for i, _, _ in cuts])
+    first = np.array([b for _, b, _ in cuts])
+    last = np.array([e for _, _, e in cuts])
     whole = Windows(
         rollouts=gridded,
         channels=replace(channels, ctrl_columns=np.arange(len(channels.ctrl_names))),
         timestep=interval / substeps,
         ctrl=ctrl,
-        past=np.zeros((len(pieces), 0, model.nu)),
+        past=np.zeros((len(cuts), 0, model.nu)),
         step=np.zeros(shape, int),
         share=np.zeros(shape),
         measured=measured,
-        sample=first[:, None] + np.arange(width),
+        sample=np.minimum(first[:, None] + np.arange(width), last[:, None]),
         rollout=rows,
-        time=np.array([gridded[i].time[b] for i, b in pieces]),
+        time=np.array([gridded[i].time[b] for i, b, _ in cuts]),
     )
     return FilterWindows(
         rollouts=gridded,
         channels=channels,
         interval=interval,
         substeps=substeps,
+        seconds=apart,
         ctrl=ctrl,
         measured=measured,
         start=start.guess(whole if recorded_start else _sensed(whole), model),
@@ -281,12 +294,14 @@ def _sensed(windows: Windows) -> Windows:
     return replace(windows, rollouts=tuple(replace(r, qpos=None, qvel=None) for r in windows.rollouts))
 
 
-def _truth(recorded: Rollout, gridded: Rollout, model: mujoco.MjModel) -> np.ndarray:
-    """Recorded qpos and qvel (T, nq+nv) at the grid points that have a sample; NaN at the others."""
+def _truth(recorded: Rollout, gridded: Rollout, model: mujoco.MjModel, *, free: bool) -> np.ndarray:
+    """Recorded qpos and qvel (T, nq+nv) at the grid points that have a sample; NaN at the others. free: there is no grid."""
     found = np.full((len(gridded.time), model.nq + model.nv), np.nan)
     if recorded.qpos is None or recorded.qvel is None:
         return found
+    both = np.concatenate([recorded.qpos, recorded.qvel], axis=1)
+    if free:
+        return both[len(both) - len(found) :]
     interval = gridded.time[1] - gridded.time[0]
-    place = np.concatenate([[0], np.cumsum(np.rint(np.diff(recorded.time) / interval).astype(int))])
-    found[place] = np.concatenate([recorded.qpos, recorded.qvel], axis=1)
+    found[np.concatenate([[0], np.cumsum(np.rint(np.diff(recorded.time) / interval).astype(int))])] = both
     return found

@@ -164,7 +164,8 @@ class JaxFilter(eqx.Module):
 
     def split(self, theta: Float[Array, " n"]) -> tuple[dict[str, Array], Array, Array, Array, Array]:
         """Weights, model parameters (m,), log noise (ahead, ny), spread (ny, nf), log truth scales."""
-        weights, *rest = self.layout.split(theta).values()
+        # A NumPy theta inside `jit` would be indexed by traced numbers, which NumPy cannot.
+        weights, *rest = self.layout.split(jnp.asarray(theta)).values()
         return self.corrector.split(weights), *rest
 
     def begin(self, model: Any, start: Float[Array, " nx"], ctrl: Float[Array, " nu"]) -> Belief:

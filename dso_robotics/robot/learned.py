@@ -10,6 +10,8 @@ from dso_robotics.robot.corrector import Corrector, Scales, make_corrector
 
 # A longer pause than this [s], or one of more time steps, is no update.
 LONGEST, MOST_STEPS = 3600.0, 100_000
+# A Kalman filter predicts over at most this many time steps; after a longer pause it starts anew, from a wide prior.
+MOST_PREDICTED = 2000
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
-"""Learn a state estimator: model + logs + corrector -> chain (99) and its likelihood -> Gauss-Newton or Adam -> result."""
+"""Learn a state estimator: model + logs + corrector -> chain (99) and its likelihood -> a search -> result."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -8,30 +9,22 @@ from typing import Any
 import numpy as np
 
 from dso_robotics import __version__
-from dso_robotics.costs.estimation import WindowedEstimation
-from dso_robotics.data.log import merge_logs, problems, read_log
-from dso_robotics.data.match import fitted
+from dso_robotics.data.log import Log, merge_logs, problems, read_log
+from dso_robotics.data.match import Channels, fitted
 from dso_robotics.data.split import hold_out, trained
 from dso_robotics.errors import DsoError
-from dso_robotics.extras import require_mjx
 from dso_robotics.parameters.signals import nominal
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load, without_delays
-from dso_robotics.robot import estimator_start, filter_data
-from dso_robotics.robot.corrector import EstimatorTheta
-from dso_robotics.robot.filter import CFilter
-from dso_robotics.robot.learned import Learned
+from dso_robotics.robot import filter_data, filter_times
+from dso_robotics.robot.corrector import CORRECTORS
+from dso_robotics.studies import estimate_gain, estimate_kalman
 from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies import estimate_trust as trust
-from dso_robotics.studies.estimate_search import Found, Search, by_adam, by_gauss_newton
+from dso_robotics.studies.estimate_outcome import Asked, Outcome
 from dso_robotics.studies.estimate_study import EstimateStudy
-from dso_robotics.studies.run import EVERY, Progress, Session, session
-
-# With more numbers than this, one reverse pass through MJX is cheaper than one finite difference for each number.
-_MANY = 500
-# In each period, the number of samples that the corrector sees for each hidden sample.
-_VISIBLE = 4
+from dso_robotics.studies.run import Progress, Session, session
 
 
 def estimate(
@@ -62,12 +55,16 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     channels = filter_data.select_channels(log, robot.mj, study.sensors)
     split = hold_out(log, study.hold_out)
     timestep = study.timestep or float(robot.mj.opt.timestep)
-    interval, substeps = filter_data.common_interval(log.rollouts, timestep, log.label)
+    kind, why = _corrector(study, physics)
+    if CORRECTORS[kind].linearises:
+        interval, substeps = filter_times.usual_interval(log.rollouts, timestep)
+        log = _when_taken(log, channels, physics)
+        split = hold_out(log, study.hold_out)
+    else:
+        interval, substeps = filter_data.common_interval(log.rollouts, timestep, log.label)
     cut: dict[str, Any] = {"interval": interval, "substeps": substeps, "source": log.label}
-    cut["recorded_start"] = study.supervised > 0
+    cut |= {"recorded_start": study.supervised > 0, "any_time": CORRECTORS[kind].linearises}
     windows = filter_data.cut_windows(split.train, channels, robot.mj, seconds=study.window, **cut)
-    _refuse_impossible(study, windows, log.label)
-    given, apart = filter_data.set_apart(windows, study.validation, log.label)
     parts = {"train": split.train, "hold_out": split.hold_out}
     whole = {
         name: filter_data.cut_windows(part, channels, robot.mj, seconds=None, **cut)
@@ -75,160 +72,92 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         if part
     }
 
-    def tell_start(tried: int) -> None:
-        here.tell("start gains tried", tried, math.nan)
-
-    tell_start(0)
-    vector, scales = estimator_start.begin(
-        study.corrector, study.units, given, physics, seed=study.seed, tell=tell_start
-    )
-    given = estimator_start.disturbed(given, physics, seed=study.seed)
     to_mjcf(robot, physics.fields(physics.initial))  # fail before the search if a parameter cannot be written back
-    warm_up = round(study.warm_up * (given.measured.shape[1] - 1))
-    lead, visible = pattern(given.measured.shape[1], study.ahead)
-
-    chain = CFilter(vector, scales, given, visible=visible)
-    problem = WindowedEstimation(chain, warm_up=warm_up, lead=lead, robust=study.robust, supervised=study.supervised)
-    judge = None
-    if apart is not None:
-        watched = WindowedEstimation(
-            CFilter(vector, scales, apart, visible=visible),
-            warm_up=warm_up,
-            lead=lead,
-            robust=study.robust,
-            supervised=study.supervised,
-        )
-        judge = watched, apart.start
-    engine, reason = _engine(study, vector)
-    files = {f"log {i + 1}": path for i, path in enumerate(study.logs)}
-    # Iterations of Adam are short. Writing each one would take longer than computing it.
-    every = EVERY if engine == "mjx" else 0.0
-    file, tell = here.begin(study.as_dict(), robot, files, every=every), here.tell
-    asked = Search(study, vector, scales, given, problem, warm_up, lead, visible, robot.source, file, tell, judge)
-    found = by_gauss_newton(asked) if engine == "mujoco" else by_adam(asked)
-    file.write("searched")
-    tell("evaluating", len(found.history["cost"]), sum(found.cost.values()))
-    settled = trust.settle(asked, found, whole)
+    warm_up = round(study.warm_up * (windows.measured.shape[1] - 1))
+    asked = Asked(study, here, robot, physics, windows, whole, warm_up, log.label)
+    learn = estimate_kalman.learn if CORRECTORS[kind].linearises else estimate_gain.learn
+    outcome = learn(asked, kind)
+    settled, fits = outcome.settled, outcome.fits
     found = settled.found
-    fits = {
-        name: score.judge(vector, scales, part, found.z, round(study.warm_up * study.window / interval))
-        for name, part in whole.items()
-    }
-    spread = np.zeros((len(channels.sensor_names), vector.corrector.nf))
-    factor, sigma = problem.coverage_factor(), found.sigma[0]
-    if study.covariance:
-        sigma, spread = score.learn_spread(fits["train"], sigma, problem.degrees)
-    sigma = sigma * factor
-    _, z = vector.parts(found.z)
-    scale, bias = physics.sensors(z, channels.sensor_addresses)
-    late = physics.late(z, channels.sensor_addresses)
-    learned = Learned(
-        corrector=vector.corrector,
-        weights=found.z[: len(vector.weights)],
-        scales=scales,
-        scale=scale,
-        bias=bias,
-        sigma=sigma,
-        spread=spread,
-        delay=np.zeros(len(scale)) if late is None else late,
-        covariance=fits["train"].covariance,
-        names=channels.sensor_names,
-        addresses=channels.sensor_addresses,
-        interval=interval,
-        substeps=substeps,
-        gate=study.gate or 0.0,
-    )
-    consistency = trust.consistency(fits, sigma, spread, problem.degrees, factor)
-    doubts = trust.distrust(settled, consistency, channels.sensor_names)
+    doubts = trust.distrust(settled, outcome.consistency, channels.sensor_names)
     doubts += [
         f"The filter diverged in {f.diverged} {part} run(s), whose errors are left out."
         for part, f in fits.items()
         if f.diverged
     ]
-    fit = {"train": {}, "hold_out": {}} | {n: score.table(channels, f, sigma, spread) for n, f in fits.items()}
+    fit = {"train": {}, "hold_out": {}} | {n: score.table(channels, f, outcome.std[n]) for n, f in fits.items()}
+    named = channels.sensor_names
     summary: dict[str, Any] = {
         "command": "estimate",
         "version": __version__,
-        "engine": engine,
-        "engine_reason": reason,
+        "engine": outcome.engine[0],
+        "engine_reason": outcome.engine[1],
         "seed": study.seed,
         "seconds": {"total": 0.0, "compile": found.compile_seconds},
         "converged": found.converged and not doubts,
         "message": found.message,
         "evaluations": found.evaluations,
-        "corrector": {"kind": study.corrector, "numbers": vector.corrector.size},
-        "parameters": _parameters(vector, found.z),
-        "noise": {
-            n: {"value": float(s), "unit": u}
-            | ({} if problem.degrees is None else {"degrees": float(problem.degrees[c])})
-            for c, (n, s, u) in enumerate(
-                zip(channels.sensor_names, found.sigma[0], channels.sensor_units, strict=True)
-            )
-        },
-        "noise_ahead": {
-            n: [float(s) for s in row] for n, row in zip(channels.sensor_names, found.sigma.T, strict=True)
-        },
+        "corrector": {"kind": kind, "reason": why, "numbers": outcome.numbers},
+        "parameters": _parameters(physics, outcome.physical),
+        **outcome.summary,
         "cost": {"total": sum(found.cost.values()), "terms": found.cost},
         "fit": fit,
         "stability": trust.stability_table(settled, whole),
         "consistency": {
-            part: entry | {"worst_channel": None if (c := entry["worst_channel"]) is None else channels.sensor_names[c]}
-            for part, entry in consistency.items()
+            part: entry | {"worst_channel": None if (c := entry["worst_channel"]) is None else named[c]}
+            for part, entry in outcome.consistency.items()
         },
         "state": {name: score.state_table(f) for name, f in fits.items()},
         "interval": interval,
         "windows": {
             "seconds": study.window,
-            "train": len(given),
-            "validation": 0 if apart is None else len(apart),
+            **outcome.windows,
             "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
         },
-        "warnings": [*left_out, *problems(log), *doubts, *_warnings(found, fits, fit, vector, doubts)],
-    }
+        "warnings": [
+            *left_out, *problems(log), *doubts, *outcome.notes, *_warnings(outcome, fit, physics, doubts),
+        ],
+    }  # fmt: skip
     groups: dict[str, Any] = {
-        "theta": vector.by_name(found.z) | {"noise": found.sigma},
+        "theta": outcome.theta,
         "history": found.history,
-        "traces": {name: score.traces(f, whole[name]) for name, f in fits.items()},
+        "traces": {name: score.traces(f, whole[name], outcome.std[name]) for name, f in fits.items()},
     }
     if settled.stable:
-        groups["estimator"] = learned.as_dict()
-    here.finish(summary, to_mjcf(robot, physics.written(z)), report, groups)
+        groups["estimator"] = outcome.learned.as_dict()
+    here.finish(summary, to_mjcf(robot, physics.written(outcome.physical)), report, groups)
     return summary
 
 
-def pattern(length: int, ahead: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which samples (T,) the corrector sees, and how many were hidden before each update (T-1,).
+def _when_taken(log: Log, channels: Channels, physics: ParameterVector) -> Log:
+    """`log` with the readings of late sensors at the times at which they were taken."""
+    late = physics.late(physics.initial, channels.sensor_addresses)
+    if late is None:
+        return log
+    rollouts = tuple(filter_times.taken(r, channels.sensor_names, late) for r in log.rollouts)
+    return dataclasses.replace(log, rollouts=rollouts)
 
-    The second number is 0 for a one-step prediction. Let a be `ahead`. Of every `_VISIBLE`*a + a - 1 samples the last
-    a - 1 are hidden. The hidden samples, and the first visible one after them, are predicted two to a samples ahead.
+
+def _corrector(study: EstimateStudy, physics: ParameterVector) -> tuple[str, str]:
+    """The corrector to learn, and why.
+
+    Raises DsoError if the study names a Kalman filter and asks for what it does not do, or the other way round.
     """
-    visible = np.ones(length, bool)
-    if ahead > 1:
-        period = (_VISIBLE + 1) * ahead - 1
-        visible = np.arange(length) % period < _VISIBLE * ahead
-    lead = np.zeros(length - 1, int)
-    for t in range(1, length - 1):
-        lead[t] = 0 if visible[t] else lead[t - 1] + 1
-    return lead, visible
-
-
-def _refuse_impossible(study: EstimateStudy, windows: filter_data.FilterWindows, source: str) -> None:
-    """Refuse what the windows cannot give: a state to learn from, and samples to predict far enough ahead."""
-    if study.supervised > 0 and not np.isfinite(windows.truth).all(-1).any():
+    unable = estimate_kalman.without(study, physics)
+    if study.corrector is None:
+        if unable and not study.drift:
+            return "gain", f"a Kalman filter does not do {unable[0]}"
+        if not unable:
+            return "kalman", "the default"
+    kind = study.corrector or "kalman"
+    if CORRECTORS[kind].linearises and unable:
         raise DsoError(
-            f"{source}: supervised = {study.supervised:g} asks to learn from the recorded state, and no recording to learn "
-            "from holds qpos and qvel; record them, or leave `supervised` out."
+            f'corrector {kind!r} does not do {" and ".join(unable)}; leave it out, or choose corrector = "gain", "linear", '
+            '"mlp" or "recurrent".'
         )
-    length = windows.measured.shape[1]
-    lead, _ = pattern(length, study.ahead)
-    warm_up = round(study.warm_up * (length - 1))
-    if study.ahead > 1 and lead[warm_up:].max() + 1 < study.ahead:
-        needed = (_VISIBLE + 1) * study.ahead * windows.interval
-        raise DsoError(
-            f"{source}: ahead = {study.ahead} samples are not predicted in a window of {study.window:g} s, which holds "
-            f"{length} samples, of which {_VISIBLE * study.ahead} are seen first; write window = {needed:.3g} or more, or "
-            f"ahead = {max(length // (_VISIBLE + 1), 1)} or less."
-        )
+    if study.drift and not CORRECTORS[kind].linearises:
+        raise DsoError(f'corrector {kind!r} has no bias states; leave `drift` out, or choose corrector = "kalman".')
+    return kind, "asked for"
 
 
 def _physics(study: EstimateStudy, robot: Robot) -> ParameterVector:
@@ -245,36 +174,24 @@ def _physics(study: EstimateStudy, robot: Robot) -> ParameterVector:
     return physics
 
 
-def _engine(study: EstimateStudy, vector: EstimatorTheta) -> tuple[str, str]:
-    if study.engine == "mjx" or (study.engine == "auto" and vector.size > _MANY):
-        why = "asked for" if study.engine == "mjx" else f"{vector.size} numbers, more than {_MANY}"
-        require_mjx(f"this study (engine 'mjx': {why})")
-        return "mjx", f"{why}: Adam on reverse-mode derivatives through MJX"
-    why = "asked for" if study.engine == "mujoco" else f"{vector.size} numbers, at most {_MANY}"
-    return "mujoco", f"{why}: Gauss-Newton on finite differences of C MuJoCo, nothing to compile"
-
-
-def _parameters(vector: EstimatorTheta, z: np.ndarray) -> dict[str, Any]:
+def _parameters(physics: ParameterVector, physical: np.ndarray) -> dict[str, Any]:
     """Physics, sensor biases and sensor scales, as in contract 1. The corrector weights are in run.h5."""
-    _, physical = vector.parts(z)
     table: dict[str, Any] = {}
-    if vector.physics.size:
-        begin = vector.physics.report(vector.physics.initial)
-        for label, (value, unit) in vector.physics.report(physical).items():
+    if physics.size:
+        begin = physics.report(physics.initial)
+        for label, (value, unit) in physics.report(physical).items():
             table[label] = {"value": float(value), "initial": float(begin[label][0]), "unit": unit}
     return table
 
 
-def _warnings(
-    found: Found, fits: dict[str, score.Fit], fit: dict[str, Any], vector: EstimatorTheta, doubts: list[str]
-) -> list[str]:
-    texts = []
+def _warnings(outcome: Outcome, fit: dict[str, Any], physics: ParameterVector, doubts: list[str]) -> list[str]:
+    texts, found = [], outcome.settled.found
     # A search that continued past the kept estimator counts as complete.
     if not found.converged and found.kept is None and not doubts:
         texts.append(
             f"The search did not converge: {found.message}. More `iterations` may still improve the estimator."
         )
-    if "hold_out" not in fits:
+    if "hold_out" not in outcome.fits:
         texts.append(
             "No run was held out, so nothing here tells how the estimator does on motions it was not trained on."
         )
@@ -284,6 +201,6 @@ def _warnings(
                 f"{name}: {entry['covered_percent']:.1f}% of the held-out innovations lie within 1.96 predicted standard "
                 "deviations, where 95% should; do not trust its uncertainty."
             )
-    if any(slot.field in ("sensor_bias", "sensor_scale") for p in vector.physics.parameters for slot in p.slots):
+    if any(slot.field in ("sensor_bias", "sensor_scale") for p in physics.parameters for slot in p.slots):
         texts.append("MJCF has no place for sensor biases and scales, so they are in run.h5 and not in model.xml.")
     return texts

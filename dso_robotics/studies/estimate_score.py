@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import mujoco
 import numpy as np
 from scipy.optimize import minimize
 
@@ -47,17 +48,18 @@ def judge(vector: EstimatorTheta, scales: Scales, given: FilterWindows, z: np.nd
     before = np.concatenate([given.start[:, None], run.states[:, :-1]], axis=1)
     # Features of the state before the update: those of the prediction differ by one interval only.
     features = space.features(np.nan_to_num(before), scales.centre, scales.state)
-    truth = given.truth[:, 1:]
-    known = np.isfinite(truth).all(-1, keepdims=True) & counted & good[:, None, None]
-    full = np.concatenate(
-        [np.where(known, truth, run.states[..., : truth.shape[-1]]), run.states[..., truth.shape[-1] :]], -1
-    )
-    off = np.where(known, space.difference(full, run.states)[..., : 2 * space.nv], np.nan)
-    covariance = None
-    if known.any():
-        rows = off[np.isfinite(off).all(-1)]
-        covariance = rows.T @ rows / max(len(rows), 1)
+    off = state_error(vector.physics.mj, given, run.states, counted & good[:, None, None])
+    rows = off[np.isfinite(off).all(-1)]
+    covariance = rows.T @ rows / len(rows) if len(rows) else None
     return Fit(innovation, run.predicted, features, off, covariance, int((~good).sum()))
+
+
+def state_error(model: mujoco.MjModel, given: FilterWindows, states: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Estimate minus truth (B, U, 2 nv) of `states` (B, U, nx), NaN where it is unknown or not `counted` (B, U, 1)."""
+    space, truth = Space(model), given.truth[:, 1:]
+    known = np.isfinite(truth).all(-1, keepdims=True) & counted
+    full = np.concatenate([np.where(known, truth, states[..., : truth.shape[-1]]), states[..., truth.shape[-1] :]], -1)
+    return np.where(known, space.difference(full, states)[..., : 2 * space.nv], np.nan)
 
 
 def learn_spread(fit: Fit, sigma: np.ndarray, degrees: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -91,9 +93,8 @@ def learn_spread(fit: Fit, sigma: np.ndarray, degrees: np.ndarray | None) -> tup
     return scale, spread
 
 
-def table(channels: Channels, fit: Fit, sigma: np.ndarray, spread: np.ndarray) -> dict[str, Any]:
-    """By channel: error of the one-step prediction, and the fraction of errors that the predicted scale covers."""
-    std = sigma * np.exp(fit.features @ spread.T)
+def table(channels: Channels, fit: Fit, std: np.ndarray) -> dict[str, Any]:
+    """By channel: error of the one-step prediction, and the fraction of errors that the predicted scale (B, U, ny) covers."""
     found = {}
     for c, name in enumerate(channels.sensor_names):
         seen = np.isfinite(fit.innovation[..., c])
@@ -119,15 +120,17 @@ def state_table(fit: Fit) -> dict[str, Any] | None:
     }
 
 
-def traces(fit: Fit, given: FilterWindows) -> dict[str, Any]:
-    """The data for figures, by rollout."""
+def traces(fit: Fit, given: FilterWindows, std: np.ndarray) -> dict[str, Any]:
+    """The data for figures, by rollout. std: predicted deviations of the readings, (B, U, ny)."""
     found = {}
     for b, i in enumerate(given.rollout):
         rollout = given.rollouts[int(i)]
-        n = min(len(rollout.time) - 1, fit.predicted.shape[1])
+        first = int(given.first[b])
+        n = min(len(rollout.time) - 1 - first, fit.predicted.shape[1])
         found[rollout.name] = {
-            "time": rollout.time[1 : n + 1],
+            "time": rollout.time[first + 1 : first + n + 1],
             "measured": given.measured[b, 1 : n + 1],
             "predicted": fit.predicted[b, :n],
+            "std": std[b, :n],
         }
     return found

@@ -25,8 +25,16 @@ class EstimateStudy(Study):
     sensors: tuple[str, ...] | None = key(
         "sensors or channels that the estimator has; none: all of the model's", None, example=["shoulder_pos", "imu"]
     )
-    corrector: str = key("how innovations move the prediction", "gain", choices=CORRECTORS)
+    corrector: str | None = key(
+        "how innovations move the prediction; none: kalman, or gain where the study asks for what a Kalman filter does not do",
+        None, choices=CORRECTORS, example="gain",
+    )  # fmt: skip
     units: int = key("units of the correctors mlp and recurrent", 8, within="[1, 1000]")
+    drift: tuple[str, ...] = key(
+        "sensors or channels whose bias drifts; a Kalman filter estimates it as a part of the state",
+        (),
+        example=["gyro"],
+    )
     free: tuple[Declaration, ...] = key("physics and sensor numbers to learn", (), **FREE)
     window: float = key("length of the pieces of a log that are filtered", 1.0, unit="s", within="(0, inf)")
     warm_up: float = key("share of each window that does not count", 0.2, within="[0, 0.9)")

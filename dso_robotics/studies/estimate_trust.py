@@ -87,18 +87,21 @@ def consistency(
     for part, fit in fits.items():
         white = fit.innovation * factor / (sigma * np.exp(fit.features @ spread.T))
         squares = likelihood(degrees).weight(white) * white**2
-        seen = np.isfinite(squares)
-        each = np.array(
-            [np.mean(squares[..., c][seen[..., c]]) if seen[..., c].any() else np.nan for c in range(len(sigma))]
-        )
-        known = np.isfinite(each)
-        table[part] = {
-            "nis": float(np.mean(squares[seen])) if seen.any() else math.nan,
-            "worst": float(each[known].max()) if known.any() else math.nan,
-            "worst_channel": int(np.nanargmax(each)) if known.any() else None,
-            "nees": _nees(fit, fits["train"].covariance),
-        }
+        table[part] = shares(squares) | {"nees": _nees(fit, fits["train"].covariance)}
     return table
+
+
+def shares(squares: np.ndarray) -> dict[str, Any]:
+    """Means of squared errors over predicted variances (B, U, ny), NaN where there is none: all, and the worst channel."""
+    seen = np.isfinite(squares)
+    channels = range(squares.shape[-1])
+    each = np.array([np.mean(squares[..., c][seen[..., c]]) if seen[..., c].any() else np.nan for c in channels])
+    known = np.isfinite(each)
+    return {
+        "nis": float(np.mean(squares[seen])) if seen.any() else math.nan,
+        "worst": float(each[known].max()) if known.any() else math.nan,
+        "worst_channel": int(np.nanargmax(each)) if known.any() else None,
+    }
 
 
 def _nees(fit: Fit, covariance: np.ndarray | None) -> float | None:

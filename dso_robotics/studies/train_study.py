@@ -70,7 +70,9 @@ class SensorsTable(Table):
 class EstimatorTable(Table):
     """A predictor-corrector filter in the loop. It starts as the Kalman filter of the model at the start state."""
 
-    corrector: str = key("how innovations move the prediction", "gain", choices=CORRECTORS)
+    corrector: str = key(
+        "how innovations move the prediction (kalman: only in dso estimate)", "gain", choices=CORRECTORS
+    )
     units: int = key("units of the correctors mlp and recurrent", 8, within="[1, 1000]")
     model: Literal["world", "own", "nominal"] = key(
         "physical parameters it predicts with. world: those of theta; own: a block of its own, found besides; nominal: those "

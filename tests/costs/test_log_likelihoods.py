@@ -84,8 +84,8 @@ def test_estimation(chain, theta):
     measured[4, 1] = np.nan
     channels = select_channels(log, chain.mj, chain.sensing.names)
     windows = FilterWindows(
-        log.rollouts, channels, STEP, 1, rollout.ctrl[None], measured[None], start[None], np.full((1, 9, 2), np.nan),
-        np.zeros(1, int), np.zeros(1, int),
+        log.rollouts, channels, STEP, 1, np.full((1, 8), STEP), rollout.ctrl[None], measured[None], start[None],
+        np.full((1, 9, 2), np.nan), np.zeros(1, int), np.zeros(1, int),
     )  # fmt: skip
     cost = FilterLikelihood(windows, warm_up)
     scale = chain.filter.scales.innovation * np.exp(LOG_SCALE)

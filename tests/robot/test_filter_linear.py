@@ -91,6 +91,14 @@ def test_a_start_that_is_not_finite_is_refused():
         train(made, made.initial(np.eye(2), np.zeros(0)), data, iterations=2)
 
 
+def test_a_theta_of_numpy_is_taken_inside_jit():
+    made, (_, y) = chain("gain"), simulate(np.random.default_rng(3), 1, 40)
+    theta = np.asarray(made.initial(0.3 * np.eye(2), np.zeros(0)))
+    data = jax.tree.map(lambda part: jnp.asarray(part[0]), window(np.zeros((1, 2)), y))
+    run = jax.jit(lambda given: made.run(theta, given).states)(data)
+    np.testing.assert_allclose(run, made.run(theta, data).states, rtol=1e-12)
+
+
 def test_the_start_gain_is_a_kalman_gain():
     from dso_robotics.robot.estimator_start import kalman_gain
 

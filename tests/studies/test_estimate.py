@@ -13,7 +13,7 @@ from dso_robotics.data.log import Log, read_log, write_log
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.estimator import Estimator
-from dso_robotics.studies.estimate import pattern
+from dso_robotics.studies.estimate_gain import pattern
 from tests.pendulum import NOISE, TRUTH
 
 STUDY = """
@@ -282,7 +282,8 @@ def test_bad_logs_are_refused_in_one_line(capsys, pendulum, tmp_path):
     refused(capsys, tmp_path, "'elbow' is not in the model", 'sensors = ["elbow"]')
     refused(capsys, tmp_path, "shorter than a window", "window = 100.0")
     refused(capsys, tmp_path, "at least 8 are needed", "window = 0.02")
-    refused(capsys, tmp_path, "write timestep = 0.00333333", "timestep = 0.004")
+    gain = 'corrector = "gain"\n'
+    refused(capsys, tmp_path, "write timestep = 0.00333333", f"{gain}timestep = 0.004")
     refused(capsys, tmp_path, "no late actuators", 'free = ["actuator/motor/delay"]')
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("keep")
@@ -294,9 +295,11 @@ def test_bad_logs_are_refused_in_one_line(capsys, pendulum, tmp_path):
     time = first.time.copy()
     time[50:] += 0.004
     rewritten(pendulum, tmp_path, time=time)
-    refused(capsys, tmp_path, "samples 49 and 50 are 0.014 s apart")
+    refused(capsys, tmp_path, "samples 49 and 50 are 0.014 s apart", gain)
     rewritten(pendulum, tmp_path, time=1.5 * first.time)
-    refused(capsys, tmp_path, "samples 0 and 1 are 0.015 s apart, which is no whole number of the interval of 0.01 s")
+    text = "samples 0 and 1 are 0.015 s apart, which is no whole number of the interval of 0.01 s"
+    refused(capsys, tmp_path, text, gain)
+    refused(capsys, tmp_path, "pendulum.h5 --resample 100 --out new.h5", gain)
     measured = first.sensordata.copy()
     measured[:5] = np.nan
     rewritten(pendulum, tmp_path, sensordata=measured)

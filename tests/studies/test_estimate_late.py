@@ -30,7 +30,7 @@ def write(folder, *, late: int, model: dict[str, float]) -> None:
 
 
 def estimate(folder, name: str, study: str) -> dict:
-    base = 'model = "pendulum.xml"\nlogs = ["pendulum.h5"]\nhold_out = "run2"\n'
+    base = 'model = "pendulum.xml"\nlogs = ["pendulum.h5"]\nhold_out = "run2"\ncorrector = "gain"\n'
     (folder / f"{name}.toml").write_text(base + study)
     assert main(["estimate", str(folder / f"{name}.toml"), "--out", str(folder / name), "--no-report"]) == 0
     return json.loads((folder / name / "summary.json").read_text())

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dso_robotics.cli import main
-from dso_robotics.core.method import gauss_newton, sampled
+from dso_robotics.core.method import gauss_newton, sampled, scoring
 from dso_robotics.data.run_file import read_run
-from dso_robotics.studies import estimate
+from dso_robotics.studies import estimate_gain
 
 STUDY = """
 model = "pendulum.xml"
@@ -17,6 +17,7 @@ hold_out = "run2"
 free = ["joint/hinge/damping", "sensor/angle/bias"]
 """
 SHORT = {
+    "kalman": "window = 0.5\niterations = 5\n",
     "mujoco": "robust = 4.0\nvalidation = 0.25\n",
     "mjx": 'engine = "mjx"\nwindow = 0.3\niterations = 12\nlearning_rate = 0.05\nvalidation = 0.25\n',
 }
@@ -30,9 +31,9 @@ def write(pendulum, tmp_path, text: str):
     return study
 
 
-@pytest.mark.parametrize("engine", [pytest.param("mujoco"), pytest.param("mjx", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["kalman", "mujoco", pytest.param("mjx", marks=pytest.mark.slow)])
 def test_a_resumed_run_ends_at_the_same_numbers(pendulum, tmp_path, monkeypatch, capsys, engine):
-    monkeypatch.setattr(estimate, "EVERY", 0.0)
+    monkeypatch.setattr(estimate_gain, "EVERY", 0.0)
     study = write(pendulum, tmp_path, SHORT[engine])
     whole, part = str(tmp_path / "whole"), str(tmp_path / "part")
     assert main(["estimate", str(study), "--out", whole, "--no-report"]) == 0
@@ -47,6 +48,17 @@ def test_a_resumed_run_ends_at_the_same_numbers(pendulum, tmp_path, monkeypatch,
                 return normal(*args)
 
             patched.setattr(gauss_newton, "Normal", killed)
+        elif engine == "kalman":
+            search, taken = scoring.FisherScoring.step, []
+
+            def killed(self, state):
+                # The starts that are tried take steps too; the search begins at their best.
+                taken.append(1)
+                if len(taken) == 15:
+                    raise KeyboardInterrupt
+                return search(self, state)
+
+            patched.setattr(scoring.FisherScoring, "step", killed)
         else:
             step, taken = sampled.Sampled.step, []
 

@@ -49,7 +49,7 @@ def run(folder, log, *, physics=TRUTH, **keys):
     write_log(folder / "log.h5", log)
     (folder / "model.xml").write_text(MODEL.format(**physics))
     files = {"model": str(folder / "model.xml"), "logs": (str(folder / "log.h5"),)}
-    keys = {"hold_out": log.rollouts[-1].name, "window": 0.2} | keys
+    keys = {"hold_out": log.rollouts[-1].name, "window": 0.2, "corrector": "gain"} | keys
     return estimate(EstimateStudy(**files, **keys), folder / "out", force=True)
 
 
@@ -109,7 +109,9 @@ def test_an_unstable_end_of_the_search_is_not_kept(tmp_path, monkeypatch, capsys
     log = recorded(state=False, runs=1)
     write_log(tmp_path / "log.h5", log)
     (tmp_path / "model.xml").write_text(MODEL.format(**TRUTH))
-    (tmp_path / "s.toml").write_text('model = "model.xml"\nlogs = ["log.h5"]\nhold_out = "run1"\nwindow = 0.2\n')
+    (tmp_path / "s.toml").write_text(
+        'model = "model.xml"\nlogs = ["log.h5"]\nhold_out = "run1"\nwindow = 0.2\ncorrector = "gain"\n'
+    )
     assert main(["estimate", str(tmp_path / "s.toml"), "--out", str(tmp_path / "out"), "--no-report"]) == 0
     said = capsys.readouterr()
     assert "observer: errors shrink by a factor 10 in" in said.out

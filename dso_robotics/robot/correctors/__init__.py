@@ -1,0 +1,1 @@
+"""Correctors that register themselves, one a file; see `robot.corrector`."""

@@ -1,0 +1,294 @@
+"""An extended Kalman filter over many windows of a log at once, on C MuJoCo, with the derivative of its likelihood.
+
+Prediction and readings are linearised at the estimate by forward differences through `mujoco.batch`. The cost is the negative
+log-likelihood of the innovations e with covariance S, the sum of (e' S^-1 e + log det S)/2. Its derivative by noises and
+physics follows from the sensitivity equations of the filter. How A and H change with the estimate is left out, so it is exact
+where the model is linear.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from mujoco import batch
+
+from dso_robotics.data.quaternion import facing
+from dso_robotics.physics.batch import set_fields
+from dso_robotics.robot.correctors.kalman import (
+    correction,
+    measurable,
+    process_covariance,
+    reading_variances,
+    transposed,
+    turned,
+)
+from dso_robotics.robot.estimator_space import Space
+from dso_robotics.robot.filter import needed_stage
+from dso_robotics.robot.filter_data import FilterWindows
+from dso_robotics.robot.kalman_gate import TrainingGate
+from dso_robotics.robot.kalman_theta import KalmanTheta
+from dso_robotics.robot.learned import MOST_PREDICTED
+
+# Steps of the finite differences: in the tangent space, and of the physics in units of their scales. The second are larger,
+# since the derivative of A and H divides twice.
+_STEP, _PHYSICS_STEP = 1e-6, 1e-4
+# Fewer simulations than this are done by one thread: waking others takes longer.
+_ALONE = 64
+# Share of readings that come from elsewhere than the sensor, spread as widely as all its readings.
+_WILD = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class KalmanRun:
+    """The outcome for B windows of U updates.
+
+    cost: (B,) of the counted readings, infinite where the filter diverged.
+    gradient: (B, n). information: Fisher information, (n, n). Both are empty without derivatives.
+    predicted: readings before each correction, (B, U, ny). std: their standard deviations.
+    passed: (B, U, ny), False where a reading was missing or taken for a wild one.
+    states: (B, U, nx) after the correction. offset: biases of all channels, (B, U, ny).
+    square: squared error of the state over its covariance, divided by 2 nv, (B, U); NaN without truth.
+    transition: (B, K, K), what becomes of a small error over all updates, divided by exp(`log_size`) (B,).
+    """
+
+    cost: np.ndarray
+    gradient: np.ndarray
+    information: np.ndarray
+    predicted: np.ndarray
+    std: np.ndarray
+    passed: np.ndarray
+    states: np.ndarray
+    offset: np.ndarray
+    square: np.ndarray
+    transition: np.ndarray
+    log_size: np.ndarray
+
+
+class KalmanFilter:
+    """Filters `windows`.
+
+    warm_up: updates at the start of each window whose readings do not count.
+    """
+
+    def __init__(self, theta: KalmanTheta, windows: FilterWindows, *, warm_up: int = 0, threads: int = 0):
+        self.theta, self.windows, self.warm_up = theta, windows, warm_up
+        self.space = Space(theta.physics.mj)
+        self._model = copy.copy(theta.physics.mj)
+        self._timestep = self._model.opt.timestep = windows.interval / windows.substeps
+        self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        self._stage, self._threads = needed_stage(self._model, windows.channels.sensor_ids), threads
+        self._engines: dict[int, batch.Batch] = {}
+        spread = np.nanstd(windows.measured, axis=(0, 1))
+        # Spread of readings that come from elsewhere.
+        self.wild = np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
+        for places in windows.channels.quaternions:
+            self.wild[list(places)] = 1.0
+
+    def run(self, z: np.ndarray, *, derivatives: bool = False) -> KalmanRun:
+        """Filter all windows at z (n,)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _Pass(self, z, derivatives).run()
+
+    def engine(self, z: np.ndarray, moves: np.ndarray) -> batch.Batch:
+        """An engine of (1 + m)(1 + k) B simulations; all but the first (1 + k) B have a moved physical coordinate each."""
+        physics, many = _points(self.theta.physical(z), self.space.size, moves), len(self.windows)
+        count = len(physics) * many
+        if count not in self._engines:
+            threads = self._threads or (1 if count < _ALONE else 0)
+            self._engines[count] = batch.Batch(self._model, count, threads)
+        engine = self._engines[count]
+        fields = self.theta.physics.fields(physics) if physics.shape[1] else {}
+        set_fields(engine, self._model, fields, repeat=many)
+        engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
+        return engine
+
+
+class _Pass:
+    """One pass over the windows at one z. Arrays begin with the axis of the windows."""
+
+    def __init__(self, chain: KalmanFilter, z: np.ndarray, derivatives: bool):
+        theta, given, space = chain.theta, chain.windows, chain.space
+        self.chain, self.given, self.space = chain, given, space
+        self.noise = theta.noise(z)
+        self.b, self.k, self.ny = len(given), space.size, given.measured.shape[2]
+        self.biases = self.noise.drifting
+        self.size = self.k + len(self.biases)
+        physics = theta.physics
+        scale = physics.scale if derivatives else np.zeros(0)
+        place = theta.physical(z)
+        self.moves = _PHYSICS_STEP * scale
+        if derivatives:
+            self.moves = np.where(place + self.moves > physics.high, -self.moves, self.moves)
+        self.n, self.m = (theta.size if derivatives else 0), len(self.moves)
+        points = _points(place, self.k, self.moves).reshape(1 + self.m, 1 + self.k, 1, -1)
+        self.gain, self.bias = physics.sensors(points, given.channels.sensor_addresses)
+        self.slopes = theta.slopes(z) if derivatives else {}
+        self.engine = chain.engine(z, self.moves)
+        self.bind = {name: self.engine.bind(name) for name in ("qpos", "qvel", "ctrl", "sensordata")}
+        self.bind |= {"act": self.engine.bind("act")} if space.na else {}
+        uniform = np.allclose(given.seconds, given.interval, rtol=1e-9)
+        self.timestep = None if uniform else self.engine.expand("opt.timestep")
+        self.quaternions = given.channels.quaternions
+        self.bases = _STEP * np.eye(self.k)[:, None]
+
+    def run(self) -> KalmanRun:
+        given, b, n, ny = self.given, self.b, self.n, self.ny
+        updates = given.measured.shape[1] - 1
+        state, offset = given.start, np.zeros((b, ny))
+        p = self.noise.start(self.space, state)
+        dx, dp = np.zeros((b, n, self.size)), np.zeros((b, n, self.size, self.size))
+        cost, gradient, information = np.zeros(b), np.zeros((b, n)), np.zeros((n, n))
+        predicted, std = np.empty((b, updates, ny)), np.empty((b, updates, ny))
+        passed = np.zeros((b, updates, ny), bool)
+        states, offsets = np.empty((b, updates, self.space.width)), np.empty((b, updates, ny))
+        square = np.full((b, updates), np.nan)
+        total, log_size = np.broadcast_to(np.eye(self.size), (b, self.size, self.size)), np.zeros(b)
+        measured = np.nan_to_num(given.measured)
+        seen = measurable(np.isfinite(given.measured), self.quaternions)
+        gate = TrainingGate(b, given.channels.sensor_ids, self.chain.wild, _WILD)
+        variances = self.noise.sensor**2
+        eye = np.eye(self.size)
+        for t in range(updates):
+            seconds, here = given.seconds[:, t], seen[:, t + 1]
+            lost = seconds > MOST_PREDICTED * self.chain._timestep
+            forecast, a, by_theta, da = self._predict(state, given.ctrl[:, t], np.where(lost, 0.0, seconds))
+            reading, h, read_by_theta, dh = self._read(forecast, offset)
+            q = self.noise.process_covariance(self.space.nv, seconds)
+            if n:
+                dx = dx @ transposed(a)
+                dx[:, n - self.m :, : self.k] += by_theta
+                dp = a[:, None] @ dp @ transposed(a)[:, None] + self._process_slopes(seconds)
+                half = da @ (p @ transposed(a))[:, None]
+                dp[:, n - self.m :] += half + transposed(half)
+            p = a @ p @ transposed(a) + q
+            sign = facing(reading, given.measured[:, t + 1], self.quaternions) if self.quaternions else 1.0
+            predicted[:, t] = reading * sign
+            e = measured[:, t + 1] * sign - reading
+            slopes = np.concatenate([h, transposed(read_by_theta), *np.moveaxis(dh, 1, 0)], -1)
+            e, slopes = turned(reading, e, slopes, self.quaternions)
+            h, read_by_theta = slopes[..., : self.size], transposed(slopes[..., self.size : self.size + self.m])
+            dh = slopes[..., self.size + self.m :].reshape(b, ny, self.m, self.size).swapaxes(1, 2)
+            spread = h @ p @ transposed(h) + variances[:, None] * np.eye(ny)
+            let, penalty, again = gate.update(e, spread, here)
+            if (fresh := again | lost).any():
+                let, penalty = np.where(fresh[:, None], here, let), np.where(fresh, 0.0, penalty)
+                p = np.where(fresh[:, None, None], self.noise.start(self.space, forecast), p)
+                if n:
+                    dx, dp = (np.where(fresh.reshape(-1, *(1,) * (v.ndim - 1)), 0.0, v) for v in (dx, dp))
+            done = correction(p, h, variances, e, let)
+            std[:, t] = np.sqrt(
+                reading_variances(h @ p @ transposed(h) + variances[:, None] * np.eye(ny), self.quaternions)
+            )
+            left = eye - done.gain @ h
+            e = np.where(let, e, 0.0)
+            w = np.linalg.solve(done.spread, e[..., None])[..., 0]
+            counted = t >= self.chain.warm_up
+            if counted:
+                cost += 0.5 * (np.sum(e * w, -1) + np.linalg.slogdet(done.spread)[1]) + penalty
+            if n:
+                masked = np.where(let[..., None], h, 0.0)
+                crossed = dp @ transposed(masked)[:, None]
+                dh = np.where(let[:, None, :, None], dh, 0.0)
+                crossed[:, n - self.m :] += p[:, None] @ transposed(dh)
+                ds = masked[:, None] @ crossed
+                ds[:, n - self.m :] += dh @ (p @ transposed(masked))[:, None]
+                dr = np.where(let[:, None], self.slopes["sensor"][None], 0.0)
+                ds += dr[..., None] * np.eye(ny)
+                de = -(dx @ transposed(masked))
+                de[:, n - self.m :] -= np.where(let[:, None], read_by_theta, 0.0)
+                gained = (crossed - done.gain[:, None] @ ds) @ w[:, None, :, None]
+                dx = dx + gained[..., 0] + de @ transposed(done.gain)
+                dp = left[:, None] @ dp @ transposed(left)[:, None]
+                dp += (done.gain[:, None] * dr[:, :, None]) @ transposed(done.gain)[:, None]
+                half = (done.gain[:, None] @ dh) @ (p @ transposed(left))[:, None]
+                dp[:, n - self.m :] -= half + transposed(half)
+                if counted:
+                    inverse = np.linalg.inv(done.spread)
+                    scaled = inverse[:, None] @ ds
+                    trace = np.trace(scaled, axis1=-2, axis2=-1)
+                    gradient += (de @ w[..., None])[..., 0] + 0.5 * trace
+                    gradient -= 0.5 * ((ds @ w[:, None, :, None])[..., 0] * w[:, None]).sum(-1)
+                    flat, back = scaled.reshape(b, n, -1), transposed(scaled).reshape(b, n, -1)
+                    information += ((de @ inverse) @ transposed(de) + 0.5 * flat @ transposed(back)).sum(0)
+            p = done.covariance
+            state = self.space.move(forecast, done.change[:, : self.k])
+            offset = offset.copy()
+            offset[:, self.biases] += done.change[:, self.k :]
+            states[:, t], offsets[:, t], passed[:, t] = state, offset, let
+            square[:, t] = self._square(state, p, t)
+            total = left @ a @ total
+            size = np.maximum(np.linalg.norm(total, axis=(1, 2)), 1e-300)
+            total, log_size = total / size[:, None, None], log_size + np.log(size)
+        whole = np.asarray(np.isfinite(cost) & np.isfinite(states).all((1, 2)))
+        cost = np.where(whole, cost, np.inf)
+        return KalmanRun(
+            cost, gradient, information, predicted, std, passed, states, offsets, square, total, log_size
+        )  # fmt: skip
+
+    def _place(self, states: np.ndarray) -> None:
+        flat, nq, nv = states.reshape(-1, self.space.width), self.space.nq, self.space.nv
+        self.bind["qpos"][:], self.bind["qvel"][:] = flat[:, :nq], flat[:, nq : nq + nv]
+        if self.space.na:
+            self.bind["act"][:] = flat[:, nq + nv :]
+
+    def _beside(self, state: np.ndarray) -> np.ndarray:
+        """`state` (B, nx) and beside it in each tangent direction, for each physics, (1 + m, 1 + k, B, nx)."""
+        moved = self.space.move(state, np.broadcast_to(self.bases, (self.k, self.b, self.k)))
+        return np.broadcast_to(np.concatenate([state[None], moved]), (1 + self.m, 1 + self.k, *state.shape))
+
+    def _predict(
+        self, state: np.ndarray, ctrl: np.ndarray, seconds: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Forecast (B, nx), its derivative A (B, K, K), that by the physics (B, m, k), and that of A (B, m, K, K)."""
+        steps = self.given.substeps
+        if self.timestep is not None:
+            steps = max(int(np.ceil(seconds.max() / self.chain._timestep - 1e-6)), 1)
+            self.timestep[:] = np.tile(np.maximum(seconds / steps, 1e-12), (1 + self.m) * (1 + self.k)).reshape(
+                self.timestep.shape
+            )
+        self._place(self._beside(state))
+        self.bind["ctrl"].reshape(-1, *ctrl.shape)[:] = ctrl
+        self.engine.step(nstep=steps)
+        ends = np.concatenate([self.bind[name] for name in ("qpos", "qvel", "act") if name in self.bind], -1)
+        ends = ends.reshape(1 + self.m, 1 + self.k, self.b, self.space.width)
+        off = self.space.difference(ends[:, :1], ends[:, 1:])
+        a = np.zeros((self.b, 1 + self.m, self.size, self.size))
+        a[..., : self.k, : self.k] = off.transpose(2, 0, 3, 1) / _STEP
+        a[..., range(self.k, self.size), range(self.k, self.size)] = 1.0
+        by_theta = np.moveaxis(self.space.difference(ends[0, 0], ends[1:, 0]), 0, 1) / self.moves[:, None]
+        return ends[0, 0].copy(), a[:, 0], by_theta, (a[:, 1:] - a[:, :1]) / self.moves[:, None, None]
+
+    def _read(self, state: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Readings (B, ny) in `state`, their derivative H (B, ny, K), that by the physics (B, m, ny), and that of H."""
+        self._place(self._beside(state))
+        self.engine.forward(stage=self.chain._stage)
+        rows = self.bind["sensordata"][:, self.given.channels.sensor_addresses]
+        rows = rows.reshape(1 + self.m, 1 + self.k, self.b, self.ny) * self.gain + self.bias + offset
+        h = np.zeros((self.b, 1 + self.m, self.ny, self.size))
+        h[..., : self.k] = (rows[:, 1:] - rows[:, :1]).transpose(2, 0, 3, 1) / _STEP
+        h[..., self.biases, self.k + np.arange(len(self.biases))] = 1.0
+        by_theta = np.moveaxis(rows[1:, 0] - rows[0, 0], 0, 1) / self.moves[:, None]
+        return rows[0, 0], h[:, 0], by_theta, (h[:, 1:] - h[:, :1]) / self.moves[:, None, None]
+
+    def _process_slopes(self, seconds: np.ndarray) -> np.ndarray:
+        """Derivative of Q by theta, (B, n, K, K)."""
+        drift = self.slopes["drift"][:, self.biases]
+        return process_covariance(self.slopes["process"], drift, self.space.nv, seconds[:, None])
+
+    def _square(self, state: np.ndarray, p: np.ndarray, t: int) -> np.ndarray:
+        """Squared error of `state` over its covariance, divided by 2 nv, (B,); NaN where the truth is unknown."""
+        truth, many = self.given.truth[:, t + 1], 2 * self.space.nv
+        known = np.asarray(np.isfinite(truth).all(-1))
+        if not known.any():
+            return np.full(self.b, np.nan)
+        full = np.concatenate([truth, state[:, self.space.nq + self.space.nv :]], -1)
+        off = self.space.difference(np.where(known[:, None], full, state), state)[:, :many]
+        found = np.sum(off * np.linalg.solve(p[:, :many, :many], off[..., None])[..., 0], -1) / many
+        return np.where(known, found, np.nan)
+
+
+def _points(place: np.ndarray, k: int, moves: np.ndarray) -> np.ndarray:
+    """The physical coordinates `place` (m,) for 1 + k simulations, and as many more with each of `moves` (m or 0 numbers)."""
+    moved = np.concatenate([place[None], place + np.diag(moves)]) if len(moves) else place[None]
+    return np.repeat(moved, 1 + k, axis=0)

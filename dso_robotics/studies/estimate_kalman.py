@@ -1,0 +1,289 @@
+"""The study of a Kalman filter: noises and physics by the likelihood of its innovations, and what became of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dso_robotics.core.descent import Moment, descend
+from dso_robotics.core.method.least_squares import Record, StartError
+from dso_robotics.core.method.scoring import FisherScoring
+from dso_robotics.costs.innovation_likelihood import InnovationLikelihood
+from dso_robotics.data.match import Channels
+from dso_robotics.errors import DsoError
+from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.physics.model import nearest
+from dso_robotics.robot import kalman_heading, kalman_start
+from dso_robotics.robot.corrector import Scales
+from dso_robotics.robot.error_growth import ErrorGrowth, log_radius
+from dso_robotics.robot.filter_data import FilterWindows
+from dso_robotics.robot.kalman_filter import KalmanFilter, KalmanRun
+from dso_robotics.robot.kalman_theta import KalmanTheta, groups
+from dso_robotics.robot.learned import Learned
+from dso_robotics.studies import estimate_score as score
+from dso_robotics.studies import estimate_trust as trust
+from dso_robotics.studies.checkpoint import columns
+from dso_robotics.studies.estimate_outcome import Asked, Outcome
+from dso_robotics.studies.estimate_search import Found
+from dso_robotics.studies.estimate_study import EstimateStudy
+from dso_robotics.studies.run import Session, search
+
+# Updates that the search looks at, at most: noises are few numbers, and more readings hardly tell more.
+_UPDATES = 20_000
+# Steps from each start that is tried.
+_TRIED = 3
+# A sensor of whose readings more than this share are taken for wild is told.
+_MANY_WILD = 0.05
+
+
+def without(study: EstimateStudy, physics: ParameterVector) -> list[str]:
+    """What the study asks for and a Kalman filter does not do."""
+    asked = {
+        "supervised": study.supervised > 0,
+        "ahead": study.ahead > 1,
+        "covariance": study.covariance,
+        "validation": study.validation > 0,
+        "robust": study.robust is not None,
+        'engine = "mjx"': study.engine == "mjx",
+    }
+    found = [name for name, wanted in asked.items() if wanted]
+    found += [p.path for p in physics.parameters if any(slot.field == "sensor_delay" for slot in p.slots)]
+    return found
+
+
+def drifting(study: EstimateStudy, channels: Channels) -> tuple[int, ...]:
+    """The channels whose bias is a state. Raises DsoError for a name that is no sensor."""
+    found: list[int] = []
+    for name in study.drift:
+        mine = [c for c, channel in enumerate(channels.sensor_names) if name in (channel, channel.split("[")[0])]
+        if not mine:
+            known = tuple(dict.fromkeys(channel.split("[")[0] for channel in channels.sensor_names))
+            raise DsoError(f"drift: no sensor is called {name!r}; the estimator has {nearest(name, known, 8)}.")
+        turned = {c for places in channels.quaternions for c in places}
+        if turned & set(mine):
+            raise DsoError(f"drift: {name!r} is a quaternion, whose bias is no number to add; leave it out.")
+        found += mine
+    return tuple(found)
+
+
+def begun(
+    here: Session, given: FilterWindows, physics: ParameterVector, which: tuple[int, ...], warm_up: int
+) -> tuple[KalmanTheta, np.ndarray, FilterWindows]:
+    """The theta, the point to start from, and the windows that the search looks at."""
+    updates = given.measured.shape[1] - 1
+    most = max(_UPDATES // updates, 1)
+    if len(given) > most:
+        given = given.pick(np.unique(np.linspace(0, len(given) - 1, most).astype(int)))
+
+    def improve(chain: KalmanFilter, cost: float) -> tuple[float, np.ndarray]:
+        theta = chain.theta
+        if not np.isfinite(cost):
+            return cost, theta.initial
+        method = FisherScoring(InnovationLikelihood(chain), low=theta.low, high=theta.high)
+        result = descend(method, method.init(None, theta.initial), iterations=_TRIED)
+        return result.state.local.cost, result.state.z
+
+    def tell(tried: int) -> None:
+        here.tell("start noises tried", tried, np.nan)
+
+    return *kalman_start.begin(given, physics, which, warm_up=warm_up, improve=improve, tell=tell), given
+
+
+def searched(
+    study: EstimateStudy,
+    here: Session,
+    theta: KalmanTheta,
+    start: np.ndarray,
+    given: FilterWindows,
+    warm_up: int,
+    source: str,
+) -> Found:
+    """The minimum of the likelihood, by Fisher scoring from z = start (n,)."""
+    assert here.file is not None
+    problem = InnovationLikelihood(KalmanFilter(theta, given, warm_up=warm_up))
+    method = FisherScoring(problem, low=theta.low, high=theta.high)
+    try:
+        first = method.init(None, start)
+    except StartError:
+        raise DsoError(
+            f"{source}: the filter diverges at the start values; give start values nearer to the robot's (free = "
+            '["PATH=INIT"]), a shorter window or a smaller timestep.'
+        ) from None
+
+    def watch(moment: Moment) -> None:
+        here.tell("Fisher scoring", moment.record.iteration, moment.record.cost)
+
+    result = search(here.file, method, first, Record, iterations=study.iterations, watch=watch)
+    table = columns(result.history)
+    z = result.state.z
+    return Found(
+        z=z,
+        sigma=theta.noise(z).sensor[None],
+        converged=result.status == "converged",
+        message=result.message,
+        evaluations=result.state.evaluations,
+        cost=problem.terms(z),
+        history={name: table[name] for name in ("iteration", "cost", "z") if name in table},
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judged:
+    """The filter over whole runs of one part of the log.
+
+    fit: as of other correctors. std: predicted deviations of the readings, (B, U, ny).
+    """
+
+    fit: score.Fit
+    std: np.ndarray
+    nees: float | None
+    growth: ErrorGrowth
+    wild: np.ndarray
+
+
+def judge(theta: KalmanTheta, z: np.ndarray, whole: FilterWindows, warm_up: int) -> Judged:
+    """Filter every run of `whole` from its start to its end."""
+    run = KalmanFilter(theta, whole).run(z)
+    updates = run.predicted.shape[1]
+    counted = (np.arange(updates) >= min(warm_up, updates // 2))[None, :, None]
+    good = np.isfinite(run.cost)
+    kept = counted & good[:, None, None] & run.passed
+    measured = np.isfinite(whole.measured[:, 1:])
+    fit = score.Fit(
+        np.where(_with_quaternions(kept, measured, whole), whole.measured[:, 1:] - run.predicted, np.nan),
+        run.predicted,
+        np.zeros((*run.predicted.shape[:2], 0)),
+        score.state_error(theta.physics.mj, whole, run.states, counted & good[:, None, None]),
+        None,
+        int((~good).sum()),
+    )
+    square = run.square[np.isfinite(run.square) & counted[..., 0] & good[:, None]]
+    sensors = whole.channels.sensor_ids
+    wild = np.where(counted & good[:, None, None] & measured, ~_with_quaternions(run.passed, measured, whole), False)
+    share = np.array([wild[..., sensors == s].sum() / max(measured[..., sensors == s].sum(), 1) for s in sensors])
+    return Judged(fit, run.std, float(np.mean(square)) if len(square) else None, _growth(run, whole, good), share)
+
+
+def _with_quaternions(passed: np.ndarray, measured: np.ndarray, whole: FilterWindows) -> np.ndarray:
+    """`passed` with the fourth channel of each quaternion as its first three."""
+    found = passed & measured
+    for places in whole.channels.quaternions:
+        found[..., places[3]] = found[..., places[0]]
+    return found
+
+
+def _growth(run: KalmanRun, whole: FilterWindows, good: np.ndarray) -> ErrorGrowth:
+    growth = np.full(len(whole), np.inf)
+    for b in np.flatnonzero(good):
+        growth[b] = run.log_size[b] + log_radius([run.transition[b]])
+    return ErrorGrowth(growth, np.maximum(whole.seconds.sum(1), 1e-9))
+
+
+def consistency(judged: Mapping[str, Judged]) -> dict[str, dict[str, Any]]:
+    """By part, squared errors over the variances that the filter predicted at each moment; see `trust.consistency`."""
+    return {
+        part: trust.shares((found.fit.innovation / found.std) ** 2) | {"nees": found.nees}
+        for part, found in judged.items()
+    }
+
+
+def learn(asked: Asked, kind: str) -> Outcome:
+    """Learn a Kalman filter from the windows of `asked`."""
+    study, here, physics = asked.study, asked.here, asked.physics
+    channels = asked.windows.channels
+    which = drifting(study, channels)
+    windows, whole = _headed(asked)
+    here.tell("start noises tried", 0, np.nan)
+    theta, start, given = begun(here, windows, physics, which, asked.warm_up)
+    file = asked.begin()
+    found = searched(study, here, theta, start, given, asked.warm_up, asked.robot.source)
+    file.write("searched")
+    here.tell("evaluating", len(found.history["cost"]), sum(found.cost.values()))
+    counted = round(study.warm_up * study.window / given.interval)
+    judged = {name: judge(theta, found.z, part, counted) for name, part in whole.items()}
+    growth = {name: j.growth for name, j in judged.items()}
+    stable = all(g.stable for g in growth.values())
+    settled = trust.Settled(
+        found if stable else dataclasses.replace(found, converged=False), growth, refused=not stable, stable=stable
+    )
+    made = learned(study, theta, found.z, given, judged["train"])
+    ahead = zip(channels.sensor_names, made.sigma, strict=True)
+    return Outcome(
+        settled=settled,
+        fits={name: j.fit for name, j in judged.items()},
+        std={name: j.std for name, j in judged.items()},
+        consistency=consistency(judged),
+        learned=made,
+        engine=("mujoco", "a Kalman filter is learned on finite differences of C MuJoCo, nothing to compile"),
+        numbers=theta.size - physics.size,
+        physical=theta.physical(found.z),
+        theta=theta.by_name(found.z),
+        windows={"train": len(given), "validation": 0},
+        summary=table(theta, found.z, channels) | {"noise_ahead": {name: [float(s)] for name, s in ahead}},
+        notes=tuple(doubts(judged, channels)),
+    )
+
+
+def _headed(asked: Asked) -> tuple[FilterWindows, Mapping[str, FilterWindows]]:
+    """Windows and whole runs, from where the heading of a free body is known."""
+    windows, whole, physics = asked.windows, asked.whole, asked.physics
+    if not kalman_heading.unknown(physics.mj, windows):
+        return windows, whole
+    asked.here.tell("heading of the free body", 0, np.nan)
+    sensor = kalman_start.channel_noise(windows)
+    prior = kalman_start.start_spread(physics.mj, np.zeros(2 * physics.mj.nv + physics.mj.na))
+    found = {name: kalman_heading.Headings(part, physics, sensor, prior) for name, part in whole.items()}
+    return found["train"].placed(windows), {name: headings.trimmed() for name, headings in found.items()}
+
+
+def learned(study: EstimateStudy, theta: KalmanTheta, z: np.ndarray, given: FilterWindows, judged: Judged) -> Learned:
+    """What the run file stores of the filter."""
+    physics, addresses = theta.physics, given.channels.sensor_addresses
+    scale, bias = physics.sensors(theta.physical(z), addresses)
+    late = physics.late(theta.physical(z), addresses)
+    std = np.sqrt(np.nanmean(np.where(np.isfinite(judged.std), judged.std, np.nan) ** 2, axis=(0, 1)))
+    ny, width = len(scale), given.start.shape[1]
+    scales = Scales(std, np.ones(theta.corrector.k), np.zeros(width), np.ones(width))
+    return Learned(
+        corrector=theta.corrector,
+        weights=theta.weights(z),
+        scales=scales,
+        scale=scale,
+        bias=bias,
+        delay=np.zeros(ny) if late is None else late,
+        sigma=std,
+        spread=np.zeros((ny, 0)),
+        covariance=None,
+        names=given.channels.sensor_names,
+        addresses=addresses,
+        interval=given.interval,
+        substeps=given.substeps,
+        gate=study.gate or 0.0,
+    )
+
+
+def table(theta: KalmanTheta, z: np.ndarray, channels: Channels) -> dict[str, Any]:
+    """The learned noises for the summary: "noise" of the sensors, "process" and "drift"."""
+    noise = theta.noise(z)
+    named = zip(channels.sensor_names, noise.sensor, channels.sensor_units, strict=True)
+    found: dict[str, Any] = {"noise": {name: {"value": float(v), "unit": unit} for name, v, unit in named}}
+    found["process"] = {
+        g.name: {"value": float(noise.process[g.members[0]]), "unit": g.unit} for g in groups(theta.physics.mj)
+    }
+    found["drift"] = {
+        channels.sensor_names[c]: {"value": float(noise.drift[c]), "unit": f"{channels.sensor_units[c]}/sqrt(s)"}
+        for c in noise.drifting
+    }
+    return found
+
+
+def doubts(judged: Mapping[str, Judged], channels: Channels) -> list[str]:
+    """Warnings on sensors that are often taken for wild."""
+    found = judged.get("hold_out", judged["train"])
+    many = {channels.sensor_names[c].split("[")[0]: found.wild[c] for c in np.flatnonzero(found.wild > _MANY_WILD)}
+    return [
+        f"{name}: {100 * share:.0f}% of its readings were taken for wild and left out; see what is wrong with the "
+        "sensor, or with the model's."
+        for name, share in many.items()
+    ]
