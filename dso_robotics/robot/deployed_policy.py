@@ -4,6 +4,7 @@
 >>> data.ctrl[:] = policy.act(data)                   # doctest: +SKIP
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,6 @@ class Policy:
         self.period, self.sees, self.ctrl_names = numbers.period, numbers.labels, numbers.ctrl_names
         self.sees_sensors = bool(numbers.columns)
         self._parts = numbers.split()
-        self._model: mujoco.MjModel | None = None
         self._data: Any = None
         self.reset()
 
@@ -58,6 +58,11 @@ class Policy:
             return _of_training(folder)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise DsoError(f"{folder}: the policy in it is damaged ({error}); train again.") from error
+
+    @functools.cached_property
+    def model(self) -> mujoco.MjModel:
+        """The model of the robot that it was trained on."""
+        return mujoco.MjModel.from_xml_string(self._mjcf)
 
     def save(self, folder: str | Path) -> Path:
         """Write `folder`/policy.h5, which is all that `load` needs. Return its path. An existing policy.h5 is replaced.
@@ -157,14 +162,13 @@ class Policy:
 
     def _computed(self, qpos: np.ndarray, qvel: np.ndarray, act: np.ndarray) -> np.ndarray:
         """Readings of the model's sensors in a state, under the most recently chosen control."""
-        if self._model is None:
-            self._model = mujoco.MjModel.from_xml_string(self._mjcf)
-            self._data = mujoco.MjData(self._model)
-        mujoco.mj_resetData(self._model, self._data)
+        if self._data is None:
+            self._data = mujoco.MjData(self.model)
+        mujoco.mj_resetData(self.model, self._data)
         self._data.qpos[:], self._data.qvel[:], self._data.act[:] = qpos, qvel, act
         self._data.ctrl[:] = self.numbers.squash(self._action)
         with quiet():
-            mujoco.mj_forward(self._model, self._data)
+            mujoco.mj_forward(self.model, self._data)
         return self._data.sensordata[list(self.numbers.columns)]
 
     def __repr__(self) -> str:

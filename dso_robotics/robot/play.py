@@ -89,6 +89,11 @@ class Player:
 
         self._start: Callable[..., Any] = jax.jit(start)
 
+    def start(self, theta: Any, seed: int, context: np.ndarray | None = None) -> RobotState:
+        """The start of an episode drawn with `seed`; its context too, unless it is given."""
+        given = None if context is None else jnp.asarray(context)
+        return self._start(jnp.asarray(theta), jax.random.key(seed), given)
+
     def play(
         self,
         theta: np.ndarray,
@@ -117,7 +122,7 @@ class Player:
             model.opt.timestep /= finer
         data, probe = mujoco.MjData(model), mujoco.MjData(model)
         vector = jnp.asarray(theta)
-        state: Any = self._start(vector, jax.random.key(seed), None if context is None else jnp.asarray(context))
+        state: Any = self.start(vector, seed, context)
         data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
         low, high = model.actuator_ctrlrange.T
         limited = np.asarray(chain.squash.limited)

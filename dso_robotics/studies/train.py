@@ -18,11 +18,13 @@ from dso_robotics.core.descent import Best, Last, Moment, Result, Status
 from dso_robotics.core.method.short_horizon import Record
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
+from dso_robotics.robot.episode_starts import GROUP
 from dso_robotics.robot.learned import Learned
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode, Player
 from dso_robotics.robot.schedule import training_method
 from dso_robotics.robot.system import RobotSystem
+from dso_robotics.studies.drawn_starts import drawn_starts
 from dso_robotics.studies.flow import ROLLOUTS
 from dso_robotics.studies.run import EVERY, Progress, Session, search, session
 from dso_robotics.studies.train_build import Task, build
@@ -146,6 +148,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     summary |= {} if real is None else {"judge": real}
     found = Trained(task, theta, scaling, before[0], tuple(played), history, summary)
     groups = {"history": history, "motions": {"untrained": _motion(before[0]), "trained": _motion(played[0])}}
+    groups[GROUP] = drawn_starts(player, theta, seconds=study.seconds).as_dict()
     if chain.filter is not None:
         groups["estimator"] = learned_filter(chain, theta).as_dict() | _believed(task, theta)
     draw = None if report is None else lambda folder: report(found, folder)
