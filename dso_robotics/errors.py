@@ -14,7 +14,7 @@ class DsoError(Exception):
 def nearest(word: str, choices: Iterable[str], most: int = 4) -> str:
     """The `choices` most like `word`, quoted and joined, for error messages; all of them when they are few."""
     valid = [c for c in choices if c]
-    near = difflib.get_close_matches(word, valid, n=most, cutoff=0.5) or valid[: 2 * most]
+    near = difflib.get_close_matches(word, valid, n=max(most, 1), cutoff=0.5) or valid[: 2 * most]
     if len(valid) <= most:
         near = near + [v for v in valid if v not in near]
     more = ", ..." if len(near) < len(valid) else ""

@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
         convert,
         design,
         estimate,
+        export,
         fetch,
         identify,
         inspect,
@@ -36,7 +37,20 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"dso {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="subcommand")
-    for module in (identify, train, design, estimate, simulate, inspect, convert, fetch, parameters, check, view):
+    for module in (
+        identify,
+        train,
+        design,
+        estimate,
+        simulate,
+        inspect,
+        convert,
+        fetch,
+        parameters,
+        check,
+        view,
+        export,
+    ):
         module.add_parser(commands)
     return top
 

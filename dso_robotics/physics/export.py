@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
-from dso_robotics.physics import inertia
+from dso_robotics.physics import framed, inertia
 from dso_robotics.physics.attached import readable
 from dso_robotics.physics.model import Robot, model_field
 
@@ -61,6 +61,8 @@ _EQUALITIES = {
     int(mujoco.mjtEq.mjEQ_JOINT): ("polycoef", 5),
     int(mujoco.mjtEq.mjEQ_TENDON): ("polycoef", 5),
 }
+# Attributes that `physics.framed` writes where a frame or a mesh moves an element; the size of a mesh is its own.
+_PLACED = ("pos", "quat", "axis", "size")
 # Other attributes of an orientation, which would contradict a quat.
 _TURNS = ("axisangle", "xyaxes", "zaxis", "euler")
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
@@ -85,16 +87,20 @@ def to_mjcf(robot: Robot, fields: Mapping[str, np.ndarray]) -> str:
     root = readable(spec)
     _absolute_folders(root, robot.spec)
     written = _compiled(ET.tostring(root, encoding="unicode"), robot)
-    for name in ATTRIBUTES:
+    kinds = {kind: _elements(root, kind) for kind in {kind for kind, _ in ATTRIBUTES.values()}}
+    elsewhere = framed.moved(root, kinds, robot.mj)
+    for name, (kind, attribute) in ATTRIBUTES.items():
         value = wanted.get(name, getattr(robot.mj, name))
-        _set_attribute(root, robot.mj, name, value, like=getattr(written, name))
+        left = [element for element in kinds[kind] if element in elsewhere] if attribute in _PLACED else []
+        _set_attribute(kinds[kind], robot.mj, name, value, like=getattr(written, name), left=set(left))
+    framed.write_places(elsewhere, kinds, wanted, nominal=robot.mj, like=written)
     _set_damping(root, robot.mj, wanted)
     _set_inertials(root, robot.mj, wanted, like=written)
     _set_equalities(root, robot.mj, wanted, like=written)
     _set_options(root, robot.mj, wanted, like=written)
     ET.indent(root)
     text = ET.tostring(root, encoding="unicode") + "\n"
-    _verify(text, robot, wanted)
+    _verify(text, robot, wanted, written)
     return text
 
 
@@ -121,10 +127,17 @@ def _elements(root: ET.Element, kind: str) -> list[ET.Element]:
     return [world, *found] if kind == "body" and world is not None else found
 
 
-def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np.ndarray, *, like: np.ndarray) -> None:
-    """Write the rows of `value` that differ from `like`, the values that the file gives now."""
-    kind, attribute = ATTRIBUTES[name]
-    elements = _elements(root, kind)
+def _set_attribute(
+    elements: list[ET.Element],
+    model: mujoco.MjModel,
+    name: str,
+    value: np.ndarray,
+    *,
+    like: np.ndarray,
+    left: set[ET.Element],
+) -> None:
+    """Write the rows of `value` that differ from `like`, the values that the file gives now, except of elements in `left`."""
+    attribute = ATTRIBUTES[name][1]
     nominal = np.asarray(getattr(model, name), float)
     nominal = nominal if nominal.ndim == 2 else nominal[:, None]
     rows, there = (np.asarray(x, float).reshape(nominal.shape) for x in (value, like))
@@ -140,6 +153,8 @@ def _set_attribute(root: ET.Element, model: mujoco.MjModel, name: str, value: np
                 continue  # a free or ball joint has the pose of its body
             index = int(np.flatnonzero(scalar)[0])
         element = elements[index]
+        if element in left:
+            continue
         if attribute == "quat":
             for other in _TURNS:
                 element.attrib.pop(other, None)
@@ -249,8 +264,21 @@ def _compiled(text: str, robot: Robot) -> mujoco.MjModel:
         ) from error
 
 
-def _verify(text: str, robot: Robot, wanted: Mapping[str, np.ndarray]) -> None:
+def _verify(text: str, robot: Robot, wanted: Mapping[str, np.ndarray], written: mujoco.MjModel) -> None:
+    """Compare the text with what was wanted; what stays must be as near as it is in MuJoCo's own text, `written`."""
     model = _compiled(text, robot)
+    for name in (n for n, (_, attribute) in ATTRIBUTES.items() if attribute in ("pos", "quat", "axis")):
+        old, new, theirs = (np.asarray(getattr(m, name), float) for m in (robot.mj, model, written))
+        if name in wanted:
+            continue
+        if name.endswith("_quat"):
+            new, theirs = (np.where((q * old).sum(-1, keepdims=True) < 0, -q, q) for q in (new, theirs))
+        worst = np.abs(theirs - old).max(initial=0.0) + 1e-6 * max(1.0, float(np.abs(old).max(initial=0.0)))
+        if not np.abs(new - old).max(initial=0.0) <= worst:
+            raise DsoError(
+                f"{robot.source}: writing the new values would change {name} of the model too, so it was not written. Please "
+                "report it with the model."
+            )
     for name, value in wanted.items():
         if name in ("body_inertia", "body_iquat"):
             new = inertia.rotation(model.body_iquat) @ (model.body_inertia[..., None] * np.eye(3))

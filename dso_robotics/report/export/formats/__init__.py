@@ -1,0 +1,1 @@
+"""The formats of `dso export`, one a file; see `report.export.format`."""
