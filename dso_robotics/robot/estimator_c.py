@@ -69,7 +69,10 @@ def estimator_header(estimator: Estimator, model_file: str, *, source: str, guar
         c.strings("dso_estimator_channels", learned.names),
         c.strings("dso_estimator_controls", estimator.ctrl_names),
         c.strings("dso_estimator_sensors", sensors),
-        *(c.integers(f"dso_estimator_{name}", values) for name, values in _integers(model, ids, sensors, space).items()),
+        *(
+            c.integers(f"dso_estimator_{name}", values)
+            for name, values in _integers(model, ids, sensors, space).items()
+        ),
         c.integers("dso_estimator_sensordata", learned.addresses),
         c.integers("dso_estimator_quaternion", places),
         *(c.doubles(f"dso_estimator_{name}", values) for name, values in space.limits().items()),

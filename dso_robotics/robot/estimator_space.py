@@ -64,7 +64,11 @@ class Space:
     def limits(self) -> dict[str, np.ndarray]:
         """Limits of qpos (nq,), and the largest angle of each ball joint (njnt,); -1 for none."""
         balls = dict(self._balls)
-        return {"low": self._low, "high": self._high, "ball": np.array([balls.get(q, -1.0) for _, q, _ in self._joints])}
+        return {
+            "low": self._low,
+            "high": self._high,
+            "ball": np.array([balls.get(q, -1.0) for _, q, _ in self._joints]),
+        }
 
     def move(self, state: Array, change: Array) -> Array:
         """`state` moved by `change`. Quaternions keep unit length, and no correction moves a joint beyond its limits.

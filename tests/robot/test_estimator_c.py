@@ -23,7 +23,8 @@ ARM = """<mujoco model="arm">
       <geom type="capsule" fromto="0 0 0 0.3 0 0" size="0.03" mass="0.3"/><site name="tip" pos="0.3 0 0"/>
     </body></body></worldbody>
   <actuator><motor name="one" joint="shoulder"/><general name="two" joint="elbow" dyntype="filter" dynprm="0.1"/></actuator>
-  <sensor><jointpos name="q1" joint="shoulder"/><jointvel name="v2" joint="elbow"/><accelerometer name="acc" site="tip"/></sensor>
+  <sensor><jointpos name="q1" joint="shoulder"/><jointvel name="v2" joint="elbow"/>
+    <accelerometer name="acc" site="tip"/></sensor>
 </mujoco>"""
 BALLS = """<mujoco model="balls">
   <compiler angle="radian"/>
