@@ -7,11 +7,13 @@
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
 
+from dso_robotics.data.bundle import bundled, load_text
 from dso_robotics.data.run_file import SCHEMA, read_run, run_schema, write_run
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.physics.model import Robot
@@ -33,8 +35,8 @@ class Policy:
     sees_sensors: whether it observes sensors of the model instead of the state.
     """
 
-    def __init__(self, numbers: PolicyNumbers, mjcf: str = ""):
-        self.numbers, self._mjcf = numbers, mjcf
+    def __init__(self, numbers: PolicyNumbers, mjcf: str = "", files: Mapping[str, bytes] = MappingProxyType({})):
+        self.numbers, self._mjcf, self._files = numbers, mjcf, files
         self.period, self.sees, self.ctrl_names = numbers.period, numbers.labels, numbers.ctrl_names
         self.sees_sensors = bool(numbers.columns)
         self._parts = numbers.split()
@@ -54,7 +56,10 @@ class Policy:
         try:
             if saved.is_file():
                 tree, _, mjcf = read_run(saved)
-                return cls(PolicyNumbers.from_dict(tree["policy"]), mjcf)
+                files = {
+                    name: np.asarray(content, np.uint8).tobytes() for name, content in tree.get("files", {}).items()
+                }
+                return cls(PolicyNumbers.from_dict(tree["policy"]), mjcf, files)
             return _of_training(folder)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise DsoError(f"{folder}: the policy in it is damaged ({error}); train again.") from error
@@ -62,10 +67,12 @@ class Policy:
     @functools.cached_property
     def model(self) -> mujoco.MjModel:
         """The model of the robot that it was trained on."""
-        return mujoco.MjModel.from_xml_string(self._mjcf)
+        return load_text(self._mjcf, files=self._files, source="policy").mj
 
     def save(self, folder: str | Path) -> Path:
-        """Write `folder`/policy.h5, which is all that `load` needs. Return its path. An existing policy.h5 is replaced.
+        """Write `folder`/policy.h5, which is all that `load` needs, and return its path. An existing policy.h5 is replaced.
+
+        The model of the robot is in it, with its meshes.
 
         Raises:
           DsoError: the folder cannot be written to.
@@ -79,8 +86,29 @@ class Policy:
             raise DsoError(
                 f"{folder / FILE}: dso did not write this file and does not replace it; choose another folder."
             )
-        write_run(folder / FILE, {"policy": self.numbers.as_dict()}, {"command": "policy"}, self._mjcf)
+        tree: dict[str, Any] = {"policy": self.numbers.as_dict()}
+        if self._files:
+            tree["files"] = {name: np.frombuffer(content, np.uint8) for name, content in self._files.items()}
+        write_run(folder / FILE, tree, {"command": "policy"}, self._mjcf)
         return folder / FILE
+
+    def to_onnx(self, *, precision: Literal["float64", "float32"] = "float64") -> bytes:
+        """The policy as the bytes of an ONNX model; see docs/deployment.md. Raises MissingExtra without the package onnx."""
+        from dso_robotics.robot.policy_onnx import policy_onnx
+
+        return policy_onnx(self.numbers, source="Policy.to_onnx", precision=precision)
+
+    def to_json(self) -> str:
+        """The policy as JSON: names, order, scaling, layers, squash, delay and period."""
+        from dso_robotics.robot.policy_json import policy_json
+
+        return policy_json(self.numbers, source="Policy.to_json")
+
+    def to_c(self) -> str:
+        """The policy as a C99 header without dependencies."""
+        from dso_robotics.robot.policy_c import policy_header
+
+        return policy_header(self.numbers, source="Policy.to_c")
 
     def reset(self, task: Mapping[str, float] | None = None) -> None:
         """Start an episode: clear the memory and the delayed actions, and set the time to 0.
@@ -188,7 +216,7 @@ def _of_training(folder: Path) -> Policy:
     if tree.get("status") != "finished" or "policy" not in tree.get("theta", {}):
         raise DsoError(f"{folder}: holds no finished training; make one with `dso train STUDY.toml --out {folder}`.")
     robot, text = model_beside(folder, tree)
-    return Policy(_from_training(tree, study, robot, str(folder)), text)
+    return Policy(_from_training(tree, study, robot, str(folder)), *bundled(text, folder))
 
 
 def _from_training(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Robot, source: str) -> PolicyNumbers:

@@ -20,9 +20,9 @@ _EPISODES, _STEPS = 20, 50
 def policy_onnx(numbers: PolicyNumbers, *, source: str, precision: Precision = "float64") -> bytes:
     """The model as the bytes of an .onnx file.
 
-    Inputs, each with a first axis of any length (one row for each robot): qpos, qvel and act, or sensors; task; time [s] (1) if the
-    policy sees it; memory; queue (delay, nu), zeros at first. Those of length 0 are left out. Outputs: ctrl (nu), next_memory,
-    next_queue. The metadata hold the names, the period and all else that `policy_table` has, without the network.
+    Inputs, each with a first axis of any length (one row for each robot): qpos, qvel and act, or sensors; task; time [s] (1) if
+    the policy sees it; memory; queue (delay, nu), zeros at first. Those of length 0 are left out. Outputs: ctrl (nu),
+    next_memory, next_queue. The metadata hold the names, the period and all else that `policy_table` has, without the network.
 
     Raises:
       MissingExtra: the package onnx is not installed.
