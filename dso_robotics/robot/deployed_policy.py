@@ -119,15 +119,29 @@ class Policy:
           DsoError: the policy has no task number of that name, or the number is not finite.
         """
         n = self.numbers
-        chosen = n.task_first.copy()
-        for name, value in (task or {}).items():
-            if name not in n.tasks:
-                has = nearest(str(name), n.tasks, 8) or "none: it was trained for one task"
-                raise DsoError(f"task: there is no number {name!r}; the policy knows {has}.")
-            chosen[n.tasks.index(name)] = as_number(f"task: {name}", value)
-        self._task, self._memory, self._steps = chosen, np.zeros(n.memory), 0
+        self._task = self._with(n.task_first, task or {})
+        self._memory, self._steps = np.zeros(n.memory), 0
         self._action = np.zeros(len(n.ctrl_names))
         self._queue = [np.zeros(len(n.ctrl_names))] * n.delay
+
+    def change_task(self, task: Mapping[str, float]) -> dict[str, float]:
+        """Change task numbers in the middle of an episode, and return all of them by name. Memory and clock go on.
+
+        Raises:
+          DsoError: as `reset` does.
+        """
+        self._task = self._with(self._task, task)
+        return dict(zip(self.numbers.tasks, map(float, self._task), strict=True))
+
+    def _with(self, numbers: np.ndarray, task: Mapping[str, float]) -> np.ndarray:
+        """Task numbers with those of `task` changed."""
+        chosen, names = numbers.copy(), self.numbers.tasks
+        for name, value in task.items():
+            if name not in names:
+                has = nearest(str(name), names, 8) or "none: it was trained for one task"
+                raise DsoError(f"task: there is no number {name!r}; the policy knows {has}.")
+            chosen[names.index(name)] = as_number(f"task: {name}", value)
+        return chosen
 
     def act(
         self,

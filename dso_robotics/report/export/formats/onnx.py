@@ -27,7 +27,7 @@ class Onnx(Format):
         model = policy_onnx(numbers, source=source_of(result), precision=self.precision)
         error = rounding(numbers, model)
         notes = [
-            f"In {self.precision} controls differ from Python's by at most {error:.1g} of half their range, in 1,000 control steps "
+            f"In {self.precision} controls differ from Python's by at most {error:.1g} of half their range, in 1,000 steps "
             "on random observations."
         ]
         if numbers.on_estimate:
