@@ -23,9 +23,11 @@ from dso_robotics.studies.flow import ROLLOUTS, Flow, make_flow
 from dso_robotics.studies.real_robot import RealRobot, real_robot
 from dso_robotics.studies.train_bounds import refuse_overlap
 from dso_robotics.studies.train_method import Choice, choose
+from dso_robotics.studies.train_refuse import refuse_senseless
 from dso_robotics.studies.train_start import start_states
 from dso_robotics.studies.train_study import Training, TrainStudy
 from dso_robotics.studies.train_system import make_system
+from dso_robotics.studies.train_trace import trace_costs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,6 +68,7 @@ def build(study: TrainStudy) -> Task:
       DsoError: the study names an object that is not in the model, a file that does not exist, or numbers that do not fit.
     """
     robot = load(study.model)
+    refuse_senseless(study, robot)
     timed = {name: cost for name, cost in study.cost.items() if not cost.supervised}
     apart = {name: cost for name, cost in study.cost.items() if cost.supervised}
     weights = {name: 1.0 if cost.weight == "balance" else cost.weight for name, cost in study.cost.items()}
@@ -77,6 +80,7 @@ def build(study: TrainStudy) -> Task:
     if chain.context.size:
         start, explore = Varied(start, chain.context), Varied(explore, chain.context)
     chain = dataclasses.replace(chain, start=start, lift=_lift(study, robot))
+    trace_costs(study, chain, scene_cost)
     flow = make_flow(study, chain.layout, made.held)
     windows = study.training
     if windows.design_rate is not None:
