@@ -124,6 +124,8 @@ def _named(root: ET.Element, beside: Path | None) -> Iterator[tuple[ET.Element, 
 
 def _content(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise DsoError(f"{path}: the model names this as a file, and it is none; correct the model.")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -18,7 +18,7 @@ from dso_robotics.data.run_file import SCHEMA, read_run, run_schema, write_run
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.physics.model import Robot
 from dso_robotics.physics.quiet import quiet
-from dso_robotics.robot.deployed_model import as_number, checked_numbers, model_beside
+from dso_robotics.robot.deployed_model import as_number, as_numbers, checked_numbers, model_beside
 from dso_robotics.robot.entries import channel_entries, sensor_entries, state_entries
 from dso_robotics.robot.policy_numbers import PolicyNumbers
 
@@ -28,6 +28,8 @@ Vector = Sequence[float] | np.ndarray
 
 class Policy:
     """Computes a control for every control step. Keeps its memory, delayed actions and clock between steps.
+
+    Two threads must not use one policy at once; each may load its own.
 
     period: length of a control step [s]. Call `act` once per control step.
     sees: names of the observed values, in order.
@@ -142,6 +144,37 @@ class Policy:
                 raise DsoError(f"task: there is no number {name!r}; the policy knows {has}.")
             chosen[names.index(name)] = as_number(f"task: {name}", value)
         return chosen
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All that the policy remembers, as new arrays: task, memory, delayed actions and clock. See `restore`."""
+        queue = np.array(self._queue, float).reshape(self.numbers.delay, len(self.ctrl_names))
+        parts = {
+            "task": self._task,
+            "memory": self._memory,
+            "queue": queue,
+            "action": self._action,
+            "steps": self._steps,
+        }
+        return {name: np.array(value, float) for name, value in parts.items()}
+
+    def restore(self, snapshot: Mapping[str, Vector]) -> None:
+        """Go on from where `snapshot` was taken, of this policy or of another one that was loaded from the same folder.
+
+        Raises:
+          DsoError: it is not a snapshot of this policy. The policy is then unchanged.
+        """
+        now = self.snapshot()
+        if set(snapshot) != set(now):
+            raise DsoError(f"restore: expected what snapshot() returned, with {', '.join(now)}.")
+        given = {name: as_numbers(f"restore: {name}", value) for name, value in snapshot.items()}
+        for name, value in given.items():
+            if value.shape != now[name].shape or not np.isfinite(value).all():
+                raise DsoError(
+                    f"restore: {name} has shape {value.shape} where this policy has {now[name].shape}, or holds a number that "
+                    "is not finite; give a snapshot of the same policy."
+                )
+        self._task, self._memory, self._action = given["task"], given["memory"], given["action"]
+        self._queue, self._steps = list(given["queue"]), int(given["steps"])
 
     def act(
         self,

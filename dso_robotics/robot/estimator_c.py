@@ -32,7 +32,7 @@ def estimator_header(estimator: Estimator, model_file: str, *, source: str, guar
     corrector = learned.corrector
     if type(corrector) not in _KINDS:
         known = ", ".join(kind.kind for kind in _KINDS)
-        raise DsoError(f"{source}: the corrector {corrector.kind!r} has no C code; those that have are {known}.")
+        raise DsoError(f"{source}: the corrector {corrector.kind!r} has no C code; learn one that has: {known}.")
     space = Space(model)
     ids = [int(i) for i in sensor_ids(model, learned.addresses)]
     sensors = list(dict.fromkeys(model.sensor(i).name for i in ids))

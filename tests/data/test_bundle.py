@@ -41,6 +41,7 @@ keep = "last"
 
 ESTIMATE = """
 model = "source/robot.xml"
+corrector = "gain"
 logs = ["{log}"]
 """
 

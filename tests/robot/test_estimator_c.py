@@ -11,7 +11,9 @@ from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.estimator_c import estimator_header
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.learned import Learned
+from dso_robotics.robot.policy_c import policy_header
 from tests.robot.c_program import run, with_mujoco
+from tests.robot.policies import numbers
 
 ARM = """<mujoco model="arm">
   <compiler angle="radian"/><option timestep="0.005"><flag contact="disable"/></option>
@@ -208,5 +210,26 @@ def test_a_corrector_without_c_code_is_refused(tmp_path):
 
     given = learned("gain", model)
     object.__setattr__(given, "corrector", Other(given.corrector.k, given.corrector.ny, given.corrector.nf))
-    with pytest.raises(DsoError, match="'other' has no C code; those that have are gain, linear, mlp, recurrent"):
+    with pytest.raises(DsoError, match="'other' has no C code; learn one that has: gain, linear, mlp, recurrent"):
         estimator_header(Estimator(model, given), "estimator.xml", source="here")
+
+
+def test_a_policy_and_an_estimator_are_one_header(tmp_path):
+    """As `dso export --to c` writes them for a training with an estimator."""
+    flags, model = with_mujoco(), mujoco.MjModel.from_xml_string(ARM)
+    estimator = Estimator(model, learned("gain", model))
+    parts = [policy_header(numbers("brain"), source="a"), estimator_header(estimator, "e.xml", source="b")]
+    (tmp_path / "deployed.h").write_text("\n".join(parts))
+    code = """
+#include <stdio.h>
+#include "deployed.h"
+#include "deployed.h"
+int main(void) {
+  double sizes[2];
+  sizes[0] = DSO_POLICY_NU;
+  sizes[1] = DSO_ESTIMATOR_NY;
+  fwrite(sizes, sizeof sizes, 1, stdout);
+  return 0;
+}
+"""
+    np.testing.assert_array_equal(run(tmp_path, code, np.zeros(1), 2, flags), [[2.0, 5.0]])
