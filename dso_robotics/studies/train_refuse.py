@@ -9,7 +9,7 @@ import mujoco
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
-from dso_robotics.studies.train_study import PolicyTable, Training, TrainStudy
+from dso_robotics.studies.train_study import Explore, PolicyTable, Training, TrainStudy
 
 _HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 # A hinge without limits repeats after one turn. Beyond two, its number is hardly one of radians.
@@ -95,7 +95,7 @@ def _idle(study: TrainStudy) -> Iterator[tuple[str, str, str]]:
     policy, training = study.policy, study.training
     recurrent = policy.kind in ("brain", "gated")
     numbers = bool(study.free or study.design or study.randomise)
-    explores = bool(study.explore.position or study.explore.velocity)
+    explores = study.explore != Explore()
     for key, idle, reason in (
         ("hidden", policy.kind != "network", f'a policy of kind "{policy.kind}" has no hidden layers. Leave it out.'),
         ("units", not recurrent, f'a policy of kind "{policy.kind}" has no units; brain and gated have. Leave it out.'),
@@ -127,9 +127,9 @@ def _idle(study: TrainStudy) -> Iterator[tuple[str, str, str]]:
         )
     if explores and training.explore == 0:
         yield (
+            "training",
             "explore",
-            "position" if study.explore.position else "velocity",
-            "[training] explore = 0. Give a share above 0.",
+            "it is 0, so the [explore] table has no effect. Give a share above 0, or leave it out.",
         )
 
 
