@@ -1,4 +1,4 @@
-"""`dso simulate`: records a synthetic log."""
+"""`dso simulate`: records a synthetic log, of an excitation or of a trained policy."""
 
 import argparse
 from pathlib import Path
@@ -12,6 +12,8 @@ examples:
   dso simulate arm.xml --out arm.h5 --excite steps --sensor-noise 0.002 --sensor-noise gyro=0.05 --quantum enc=0.00038
   dso simulate arm.xml --out replay.h5 --controls measured.h5
   dso simulate pendulum.xml --out swing.h5 --excite none --spread-qpos 1.5
+  dso simulate --policy result --out played.h5 --rollouts 4 --sensor-noise 0.002
+  dso simulate real_arm.xml --policy result --out real.h5 --start shoulder=0.3 --start elbow=-0.2
 
 SD, X and STEP are one number for all channels, or NAME=number for one channel; repeat the option for several.
 Actuators and sensors must have names in the model; these become the log's channels.
@@ -24,11 +26,15 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "simulate",
         help="record a synthetic log from a model",
         description="Simulate a mechanism and record it like a real one: with noise on the actions, and with delayed, "
-        "noisy, quantised sensors.",
+        "noisy, quantised sensors. With --policy, a trained policy and its estimator drive it, from starts as the study draws "
+        "them; they read what the sensors show.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="MJCF or URDF file")
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="MJCF or URDF file; with --policy, another robot than its"
+    )
+    parser.add_argument("--model", dest="other", metavar="MODEL", help="the same, by name")
     parser.add_argument("--out", required=True, metavar="LOG.h5", help="the log to write")
     what = parser.add_argument_group("controls").add_mutually_exclusive_group()
     what.add_argument(
@@ -42,13 +48,26 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         choices=("multisine", "chirp", "steps", "none"),
         help="excitation signal (default: %(default)s)",
     )
+    what.add_argument("--policy", metavar="DIR", help="a policy drives: the folder of `dso train` or `dso design`")
+    group = parser.add_argument_group("policy")
+    group.add_argument(
+        "--start",
+        action="append",
+        default=[],
+        metavar="JOINT=X",
+        help="start there, in rad or m (default: the study's starts)",
+    )
+    group.add_argument("--keyframe", metavar="NAME", help="start at a keyframe of the model")
+    group.add_argument(
+        "--task", action="append", default=[], metavar="NAME=X", help="a task number (default: as the study draws it)"
+    )
     group = parser.add_argument_group("excitation")
     group.add_argument(
         "--amplitude", action="append", default=[], metavar="X", help="±limit of the controls (default: the ctrlrange)"
     )
     group.add_argument("--top", type=float, default=2.0, metavar="HZ", help="highest frequency (default: %(default)s)")
     group.add_argument(
-        "--seconds", type=float, default=5.0, metavar="S", help="length of a rollout (default: %(default)s)"
+        "--seconds", type=float, metavar="S", help="length of a rollout (default: 5; of a policy, the study's episode)"
     )
     group.add_argument("--rollouts", type=int, default=1, metavar="N", help="number of rollouts (default: %(default)s)")
     group.add_argument("--spread-qpos", type=float, default=0.0, metavar="X", help="random start, ±X rad or m")
@@ -80,6 +99,10 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.data.record import Flaws, record
     from dso_robotics.physics.model import load
 
+    if args.model is not None and args.other is not None:
+        raise DsoError(f"the model was given twice, as {args.model} and by --model {args.other}; give it once.")
+    args.model = args.model if args.other is None else args.other
+    _refuse_mixed(args)
     refuse_existing(args.out, args.force)
     if args.rollouts < 1 or args.every < 1 or args.seed < 0:
         raise DsoError("--rollouts and --every must be at least 1 and --seed at least 0; give larger numbers.")
@@ -89,6 +112,11 @@ def run(args: argparse.Namespace) -> int:
         quantum=_by_name("--quantum", args.quantum),
         delay=args.delay,
     )
+    if args.policy:
+        log = _played(args, flaws)
+        write_log(args.out, log)
+        print(f"{args.out}: {len(log.rollouts)} rollout(s); `dso inspect {args.out}` shows its contents")
+        return 0
     amplitude = _by_name("--amplitude", args.amplitude) or None
     model = load(args.model).mj
     rng = np.random.default_rng(args.seed)
@@ -99,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
             model,
             rng,
             args.excite,
-            seconds=args.seconds,
+            seconds=5.0 if args.seconds is None else args.seconds,
             rollouts=args.rollouts,
             every=args.every,
             amplitude=amplitude,
@@ -115,11 +143,48 @@ def run(args: argparse.Namespace) -> int:
         spread_qpos=args.spread_qpos,
         spread_qvel=args.spread_qvel,
         keep_state=args.keep_state,
-        source=f"simulated from {Path(args.model).name} with {moved}, seed {args.seed}",
+        source=f"simulated from {Path(str(args.model)).name} with {moved}, seed {args.seed}",
     )
     write_log(args.out, log)
     print(f"{args.out}: {len(log.rollouts)} rollout(s); `dso inspect {args.out}` shows its contents")
     return 0
+
+
+def _refuse_mixed(args: argparse.Namespace) -> None:
+    """Refuse options that have no effect with the others."""
+    if args.policy:
+        given = {"--amplitude": args.amplitude, "--top": args.top != 2.0, "--every": args.every != 1}
+        if wrong := [option for option, value in given.items() if value]:
+            raise DsoError(
+                f"{wrong[0]} is for excitations, and --policy records one sample a control step; leave it out."
+            )
+        return
+    if args.model is None:
+        raise DsoError("there is no robot to simulate; name a model file, or a trained policy with --policy DIR.")
+    given = {"--start": args.start, "--keyframe": args.keyframe, "--task": args.task}
+    if wrong := [option for option, value in given.items() if value]:
+        raise DsoError(f"{wrong[0]} is for a trained policy; give --policy DIR too.")
+
+
+def _played(args: argparse.Namespace, flaws: Any) -> Any:
+    """The log of a policy."""
+    from dso_robotics.physics.model import load
+    from dso_robotics.robot.policy_log import play_policy
+
+    return play_policy(
+        args.policy,
+        None if args.model is None else load(args.model),
+        flaws,
+        rollouts=args.rollouts,
+        seed=args.seed,
+        seconds=args.seconds,
+        position=_by_name("--start", args.start),
+        keyframe=args.keyframe,
+        spread_qpos=args.spread_qpos,
+        spread_qvel=args.spread_qvel,
+        task=_by_name("--task", args.task),
+        keep_state=args.keep_state,
+    )
 
 
 def _by_name(option: str, texts: list[str]) -> dict[str, float]:

@@ -17,7 +17,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "ghost. A training shows an episode of the trained policy on C MuJoCo. A design shows the same; if the design "
             "changed the shape of the mechanism, the initial mechanism is a grey ghost in the same joint positions."
         ),
-        epilog="example: dso view result --video arm.webp. Without --video a window opens.",
+        epilog="examples: dso view result --video arm.webp; dso view result --live. Without --video a window opens.",
     )
     parser.add_argument("folder", metavar="DIR", help="folder that `dso identify`, `dso train` or `dso design` wrote")
     parser.add_argument(
@@ -34,6 +34,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="FILE",
         help="write FILE instead: .webp, .gif, .apng, or with ffmpeg .mp4, .webm, .mkv, .mov",
     )
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="play a trained policy in the window, over and over: push the robot (double click, then Ctrl and drag); Space "
+        "pauses, Backspace restarts, Enter starts elsewhere, arrows change task numbers",
+    )
+    parser.add_argument("--model", metavar="MODEL", help="with --live: another robot than that of the training")
     parser.add_argument("--span", metavar="FROM:TO", help="only these seconds of the recording's clock")
     parser.add_argument(
         "--speed", type=float, default=1.0, metavar="FACTOR", help="0.25 shows it four times slower (1)"
@@ -55,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
     size, (begin, end) = _size(args.size), _span(args.span)
     if not 0.001 <= args.speed <= 1000:
         raise DsoError(f"--speed {args.speed:g}: give a factor between 0.001 and 1000, such as 0.5.")
+    if args.live:
+        return _live(args)
+    if args.model:
+        raise DsoError("--model is the robot that a policy plays live; give --live too.")
     if args.video:
         refuse_existing(args.video, args.force)
     silence_mujoco()
@@ -71,6 +82,31 @@ def run(args: argparse.Namespace) -> int:
 
         show(replay, film)
     return 0
+
+
+def _live(args: argparse.Namespace) -> int:
+    """Play the policy in a window until it is closed."""
+    from dso_robotics.cli.mujoco_setup import silence_mujoco
+    from dso_robotics.physics.model import load
+    from dso_robotics.report.live import play_live
+    from dso_robotics.report.viewer import launcher
+    from dso_robotics.robot.policy_loop import PolicyLoop
+
+    wrong = {"--video": args.video, "--run": args.recording, "--beside": args.beside, "--span": args.span}
+    if given := [option for option, value in wrong.items() if value]:
+        raise DsoError(f"{given[0]} is of a replay, and --live plays the policy anew; leave one of them out.")
+    launch = launcher()
+    silence_mujoco()
+    loop = PolicyLoop(args.folder, None if args.model is None else load(args.model), named=False)
+    print(KEYS, flush=True)
+    play_live(loop, launch=launch, speed=args.speed, camera=args.camera)
+    return 0
+
+
+KEYS = (
+    "Double click a body and drag with Ctrl to push it. Space: pause. Backspace: restart. Enter: another start. Left and "
+    "right: choose a task number; up and down: change it."
+)
 
 
 def _size(text: str) -> tuple[int, int]:

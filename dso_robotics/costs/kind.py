@@ -55,8 +55,8 @@ class Cost(Table, abc.ABC):
         "over the blocks that both move",
         1.0,
     )
-    # Whether the cost simulates the robot itself, or reads its sensors, besides the rollouts.
-    simulates: ClassVar[bool] = False
+    # Why the cost needs MJX, such as its own simulation besides the rollouts; empty if it does not.
+    on_mjx: ClassVar[str] = ""
     # Blocks of theta that the cost moves, unless [flow] says otherwise.
     moves: ClassVar[tuple[str, ...]] = ()
 
@@ -96,7 +96,7 @@ class MotionCost(Cost):
 class SupervisedCost(Cost):
     """A cost that needs no rollout of the chain, of a log or of the numbers themselves."""
 
-    simulates = True
+    on_mjx = "a cost of a log"
 
     moves: ClassVar[tuple[str, ...]] = ("physics", "sensor", "sensor noise", "corrector", "model")
 

@@ -173,10 +173,11 @@ def fetch(name: str | None = None) -> "Log | Recordings":
 
 
 def simulate(
-    model: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot",
+    model: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot | None" = None,
     *,
+    policy: "str | os.PathLike[str] | None" = None,
     excite: str = "multisine",
-    seconds: float = 5.0,
+    seconds: float | None = None,
     rollouts: int = 1,
     amplitude: float | Mapping[str, float] | None = None,
     top: float = 2.0,
@@ -189,11 +190,17 @@ def simulate(
     spread_qvel: float = 0.0,
     keep_state: bool = False,
     seed: int = 0,
+    start: Mapping[str, float] | None = None,
+    task: Mapping[str, float] | None = None,
 ) -> Log:
     """A synthetic log of a model, with noisy actions and with delayed, noisy, quantised sensors, like a real log.
 
+    policy: folder of `dso train`: its policy and estimator drive the robot, and read what its sensors show. `model` is then
+      another robot than that of the training, matched by name, or None. One sample a control step; `excite`, `amplitude`, `top`
+      and `every` have no effect.
+    start, task: of a policy, positions of joints at the start [rad, m], and task numbers; by default as the study draws them.
     excite: "multisine", "chirp", "steps" or "none", within the ctrlrange or ±`amplitude`, up to `top` [Hz].
-    seconds: length of a rollout [s].
+    seconds: length of a rollout [s]; by default 5, and of a policy the study's episode.
     every: model steps per sample.
     action_noise, sensor_noise: standard deviations in the channel's unit, one number or one by name.
     quantum: resolutions in the channel's unit, one number or one by name.
@@ -208,6 +215,7 @@ def simulate(
     from dso_robotics.data.controls import excitations
     from dso_robotics.data.record import Flaws, record
     from dso_robotics.physics.model import load
+    from dso_robotics.robot.policy_log import play_policy
 
     def by_name(value: float | Mapping[str, float]) -> Mapping[str, float]:
         return value if isinstance(value, Mapping) else {"*": value} if value else {}
@@ -215,9 +223,17 @@ def simulate(
     with speaking_python():
         if rollouts < 1 or every < 1 or seed < 0:
             raise DsoError("rollouts and every count from 1 and seed from 0; give larger numbers.")
-        robot, rng = load(model), np.random.default_rng(seed)
         noise = {"action_noise": by_name(action_noise), "sensor_noise": by_name(sensor_noise)}
         flaws = Flaws(**noise, quantum=by_name(quantum), delay=delay)
+        if policy is not None:
+            robot = None if model is None else load(model)
+            wanted: dict[str, Any] = {"rollouts": rollouts, "seed": seed, "seconds": seconds, "keep_state": keep_state}
+            wanted |= {"position": start or {}, "spread_qpos": spread_qpos, "spread_qvel": spread_qvel, "task": task}
+            return play_policy(Path(policy), robot, flaws, **wanted)
+        if model is None or start is not None or task is not None:
+            raise DsoError("simulate needs a model, or a policy; start and task are of a policy.")
+        robot, rng = load(model), np.random.default_rng(seed)
+        seconds = 5.0 if seconds is None else seconds
         shape: dict[str, Any] = {"seconds": seconds, "rollouts": rollouts, "every": every, "amplitude": amplitude}
         controls = excitations(robot.mj, rng, excite, top=top, **shape)
         source = f"simulated from {Path(robot.source).name} with excitation {excite}, seed {seed}"

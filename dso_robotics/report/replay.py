@@ -9,6 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from dso_robotics.data.bundle import load_text
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot, load, nearest
@@ -171,7 +172,7 @@ def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any
         known = nearest(name, list(motions), 8) or "none"
         raise DsoError(f"{folder}: there is no episode called '{name}' in this result; it has {known}.")
     time, poses = (np.asarray(motions[name][key], float) for key in ("time", "qpos"))
-    began = load(mujoco.MjSpec.from_string(mjcf))
+    began = load_text(mjcf, folder, source=str(folder / "run.h5"))
     robot = load(folder / "model.xml") if name == "trained" else began
     model, first, none = bright(robot), bright(began), np.full_like(poses, np.nan)
     if poses.shape != (len(time), model.nq):

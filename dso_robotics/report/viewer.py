@@ -32,7 +32,7 @@ def show(replay: Replay, film: Film, *, launch: Callable[..., Any] | None = None
     stage.look(poses, ghosts, film.camera)
     if len(poses) or stage.shade is model:
         stage.pose(data, (poses if len(poses) else ghosts)[0])
-    with _open(model, data, launch or _launcher()) as window:
+    with open_window(model, data, launch or launcher()) as window:
         with window.lock():
             for name in ("type", "fixedcamid", "lookat", "distance", "azimuth", "elevation"):
                 setattr(window.cam, name, getattr(stage.camera, name))
@@ -52,7 +52,8 @@ def show(replay: Replay, film: Film, *, launch: Callable[..., Any] | None = None
             clock.sleep(1 / 60)
 
 
-def _launcher() -> Callable[..., Any]:
+def launcher() -> Callable[..., Any]:
+    """MuJoCo's `launch_passive`. Raises DsoError where there is no display or no windowing library."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise DsoError(f"there is no display to open a window on (DISPLAY is not set); {_CURE}.")
     try:
@@ -62,9 +63,10 @@ def _launcher() -> Callable[..., Any]:
     return mujoco.viewer.launch_passive
 
 
-def _open(model: mujoco.MjModel, data: mujoco.MjData, launch: Callable[..., Any]) -> Any:
+def open_window(model: mujoco.MjModel, data: mujoco.MjData, launch: Callable[..., Any], **more: Any) -> Any:
+    """A window on `data`. Raises DsoError when none can be opened."""
     try:
-        return launch(model, data, show_left_ui=False, show_right_ui=False)
+        return launch(model, data, show_left_ui=False, show_right_ui=False, **more)
     except Exception as error:
         how = "on macOS it runs under `mjpython -m dso_robotics.cli view DIR`; " if sys.platform == "darwin" else ""
         raise DsoError(f"MuJoCo's viewer cannot open a window ({error}); {how}{_CURE}.") from error

@@ -9,6 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from dso_robotics.data.bundle import digest_of_files
 from dso_robotics.data.match import sensor_channels
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot, load
@@ -22,9 +23,12 @@ _PLACES = re.compile(r'\b(?:meshdir|texturedir|assetdir|file)="[^"]*"')
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 
-def model_digest(mjcf: str) -> str:
-    """SHA-256 of an MJCF text without its comments, its spaces and the places of its files."""
-    bare = "".join(_PLACES.sub("", _COMMENT.sub("", mjcf)).split())
+def model_digest(mjcf: str, beside: Path) -> str:
+    """SHA-256 of an MJCF text without its comments, its spaces and the places of its files, and of these files' contents.
+
+    beside: the folder that relative places are relative to.
+    """
+    bare = "".join(_PLACES.sub("", _COMMENT.sub("", mjcf)).split()) + digest_of_files(mjcf, beside)
     return hashlib.sha256(bare.encode()).hexdigest()
 
 
@@ -43,10 +47,10 @@ def model_beside(folder: Path, tree: Mapping[str, Any]) -> tuple[Robot, str]:
         reason = getattr(error, "strerror", None) or "it is no UTF-8"
         raise DsoError(f"{path}: the model of this result cannot be read ({reason}); copy the whole folder.") from error
     stored = tree.get(DIGEST)
-    if stored is not None and stored != model_digest(text):
+    if stored is not None and stored != model_digest(text, folder):
         raise DsoError(
-            f"{path}: this is not the model that the run wrote: it was changed afterwards, and what was trained need not fit "
-            "it; put the file back, or run the study again with the new model."
+            f"{path}: this is not the model that the run wrote: it or a mesh of it was changed afterwards, and what was "
+            "trained need not fit it; put the file back, or run the study again with the new model."
         )
     return load(path), text
 

@@ -4,18 +4,21 @@
 >>> data.ctrl[:] = policy.act(data)                   # doctest: +SKIP
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
 
+from dso_robotics.data.bundle import bundled, load_text
 from dso_robotics.data.run_file import SCHEMA, read_run, run_schema, write_run
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.physics.model import Robot
 from dso_robotics.physics.quiet import quiet
-from dso_robotics.robot.deployed_model import as_number, checked_numbers, model_beside
+from dso_robotics.robot.deployed_model import as_number, as_numbers, checked_numbers, model_beside
 from dso_robotics.robot.entries import channel_entries, sensor_entries, state_entries
 from dso_robotics.robot.policy_numbers import PolicyNumbers
 
@@ -26,18 +29,19 @@ Vector = Sequence[float] | np.ndarray
 class Policy:
     """Computes a control for every control step. Keeps its memory, delayed actions and clock between steps.
 
+    Two threads must not use one policy at once; each may load its own.
+
     period: length of a control step [s]. Call `act` once per control step.
     sees: names of the observed values, in order.
     ctrl_names: names of the controls.
     sees_sensors: whether it observes sensors of the model instead of the state.
     """
 
-    def __init__(self, numbers: PolicyNumbers, mjcf: str = ""):
-        self.numbers, self._mjcf = numbers, mjcf
+    def __init__(self, numbers: PolicyNumbers, mjcf: str = "", files: Mapping[str, bytes] = MappingProxyType({})):
+        self.numbers, self._mjcf, self._files = numbers, mjcf, files
         self.period, self.sees, self.ctrl_names = numbers.period, numbers.labels, numbers.ctrl_names
         self.sees_sensors = bool(numbers.columns)
         self._parts = numbers.split()
-        self._model: mujoco.MjModel | None = None
         self._data: Any = None
         self.reset()
 
@@ -54,13 +58,23 @@ class Policy:
         try:
             if saved.is_file():
                 tree, _, mjcf = read_run(saved)
-                return cls(PolicyNumbers.from_dict(tree["policy"]), mjcf)
+                files = {
+                    name: np.asarray(content, np.uint8).tobytes() for name, content in tree.get("files", {}).items()
+                }
+                return cls(PolicyNumbers.from_dict(tree["policy"]), mjcf, files)
             return _of_training(folder)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise DsoError(f"{folder}: the policy in it is damaged ({error}); train again.") from error
 
+    @functools.cached_property
+    def model(self) -> mujoco.MjModel:
+        """The model of the robot that it was trained on."""
+        return load_text(self._mjcf, files=self._files, source="policy").mj
+
     def save(self, folder: str | Path) -> Path:
-        """Write `folder`/policy.h5, which is all that `load` needs. Return its path. An existing policy.h5 is replaced.
+        """Write `folder`/policy.h5, which is all that `load` needs, and return its path. An existing policy.h5 is replaced.
+
+        The model of the robot is in it, with its meshes.
 
         Raises:
           DsoError: the folder cannot be written to.
@@ -74,8 +88,29 @@ class Policy:
             raise DsoError(
                 f"{folder / FILE}: dso did not write this file and does not replace it; choose another folder."
             )
-        write_run(folder / FILE, {"policy": self.numbers.as_dict()}, {"command": "policy"}, self._mjcf)
+        tree: dict[str, Any] = {"policy": self.numbers.as_dict()}
+        if self._files:
+            tree["files"] = {name: np.frombuffer(content, np.uint8) for name, content in self._files.items()}
+        write_run(folder / FILE, tree, {"command": "policy"}, self._mjcf)
         return folder / FILE
+
+    def to_onnx(self, *, precision: Literal["float64", "float32"] = "float64") -> bytes:
+        """The policy as the bytes of an ONNX model; see docs/deployment.md. Raises MissingExtra without the package onnx."""
+        from dso_robotics.robot.policy_onnx import policy_onnx
+
+        return policy_onnx(self.numbers, source="Policy.to_onnx", precision=precision)
+
+    def to_json(self) -> str:
+        """The policy as JSON: names, order, scaling, layers, squash, delay and period."""
+        from dso_robotics.robot.policy_json import policy_json
+
+        return policy_json(self.numbers, source="Policy.to_json")
+
+    def to_c(self) -> str:
+        """The policy as a C99 header without dependencies."""
+        from dso_robotics.robot.policy_c import policy_header
+
+        return policy_header(self.numbers, source="Policy.to_c")
 
     def reset(self, task: Mapping[str, float] | None = None) -> None:
         """Start an episode: clear the memory and the delayed actions, and set the time to 0.
@@ -86,15 +121,60 @@ class Policy:
           DsoError: the policy has no task number of that name, or the number is not finite.
         """
         n = self.numbers
-        chosen = n.task_first.copy()
-        for name, value in (task or {}).items():
-            if name not in n.tasks:
-                has = nearest(str(name), n.tasks, 8) or "none: it was trained for one task"
-                raise DsoError(f"task: there is no number {name!r}; the policy knows {has}.")
-            chosen[n.tasks.index(name)] = as_number(f"task: {name}", value)
-        self._task, self._memory, self._steps = chosen, np.zeros(n.memory), 0
+        self._task = self._with(n.task_first, task or {})
+        self._memory, self._steps = np.zeros(n.memory), 0
         self._action = np.zeros(len(n.ctrl_names))
         self._queue = [np.zeros(len(n.ctrl_names))] * n.delay
+
+    def change_task(self, task: Mapping[str, float]) -> dict[str, float]:
+        """Change task numbers in the middle of an episode, and return all of them by name. Memory and clock go on.
+
+        Raises:
+          DsoError: as `reset` does.
+        """
+        self._task = self._with(self._task, task)
+        return dict(zip(self.numbers.tasks, map(float, self._task), strict=True))
+
+    def _with(self, numbers: np.ndarray, task: Mapping[str, float]) -> np.ndarray:
+        """Task numbers with those of `task` changed."""
+        chosen, names = numbers.copy(), self.numbers.tasks
+        for name, value in task.items():
+            if name not in names:
+                has = nearest(str(name), names, 8) or "none: it was trained for one task"
+                raise DsoError(f"task: there is no number {name!r}; the policy knows {has}.")
+            chosen[names.index(name)] = as_number(f"task: {name}", value)
+        return chosen
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All that the policy remembers, as new arrays: task, memory, delayed actions and clock. See `restore`."""
+        queue = np.array(self._queue, float).reshape(self.numbers.delay, len(self.ctrl_names))
+        parts = {
+            "task": self._task,
+            "memory": self._memory,
+            "queue": queue,
+            "action": self._action,
+            "steps": self._steps,
+        }
+        return {name: np.array(value, float) for name, value in parts.items()}
+
+    def restore(self, snapshot: Mapping[str, Vector]) -> None:
+        """Go on from where `snapshot` was taken, of this policy or of another one that was loaded from the same folder.
+
+        Raises:
+          DsoError: it is not a snapshot of this policy. The policy is then unchanged.
+        """
+        now = self.snapshot()
+        if set(snapshot) != set(now):
+            raise DsoError(f"restore: expected what snapshot() returned, with {', '.join(now)}.")
+        given = {name: as_numbers(f"restore: {name}", value) for name, value in snapshot.items()}
+        for name, value in given.items():
+            if value.shape != now[name].shape or not np.isfinite(value).all():
+                raise DsoError(
+                    f"restore: {name} has shape {value.shape} where this policy has {now[name].shape}, or holds a number that "
+                    "is not finite; give a snapshot of the same policy."
+                )
+        self._task, self._memory, self._action = given["task"], given["memory"], given["action"]
+        self._queue, self._steps = list(given["queue"]), int(given["steps"])
 
     def act(
         self,
@@ -157,14 +237,13 @@ class Policy:
 
     def _computed(self, qpos: np.ndarray, qvel: np.ndarray, act: np.ndarray) -> np.ndarray:
         """Readings of the model's sensors in a state, under the most recently chosen control."""
-        if self._model is None:
-            self._model = mujoco.MjModel.from_xml_string(self._mjcf)
-            self._data = mujoco.MjData(self._model)
-        mujoco.mj_resetData(self._model, self._data)
+        if self._data is None:
+            self._data = mujoco.MjData(self.model)
+        mujoco.mj_resetData(self.model, self._data)
         self._data.qpos[:], self._data.qvel[:], self._data.act[:] = qpos, qvel, act
         self._data.ctrl[:] = self.numbers.squash(self._action)
         with quiet():
-            mujoco.mj_forward(self._model, self._data)
+            mujoco.mj_forward(self.model, self._data)
         return self._data.sensordata[list(self.numbers.columns)]
 
     def __repr__(self) -> str:
@@ -184,7 +263,7 @@ def _of_training(folder: Path) -> Policy:
     if tree.get("status") != "finished" or "policy" not in tree.get("theta", {}):
         raise DsoError(f"{folder}: holds no finished training; make one with `dso train STUDY.toml --out {folder}`.")
     robot, text = model_beside(folder, tree)
-    return Policy(_from_training(tree, study, robot, str(folder)), text)
+    return Policy(_from_training(tree, study, robot, str(folder)), *bundled(text, folder))
 
 
 def _from_training(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Robot, source: str) -> PolicyNumbers:

@@ -13,12 +13,13 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from dso_robotics.data.bundle import load_text
 from dso_robotics.data.match import actuator_names, quaternion_places
 from dso_robotics.data.quaternion import facing
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import sensor_ids
-from dso_robotics.physics.model import load, nearest, without_delays
+from dso_robotics.physics.model import Robot, nearest, without_delays
 from dso_robotics.physics.quiet import quiet
 from dso_robotics.robot.deployed_model import (
     LARGEST,
@@ -70,11 +71,13 @@ class Estimator:
     names: channels of a measurement, in order.
     ctrl_names: channels of a control, in order.
     interval: time between updates in training [s].
+    robot: the model with its description; None if the estimator was not loaded from a folder.
     gated: by sensor, how many of its readings the gate has counted as missing since `reset`; empty without a gate.
     """
 
     def __init__(self, model: mujoco.MjModel, learned: Learned):
         self.model, self.learned = model, learned
+        self.robot: Robot | None = None
         model.opt.timestep = learned.interval / learned.substeps
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._space, self._data = Space(model), mujoco.MjData(model)
@@ -116,23 +119,24 @@ class Estimator:
         text = tree["estimator"].get("mjcf", "")
         robot, _ = model_beside(folder, tree)
         if text:
-            try:
-                robot = load(mujoco.MjSpec.from_string(str(text)))
-            except (ValueError, RuntimeError, mujoco.FatalError) as error:
-                raise DsoError(f"{folder / 'run.h5'}: the model in it is damaged; run the study again.") from error
+            robot = load_text(str(text), folder, source=str(folder / "run.h5"))
         # The estimator models sensor delay itself, so the model's sensors must give undelayed readings.
-        model = without_delays(robot).mj
+        robot = without_delays(robot)
+        model = robot.mj
         space = Space(model)
         if learned.corrector.k != space.size or (learned.addresses >= model.nsensordata).any():
             raise DsoError(
                 f"{folder / 'model.xml'}: is not the model this estimator was learned for; run the study again."
             )
         check_sensors(model, learned.names, learned.addresses, str(folder / ("run.h5" if text else "model.xml")))
+        kind = cls
         if learned.corrector.linearises:
             from dso_robotics.robot.kalman_estimator import KalmanEstimator
 
-            return KalmanEstimator(model, learned)
-        return cls(model, learned)
+            kind = KalmanEstimator
+        made = kind(model, learned)
+        made.robot = robot
+        return made
 
     @property
     def gated(self) -> dict[str, int]:

@@ -53,6 +53,25 @@ class Space:
         self._squashed = np.concatenate([np.flatnonzero(plain), np.arange(self.nq, self.width)])
         self.features_size = 2 * len(angle) + len(self._raw) + len(self._squashed)
 
+    def counts(self) -> dict[str, int]:
+        """How many joints, and features of each sort, for code in other languages."""
+        found = {"SQUASHED": len(self._squashed), "ANGLES": len(self._angle), "RAW": len(self._raw)}
+        return {"JOINTS": len(self._joints), **found}
+
+    def entries(self) -> dict[str, np.ndarray]:
+        """Entries of the state that give features, in their order, and the kind and addresses of each joint (njnt, 3)."""
+        found = {"squashed": self._squashed, "angles": self._angle, "raw": self._raw}
+        return {"joint": np.array(self._joints, int), **found}
+
+    def limits(self) -> dict[str, np.ndarray]:
+        """Limits of qpos (nq,), and the largest angle of each ball joint (njnt,); -1 for none."""
+        balls = dict(self._balls)
+        return {
+            "low": self._low,
+            "high": self._high,
+            "ball": np.array([balls.get(q, -1.0) for _, q, _ in self._joints]),
+        }
+
     def move(self, state: Array, change: Array) -> Array:
         """`state` moved by `change`. Quaternions keep unit length, and no correction moves a joint beyond its limits.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 # After this many unlikely readings of a sensor in a row the estimate may be what is wrong: the sensor is let in again, until as
 # many in a row are likely.
-_PATIENCE = 10
+PATIENCE = 10
 
 
 class InnovationGate:
@@ -48,7 +48,7 @@ class InnovationGate:
         # A missing reading tells nothing.
         row = np.where(likely == self._open, self._row + 1, 0)
         self._row = np.where(measured, row, self._row)
-        turned = self._row >= _PATIENCE
+        turned = self._row >= PATIENCE
         self._open, self._row = self._open ^ turned, np.where(turned, 0, self._row)
 
     def _likely(self, white: np.ndarray) -> np.ndarray:

@@ -90,6 +90,18 @@ class Player:
         self._start: Callable[..., Any] = jax.jit(start)
         self._placed: Callable[..., Any] = jax.jit(lambda state, theta: chain.placed(state, theta))
 
+    def start(self, theta: Any, seed: int, context: np.ndarray | None = None, model: Any = None) -> RobotState:
+        """The start of an episode of `model` drawn with `seed`; its context too, unless it is given."""
+        model = self.chain.mj if model is None else model
+        data, probe = mujoco.MjData(model), mujoco.MjData(model)
+
+        def seen(state: Any) -> Any:
+            data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
+            return self._seen(state, model, data, probe, np.asarray(self.chain.squash(state.action)))
+
+        drawn = self._start(jax.random.key(seed), None if context is None else jnp.asarray(context))
+        return seen(self._placed(seen(drawn), jnp.asarray(theta)))
+
     def play(
         self,
         theta: np.ndarray,
@@ -124,12 +136,8 @@ class Player:
         def squashed(action: Any) -> np.ndarray:
             return np.where(limited, (low + high) / 2 + (high - low) / 2 * np.tanh(action), action)
 
-        def begin(state: Any) -> Any:
-            data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
-            return self._seen(state, model, data, probe, squashed(np.asarray(state.action)))
-
-        state: Any = self._start(jax.random.key(seed), None if context is None else jnp.asarray(context))
-        state = begin(self._placed(begin(state), vector))
+        state: Any = self.start(vector, seed, context, model)
+        data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
         nu, rows, states, ended = model.nu, [(0.0, data.qpos.copy(), data.qvel.copy(), None)], [], False
         draws, scale = self._noise(vector, steps, seed, noise)
         readings, estimates = [], []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dso_robotics.data.atomic import atomic_file
+from dso_robotics.data.bundle import write_bundled
 from dso_robotics.data.run_file import SCHEMA, run_schema
 from dso_robotics.errors import DsoError
 
@@ -165,9 +166,11 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def write_model(folder: Path, mjcf: str) -> None:
-    """Write model.xml, with the mark that it may be replaced by a later run."""
-    write_text(folder / MODEL, f"<!-- {MARK} -->\n{mjcf}")
+def write_model(folder: Path, mjcf: str) -> str:
+    """Write model.xml, with the mark that it may be replaced by a later run, and its meshes beside it. Returns its text."""
+    text = f"<!-- {MARK} -->\n{write_bundled(folder, mjcf)}"
+    write_text(folder / MODEL, text)
+    return text
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,6 +19,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.core.descent import Candidate, Last, Method, Moment, Result, descend
+from dso_robotics.data.bundle import write_bundled
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.markup import files as model_files
@@ -128,9 +129,9 @@ class Session:
         assert self.file is not None
         self.file.replace_earlier()
         with self._kept("finishes it"):
-            folders.write_model(self.folder, mjcf)
+            written = folders.write_model(self.folder, mjcf)
         summary["seconds"]["total"] = self.file.seconds
-        told = {"summary": json.dumps(folders.finite(summary)), DIGEST: model_digest(mjcf)}
+        told = {"summary": json.dumps(folders.finite(summary)), DIGEST: model_digest(written, self.folder)}
         self.file.write("finished", **told, **groups)
         if report is not None:
             self.tell("report", 0, summary["cost"]["total"])
@@ -180,12 +181,12 @@ class RunFile:
         began: float | None = None,
     ):
         self.path, self._study, self._new = folder / folders.RUN, resolved(study), not resume
-        self._mjcf = robot.spec.to_xml() if robot.spec is not None else ""
         self._inputs = {"model": {"path": str(robot.source), "sha256": model_sha256(robot.mj)}}
         read = [str(robot.source)] if Path(robot.source).is_file() else []
         folders.refuse_inputs(
             folder, [*read, *(named for path in read for named in model_files(Path(path))), *files.values()]
         )
+        self._mjcf = write_bundled(folder, robot.spec.to_xml()) if robot.spec is not None else ""
         for label, file in files.items():
             self._inputs[label] = {"path": str(Path(file).resolve()), "sha256": sha256(file)}
         self._every, self._began = every, time.perf_counter() if began is None else began

@@ -16,15 +16,18 @@ import numpy as np
 from dso_robotics import __version__
 from dso_robotics.core.descent import Best, Last, Moment, Result, Status
 from dso_robotics.core.method.short_horizon import Record
+from dso_robotics.data.bundle import write_bundled
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.loop import OpenLoopError
+from dso_robotics.robot.episode_starts import GROUP
 from dso_robotics.robot.learned import Learned
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode, Player
 from dso_robotics.robot.schedule import training_method
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.studies.checkpoint import rows
+from dso_robotics.studies.drawn_starts import drawn_starts
 from dso_robotics.studies.flow import ROLLOUTS
 from dso_robotics.studies.run import EVERY, Progress, Session, search, session
 from dso_robotics.studies.train_build import Task, build
@@ -153,8 +156,9 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     summary["warnings"] = [*opened, *summary["warnings"]]
     found = Trained(task, theta, scaling, before[0], tuple(played), history, summary)
     groups = {"history": history, "motions": {"untrained": _motion(before[0]), "trained": _motion(played[0])}}
+    groups[GROUP] = drawn_starts(player, theta, seconds=study.seconds).as_dict()
     if chain.filter is not None:
-        groups["estimator"] = learned_filter(chain, theta).as_dict() | _believed(task, theta)
+        groups["estimator"] = learned_filter(chain, theta).as_dict() | _believed(task, theta, here.folder)
     draw = None if report is None else lambda folder: report(found, folder)
     here.finish(summary, _mjcf(task, theta), draw, groups)
     return found
@@ -218,13 +222,14 @@ def _on_the_real_robot(
     }
 
 
-def _believed(task: Task, theta: np.ndarray) -> dict[str, str]:
-    """The MJCF of the model that the estimator predicts with, if it is not model.xml."""
+def _believed(task: Task, theta: np.ndarray, folder: Path) -> dict[str, str]:
+    """The MJCF of the model that the estimator predicts with, if it is not model.xml; its meshes are put into `folder`."""
     mechanism = task.chain.mechanism
     if task.chain.believes == "world" or mechanism is None:
         return {}
     fields = mechanism.fields_at(task.chain.believed_parameters(jnp.asarray(theta)), _numbers(task, theta))
-    return {"mjcf": to_mjcf(task.robot, {name: np.asarray(value) for name, value in fields.items()})}
+    text = to_mjcf(task.robot, {name: np.asarray(value) for name, value in fields.items()})
+    return {"mjcf": write_bundled(folder, text)}
 
 
 def learned_filter(chain: RobotSystem, theta: Any) -> Learned:

@@ -21,15 +21,18 @@ from dso_robotics.robot.lift import Lift, lift
 from dso_robotics.robot.placement import Placement
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_build import on_c
+from dso_robotics.robot.watch import Wishes
 from dso_robotics.studies.balance import balanced
 from dso_robotics.studies.flow import ROLLOUTS, Flow, make_flow
 from dso_robotics.studies.real_robot import RealRobot, real_robot
 from dso_robotics.studies.train_bounds import refuse_open_loops, refuse_overlap
 from dso_robotics.studies.train_engine import EngineChoice, choose_engine
 from dso_robotics.studies.train_method import Choice, choose
+from dso_robotics.studies.train_refuse import refuse_senseless
 from dso_robotics.studies.train_start import start_closing, start_states
 from dso_robotics.studies.train_study import Training, TrainStudy
 from dso_robotics.studies.train_system import make_system
+from dso_robotics.studies.train_trace import trace_costs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,6 +75,7 @@ def build(study: TrainStudy) -> Task:
       DsoError: the study names an object that is not in the model, a file that does not exist, or numbers that do not fit.
     """
     robot = load(study.model)
+    refuse_senseless(study, robot)
     timed = {name: cost for name, cost in study.cost.items() if not cost.supervised}
     apart = {name: cost for name, cost in study.cost.items() if cost.supervised}
     weights = {name: 1.0 if cost.weight == "balance" else cost.weight for name, cost in study.cost.items()}
@@ -88,7 +92,9 @@ def build(study: TrainStudy) -> Task:
     placement = Placement(start_closing(study, robot, chain.mj), _lift(study, robot))
     termination = Termination(tuple(part for _, part in ends.values())) if ends else None
     chain = dataclasses.replace(chain, start=start, placement=placement, termination=termination)
-    if engine.name == "mujoco":
+    on_mjx = engine.name == "mjx"
+    trace_costs(study, chain if on_mjx else dataclasses.replace(chain, watch=Wishes(chain.mj)), scene_cost)
+    if not on_mjx:
         chain, explore = on_c(chain, robot, explore)
     flow = make_flow(study, chain.layout, made.held)
     windows = study.training

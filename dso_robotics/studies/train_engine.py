@@ -5,6 +5,7 @@ from typing import Literal
 
 import jax
 
+from dso_robotics.costs.kinds.python import PythonCost
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
 from dso_robotics.studies.train_study import TrainStudy
@@ -37,6 +38,8 @@ def choose_engine(study: TrainStudy, robot: Robot) -> EngineChoice:
         return EngineChoice("mujoco", "asked for")
     if lacking:
         return EngineChoice("mjx", f"{lacking} is only on MJX")
+    if any(isinstance(cost, PythonCost) for cost in study.cost.values()):
+        return EngineChoice("mjx", "a cost in Python may read scene.kinematics, which C MuJoCo has not")
     if jax.default_backend() != "cpu":
         return EngineChoice("mjx", "a GPU simulates thousands of environments at once")
     return EngineChoice("mujoco", "C MuJoCo needs no compilation of the physics, and linearises each step")
@@ -53,8 +56,8 @@ def _only_on_mjx(study: TrainStudy, robot: Robot) -> str | None:
     if robot.mj.neq and (study.free or study.randomise or study.start.lift):
         return "a closed loop with free physics or [start] lift"
     for name, cost in study.cost.items():
-        if cost.simulates:
-            return f"cost.{name}, of a log,"
+        if cost.on_mjx:
+            return f"cost.{name}, {cost.on_mjx},"
         if cost.weight == "balance":
             return 'weight = "balance"'
     return None

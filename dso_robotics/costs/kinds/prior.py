@@ -15,7 +15,7 @@ from dso_robotics.table import key
 class PriorCost(SupervisedCost):
     """-log p of numbers of the mechanism, each normal about a mean."""
 
-    simulates = False
+    on_mjx = ""
 
     moves: ClassVar[tuple[str, ...]] = ("physics", "sensor", "design")
     numbers: Mapping[str, tuple[float, float]] = key(

@@ -11,11 +11,14 @@ from dso_robotics.costs.task import Function, Term
 from dso_robotics.errors import DsoError
 from dso_robotics.table import File, key
 
+OFFERS = ("state", "ctrl", "before", "task", "kinematics", "sensors", "mj", "model", "products")
+"""What of a `robot.scene.Scene` a function is to use, the usual first."""
+
 
 @COSTS.register("python")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PythonCost(MotionCost):
-    """Any JAX function of a `robot.scene.Scene` that gives one number."""
+    """Any JAX function of a `robot.scene.Scene` that gives one number: of state, ctrl, before, task, kinematics, sensors."""
 
     file: File = key("Python file", example="costs.py")
     function: str = key("name of the function in it", "cost")
@@ -27,7 +30,9 @@ class PythonCost(MotionCost):
         function = load_function(self.file, self.function, use)
 
         def cost(scene: Any) -> Any:
-            found = call(function, where, scene)
+            found = call(function, where, scene, offers=OFFERS)
+            if found is None:
+                raise DsoError(f"{where}: returns nothing (None); end it with `return` and one number.")
             try:
                 number = jnp.asarray(found, float)
             except (TypeError, ValueError):
