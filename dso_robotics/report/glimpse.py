@@ -12,7 +12,7 @@ from dso_robotics.report.film import Film
 from dso_robotics.report.replay import read_replay
 
 # Film time [s], frames per second, pixels, drawing time [s], and how long the finished figures wait for the film [s].
-_SECONDS, _RATE, _SIZE, _BUDGET, _PATIENCE = 4.0, 12.5, (480, 360), 1.5, 2.5
+_SECONDS, _RATE, _SIZE, _BUDGET, _PATIENCE = 4.0, 12.5, (480, 360), 6.0, 10.0
 # An episode is shown for longer, from its beginning: after minutes of training a few more seconds do not matter.
 _EPISODE_SECONDS, _EPISODE_BUDGET, _EPISODE_PATIENCE = 10.0, 8.0, 12.0
 _MOST_BYTES = 800_000

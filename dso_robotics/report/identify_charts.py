@@ -1,6 +1,6 @@
 """Charts of an identification: runs and their prediction, residuals, the search; small pictures in its tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,25 +16,31 @@ _MOST_LABELS = 60
 _BINS = 60
 
 
-def trace_charts(trace: Trace, channels: Mapping[str, str]) -> list[Chart]:
-    """For each channel the measured and the predicted values of a run. A prediction is broken where a window starts."""
+def trace_charts(trace: Trace, channels: Mapping[str, str]) -> Iterator[Chart]:
+    """For each channel, one by one because all may be large, the measured and the predicted values of a run.
+
+    A prediction is broken where a window starts.
+    """
     breaks = np.flatnonzero(np.diff(trace.window, prepend=-1) != 0)
     time = np.insert(trace.time, breaks, trace.time[breaks])
-    measured = np.insert(trace.measured, breaks, trace.measured[breaks], axis=0)
-    predicted = np.insert(trace.predicted, breaks, np.nan, axis=0)
     starts, x_label = trace.starts, "time [s]"
     if len(time) and abs(time[0]) > 1000 * max(time[-1] - time[0], trace.interval):
         # A clock of days or years would hide the seconds.
         time, starts, x_label = time - time[0], starts - time[0], f"time after {time[0]:.15g} s [s]"
-    rmse, charts = trace.rmse, []
+    rmse = trace.rmse
     for c, (name, text) in enumerate(channels.items()):
+        measured = trace.measured[:, c]
         lines = [
-            Line("measured", measured[:, c], "measured", "dots" if trace.sparse(c) else "thick"),
-            Line("predicted", predicted[:, c], trace.part),
+            Line(
+                "measured",
+                np.insert(measured, breaks, measured[breaks]),
+                "measured",
+                "dots" if trace.sparse(c) else "thick",
+            ),
+            Line("predicted", np.insert(trace.predicted[:, c], breaks, np.nan), trace.part),
         ]
         more = {"unit": text or "1", "remark": f"RMS error {quantity(rmse[c], text, 3)}", "marks": starts}
-        charts.append(Chart(name, time, lines, x_label, group=f"{trace.part}/{trace.name}", **more))
-    return charts
+        yield Chart(name, time, lines, x_label, group=f"{trace.part}/{trace.name}", **more)
 
 
 def residual_charts(
