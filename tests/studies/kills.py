@@ -137,6 +137,7 @@ def main(folder: str, command: str, kills: str, seed: str, *more: str) -> int:
         killer = Killer(Path(folder), command, int(seed), report="report" in more)
         while killer.kills < int(kills):
             killer.strike()
+            print(f"{killer.kills} kills, {killer.finished} finished", end="\r", file=sys.stderr, flush=True)
         killer.settle()
     except Lost as error:
         print(error, file=sys.stderr)
