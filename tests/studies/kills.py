@@ -64,6 +64,11 @@ def numbers(out: Path) -> dict[str, object]:
     return {key: summary[key] for key in ("parameters", "cost", "fit", "converged")}
 
 
+def options(command: str, *, report: bool) -> list[str]:
+    """Those that leave out the report, or only its film; `dso estimate` draws none."""
+    return ["--no-report"] if not report else [] if command == "estimate" else ["--no-video"]
+
+
 class Lost(Exception):
     """A run that cannot be resumed, or that ends with other numbers."""
 
@@ -74,7 +79,7 @@ class Killer:
     def __init__(self, folder: Path, command: str, seed: int, *, report: bool = False):
         self.folder, self.command, self.rng = folder, command, random.Random(seed)
         self.kills = self.finished = 0
-        self._options = ["--no-video"] if report else ["--no-report"]
+        self._options = options(command, report=report)
         whole = run([command, *COMMANDS[command], "--out", f"whole-{command}", *self._options, "--force"], folder)
         if whole.status:
             raise Lost(whole.said)
@@ -137,6 +142,7 @@ def main(folder: str, command: str, kills: str, seed: str, *more: str) -> int:
         killer = Killer(Path(folder), command, int(seed), report="report" in more)
         while killer.kills < int(kills):
             killer.strike()
+            print(f"{killer.kills} kills, {killer.finished} finished", end="\r", file=sys.stderr, flush=True)
         killer.settle()
     except Lost as error:
         print(error, file=sys.stderr)

@@ -81,9 +81,9 @@ def _child(argv: Sequence[str], folder: Path, writer: int, mishap: Mishap, fork:
             os.execve(sys.executable, [sys.executable, "-m", "tests.studies.processes", asked], os.environ | place)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         status = _run(argv, mishap)
+    finally:
         sys.stdout.flush()
         sys.stderr.flush()
-    finally:
         os._exit(status)
 
 

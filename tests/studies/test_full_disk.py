@@ -12,7 +12,7 @@ import dso_robotics.report.table
 import dso_robotics.studies.estimate
 import dso_robotics.studies.identify  # noqa: F401
 from dso_robotics.studies import folder as folders
-from tests.studies.kills import COMMANDS, numbers, write_inputs
+from tests.studies.kills import COMMANDS, numbers, options, write_inputs
 from tests.studies.processes import Mishap, run
 
 SIMULATE = ["simulate", "pendulum.xml", "--seconds=0.2", "--amplitude=1"]
@@ -38,7 +38,7 @@ def is_one_paragraph(end):
 
 def rounds(command, folder, *, step, report):
     """Fill the disk at every `step`-th file that the run writes, until a run writes fewer; returns how often."""
-    shown = ["--no-video"] if report else ["--no-report"]
+    shown = options(command, report=report)
     argv = [command, *COMMANDS[command], *shown]
     assert run([*argv, "--out=whole"], folder).status == 0
     inputs = {name: content for name, content in contents(folder).items() if "/" not in name}
