@@ -1,8 +1,7 @@
 """The run of one study: its result folder and its run file. An interrupted run resumes from the run file.
 
-Every command uses this module. It locks the folder and writes the run file before the first step. After that it writes
-the run file often enough that a killed run loses less than a minute. A resumed run ends with the same numbers as an
-uninterrupted one.
+Every command uses this module. It locks the folder, writes the run file before the first step, and then so often that a
+killed run loses less than a minute. A resumed run ends with the same numbers as an uninterrupted one.
 """
 
 import contextlib
