@@ -1,6 +1,7 @@
 """`dso train`: optimises a policy, and what the study frees of the mechanism, for any sum of costs."""
 
 import argparse
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,9 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     )
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the study's seed")
     parser.add_argument(
+        "--engine", choices=("auto", "mujoco", "mjx"), help="replaces the study's [training] engine, what simulates"
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
@@ -74,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     study = _study(args)
     if args.seed is not None:
         study = study.changed({"seed": args.seed})
+    if args.engine is not None:
+        study = dataclasses.replace(study, training=dataclasses.replace(study.training, engine=args.engine))
     if args.check_gradients:
         from dso_robotics.studies.gradient_check import check_gradients
         from dso_robotics.studies.train_build import build

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 from mujoco import batch
 
 from dso_robotics.physics import step as physics
@@ -59,7 +59,7 @@ class CWindows:
         theta: Float[Array, " n"],
         scaling: Scaling,
         drawn: RobotState,
-        new: Bool[Array, " E"],
+        new: Any,
         noise: Float[Array, "E T noises"],
         log_noise: Float[Array, " nu"],
         *,

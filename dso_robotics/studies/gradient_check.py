@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dso_robotics.robot.play import Player
+from dso_robotics.robot.replay import replayed
 from dso_robotics.robot.system_state import RobotState
+from dso_robotics.robot.windows import CWindows
 from dso_robotics.studies.flow import ROLLOUTS
 from dso_robotics.studies.train_build import Task
 
@@ -23,10 +25,10 @@ _MOVE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class BlockCheck:
-    """The derivative of a cost by one block, along a random direction, from MJX and from C.
+    """The derivative of a cost by one block, along a random direction, from the training's engine and by differences of C.
 
     source: "rollouts" for all costs of the motion, over a short episode with noise, or the name of a cost of a log.
-    exact: the derivative from MJX.
+    exact: the derivative of the engine of the training.
     difference: the finite difference on C.
     error: their difference, relative to the larger of the two.
     kink: relative difference between C's finite differences at two step sizes. If it is large, a contact or limit switches
@@ -55,7 +57,7 @@ def check_gradients(task: Task, *, steps: int = 8, seed: int = 0) -> list[BlockC
             row /= np.linalg.norm(row)
         if not names:
             continue
-        exact, by_c = _motion(task, steps, seed) if source == ROLLOUTS else _supervised(task, source)
+        exact, by_c = _motion(task, theta, steps, seed) if source == ROLLOUTS else _supervised(task, source)
         slope = jax.jit(jax.vmap(lambda d, exact=exact: jax.jvp(exact, (jnp.asarray(theta),), (d,))[1]))
         for name, row, value in zip(names, rows, np.asarray(slope(jnp.asarray(rows))), strict=True):
             found.append(_compared(name, source, float(value), by_c, theta, row))
@@ -72,22 +74,32 @@ def _compared(
     return BlockCheck(block, source, exact, best, abs(best - exact) / size, abs(first - second) / size)
 
 
-def _motion(task: Task, steps: int, seed: int) -> tuple[Callable[[Any], Any], Callable[[np.ndarray], float]]:
-    """The cost of a short episode with noise as a JAX function of theta, and the same on C."""
+def _motion(
+    task: Task, theta: np.ndarray, steps: int, seed: int
+) -> tuple[Callable[[Any], Any], Callable[[np.ndarray], float]]:
+    """The cost of a short episode with noise as a JAX function, to be differentiated at theta, and the same on C."""
     from dso_robotics.studies.train import compiled
 
     chain = task.chain
-    noise = np.random.default_rng(seed).standard_normal((steps, chain.noises))
+    noise: Any = np.random.default_rng(seed).standard_normal((steps, chain.noises))
+    start = eqx.tree_at(lambda s: s.context, chain.start(jax.random.key(seed)), jnp.asarray(chain.context.rest))
+    whole, draws = chain, jnp.asarray(noise)
+    if chain.watch is not None:
+        drawn = jax.tree.map(lambda leaf: leaf[None], start)
+        more: dict[str, Any] = {"log_noise": chain.noise_scale(jnp.asarray(theta)), "centred": True}
+        record = CWindows(chain).record(jnp.asarray(theta), chain.scaling, drawn, np.ones(1, bool), noise[None], **more)
+        whole = replayed(chain, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], record))
+        draws = whole.draw(jax.random.key(seed), jnp.asarray(theta), steps)
 
     def cost(at: jax.Array) -> jax.Array:
-        start = eqx.tree_at(lambda s: s.context, chain.start(jax.random.key(seed)), jnp.asarray(chain.context.rest))
-        bound = chain.bind(at, start)
+        state = whole.placed(start, at)
+        bound = whole.bind(at, state)
 
-        def body(state: RobotState, draw: jax.Array) -> tuple[RobotState, jax.Array]:
+        def body(state: RobotState, draw: Any) -> tuple[RobotState, jax.Array]:
             state = bound.move(draw, state, at)
             return state, task.scene_cost(bound.scene(state, at))
 
-        return jnp.sum(jax.lax.scan(body, bound.placed(start, at), jnp.asarray(noise))[1])
+        return jnp.sum(jax.lax.scan(body, state, draws)[1])
 
     player, rest = Player(chain), chain.context.rest
 
