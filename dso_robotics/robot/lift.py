@@ -87,6 +87,8 @@ def _heights(pairs: tuple[tuple[int, int], ...], model: Any, place: Any, turn: A
     found = []
     for plane, geom in pairs:
         up = turn(plane)[:, 2]
-        reach = extent(int(model.geom_type[geom]), model.geom_size[geom], up @ turn(geom))
+        direction = up @ turn(geom)
+        size = model.geom_size[geom] + 0.0 * direction  # both are JAX arrays if one of them is
+        reach = extent(int(model.geom_type[geom]), size, direction + 0.0 * size)
         found.append(up @ (place(geom) - place(plane)) - reach)
     return found[0].__array_namespace__().stack(found)

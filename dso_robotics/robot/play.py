@@ -83,24 +83,17 @@ class Player:
         self._read: Callable[..., Any] = jax.jit(read)
         self._scene_cost: Callable[..., Any] = jax.jit(jax.vmap(scene_cost, in_axes=(None, 0)))
 
-        def start(key: Any, context: Any) -> RobotState:
+        def start(theta: Any, key: Any, context: Any) -> RobotState:
             state = chain.start(key)
-            return state if context is None else eqx.tree_at(lambda s: s.context, state, context)
+            state = state if context is None else eqx.tree_at(lambda s: s.context, state, context)
+            return chain.placed(state, theta)
 
         self._start: Callable[..., Any] = jax.jit(start)
-        self._placed: Callable[..., Any] = jax.jit(lambda state, theta: chain.placed(state, theta))
 
-    def start(self, theta: Any, seed: int, context: np.ndarray | None = None, model: Any = None) -> RobotState:
-        """The start of an episode of `model` drawn with `seed`; its context too, unless it is given."""
-        model = self.chain.mj if model is None else model
-        data, probe = mujoco.MjData(model), mujoco.MjData(model)
-
-        def seen(state: Any) -> Any:
-            data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
-            return self._seen(state, model, data, probe, np.asarray(self.chain.squash(state.action)))
-
-        drawn = self._start(jax.random.key(seed), None if context is None else jnp.asarray(context))
-        return seen(self._placed(seen(drawn), jnp.asarray(theta)))
+    def start(self, theta: Any, seed: int, context: np.ndarray | None = None) -> RobotState:
+        """The start of an episode drawn with `seed`; its context too, unless it is given."""
+        given = None if context is None else jnp.asarray(context)
+        return self._start(jnp.asarray(theta), jax.random.key(seed), given)
 
     def play(
         self,
@@ -136,8 +129,9 @@ class Player:
         def squashed(action: Any) -> np.ndarray:
             return np.where(limited, (low + high) / 2 + (high - low) / 2 * np.tanh(action), action)
 
-        state: Any = self.start(vector, seed, context, model)
+        state: Any = self.start(vector, seed, context)
         data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
+        state = self._seen(state, model, data, probe, squashed(np.asarray(state.action)))
         nu, rows, states, ended = model.nu, [(0.0, data.qpos.copy(), data.qvel.copy(), None)], [], False
         draws, scale = self._noise(vector, steps, seed, noise)
         readings, estimates = [], []

@@ -82,7 +82,7 @@ class ReplayedSystem(RobotSystem):
         assert self.record is not None
         zero = jnp.zeros(self.tangent_size)
         drawn = eqx.tree_at(lambda s: s.shown, state, self.read_in(self.record.drawn, zero, None, theta))
-        return self.read(self.started(super().placed(drawn, theta), theta), theta)
+        return self.read(self.started(self.placement(self, drawn, theta), theta), theta)
 
     def started(self, state: RobotState, theta: Theta) -> RobotState:
         """A state at which the window begins, with what the watch reads there."""

@@ -25,7 +25,7 @@ from dso_robotics.robot.filter_jax import Belief, shown
 from dso_robotics.robot.scene import Scene
 from dso_robotics.robot.system_parts import SystemParts
 from dso_robotics.robot.system_state import Estimated, RobotState, Sensed, Theta
-from dso_robotics.robot.watch import SENSORS, step_on_c
+from dso_robotics.robot.watch import SENSORS, Watch, step_on_c
 
 
 class RobotSystem(SystemParts):
@@ -240,11 +240,19 @@ class RobotSystem(SystemParts):
     @property
     def places(self) -> bool:
         """Whether `placed` changes a start."""
-        return bool(self.placement) or self.sensing is not None
+        return bool(self.placement) or self.sensing is not None or self.watch is not None
 
     def placed(self, state: RobotState, theta: Theta) -> RobotState:
         """The drawn start at theta: with closed loops, on the floor if that is wished, with the readings of that state."""
-        return self.read(self.placement(self, state, theta), theta)
+        state = self.placement(self, self.watched(state, theta), theta)
+        return self.read(self.watched(state, theta), theta)
+
+    def watched(self, state: RobotState, theta: Theta) -> RobotState:
+        """The state with what the watch reads in it, without derivative; the same on MJX."""
+        if not isinstance(self.watch, Watch):
+            return state
+        shown = step_on_c(self.watch, self.model(theta, state)[0].fields, state.body, self.squash(state.action), 0)[1]
+        return eqx.tree_at(lambda s: s.shown, state, shown)
 
     def started(self, state: RobotState, theta: Theta) -> RobotState:
         """A state at which a window begins. A replayed chain adds what the watch reads there."""

@@ -181,9 +181,9 @@ class Wishes:
 def step_on_c(
     watch: Any, fields: Mapping[str, Any], body: State, ctrl: Any, substeps: int
 ) -> tuple[State, Float[Array, " w"]]:
-    """One control step of a chain on C MuJoCo, as a JAX function without derivative: the body, and what is read there.
+    """`substeps` steps of C MuJoCo as a JAX function without derivative: the body after them, and what is read there.
 
-    A window is simulated much faster by `robot.windows`. This serves what looks at single steps.
+    A window is simulated much faster by `robot.windows`. This serves what looks at single states.
     """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.asarray(leaf).dtype), body)
     out = shapes, jax.ShapeDtypeStruct((watch.size,), jnp.zeros(()).dtype)
@@ -193,21 +193,18 @@ def step_on_c(
         engine = batch.Batch(model, 1, 1)
         set_fields(engine, model, {name: np.asarray(value)[None] for name, value in fields.items()})
         engine.reset(stage=stage.mjSTAGE_NONE)
-        engine.bind("qpos")[:], engine.bind("qvel")[:] = body.qpos, body.qvel
-        engine.bind("qacc_warmstart")[:], engine.bind("ctrl")[:] = body.warmstart, ctrl
-        if model.na:
-            engine.bind("act")[:] = body.act
-        engine.step(nstep=substeps)
-        now: dict[str, Any] = {
-            name: np.array(engine.bind(name)[0]) for name in ("qpos", "qvel", *(["act"] if model.na else []))
-        }
-        warm, time = np.array(engine.bind("qacc_warmstart")[0]), body.time + substeps * model.opt.timestep
+        names = ("qpos", "qvel", *(["act"] if model.na else []), "warmstart")
+        places = {name: engine.bind("qacc_warmstart" if name == "warmstart" else name) for name in names}
+        for name, place in places.items():
+            place[:] = getattr(body, name)
+        engine.bind("ctrl")[:] = ctrl
+        if substeps:
+            engine.step(nstep=substeps)
+        now: dict[str, Any] = {"act": np.zeros(0)} | {name: place[0].copy() for name, place in places.items()}
         sensordata = engine.bind("sensordata") if watch.size else np.zeros((1, 0))
         engine.forward(stage=stage.mjSTAGE_ACC if watch.accelerations else stage.mjSTAGE_VEL)
-        read = np.array(sensordata[0, list(watch.columns)])
-        now |= {"act": now.get("act", np.zeros(0)), "warmstart": warm, "time": time}
-        found = State(**now), read
-        return jax.tree.map(lambda value, shape: np.asarray(value, shape.dtype), found, out)
+        found = State(**now, time=body.time + substeps * model.opt.timestep), sensordata[0, list(watch.columns)]
+        return jax.tree.map(lambda value, shape: np.array(value, shape.dtype), found, out)
 
     still = jax.lax.stop_gradient((dict(fields), body, ctrl))
     return jax.pure_callback(run, out, *still, vmap_method="sequential")

@@ -43,6 +43,7 @@ class CWindows:
         self._arrive: Any = jax.jit(self._arrived)
         self._fields: Any = jax.jit(self._fields_of)
         self._place: Any = jax.jit(self._placed)
+        self._first: Any = jax.jit(self._first_read)
 
     def __call__(
         self, theta: Float[Array, "*E n"], scaling: Scaling, start: RobotState, noise: Float[Array, "E T noises"]
@@ -78,8 +79,12 @@ class CWindows:
         scaled = np.array(noise)
         scaled[..., :nu] *= np.exp(np.asarray(log_noise))
         by_numbers = WindowDifference(self, theta, drawn.context, centred=centred)
-        before: Any = by_numbers.seen(drawn.body, np.asarray(jax.vmap(self.chain.squash)(drawn.action)))
+        led = np.asarray(jax.vmap(self.chain.squash)(drawn.action))
+        before: Any = by_numbers.seen(drawn.body, led)
         start = self._place(theta, drawn, new, before[0])
+        if self.chain.sensing is not None:
+            write(self.ready(theta, start.context, count), start.body)
+            start = self._first(theta, start, new, self.reading(self._engine, led))
         states, ctrl = self._played(theta, scaling, start, scaled)
         body: Any = states.body
         sound = np.isfinite(body.qpos).all(-1) & (np.abs(body.qvel) <= mujoco.mjMAXVAL).all(-1)
@@ -145,8 +150,10 @@ class CWindows:
         """How many numbers the watch reads."""
         return 0 if self._watch is None else self._watch.size
 
-    def reading(self, engine: batch.Batch) -> np.ndarray:
-        """What the watch reads in the states of the engine, under its controls, (E, w)."""
+    def reading(self, engine: Any, ctrl: np.ndarray | None = None) -> np.ndarray:
+        """What the watch reads in the states of the engine, under its controls or `ctrl` (E, nu), (E, w)."""
+        if ctrl is not None:
+            engine.bind("ctrl")[:] = ctrl
         watch = self._watch
         if watch is None or not watch.size:
             return np.zeros((engine.nsim, 0))
@@ -165,10 +172,17 @@ class CWindows:
     def _placed(self, theta: Array, drawn: RobotState, new: Array, shown: Array) -> RobotState:
         def one(state: RobotState, new: Array, shown: Array) -> RobotState:
             state = eqx.tree_at(lambda s: s.shown, state, shown)
-            moved = self.chain.placed(state, theta) if self.chain.places else state
+            moved = self.chain.placement(self.chain, state, theta)
             return jax.tree.map(lambda a, b: jnp.where(new, a, b), moved, state)
 
         return jax.vmap(one)(drawn, new, shown)
+
+    def _first_read(self, theta: Array, start: RobotState, new: Array, shown: Array) -> RobotState:
+        def one(state: RobotState, new: Array, shown: Array) -> RobotState:
+            read = self.chain.read(eqx.tree_at(lambda s: s.shown, state, shown), theta)
+            return jax.tree.map(lambda a, b: jnp.where(new, a, b), read, state)
+
+        return jax.vmap(one)(start, new, shown)
 
     def _decided(self, theta: Array, scaling: Scaling, states: RobotState, noise: Array) -> tuple[Array, ...]:
         """Means and actions (E, nu), memories, queues, and the controls (E, nu) that act in the next step."""

@@ -73,9 +73,8 @@ class Progress:
 
 
 class Session:
-    """One session of a study in its folder, from `claim` to the summary.
+    """One session of a study in its folder: `begin` opens the run file, `search` fills it, and `finish` writes the results.
 
-    Every command does the same: `begin` opens the run file, `search` fills it, and `finish` writes the results.
     progress: a function that is called with every report.
     """
 
@@ -211,8 +210,9 @@ class RunFile:
             )
         try:
             self._compare(tree["inputs"])
+            searched = "state" in tree or "records" in tree  # a study that does not search has none of them
             for name in ("state", "records", "spent"):
-                tree[name] = dict(tree.get(name, {}))  # a study that does not search has none
+                tree[name] = dict(tree[name] if searched else tree.get(name, {}))
             tree["seconds"], tree["status"] = float(tree["seconds"]), str(tree["status"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged(self.path, error) from error
@@ -289,12 +289,11 @@ def search(
 
     record: the class of the method's records.
     survive: see `descend`.
-    spent: returns further values to store with a moment, such as simulated steps. A resumed run finds them in
-      `file.tree["spent"]`.
+    spent: returns further values to store with a moment. A resumed run finds them in `file.tree["spent"]`.
     blocks: returns theta by block, and anything else that describes a state to a reader.
     """
     stored = file.tree if file.tree and file.count("stage") == stage else {}
-    # Both states are converted to plain numbers, so that a resumed run compiles the same program as an uninterrupted run.
+    # Both states become plain numbers, so that a resumed run compiles the same program as an uninterrupted one.
     state = restore(first, stored.get("state") or flatten(first), file.path)
     past = records(record, stored.get("records", {}), file.path)
     if keep is not None and "best" in stored:

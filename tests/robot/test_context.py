@@ -93,6 +93,7 @@ def test_policy_and_costs_see_the_task(task):
     for goal, priced in ((0.5, 0.04), (-0.5, 0.0)):
         context = jnp.array([goal, 1.5, 0.45, 1.25])
         state = eqx.tree_at(lambda s: s.context, chain.rest(jnp.array([0.3]), jnp.array([-1.0])), context)
+        state = chain.watched(state, theta)
         # position, velocity, both tasks, damping and mass, and the gear, each as a part of its range
         np.testing.assert_allclose(
             chain.observe(state, theta), [0.3, -1.0, 2 * goal, 0.5, 1.0, 0.0, -1 / 3], atol=1e-12

@@ -80,7 +80,8 @@ def test_it_decides_as_the_chain_does(tmp_path, name):
     again = Policy.load(policy.save(tmp_path / "kept"))
     if name == "tasks":
         again.reset(task={"speed": 2.5})
-    decide, rng = jax.jit(lambda s: chain.act(s, jnp.asarray(theta))), np.random.default_rng(5)
+    vector, rng = jnp.asarray(theta), np.random.default_rng(5)
+    decide = jax.jit(lambda s: chain.act(chain.watched(s, vector), vector))
     state = chain.rest()
     queue = [np.zeros(2)] * chain.delay
     context = jnp.asarray([0.5, 2.5]) if name == "tasks" else state.context

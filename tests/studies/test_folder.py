@@ -146,7 +146,7 @@ def test_a_study_that_wrote_nothing_before_its_end(files, earlier, monkeypatch):
 
     def look(folder, mjcf):
         seen.append(sorted(path.name for path in folder.iterdir()))
-        write_model(folder, mjcf)
+        return write_model(folder, mjcf)
 
     monkeypatch.setattr(folders, "write_model", look)
     summary = {"command": "identify", "version": "test", "seconds": {}, "cost": {"total": 0.0}}
