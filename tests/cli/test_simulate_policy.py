@@ -43,6 +43,7 @@ def ran(*arguments):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    pytest.importorskip("mujoco.mjx", reason="a training needs MJX")
     folder = tmp_path_factory.mktemp("circle")
     (folder / "cart.xml").write_text(CART)
     (folder / "true.xml").write_text(CART.replace('mass="1"', 'mass="1.7"').replace('damping="0.1"', 'damping="0.4"'))

@@ -101,6 +101,7 @@ def test_a_file_of_another_content_is_not_replaced(tmp_path):
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory):
     """Where the results of an identification and of a training are after their source was deleted, and a log."""
+    pytest.importorskip("mujoco.mjx", reason="a training needs MJX")
     folder, other = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("moved")
     model = write(folder / "source")
     (folder / "study.toml").write_text(STUDY)
