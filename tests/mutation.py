@@ -31,6 +31,7 @@ ENUMERATION, ZLEARNING, EXACT = "core/test_enumeration.py", "core/test_zlearning
 START = f"{ENUMERATION}::test_hessian_where_the_start_depends_on_theta"
 STARTS = f"{EXACT}::test_gradient_and_hessian_where_the_start_depends_on_theta"
 NOTHING = "robot/test_robot_system.py::test_a_policy_that_does_nothing_plays_no_control_clipped_to_the_range"
+SLOPES = "physics/test_window_slopes.py"
 CRITIC = "core/test_gradient.py::test_the_critic_at_the_end_of_a_window_is_discounted_to_its_time"
 
 MUTATIONS = (
@@ -222,6 +223,27 @@ MUTATIONS = (
         "objective.discount**objective.steps * ahead",
         "ahead",
         (CRITIC,),
+    ),
+    Mutation(
+        "sub-steps without the control's own part",
+        "physics/sensitivity.py",
+        "a @ found.ctrl[e, t] + b",
+        "a @ found.ctrl[e, t]",
+        (SLOPES,),
+    ),
+    Mutation(
+        "muscles under implicit integrators by stages",
+        "physics/sensitivity.py",
+        "np.any(moving | others)",
+        "np.any(moving & others)",
+        (SLOPES,),
+    ),
+    Mutation(
+        "centred differences by control as MuJoCo gives them",
+        "physics/sensitivity.py",
+        "d = None if self._centred else self._d",
+        "d, self._by_control = self._d, lambda: None",
+        (SLOPES,),
     ),
 )
 
