@@ -42,6 +42,8 @@ class CWindows:
         self._decide: Any = jax.jit(self._decided)
         self._arrive: Any = jax.jit(self._arrived)
         self._fields: Any = jax.jit(self._fields_of)
+        self.fields_at: Any = jax.jit(jax.vmap(self._fields_at, in_axes=(None, 0)))
+        self._squash: Any = jax.jit(jax.vmap(chain.squash))
         self._place: Any = jax.jit(self._placed)
         self._first: Any = jax.jit(self._first_read)
 
@@ -79,7 +81,7 @@ class CWindows:
         scaled = np.array(noise)
         scaled[..., :nu] *= np.exp(np.asarray(log_noise))
         by_numbers = WindowDifference(self, theta, drawn.context, centred=centred)
-        led = np.asarray(jax.vmap(self.chain.squash)(drawn.action))
+        led = np.asarray(self._squash(drawn.action))
         before: Any = by_numbers.seen(drawn.body, led)
         start = self._place(theta, drawn, new, before[0])
         if self.chain.sensing is not None:
@@ -112,7 +114,7 @@ class CWindows:
         state = jax.tree.map(np.asarray, start)
         write(engine, state.body)
         if self._watch is not None:
-            ctrl[:] = jax.vmap(self.chain.squash)(state.action)
+            ctrl[:] = self._squash(state.action)
             state = eqx.tree_at(lambda s: s.shown, state, self.reading(engine))
             write(engine, state.body)
         states, controls, draws, nu = [state], [ctrl.copy()], np.asarray(noise), model.nu
@@ -219,13 +221,15 @@ class CWindows:
         return jax.vmap(one, in_axes=(_over(theta), *(0,) * (1 + len(more))))(theta, states, *more)
 
     def _fields_of(self, theta: Array, contexts: Array) -> dict[str, Array]:
-        chain, mechanism = self.chain, self.chain.mechanism
-        assert mechanism is not None
-
         def one(theta: Array, context: Array) -> dict[str, Array]:
-            return mechanism.fields(chain.numbers(theta), chain.context.physical(context))
+            return self._fields_at(self.chain.numbers(theta), context)
 
         return jax.vmap(one, in_axes=(_over(theta), 0))(theta, contexts)
+
+    def _fields_at(self, z: Array, context: Array) -> dict[str, Array]:
+        """Model fields at numbers z (nz,) of the mechanism, in one episode."""
+        assert self.chain.mechanism is not None
+        return self.chain.mechanism.fields(z, self.chain.context.physical(context))
 
 
 class WindowDifference:
@@ -245,12 +249,6 @@ class WindowDifference:
         sizes = [(name != "sensor", group.size) for name, group in groups.items()]
         given = np.concatenate([np.zeros(0, bool), *(np.full(n, yes) for yes, n in sizes)])
         self._at = [int(i) for i in np.flatnonzero(given)]
-
-        def fields(z: Array, context: Array) -> dict[str, Array]:
-            assert mechanism is not None
-            return mechanism.fields(z, chain.context.physical(context))
-
-        self._fields: Any = jax.jit(jax.vmap(fields, in_axes=(None, 0)))
 
     def seen(self, body: physics.State, ctrl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is read in states (E, ...) under controls (E, nu): values (E, w) and derivatives (E, w, nz)."""
@@ -313,7 +311,7 @@ class WindowDifference:
         if i is not None:
             z = self._z.copy()
             z[i] += sign * self._h[i]
-            set_fields(engine, engine.model, jax.tree.map(np.asarray, self._fields(z, self._contexts)))
+            set_fields(engine, engine.model, jax.tree.map(np.asarray, self._windows.fields_at(z, self._contexts)))
         return engine
 
 
