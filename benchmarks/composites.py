@@ -123,9 +123,10 @@ def randomised(seed: int) -> dict:
     import jax
 
     from dso_robotics.robot.play import Player
-    from dso_robotics.studies.train import compiled, train
+    from dso_robotics.studies.train import train
     from dso_robotics.studies.train_build import build
     from dso_robotics.studies.train_study import TrainStudy
+    from dso_robotics.studies.trained_robot import compiled
 
     study, rows = dataclasses.replace(TrainStudy.read(STUDIES / "cartpole_randomised.toml"), seed=seed), {}
     studies = {

@@ -119,7 +119,7 @@ class Judge:
         self.task, self.player = task, Player(task.chain)
 
     def __call__(self, theta, scaling, seeds: int = 3, finer: int = 1) -> float:
-        from dso_robotics.studies.train import compiled
+        from dso_robotics.studies.trained_robot import compiled
 
         theta = np.asarray(theta)
         model, more = compiled(self.task, theta), {"steps": self.task.steps, "finer": finer}

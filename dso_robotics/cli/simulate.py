@@ -1,6 +1,7 @@
 """`dso simulate`: records a synthetic log, of an excitation or of a trained policy."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,10 @@ def _played(args: argparse.Namespace, flaws: Any) -> Any:
     """The log of a policy."""
     from dso_robotics.physics.model import load
     from dso_robotics.robot.policy_log import play_policy
+    from dso_robotics.robot.policy_loop import unheeded
 
+    for told in unheeded(args.policy):
+        print(told, file=sys.stderr)
     return play_policy(
         args.policy,
         None if args.model is None else load(args.model),

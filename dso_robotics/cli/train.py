@@ -57,6 +57,13 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     parser.add_argument(
         "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
     )
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        metavar="N",
+        help="replaces the study's [training] iterations; with --resume, an interrupted or finished run goes on to N",
+    )
+    parser.add_argument("--init", metavar="DIR", help="start from the result in DIR; replaces the study's init")
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
     parser.add_argument("--no-video", action="store_true", help="no film in the report")
@@ -80,6 +87,12 @@ def run(args: argparse.Namespace) -> int:
         study = study.changed({"seed": args.seed})
     if args.engine is not None:
         study = dataclasses.replace(study, training=dataclasses.replace(study.training, engine=args.engine))
+    if args.init is not None:
+        study = study.changed({"init": args.init})
+    if args.iterations is not None:
+        if args.iterations < 1:
+            raise DsoError(f"--iterations {args.iterations}: give a whole number from 1.")
+        study = dataclasses.replace(study, training=dataclasses.replace(study.training, iterations=args.iterations))
     if args.check_gradients:
         from dso_robotics.studies.gradient_check import check_gradients
         from dso_robotics.studies.train_build import build
@@ -104,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         resume=args.resume,
         force=args.force,
+        longer=args.resume and args.iterations is not None,
         report=draw,
         progress=tell,
     )

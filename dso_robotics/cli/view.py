@@ -90,7 +90,7 @@ def _live(args: argparse.Namespace) -> int:
     from dso_robotics.physics.model import load
     from dso_robotics.report.live import play_live
     from dso_robotics.report.viewer import launcher
-    from dso_robotics.robot.policy_loop import PolicyLoop
+    from dso_robotics.robot.policy_loop import PolicyLoop, unheeded
 
     wrong = {"--video": args.video, "--run": args.recording, "--beside": args.beside, "--span": args.span}
     if given := [option for option, value in wrong.items() if value]:
@@ -98,7 +98,7 @@ def _live(args: argparse.Namespace) -> int:
     launch = launcher()
     silence_mujoco()
     loop = PolicyLoop(args.folder, None if args.model is None else load(args.model), named=False)
-    print(KEYS, flush=True)
+    print("\n".join([*unheeded(args.folder), KEYS]), flush=True)
     play_live(loop, launch=launch, speed=args.speed, camera=args.camera)
     return 0
 

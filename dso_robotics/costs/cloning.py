@@ -66,6 +66,4 @@ def cloning(rollouts: list[Rollout], chain: RobotSystem, *, source: str = "log")
 
 def unsquash(chain: RobotSystem, ctrl: np.ndarray) -> np.ndarray:
     """Actions (M, nu) that the chain squashes to `ctrl`."""
-    limited, middle, half = (np.asarray(x) for x in (chain.squash.limited, chain.squash.middle, chain.squash.half))
-    part = np.clip((ctrl - middle) / half, -1 + _INSIDE, 1 - _INSIDE)
-    return np.where(limited, np.arctanh(part), ctrl)
+    return chain.squash.action(ctrl)

@@ -87,6 +87,21 @@ class MotionCost(Cost):
         "the cost counts only in episodes in which these tasks have these values", {}, example={"side": 1.0}
     )
 
+    limit: float | None = key(
+        "hard constraint: the mean of the cost a step, without weight, is to be at most this; its weight is found, beginning "
+        "with `weight`",
+        None, within="[0, inf)", example=0.0,
+    )  # fmt: skip
+
+    def check(self) -> None:
+        """A constraint needs a first penalty."""
+        super().check()
+        if self.limit is not None and (self.weight == "balance" or not self.weight > 0):
+            raise DsoError(
+                f"`limit` makes a hard constraint of the cost, whose weight is found: `weight` = {self.weight!r} is to be its "
+                "first penalty, a positive number such as 1.0."
+            )
+
     @abc.abstractmethod
     def term(self, scope: Scope) -> Term:
         """The cost of a step. Raises DsoError for what the robot does not have."""

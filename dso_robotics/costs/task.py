@@ -102,6 +102,18 @@ class Excess(Term):
         return jnp.sum((jnp.maximum(jnp.maximum(self.low - numbers, numbers - self.high), 0.0) / self.scale) ** 2)
 
 
+class Saturation(Term):
+    """Sum of max(0, |z| - free)^2 over the actuators, with the argument z of tanh that the policy gives in the state."""
+
+    free: float = eqx.field(static=True, default=2.0)
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The sum; zero without a policy."""
+        if scene.reach is None:
+            return jnp.zeros(())
+        return jnp.sum(jnp.maximum(jnp.abs(scene.reach()) - self.free, 0.0) ** 2)
+
+
 class Factor(eqx.Module):
     """floor + (1 - floor) times the tolerance of a quantity.
 

@@ -103,6 +103,10 @@ def training_table(summary: Mapping[str, Any]) -> list[str]:
     if cost["terms"]:
         lines.append(f"at a quarter of the time step: {cost['quarter_timestep']:.4g}")
     lines += [line.rstrip() for line in columns(cost_rows(summary), "<>><").splitlines()]
+    for name, row in summary.get("constraints", {}).items():
+        told = "met" if row["met"] else f"not met, {row['violation']:.3g} above"
+        numbers = f"mean {row['mean']:.4g}, limit {row['limit']:.4g}, {told}; multiplier {row['multiplier']:.4g}"
+        lines.append(f"constraint {name}: {numbers}")
     for block, sources in summary["flow"].items():
         names = [", ".join(cost["terms"]) if source == "rollouts" else source for source in sources]
         lines.append(f"{block}: moved by {', '.join(names) or 'nothing'}")

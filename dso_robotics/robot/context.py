@@ -53,26 +53,43 @@ def one_of(name: str, values: tuple[float, ...]) -> Draw:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Numbers c (k + r,): k tasks, then r physical parameters. `nominal` (r,) holds the model's own physical values."""
+    """Numbers c (k + r + d,): k tasks, r physical parameters, and the delay of actions in control steps, if it is drawn.
+
+    nominal: (r,) the model's own physical values.
+    delay: whole numbers, of which the middle one is the nominal delay; None if the delay is not drawn.
+    """
 
     tasks: tuple[Draw, ...] = ()
     physics: tuple[Draw, ...] = ()
     nominal: tuple[float, ...] = ()
+    delay: Draw | None = None
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        """All that is drawn, in order."""
+        return (*self.tasks, *self.physics, *(() if self.delay is None else (self.delay,)))
 
     @property
     def size(self) -> int:
         """Length of the context."""
-        return len(self.tasks) + len(self.physics)
+        return len(self.draws)
 
     @property
     def rest(self) -> np.ndarray:
         """The context (k + r,) of the rest state: the first trial of each task, and the model's own physical parameters."""
-        return np.array([*(d.trials[0] for d in self.tasks), *self.nominal], float)
+        return np.array([*(d.trials[0] for d in self.tasks), *self.nominal, *self._lates()[0]], float)
+
+    def _lates(self) -> list[tuple[float, ...]]:
+        """The delay of a trial: the middle one, the shortest, the longest."""
+        if self.delay is None:
+            return [()] * 3
+        values = self.delay.values
+        return [(values[len(values) // 2],), (values[0],), (values[-1],)]
 
     def draw(self, key: PRNGKeyArray) -> Float[Array, " size"]:
         """A sample."""
         keys = jax.random.split(key, max(self.size, 1))
-        draws = [d.one(k) for d, k in zip((*self.tasks, *self.physics), keys, strict=False)]
+        draws = [d.one(k) for d, k in zip(self.draws, keys, strict=False)]
         return jnp.stack(draws) if draws else jnp.zeros(0)
 
     def task(self, context: Any) -> Any:
@@ -81,24 +98,29 @@ class Context:
 
     def physical(self, context: Any) -> Any:
         """The physical part (r,), which changes the model."""
-        return context[len(self.tasks) :]
+        return context[len(self.tasks) : len(self.tasks) + len(self.physics)]
+
+    def late(self, context: Any) -> Any:
+        """The delay of actions in control steps; None if it is not drawn."""
+        return None if self.delay is None else context[self.size - 1]
 
     def normalised(self, context: Any) -> Any:
         """The context, with every range scaled to [-1, 1]."""
-        ends = np.array([[d.low, d.high] for d in (*self.tasks, *self.physics)], float).reshape(-1, 2)
+        ends = np.array([[d.low, d.high] for d in self.draws], float).reshape(-1, 2)
         half = (ends[:, 1] - ends[:, 0]) / 2
         return (context - ends.mean(1)) / np.where(half > 0, half, 1.0)
 
     def trials(self) -> np.ndarray:
         """Contexts (m, k + r) for an evaluation, at most eight.
 
-        First comes every combination of tasks with the model's own physical parameters. If physical parameters are drawn,
-        the combinations follow with all of them at their lower ends, then with all at their upper ends.
+        First comes every combination of tasks with the model's own physical parameters and the middle delay. If such numbers
+        are drawn, the combinations follow with all of them at their lower ends, then with all at their upper ends.
         """
         tasks = list(itertools.product(*(d.trials for d in self.tasks)))
-        bodies = [self.nominal]
-        if self.physics:
-            bodies += [tuple(d.low for d in self.physics), tuple(d.high for d in self.physics)]
+        middle, soon, late = self._lates()
+        bodies = [(*self.nominal, *middle)]
+        if self.physics or self.delay is not None:
+            bodies += [(*(d.low for d in self.physics), *soon), (*(d.high for d in self.physics), *late)]
         rows = [[*t, *b] for b in bodies for t in tasks][:_ROWS]
         return np.array(rows, float).reshape(len(rows), self.size)
 

@@ -5,6 +5,7 @@
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from dso_robotics.robot.entries import channel_entries, sensor_entries, state_en
 from dso_robotics.robot.policy_numbers import PolicyNumbers
 
 FILE = "policy.h5"
+_LATEST = 10_000
 Vector = Sequence[float] | np.ndarray
 
 
@@ -112,19 +114,24 @@ class Policy:
 
         return policy_header(self.numbers, source="Policy.to_c")
 
-    def reset(self, task: Mapping[str, float] | None = None) -> None:
-        """Start an episode: clear the memory and the delayed actions, and set the time to 0.
+    def reset(self, task: Mapping[str, float] | None = None, *, delay: int | None = None) -> None:
+        """Start an episode: clear the memory and the delayed actions, set the time to 0, and the last control to home.
 
         task: task numbers by name.
+        delay: control steps until an action acts; by default the training's, or the middle of those that it drew. On a robot
+          that is late itself, give 0.
 
         Raises:
-          DsoError: the policy has no task number of that name, or the number is not finite.
+          DsoError: the policy has no task number of that name, the number is not finite, or the delay is none.
         """
         n = self.numbers
+        late = n.delay if delay is None else delay
+        if isinstance(late, bool) or not isinstance(late, int | np.integer) or not 0 <= late <= _LATEST:
+            raise DsoError(f"delay: expected a whole number of control steps from 0 to {_LATEST}, got {late!r}.")
         self._task = self._with(n.task_first, task or {})
         self._memory, self._steps = np.zeros(n.memory), 0
-        self._action = np.zeros(len(n.ctrl_names))
-        self._queue = [np.zeros(len(n.ctrl_names))] * n.delay
+        self._queue = [np.zeros(len(n.ctrl_names))] * int(late)
+        self._ctrl = n.home
 
     def change_task(self, task: Mapping[str, float]) -> dict[str, float]:
         """Change task numbers in the middle of an episode, and return all of them by name. Memory and clock go on.
@@ -146,13 +153,13 @@ class Policy:
         return chosen
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that the policy remembers, as new arrays: task, memory, delayed actions and clock. See `restore`."""
-        queue = np.array(self._queue, float).reshape(self.numbers.delay, len(self.ctrl_names))
+        """All that the policy remembers, as new arrays: task, memory, delayed actions, control and clock. See `restore`."""
+        queue = np.array(self._queue, float).reshape(len(self._queue), len(self.ctrl_names))
         parts = {
             "task": self._task,
             "memory": self._memory,
             "queue": queue,
-            "action": self._action,
+            "ctrl": self._ctrl,
             "steps": self._steps,
         }
         return {name: np.array(value, float) for name, value in parts.items()}
@@ -173,7 +180,7 @@ class Policy:
                     f"restore: {name} has shape {value.shape} where this policy has {now[name].shape}, or holds a number that "
                     "is not finite; give a snapshot of the same policy."
                 )
-        self._task, self._memory, self._action = given["task"], given["memory"], given["action"]
+        self._task, self._memory, self._ctrl = given["task"], given["memory"], given["ctrl"]
         self._queue, self._steps = list(given["queue"]), int(given["steps"])
 
     def act(
@@ -221,8 +228,9 @@ class Policy:
         if not np.isfinite(action).all():
             raise DsoError("the policy's action is not finite; check what it is shown.")
         played, *queue = [*self._queue, action]
-        self._action, self._memory, self._queue, self._steps = action, memory, queue, self._steps + 1
-        return n.squash(played)
+        self._memory, self._queue, self._steps = memory, queue, self._steps + 1
+        self._ctrl = n.led(played, self._ctrl)
+        return self._ctrl.copy()
 
     def _readings(self, sensors: Any) -> np.ndarray:
         if isinstance(sensors, Mapping):
@@ -236,12 +244,12 @@ class Policy:
         return _vector("sensors", sensors, len(self.sees))
 
     def _computed(self, qpos: np.ndarray, qvel: np.ndarray, act: np.ndarray) -> np.ndarray:
-        """Readings of the model's sensors in a state, under the most recently chosen control."""
+        """Readings of the model's sensors in a state, under the control that acted last."""
         if self._data is None:
             self._data = mujoco.MjData(self.model)
         mujoco.mj_resetData(self.model, self._data)
         self._data.qpos[:], self._data.qvel[:], self._data.act[:] = qpos, qvel, act
-        self._data.ctrl[:] = self.numbers.squash(self._action)
+        self._data.ctrl[:] = self._ctrl
         with quiet():
             mujoco.mj_forward(self.model, self._data)
         return self._data.sensordata[list(self.numbers.columns)]
@@ -263,10 +271,10 @@ def _of_training(folder: Path) -> Policy:
     if tree.get("status") != "finished" or "policy" not in tree.get("theta", {}):
         raise DsoError(f"{folder}: holds no finished training; make one with `dso train STUDY.toml --out {folder}`.")
     robot, text = model_beside(folder, tree)
-    return Policy(_from_training(tree, study, robot, str(folder)), *bundled(text, folder))
+    return Policy(policy_numbers(tree, study, robot, str(folder)), *bundled(text, folder))
 
 
-def _from_training(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Robot, source: str) -> PolicyNumbers:
+def policy_numbers(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Robot, source: str) -> PolicyNumbers:
     """The data of a policy, from a training's run file and model."""
     given, mj = study["policy"], robot.mj
     if given.get("see_design") and (study["design"] or study["free"] or study["randomise"]):
@@ -287,8 +295,10 @@ def _from_training(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Rob
     step = study["control_step"]
     period = (1 if step is None else max(round(step / timestep), 1)) * timestep
     cycle = given.get("period")
-    limited = np.asarray(mj.actuator_ctrllimited, bool)
-    low, high = np.where(limited[:, None], mj.actuator_ctrlrange, [[-1.0, 1.0]]).T
+    delay = given.get("delay", 0.0)
+    ends = delay if isinstance(delay, list | tuple) else (delay, delay)
+    fewest, most = math.ceil(ends[0] / period - 1e-6), math.floor(ends[1] / period + 1e-6)
+    action = {name: np.asarray(tree["action"][name]) for name in ("middle", "half", "shift", "gain", "step", "limited")}
     tasks = [(t.get("values", [t.get("low")]), t) for t in study["task"].values()]
     return PolicyNumbers(
         kind=kind,
@@ -309,11 +319,9 @@ def _from_training(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Rob
         task_high=np.array([max(v) if "values" in t else t["high"] for v, t in tasks], float),
         task_first=np.array([v[0] for v, _ in tasks], float),
         ctrl_names=tuple(name or str(i) for i, name in enumerate(robot.names("actuator"))),
-        middle=np.where(limited, (low + high) / 2, 0.0),
-        half=np.where(limited, (high - low) / 2, 1.0),
-        limited=limited,
+        **action,
         period=period,
-        delay=round(float(given.get("delay", 0.0)) / period),
+        delay=fewest + (most - fewest + 1) // 2,
         nq=int(mj.nq),
         nv=int(mj.nv),
         na=int(mj.na),

@@ -20,6 +20,7 @@ class EpisodeStarts:
     seconds: length of an episode [s].
     qpos, qvel, act: (n, nq), (n, nv), (n, na).
     task: task numbers, (n, k).
+    late: the delay of actions in control steps, (n, 1); no column if the study does not draw it.
     estimate: the estimator's states, (n, nq+nv+na); no columns without an estimator.
     names: sensor channels of the study's [sensors], (ny,); empty without it.
     scale, bias, delay: of these sensors, (ny,); delay in [s].
@@ -30,6 +31,7 @@ class EpisodeStarts:
     qvel: np.ndarray
     act: np.ndarray
     task: np.ndarray
+    late: np.ndarray
     estimate: np.ndarray
     names: tuple[str, ...]
     scale: np.ndarray
@@ -53,7 +55,7 @@ class EpisodeStarts:
         return cls(seconds=float(stored["seconds"]), names=names, **arrays)
 
 
-_ROWS = ("qpos", "qvel", "act", "task", "estimate")
+_ROWS = ("qpos", "qvel", "act", "task", "late", "estimate")
 _SENSORS = ("scale", "bias", "delay")
 
 

@@ -14,8 +14,8 @@ from dso_robotics.robot.estimator_start import kalman_gain, linear_model
 from dso_robotics.robot.filter_jax import JaxFilter
 from dso_robotics.robot.filter_mjx import MjxSystem
 from dso_robotics.robot.mechanism import Mechanism
-from dso_robotics.robot.policy import squash
 from dso_robotics.robot.sensing import Sensing
+from dso_robotics.robot.squash import squash
 
 _STEP = 1e-6
 # Smallest process noise, as a fraction of the sensors' noise moved into the state, for directions without action noise.

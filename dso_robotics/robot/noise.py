@@ -1,4 +1,5 @@
-"""Normal action noise. It is added before squashing, so controls stay in range. Its scales are a block of theta."""
+"""Normal action noise. It is added before squashing, or after and clipped: controls stay in range. Its scales are a block
+of theta."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +7,7 @@ from jaxtyping import Array, Float
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.theta import Block
-from dso_robotics.robot.policy import Squash
+from dso_robotics.robot.squash import Squash
 
 # Minimum distance of a passive control from the end of its range, as a fraction of half the range. It keeps the action finite.
 _INSIDE = 1e-3
@@ -32,7 +33,11 @@ def passive_mean(squash: Squash) -> Float[Array, " nu"]:
     """
     half = jnp.where(squash.half > 0.0, squash.half, 1.0)
     part = jnp.clip(-squash.middle / half, -1.0 + _INSIDE, 1.0 - _INSIDE)
-    return jnp.where(np.array(squash.limited) & (squash.middle != 0.0), jnp.arctanh(part), 0.0)
+    limited = np.array(squash.limited)
+    if squash.after:
+        return jnp.where(limited, part, -squash.shift / squash.gain)
+    reach = jnp.where(limited & (squash.middle != 0.0), jnp.arctanh(part), 0.0)
+    return (reach - squash.shift) / squash.gain
 
 
 def log_density(deviation: Float[Array, " nu"], log_scale: Float[Array, " nu"]) -> Float[Array, ""]:

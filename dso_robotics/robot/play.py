@@ -15,8 +15,12 @@ from jaxtyping import Float
 from dso_robotics.errors import DsoError
 from dso_robotics.physics import step as physics
 from dso_robotics.robot.observation import Scaling
+from dso_robotics.robot.squash import Squash
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
+
+# Slope of tanh below which an action is said to be saturated.
+_FLAT = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +36,7 @@ class Episode:
     terminated: whether a terminal state ended it early.
     readings: noisy readings, (T+1, ny); None if the system has no sensors of its own.
     estimate: the estimator's states, (T+1, nq+nv+na); None without an estimator.
+    measured: terms that are hard constraints, without weights, (T, c); None without any.
     """
 
     time: np.ndarray
@@ -43,6 +48,16 @@ class Episode:
     terminated: bool = False
     readings: np.ndarray | None = None
     estimate: np.ndarray | None = None
+    measured: np.ndarray | None = None
+
+    def saturated(self, squash: Squash) -> np.ndarray:
+        """Share of the control steps in which tanh has less than a twentieth of its slope, by actuator (nu,).
+
+        Zero for an actuator without a range.
+        """
+        limited, middle, half = (np.asarray(x) for x in (squash.limited, squash.middle, squash.half))
+        place = (self.ctrl - middle) / np.where(half > 0, half, 1.0)
+        return np.where(limited, np.mean(1.0 - place**2 < _FLAT, axis=0), 0.0) if len(place) else np.zeros(len(middle))
 
     @property
     def cost(self) -> float:
@@ -66,7 +81,8 @@ class Player:
 
         def scene_cost(theta: Any, state: RobotState) -> Any:
             terms: Any = chain.scene_cost
-            return terms.terms(chain.bind(theta, state).scene(state, theta))
+            scene = chain.bind(theta, state).scene(state, theta)
+            return terms.terms(scene), terms.measured(scene)
 
         def arrive(
             theta: Any, reality: Any, state: RobotState, body: Any, exact: Any, action: Any, memory: Any, more: Any
@@ -79,6 +95,7 @@ class Player:
             return _real(chain, reality).reading(state, theta)
 
         self._decide: Callable[..., Any] = jax.jit(decide)
+        self._control: Callable[..., Any] = jax.jit(lambda action, state: chain.control(action, state))
         self._arrive: Callable[..., Any] = jax.jit(arrive)
         self._read: Callable[..., Any] = jax.jit(read)
         self._scene_cost: Callable[..., Any] = jax.jit(jax.vmap(scene_cost, in_axes=(None, 0)))
@@ -123,21 +140,15 @@ class Player:
             model.opt.timestep /= finer
         data, probe = mujoco.MjData(model), mujoco.MjData(model)
         vector = jnp.asarray(theta)
-        low, high = model.actuator_ctrlrange.T
-        limited = np.asarray(chain.squash.limited)
-
-        def squashed(action: Any) -> np.ndarray:
-            return np.where(limited, (low + high) / 2 + (high - low) / 2 * np.tanh(action), action)
-
         state: Any = self.start(vector, seed, context)
         data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
-        state = self._seen(state, model, data, probe, squashed(np.asarray(state.action)))
+        state = self._seen(state, model, data, probe, np.asarray(state.ctrl))
         nu, rows, states, ended = model.nu, [(0.0, data.qpos.copy(), data.qvel.copy(), None)], [], False
         draws, scale = self._noise(vector, steps, seed, noise)
         readings, estimates = [], []
 
         if chain.sensing is not None:
-            exact = self._measured(model, data, probe, squashed(np.asarray(state.action)))
+            exact = self._measured(model, data, probe, np.asarray(state.ctrl))
             rows_of = jnp.broadcast_to(jnp.asarray(exact), state.sensed.exact.shape)
             state = eqx.tree_at(lambda s: s.sensed.exact, state, rows_of)
             readings.append(np.asarray(self._read(vector, sensors, state)))
@@ -154,7 +165,7 @@ class Player:
                 break
             action: Any = np.asarray(mean) + scale * draws[t, :nu]
             queue = [*np.asarray(state.queue), action]
-            data.ctrl[:] = squashed(queue[0])
+            data.ctrl[:] = self._control(action, state)
             reached = data.time
             mujoco.mj_step(model, data, nstep=chain.substeps * finer)
             if data.time <= reached or not np.all(np.isfinite(data.qpos)):
@@ -164,7 +175,9 @@ class Player:
             body = _body(data)
             if chain.sensing is None:
                 held: Any = np.stack(queue[1:]) if len(queue) > 1 else np.zeros((0, nu))
-                state = RobotState(body, action, state.action, held, memory, state.context, None, None, state.shown)
+                led: Any = data.ctrl.copy()
+                rest = held, memory, state.context, None, None, state.shown
+                state = RobotState(body, action, led, state.ctrl, *rest)
             else:
                 exact = self._measured(model, data, probe, data.ctrl)
                 more = mean, draws[t, nu:]
@@ -174,13 +187,15 @@ class Player:
             if chain.filter is not None:
                 estimates.append(np.asarray(state.estimated.belief.state))
             states.append(state)
-        terms = np.zeros((0, len(chain.scene_cost.names)))  # type: ignore[attr-defined]
+        cost: Any = chain.scene_cost
+        terms, measured = np.zeros((0, len(cost.names))), np.zeros((0, len(cost.constrained)))
         if states:
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
-            terms = np.asarray(self._scene_cost(vector, stacked))
+            terms, measured = (np.asarray(part) for part in self._scene_cost(vector, stacked))
         time, qpos, qvel, ctrl = zip(*rows, strict=True)
         played = np.stack(ctrl[1:]) if states else np.zeros((0, nu))
         more = [np.stack(part) if part else None for part in (readings, estimates)]
+        more.append(measured if cost.constrained else None)
         return Episode(np.array(time), np.stack(qpos), np.stack(qvel), played, terms, ended, bool(terminated), *more)
 
     def _noise(self, theta: Any, steps: int, seed: int, noise: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Policies: functions of an observation, with all their weights in one flat block of theta.
 
-A policy gives one number for each actuator. `Squash` maps it to the actuator's range. A policy's memory is part of the
+A policy gives one number for each actuator. `squash.Squash` maps it to the actuator's range. A policy's memory is part of the
 chain's state, see `recurrent.py`.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -182,23 +181,3 @@ class TimedPolicy(Policy):
     def __call__(self, weights: Array, observation: Array, memory: Array, time: Array) -> tuple[Array, Array]:
         """The base policy, applied to the observation and the time features."""
         return self.base(weights, jnp.concatenate([observation, self.features(time)]), memory, time)
-
-
-class Squash(eqx.Module):
-    """Smooth map from any number to an actuator's control range; the identity for actuators without a range."""
-
-    middle: Float[Array, " nu"]
-    half: Float[Array, " nu"]
-    limited: tuple[bool, ...] = eqx.field(static=True)
-
-    def __call__(self, action: Float[Array, " nu"]) -> Float[Array, " nu"]:
-        """Control [actuator units]."""
-        return jnp.where(np.array(self.limited), self.middle + self.half * jnp.tanh(action), action)
-
-
-def squash(model: mujoco.MjModel) -> Squash:
-    """The `Squash` for a model's actuators."""
-    low, high = model.actuator_ctrlrange.T
-    limited = np.asarray(model.actuator_ctrllimited, bool)
-    middle, half = np.where(limited, (low + high) / 2, 0.0), np.where(limited, (high - low) / 2, 1.0)
-    return Squash(jnp.asarray(middle), jnp.asarray(half), tuple(map(bool, limited)))

@@ -32,6 +32,7 @@ def policy_header(numbers: PolicyNumbers, *, source: str, guard: str = "DSO_POLI
         "WIDEST": max(widths),
         "DELAY": n.delay,
         "PERIOD": n.period,
+        "SLOW": n.slow,
     }
     arrays = [
         c.strings("dso_policy_sees", n.labels),
@@ -44,7 +45,19 @@ def policy_header(numbers: PolicyNumbers, *, source: str, guard: str = "DSO_POLI
         c.integers("dso_policy_limited", n.limited),
         *(
             c.doubles(f"dso_policy_{name}", getattr(n, name))
-            for name in ("mean", "spread", "task_low", "task_high", "task_first", "middle", "half", "weights")
+            for name in (
+                "mean",
+                "spread",
+                "task_low",
+                "task_high",
+                "task_first",
+                "middle",
+                "half",
+                "shift",
+                "gain",
+                "step",
+                "weights",
+            )
         ),
     ]
     told = (

@@ -1,13 +1,14 @@
 """A policy as JSON: all that a runner in another program needs, in full precision. docs/deployment.md has the formulas."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from dso_robotics import __version__
 from dso_robotics.robot.policy_numbers import PolicyNumbers
 
-SCHEMA, SCHEMA_VERSION = "dso-policy", 1
+SCHEMA, SCHEMA_VERSION = "dso-policy", 2
 
 
 def policy_json(numbers: PolicyNumbers, *, source: str) -> str:
@@ -33,6 +34,10 @@ def policy_table(numbers: PolicyNumbers, *, source: str) -> dict[str, Any]:
             "squash": ["tanh" if limited else "none" for limited in n.limited],
             "offset": n.middle.tolist(),
             "scale": n.half.tolist(),
+            "shift": n.shift.tolist(),
+            "gain": n.gain.tolist(),
+            "step": [step if math.isfinite(step) else None for step in n.step.tolist()],
+            "home": n.home.tolist(),
         },
         "observation": {
             "of": "sensors" if n.columns else "estimate" if n.on_estimate else "state",

@@ -16,8 +16,10 @@ import numpy as np
 
 from dso_robotics.data.record import Flaws
 from dso_robotics.data.rollout import listed
+from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.physics.model import Robot
+from dso_robotics.physics.position_drive import is_position_drive
 from dso_robotics.physics.quiet import quiet
 from dso_robotics.robot.deployed_controller import Controller
 from dso_robotics.robot.deployed_model import checked_numbers
@@ -86,6 +88,8 @@ class PolicyLoop:
         self._columns = np.arange(self.model.nu) if own else _matched(self.policy, self.model, self.source)
         if not own and self.controller is None and not self.policy.sees_sensors:
             _same_joints(trained, self.model, self.source)
+        if not own:
+            _same_drives(self.policy, self.model, self._columns, self.source)
         self.substeps = _substeps(self.policy.period, self.model, self.source)
         self._sensors = FlawedSensors(
             self.model,
@@ -132,21 +136,22 @@ class PolicyLoop:
         Raises:
           DsoError: there is no such start, or a size or name is wrong.
         """
-        task, estimate, model = dict(task or {}), None, self.model
+        task, estimate, late, model = dict(task or {}), None, None, self.model
         if qpos is None:
             starts = self._drawn(start)
             qpos, qvel, act = starts.qpos[start], starts.qvel[start], starts.act[start]
             task = dict(zip(self.policy.numbers.tasks, map(float, starts.task[start]), strict=True)) | task
             estimate = starts.estimate[start]
+            late = int(starts.late[start, 0]) if starts.late.shape[1] else None
         position, speed, activation = (
             np.zeros(size) if value is None else checked_numbers(f"start: {name}", value, size, "robot's")
             for name, value, size in (("qpos", qpos, model.nq), ("qvel", qvel, model.nv), ("act", act, model.na))
         )
-        self.policy.reset(task)
+        self.policy.reset(task, delay=late)
         mujoco.mj_resetData(model, self.data)
         mujoco.mj_normalizeQuat(model, position)
         self.data.qpos[:], self.data.qvel[:], self.data.act[:] = position, speed, activation
-        self.data.ctrl[self._columns] = self.policy.numbers.squash(np.zeros(len(self._columns)))
+        self.data.ctrl[self._columns] = self.policy.numbers.home
         given = np.concatenate([position, speed, activation])
         self._first, self._task = given if estimate is None or not len(estimate) else estimate, task
         depth = self._sensors.depth
@@ -221,6 +226,16 @@ class PolicyLoop:
         return self._sensors.read(self._probe)
 
 
+def unheeded(folder: str | Path) -> list[str]:
+    """What the study of a training says of an episode and a `PolicyLoop` does not heed, in sentences."""
+    path = Path(folder) / "run.h5"
+    ends = read_run(path)[1].get("terminate") if path.is_file() else None
+    if not isinstance(ends, Mapping) or not ends:
+        return []
+    names = ", ".join(f"[terminate.{name}]" for name in ends)
+    return [f"{names} of the study is not looked at here: episodes last their whole time."]
+
+
 def _matched(policy: Policy, model: mujoco.MjModel, source: str) -> np.ndarray:
     """Where each of the policy's controls is among the robot's actuators, by name."""
     names = [model.actuator(i).name for i in range(model.nu)]
@@ -232,6 +247,20 @@ def _matched(policy: Policy, model: mujoco.MjModel, source: str) -> np.ndarray:
             if name not in other:
                 raise DsoError(f"{source}: {told.format(name, listed(tuple(other)))}. Rename one side.")
     return np.array([names.index(name) for name in policy.ctrl_names], int)
+
+
+def _same_drives(policy: Policy, model: mujoco.MjModel, columns: np.ndarray, source: str) -> None:
+    """Refuse a robot on which a target of the training's drives would be a torque, or the other way round."""
+    for mine, theirs in enumerate(columns):
+        if is_position_drive(policy.model, mine) != is_position_drive(model, int(theirs)):
+            gives, takes = (
+                ("a position", "a force") if is_position_drive(policy.model, mine) else ("a force", "a position")
+            )
+            raise DsoError(
+                f"{source}: the policy gives actuator {policy.ctrl_names[mine]!r} {gives}, and on this robot it takes {takes}; "
+                "give the actuator of the robot's model the gainprm, biasprm, gear, ctrlrange and forcerange of the one in "
+                "the training's model.xml."
+            )
 
 
 def _same_joints(trained: mujoco.MjModel, model: mujoco.MjModel, source: str) -> None:

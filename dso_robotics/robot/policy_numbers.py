@@ -11,7 +11,7 @@ import numpy as np
 _TEXTS, _INTEGERS = ("labels", "ctrl_names", "tasks"), ("hidden", "plain", "turning", "columns")
 _COUNTS = ("units", "features", "delay", "nq", "nv", "na")
 _KINDS, _MOST = ("linear", "network", "brain", "gated"), 1_000_000
-_ARRAYS = ("weights", "mean", "spread", "middle", "half", "task_low", "task_high", "task_first")
+_ARRAYS = ("weights", "mean", "spread", "middle", "half", "shift", "gain", "task_low", "task_high", "task_first")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,8 @@ class PolicyNumbers:
     labels: names of the robot's observed values, in order.
     tasks: names of the task numbers, with the ends of their ranges and their initial values, (k,).
     middle, half, limited: centre and half-width of each control's range, and whether it has one, (nu,).
+    shift, gain: z = shift + gain action; the control is middle + half tanh(z), or z without a range, (nu,).
+    step: largest change of each control in a control step, infinite without a limit, (nu,).
     period: length of a control step [s].
     delay: number of control steps until an action acts.
     nq, nv, na: sizes of the model.
@@ -55,6 +57,9 @@ class PolicyNumbers:
     ctrl_names: tuple[str, ...]
     middle: np.ndarray
     half: np.ndarray
+    shift: np.ndarray
+    gain: np.ndarray
+    step: np.ndarray
     limited: np.ndarray
     period: float
     delay: int
@@ -76,9 +81,12 @@ class PolicyNumbers:
             raise ValueError(f"a control step of {self.period:g} s and a clock of {self.clock:g} s")
         if any(not np.isfinite(getattr(self, name)).all() for name in _ARRAYS) or (self.spread == 0).any():
             raise ValueError("a number that is not finite, or a spread of zero")
-        for name, size in {"middle": len(self.ctrl_names), "half": len(self.ctrl_names)}.items():
-            if getattr(self, name).shape != (size,) or self.limited.shape != (size,):
-                raise ValueError(f"{name} of shape {getattr(self, name).shape} for {size} controls")
+        nu = len(self.ctrl_names)
+        for name in ("middle", "half", "shift", "gain", "step", "limited"):
+            if getattr(self, name).shape != (nu,):
+                raise ValueError(f"{name} of shape {getattr(self, name).shape} for {nu} controls")
+        if not (self.step > 0).all():
+            raise ValueError("a limit of the rate that is not positive")
         if any(getattr(self, name).shape != (len(self.tasks),) for name in ("task_low", "task_high", "task_first")):
             raise ValueError(f"task numbers whose ranges are not those of {len(self.tasks)} tasks")
         sights = len(self.columns) or len(self.plain) + 2 * len(self.turning) + self.nv + self.na
@@ -139,8 +147,24 @@ class PolicyNumbers:
         return parts[-2] @ x + parts[-1], memory
 
     def squash(self, action: np.ndarray) -> np.ndarray:
-        """The control (nu,) for an action."""
-        return np.where(self.limited, self.middle + self.half * np.tanh(action), action)
+        """The control (nu,) for an action, without the limit of its rate."""
+        z = self.shift + self.gain * action
+        return np.where(self.limited, self.middle + self.half * np.tanh(z), z)
+
+    def led(self, action: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """The control (nu,) for an action after the control `before`: no further away than `step`."""
+        ctrl = self.squash(action)
+        return before + np.clip(ctrl - before, -self.step, self.step) if self.slow else ctrl
+
+    @property
+    def slow(self) -> bool:
+        """Whether a control has a limit of its rate."""
+        return bool(np.isfinite(self.step).any())
+
+    @property
+    def home(self) -> np.ndarray:
+        """The control (nu,) of an action of zero."""
+        return self.squash(np.zeros(len(self.ctrl_names)))
 
     def _time(self, time: float) -> np.ndarray:
         if self.cyclic:
@@ -165,7 +189,7 @@ class PolicyNumbers:
         found["on_estimate"] = self.on_estimate
         found |= {name: list(texts) for name in _TEXTS if (texts := getattr(self, name))}
         found |= {name: np.array(getattr(self, name), int) for name in (*_INTEGERS, *_COUNTS)}
-        return found | {name: getattr(self, name) for name in (*_ARRAYS, "limited")}
+        return found | {name: getattr(self, name) for name in (*_ARRAYS, "limited", "step")}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "PolicyNumbers":
@@ -181,5 +205,6 @@ class PolicyNumbers:
             cyclic=bool(stored["cyclic"]),
             period=float(stored["period"]),
             limited=np.asarray(stored["limited"], bool),
+            step=np.asarray(stored["step"], float),
             **parts,
         )

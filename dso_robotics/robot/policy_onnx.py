@@ -21,8 +21,9 @@ def policy_onnx(numbers: PolicyNumbers, *, source: str, precision: Precision = "
     """The model as the bytes of an .onnx file.
 
     Inputs, each with a first axis of any length (one row for each robot): qpos, qvel and act, or sensors; task; time [s] (1) if
-    the policy sees it; memory; queue (delay, nu), zeros at first. Those of length 0 are left out. Outputs: ctrl (nu),
-    next_memory, next_queue. The metadata hold the names, the period and all else that `policy_table` has, without the network.
+    the policy sees it; memory; queue (delay, nu), zeros at first; before (nu), the last control, if its rate is limited, home
+    at first. Those of length 0 are left out. Outputs: ctrl (nu), next_memory, next_queue, next_before. The metadata hold the
+    names, the period and all else that `policy_table` has, without the network.
 
     Raises:
       MissingExtra: the package onnx is not installed.
@@ -69,11 +70,23 @@ class _Graph:
             whole = self._op("Concat", queue, row, axis=1)
             self._output("next_queue", self._slice(whole, 1, n.delay + 1), [n.delay, len(n.ctrl_names)])
             action = self._op("Squeeze", self._slice(whole, 0, 1), self._constant(np.array([1]), np.int64))
-        squashed = self._op(
-            "Add", self._op("Mul", self._op("Tanh", action), self._constant(n.half)), self._constant(n.middle)
-        )
-        ctrl = self._op("Where", self._constant(n.limited, np.bool_), squashed, action)
+        ctrl = self._squashed(n, action)
+        if n.slow:
+            before = self._input("before", [len(n.ctrl_names)])
+            step = self._constant(np.where(np.isfinite(n.step), n.step, np.finfo(self._type).max))
+            back = self._op("Neg", step)
+            moved = self._op("Max", self._op("Min", self._op("Sub", ctrl, before), step), back)
+            ctrl = self._op("Add", before, moved)
+            self._output("next_before", ctrl, [len(n.ctrl_names)])
         self._output("ctrl", ctrl, [len(n.ctrl_names)], first=True)
+
+    def _squashed(self, n: PolicyNumbers, action: str) -> str:
+        """The control of an action, without the limit of its rate."""
+        z = self._op("Add", self._op("Mul", action, self._constant(n.gain)), self._constant(n.shift))
+        place = self._op("Mul", self._op("Tanh", z), self._constant(n.half))
+        return self._op(
+            "Where", self._constant(n.limited, np.bool_), self._op("Add", place, self._constant(n.middle)), z
+        )
 
     def _seen(self, n: PolicyNumbers) -> str:
         """The normalised inputs of the network (rows, inputs)."""
@@ -176,9 +189,13 @@ def rounding(numbers: PolicyNumbers, model: bytes) -> float:
     for _ in range(_EPISODES):
         memory, queue, task = np.zeros(n.memory), [np.zeros(len(n.ctrl_names))] * n.delay, n.task_first
         held = {name: np.zeros((1, *sizes[name]), kind) for name in ("memory", "queue") if name in sizes}
+        held |= {"before": np.asarray(n.home, kind)[None]} if "before" in sizes else {}
+        before = n.home
         for step in range(_STEPS):
             given = {
-                name: rng.normal(size=sizes[name]) for name in sizes if name not in ("memory", "queue", "task", "time")
+                name: rng.normal(size=sizes[name])
+                for name in sizes
+                if name not in ("memory", "queue", "before", "task", "time")
             }
             if "sensors" in given:
                 given["sensors"] = n.mean[: len(n.labels)] + n.spread[: len(n.labels)] * given["sensors"]
@@ -191,5 +208,6 @@ def rounding(numbers: PolicyNumbers, model: bytes) -> float:
             held = {name: found[f"next_{name}"] for name in held}
             action, memory = n.decide(parts, seen, memory, task, step * n.period)
             played, *queue = [*queue, action]
-            worst = max(worst, float(np.abs((found["ctrl"][0] - n.squash(played)) / n.half).max()))
+            before = n.led(played, before)
+            worst = max(worst, float(np.abs((found["ctrl"][0] - before) / n.half).max()))
     return worst

@@ -87,7 +87,7 @@ class ReplayedSystem(RobotSystem):
     def started(self, state: RobotState, theta: Theta) -> RobotState:
         """A state at which the window begins, with what the watch reads there."""
         assert self.record is not None
-        shown = self.read_in(self.record.start, self.change(state.body), self.squash(state.action), theta)
+        shown = self.read_in(self.record.start, self.change(state.body), state.ctrl, theta)
         return eqx.tree_at(lambda s: s.shown, state, shown)
 
     @property

@@ -1,5 +1,6 @@
 """Prepares a robot's chain for training on windows: annealing, window starts, and the critic's inputs."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from dso_robotics.core.method.replayed import RecordedCourse, Replayed
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.objective import Problem
 from dso_robotics.physics.impedance import softened
+from dso_robotics.robot.constraints import Constrained, constrained
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.replay import Record, ReplayedSystem, replayed
@@ -42,12 +44,17 @@ class RobotCourse(RecordedCourse):
 
     @property
     def memory(self) -> Scaling:
-        """The chain's current scaling."""
-        return self.chain.scaling
+        """The chain's current scaling, and the start of the constraints if there are any."""
+        cost: Any = self.chain.scene_cost
+        places = getattr(cost, "constrained", ())
+        return constrained(self.chain.scaling, [cost.weights[i] for i in places]) if places else self.chain.scaling
 
     def at(self, memory: Scaling, progress: Array | None = None) -> RobotSystem:
         """The chain with this scaling, and with the noise and contact softness scheduled for this point of training."""
         chain = eqx.tree_at(lambda c: c.scaling, self.chain, memory)
+        if isinstance(memory, Constrained):
+            cost: Any = chain.scene_cost
+            chain = dataclasses.replace(chain, scene_cost=dataclasses.replace(cost, multipliers=memory.weights))
         if progress is None:
             return chain
         if self.soften > 1.0:
@@ -89,8 +96,20 @@ class RobotCourse(RecordedCourse):
         return CriticInputs(self.at(memory), theta)
 
     def remembered(self, memory: Scaling, theta: Array, states: RobotState) -> Scaling:
-        """The scaling updated with these states."""
-        return memory.updated(jax.vmap(lambda state: self.chain.observe(state, theta))(states))
+        """The scaling updated with these states, and the multipliers of the constraints."""
+        new = memory.updated(jax.vmap(lambda state: self.chain.observe(state, theta))(states))
+        if not isinstance(new, Constrained):
+            return new
+        cost: Any = self.chain.scene_cost
+        chain = self.chain.bind(theta)
+        measured = jax.vmap(lambda state: cost.measured(chain.scene(state, theta)))(states)
+        return new.moved(jnp.mean(measured, axis=0) - jnp.asarray([cost.limits[i] for i in cost.constrained]))
+
+    def kept(self, new: Scaling, old: Scaling, early: Array) -> Scaling:
+        """The scaling is kept after the first part of a training; multipliers go on."""
+        if isinstance(new, Constrained) and isinstance(old, Constrained):
+            return jax.tree.map(lambda a, b: jnp.where(early, a, b), new, new.held(old))
+        return super().kept(new, old, early)
 
     def terms(self, theta: Array, states: RobotState) -> Float[Array, " k"]:
         """Mean of each cost term over the states."""

@@ -1,6 +1,6 @@
 """A robot, its sensors, its estimator and its policy as one `Chain` of the core: equations (95) to (100).
 
-    x[t+1] = f(x[t], squash(u[t] + sigma_u xi_u))                 physics (96)
+    x[t+1] = f(x[t], squash(u[t] + sigma_u xi_u))                 physics (96); the squashing is in `robot.squash`
     y[t+1] = scale h(x[t+1]) + bias + sigma_y xi_y                sensors; only if the system has `sensing`
     b[t+1] = c(f(b[t], squash(u[t])), y[t+1])                     estimator (99); only if the system has a `filter`
     u[t], m[t+1] = pi(o[t], m[t])                                 policy (100); o is of the state, the readings or the belief
@@ -90,9 +90,8 @@ class RobotSystem(SystemParts):
 
         `placed` sets the readings, which depend on theta.
         """
-        nu = self.mj.nu
         body = physics.make_state(self.base, qpos, qvel)
-        queue, memory = jnp.zeros((self.delay, nu)), jnp.zeros(self.policy.memory)
+        queue, memory = jnp.tile(self.squash.rest, (self.delay, 1)), jnp.zeros(self.policy.memory)
         sensed = estimated = None
         if self.sensing is not None:
             ny = self.sensing.size
@@ -104,7 +103,8 @@ class RobotSystem(SystemParts):
             estimated = Estimated(belief, jnp.zeros(self.sensing.size), queue)
         context = jnp.asarray(self.context.rest)
         shown = None if self.watch is None else jnp.zeros(self.watch.size)
-        return RobotState(body, jnp.zeros(nu), jnp.zeros(nu), queue, memory, context, sensed, estimated, shown)
+        home = self.squash(self.squash.rest)
+        return RobotState(body, self.squash.rest, home, home, queue, memory, context, sensed, estimated, shown)
 
     def sound(self, state: RobotState) -> RobotState:
         """The state, or `rest()` if the state diverged. Derivatives computed from the result are then finite."""
@@ -114,11 +114,11 @@ class RobotSystem(SystemParts):
     def scene(self, state: RobotState, theta: Theta) -> Scene:
         """The scene that costs and observations use."""
         state = self.sound(state)
-        controls = self.squash(state.action), self.squash(state.before)
+        controls = state.ctrl, state.before
         task = self.context.task(state.context)
         ahead = None if state.estimated is None else lambda: self.surprise(state, theta)
         shown = None if self.watch is None else functools.partial(self.watch.of, state.shown)
-        more = lambda: self.strain(state, theta), ahead, shown
+        more = lambda: self.strain(state, theta), ahead, shown, lambda: self.reach(state, theta)
         return Scene(self.mj, lambda: self.model(theta, state), None, state.body, *controls, task, *more)
 
     def surprise(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
@@ -145,7 +145,23 @@ class RobotSystem(SystemParts):
         return noises.divergence(mean, self.noise_scale(theta), noises.passive_mean(self.squash), passive)
 
     def act(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
-        """The policy's action without noise, before squashing, and its next memory."""
+        """The policy's action without noise, see `Squash`, and its next memory."""
+        raw, memory = self._output(state, theta)
+        return self.squash.mean(raw), memory
+
+    def reach(self, state: RobotState, theta: Theta) -> Float[Array, " nu"]:
+        """How far the policy reaches into the squashing in this state: the argument of tanh."""
+        return self.squash.reach(self._output(state, theta)[0])
+
+    def control(self, action: Float[Array, " nu"], state: RobotState) -> Float[Array, " nu"]:
+        """The control that acts in the next step, after `action` was chosen: it may be late, and limited in its rate."""
+        whole = jnp.concatenate([state.queue, action[None]])
+        late = self.context.late(state.context)
+        due = whole[0] if late is None else whole[self.delay - jnp.round(late).astype(int)]
+        return self.squash.led(due, state.ctrl)
+
+    def _output(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
+        """The policy's output, and its next memory."""
         seen = self.scaling(self.observe(state, theta))
         state = self.sound(state)
         return self.policy(self.layout.split(theta)["policy"], seen, state.memory, state.body.time)
@@ -160,7 +176,7 @@ class RobotSystem(SystemParts):
         intended: Float[Array, " nu"] | None = None,
         noise: Float[Array, " ny"] | None = None,
     ) -> RobotState:
-        """The state one control step later. With a delay, the action chosen `delay` control steps ago acts, not `action`.
+        """The state one control step later. With a delay, the action chosen so many control steps ago acts, not `action`.
 
         intended: the action without noise, which the estimator knows; `action` by default.
         noise: standard normal noise of the next reading; zero by default.
@@ -168,7 +184,7 @@ class RobotSystem(SystemParts):
         A diverged state is returned unchanged. The step then adds no derivative.
         """
         blown, given, state = self.diverged(state), state, self.sound(state)
-        ctrl = self.squash(jnp.concatenate([state.queue, action[None]])[0])
+        ctrl = self.control(action, state)
         body, exact, shown = self.simulated(state, ctrl, theta)
         more = {"intended": intended, "noise": noise, "shown": shown}
         following = self.arrived(body, exact, action, memory, state, theta, **more)
@@ -214,7 +230,18 @@ class RobotSystem(SystemParts):
         Other arguments are those of `play`.
         """
         queue = jnp.concatenate([state.queue, action[None]])
-        parts = body, action, state.action, queue[1:], memory, state.context, None, state.estimated, shown
+        parts = (
+            body,
+            action,
+            self.control(action, state),
+            state.ctrl,
+            queue[1:],
+            memory,
+            state.context,
+            None,
+            state.estimated,
+            shown,
+        )
         following = RobotState(*parts)
         if state.sensed is None or exact is None:
             return following
@@ -227,9 +254,8 @@ class RobotSystem(SystemParts):
         model = (*self.model_of_the_estimator(theta), *self.sensors(theta))
         weights, _ = self.estimator(theta)
         reading = self.reading(following, theta)
-        belief, predicted, _ = self.filter.update(
-            model, weights, state.estimated.belief, self.squash(commanded[0]), reading
-        )
+        ctrl = self.squash.led(commanded[0], state.ctrl)
+        belief, predicted, _ = self.filter.update(model, weights, state.estimated.belief, ctrl, reading)
         estimated = Estimated(belief, reading - predicted, commanded[1:])
         return eqx.tree_at(lambda s: s.estimated, following, estimated)
 
@@ -251,7 +277,7 @@ class RobotSystem(SystemParts):
         """The state with what the watch reads in it, without derivative; the same on MJX."""
         if not isinstance(self.watch, Watch):
             return state
-        shown = step_on_c(self.watch, self.model(theta, state)[0].fields, state.body, self.squash(state.action), 0)[1]
+        shown = step_on_c(self.watch, self.model(theta, state)[0].fields, state.body, state.ctrl, 0)[1]
         return eqx.tree_at(lambda s: s.shown, state, shown)
 
     def started(self, state: RobotState, theta: Theta) -> RobotState:
@@ -262,7 +288,7 @@ class RobotSystem(SystemParts):
         """The state with noise-free readings of it, as if the robot had rested there before, and a valid estimate."""
         if state.sensed is None:
             return state
-        ctrl = self.squash(state.action)
+        ctrl = state.ctrl
         exact = self.shown_readings(state.shown)
         exact = self.measured(state.body, ctrl, self.model(theta, state)) if exact is None else exact
         state = eqx.tree_at(lambda s: s.sensed.exact, state, jnp.broadcast_to(exact, state.sensed.exact.shape))
@@ -363,5 +389,5 @@ class RobotSystem(SystemParts):
         body = eqx.tree_at(
             lambda b: (b.qpos, b.qvel, b.act), state.body, (belief[:nq], belief[nq : nq + nv], belief[nq + nv :])
         )
-        more = self.squash(state.action), self.squash(state.before), self.context.task(state.context)
+        more = state.ctrl, state.before, self.context.task(state.context)
         return self.observation(Scene(self.mj, model, products, body, *more))

@@ -19,9 +19,10 @@ from dso_robotics.robot.context import Context
 from dso_robotics.robot.filter_jax import JaxFilter
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import Observation, no_scaling
-from dso_robotics.robot.policy import Policy, squash
+from dso_robotics.robot.policy import Policy
 from dso_robotics.robot.scene import Scene
 from dso_robotics.robot.sensing import Sensing
+from dso_robotics.robot.squash import Squash, squash
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import Believes, RobotState, Sees, Spread
 from dso_robotics.robot.watch import SENSORS, Wishes, watching
@@ -45,6 +46,7 @@ def robot_system(
     sees: Sees = "state",
     believes: Believes = "world",
     engine: Literal["mjx", "mujoco"] = "mjx",
+    actions: Squash | None = None,
     rng: np.random.Generator | None = None,
 ) -> RobotSystem:
     """Make the chain of a robot under a policy. It starts from rest; theta's initial values are in `layout.initial`.
@@ -59,6 +61,7 @@ def robot_system(
     estimator: made by `estimator_design.design_filter`: the filter, and the initial values of the block "corrector".
     sees: what the policy observes.
     believes: the physical model of the estimator.
+    actions: from actions to controls; by default the whole range of each actuator about its middle.
     engine: what simulates. A system on C ("mujoco") needs a watch, see `on_c`, and has no estimator.
 
     Raises:
@@ -107,7 +110,7 @@ def robot_system(
         policy=policy,
         observation=observation,
         scaling=no_scaling(size + more),
-        squash=squash(mj),
+        squash=squash(mj) if actions is None else actions,
         start=lambda key: chain.rest(),
         scene_cost=scene_cost,
         layout=blocks.Theta(tuple(parts), chart="open"),
@@ -194,7 +197,7 @@ def _corrector_block(filter: JaxFilter, initial: np.ndarray, *, free: bool) -> b
 
 def seen_besides(mechanism: Mechanism, context: Context, see_design: bool) -> int:
     """Number of policy inputs besides the observation."""
-    return len(context.tasks) + (len(context.physics) + mechanism.size if see_design else 0)
+    return context.size + mechanism.size if see_design else len(context.tasks)
 
 
 def multiple(time: float, unit: float, name: str, of: str, *, least: int = 1) -> int:

@@ -15,9 +15,10 @@ from dso_robotics.robot.filter_jax import JaxFilter
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import Observation, Scaling
 from dso_robotics.robot.placement import Placement
-from dso_robotics.robot.policy import Policy, Squash
+from dso_robotics.robot.policy import Policy
 from dso_robotics.robot.scene import Scene
 from dso_robotics.robot.sensing import Sensing
+from dso_robotics.robot.squash import Squash
 from dso_robotics.robot.system_state import Believes, RobotState, Sees, Theta
 from dso_robotics.robot.watch import Watch, Wishes
 

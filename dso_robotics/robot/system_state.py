@@ -47,7 +47,8 @@ class RobotState(eqx.Module):
     """The state x of the chain.
 
     body: qpos [m, rad], qvel [m/s, rad/s], act, time [s].
-    action, before: actions of this step and of the previous step, (nu,), with noise, before squashing.
+    action: the action that was chosen in this step, (nu,), with noise, before squashing.
+    ctrl, before: the controls that acted in this step and in the previous one, (nu,).
     queue: delayed actions that do not act yet, (delay, nu), oldest first.
     memory: the policy's memory, (m,).
     context: the episode's numbers, (c,).
@@ -57,6 +58,7 @@ class RobotState(eqx.Module):
 
     body: physics.State
     action: Float[Array, " nu"]
+    ctrl: Float[Array, " nu"]
     before: Float[Array, " nu"]
     queue: Float[Array, "delay nu"]
     memory: Float[Array, " m"]

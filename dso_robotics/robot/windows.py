@@ -43,7 +43,6 @@ class CWindows:
         self._arrive: Any = jax.jit(self._arrived)
         self._fields: Any = jax.jit(self._fields_of)
         self.fields_at: Any = jax.jit(jax.vmap(self._fields_at, in_axes=(None, 0)))
-        self._squash: Any = jax.jit(jax.vmap(chain.squash))
         self._place: Any = jax.jit(self._placed)
         self._first: Any = jax.jit(self._first_read)
 
@@ -81,7 +80,7 @@ class CWindows:
         scaled = np.array(noise)
         scaled[..., :nu] *= np.exp(np.asarray(log_noise))
         by_numbers = WindowDifference(self, theta, drawn.context, centred=centred)
-        led = np.asarray(self._squash(drawn.action))
+        led = np.asarray(drawn.ctrl)
         before: Any = by_numbers.seen(drawn.body, led)
         start = self._place(theta, drawn, new, before[0])
         if self.chain.sensing is not None:
@@ -114,7 +113,7 @@ class CWindows:
         state = jax.tree.map(np.asarray, start)
         write(engine, state.body)
         if self._watch is not None:
-            ctrl[:] = self._squash(state.action)
+            ctrl[:] = state.ctrl
             state = eqx.tree_at(lambda s: s.shown, state, self.reading(engine))
             write(engine, state.body)
         states, controls, draws, nu = [state], [ctrl.copy()], np.asarray(noise), model.nu
@@ -128,7 +127,9 @@ class CWindows:
             body = physics.State(**now)
             shown: Any = None if self._watch is None else self.reading(engine)
             if self.chain.sensing is None:
-                state = RobotState(body, action, state.action, queue, memory, state.context, None, None, shown)
+                led: Any = ctrl.copy()
+                rest = queue, memory, state.context, None, None, shown
+                state = RobotState(body, action, led, state.ctrl, *rest)
             else:
                 arrived = self._arrive(theta, state, body, shown, mean, action, memory, draws[:, t, nu:])
                 state = jax.tree.map(np.asarray, arrived)
@@ -193,7 +194,7 @@ class CWindows:
         def one(theta: Array, state: RobotState, draw: Array) -> tuple[Array, ...]:
             mean, memory = chain.act(state, theta)
             queue = jnp.concatenate([state.queue, (mean + draw)[None]])
-            return mean, mean + draw, memory, queue[1:], chain.squash(queue[0])
+            return mean, mean + draw, memory, queue[1:], chain.control(mean + draw, state)
 
         return jax.vmap(one, in_axes=(_over(theta), 0, 0))(theta, states, noise)
 
@@ -213,7 +214,7 @@ class CWindows:
             chain = self.chain.bind(theta, state)
             exact = chain.shown_readings(shown)
             if exact is None:
-                ctrl = chain.squash(jnp.concatenate([state.queue, action[None]])[0])
+                ctrl = chain.control(action, state)
                 exact = chain.measured(body, ctrl, chain.model(theta, state))
             more = {"intended": mean, "noise": noise, "shown": shown}
             return chain.arrived(body, exact, action, memory, state, theta, **more)

@@ -15,6 +15,7 @@ def design(
     *,
     resume: bool = False,
     force: bool = False,
+    longer: bool = False,
     report: Callable[[Trained, Path], object] | None = None,
     progress: Callable[[Progress], None] = lambda news: None,
 ) -> Trained:
@@ -28,4 +29,6 @@ def design(
             f"{study.source}: the study has no [design.NAME] table, so there is no mechanism to design; add one, such as "
             '[design.reach] with kind = "length" and of = "forearm", or use `dso train`.'
         )
-    return train(study, out, command="design", resume=resume, force=force, report=report, progress=progress)
+    return train(
+        study, out, command="design", resume=resume, force=force, longer=longer, report=report, progress=progress
+    )

@@ -24,6 +24,9 @@ def drawn_starts(player: Player, theta: Any, *, seconds: float, count: int = STO
         qvel=np.array([body.qvel for body in bodies]),
         act=np.array([body.act for body in bodies]).reshape(count, -1),
         task=np.array([chain.context.task(s.context) for s in states]).reshape(count, -1),
+        late=np.array(
+            [np.zeros(0) if (d := chain.context.late(s.context)) is None else [float(d)] for s in states]
+        ).reshape(count, -1),
         estimate=np.array(beliefs),
         names=() if chain.sensing is None else chain.sensing.names,
         scale=np.broadcast_to(scale, (ny,)),

@@ -27,7 +27,8 @@ from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.estimate_outcome import Asked, Outcome
 from dso_robotics.studies.estimate_search import Found
 from dso_robotics.studies.estimate_study import EstimateStudy
-from dso_robotics.studies.run import Session, search
+from dso_robotics.studies.run import Session
+from dso_robotics.studies.search import search
 
 # Updates that the search looks at, at most: noises are few numbers, and more readings hardly tell more.
 _UPDATES = 20_000

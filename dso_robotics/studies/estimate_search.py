@@ -16,7 +16,8 @@ from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.estimate_study import EstimateStudy
-from dso_robotics.studies.run import RunFile, search
+from dso_robotics.studies.run import RunFile
+from dso_robotics.studies.search import search
 
 # Iterations of Adam between two evaluations on the validation windows.
 _VALIDATED = 10

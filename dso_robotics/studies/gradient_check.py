@@ -78,7 +78,7 @@ def _motion(
     task: Task, theta: np.ndarray, steps: int, seed: int
 ) -> tuple[Callable[[Any], Any], Callable[[np.ndarray], float]]:
     """The cost of a short episode with noise as a JAX function, to be differentiated at theta, and the same on C."""
-    from dso_robotics.studies.train import compiled
+    from dso_robotics.studies.trained_robot import compiled
 
     chain = task.chain
     noise: Any = np.random.default_rng(seed).standard_normal((steps, chain.noises))

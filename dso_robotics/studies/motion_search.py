@@ -21,7 +21,8 @@ from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.robot.prediction import Prediction
 from dso_robotics.studies.checkpoint import columns, damaged, records
 from dso_robotics.studies.race import race
-from dso_robotics.studies.run import RunFile, search
+from dso_robotics.studies.run import RunFile
+from dso_robotics.studies.search import search
 from dso_robotics.studies.start_states import missed
 
 # How often the search goes on from start states that it had missed.

@@ -15,6 +15,7 @@ from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot.play import Reality
 from dso_robotics.robot.system import RobotSystem
+from dso_robotics.studies.action import driven
 from dso_robotics.studies.train_study import TrainStudy
 
 
@@ -48,7 +49,10 @@ def real_robot(study: TrainStudy, chain: RobotSystem) -> RealRobot:
     source = f"{study.source}: [judge]"
     if all(cost.supervised for cost in study.cost.values()):
         raise DsoError(f"{source}: no cost is of the motion, so there is nothing to judge by; leave it out.")
-    robot = load(study.model if table.model is None else table.model)
+    try:
+        robot = driven(study.action, load(study.model if table.model is None else table.model))
+    except DsoError as error:
+        raise DsoError(f"{source} {error}") from error
     ours, theirs = chain.mj, robot.mj
     sizes = ("nq", "nv", "nu", "na", "nsensordata")
     if any(getattr(ours, name) != getattr(theirs, name) for name in sizes) or set(sensor_channels(ours)) != set(

@@ -1,7 +1,8 @@
 """The run of one study: its result folder and its run file. An interrupted run resumes from the run file.
 
-Every command uses this module. It locks the folder, writes the run file before the first step, and then so often that a
-killed run loses less than a minute. A resumed run ends with the same numbers as an uninterrupted one.
+Every command uses this module, and `studies.search` for its search. It locks the folder, writes the run file before the
+first step, and then so often that a killed run loses less than a minute. A resumed run ends with the same numbers as an
+uninterrupted one.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import mujoco
 import numpy as np
 
-from dso_robotics.core.descent import Candidate, Last, Method, Moment, Result, descend
+from dso_robotics.core.method.settings import Settings
 from dso_robotics.data.bundle import write_bundled
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
@@ -25,16 +26,31 @@ from dso_robotics.physics.markup import files as model_files
 from dso_robotics.physics.model import Robot
 from dso_robotics.robot.deployed_model import DIGEST, model_digest
 from dso_robotics.studies import folder as folders
-from dso_robotics.studies.checkpoint import columns, count, damaged, flatten, records, restore
+from dso_robotics.studies.checkpoint import count, damaged
 from dso_robotics.studies.code import refuse_unnamed
 from dso_robotics.table import Study
 
 # Seconds between two writes of the run file when the steps of a search are short.
 EVERY = 20.0
 # Keys of a study that name files. The contents of these files are compared, not their paths.
-_PLACES = ("model", "logs", "log", "file", "source")
+_PLACES = ("model", "logs", "log", "file", "init", "source")
+# Iterations of a training that says nothing about them.
+_USUAL = Settings().iterations
 # The parts of a stored search.
-_KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling", "race", "choice")
+_KEPT = (
+    "state",
+    "records",
+    "best",
+    "spent",
+    "earlier",
+    "theta",
+    "scaling",
+    "action",
+    "named",
+    "numbers",
+    "race",
+    "choice",
+)
 _PUT_BACK = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
 
 T = TypeVar("T", bound=Study)
@@ -78,8 +94,8 @@ class Session:
     progress: a function that is called with every report.
     """
 
-    def __init__(self, folder: Path, *, resume: bool, progress: Callable[[Progress], None]):
-        self.folder, self._resume, self._progress = folder, resume, progress
+    def __init__(self, folder: Path, *, resume: bool, longer: bool = False, progress: Callable[[Progress], None]):
+        self.folder, self._resume, self._longer, self._progress = folder, resume, longer, progress
         self._began = time.perf_counter()
         self.file: RunFile | None = None
 
@@ -107,7 +123,7 @@ class Session:
         self, study: Mapping[str, Any], robot: Robot, files: Mapping[str, str | Path], *, every: float = 0.0
     ) -> "RunFile":
         """Open the run file; see `RunFile`."""
-        options: dict[str, Any] = {"resume": self._resume, "every": every, "began": self._began}
+        options: dict[str, Any] = {"resume": self._resume, "every": every, "began": self._began, "longer": self._longer}
         self.file = file = RunFile(self.folder, study, robot, files=files, **options)
         return file
 
@@ -149,10 +165,15 @@ class Session:
 
 
 @contextlib.contextmanager
-def session(out: str | Path, *, resume: bool, force: bool, progress: Callable[[Progress], None]) -> Iterator[Session]:
-    """A session in the folder `out`. No other run can write to it at the same time; see `studies.folder.claim`."""
+def session(
+    out: str | Path, *, resume: bool, force: bool, progress: Callable[[Progress], None], longer: bool = False
+) -> Iterator[Session]:
+    """A session in the folder `out`. No other run can write to it at the same time; see `studies.folder.claim`.
+
+    longer: whether a run that is resumed may have finished, and gets more iterations.
+    """
     with folders.claim(out, resume=resume, force=force) as folder:
-        yield Session(folder, resume=resume, progress=progress)
+        yield Session(folder, resume=resume, longer=longer, progress=progress)
 
 
 class RunFile:
@@ -177,7 +198,9 @@ class RunFile:
         resume: bool,
         every: float = 0.0,
         began: float | None = None,
+        longer: bool = False,
     ):
+        self._longer = longer
         self.path, self._study, self._new = folder / folders.RUN, resolved(study), not resume
         self._inputs = {"model": {"path": str(robot.source), "sha256": model_sha256(robot.mj)}}
         read = [str(robot.source)] if Path(robot.source).is_file() else []
@@ -199,9 +222,13 @@ class RunFile:
         command = self._study["command"]
         if stored.get("command", command) != command:
             raise DsoError(f"{self.path}: this is a run of `dso {stored['command']}`; resume it with that.")
-        if tree.get("status") == "finished" and (folder / folders.SUMMARY).exists():
-            raise DsoError(f"{self.path}: this run has finished already; its result is in {folder}.")
+        finished = tree.get("status") == "finished" and (folder / folders.SUMMARY).exists()
+        if finished and not self._longer:
+            more = " To go on with it, give more --iterations." if command in ("train", "design") else ""
+            raise DsoError(f"{self.path}: this run has finished already; its result is in {folder}.{more}")
         mine, theirs = placeless(self._study), placeless(stored)
+        if self._longer:
+            mine, theirs = self._without_length(mine, theirs, finished=finished)
         changed = [key for key in mine if mine[key] != theirs.get(key)]
         if changed:
             raise DsoError(
@@ -218,6 +245,17 @@ class RunFile:
             raise damaged(self.path, error) from error
         self.tree = tree
         self._kept = {name: tree[name] for name in _KEPT if name in tree}
+
+    def _without_length(self, mine: Any, theirs: Any, *, finished: bool) -> tuple[Any, Any]:
+        """Both studies without the number of iterations, which may grow."""
+        parts = [dict(study.get("training", {})) for study in (mine, theirs)]
+        now, then = (int(part.pop("iterations", _USUAL)) for part in parts)
+        if now < then or (finished and now == then):
+            raise DsoError(
+                f"{self.path}: the run has {then} iterations{' and has finished' if finished else ''}; give --iterations more "
+                f"than that, not {now}."
+            )
+        return {**mine, "training": parts[0]}, {**theirs, "training": parts[1]}
 
     def _compare(self, stored: Mapping[str, Any]) -> None:
         if set(stored) != set(self._inputs):
@@ -271,62 +309,6 @@ class RunFile:
             self._new = False
 
 
-def search(
-    file: RunFile,
-    method: Method,
-    first: Any,
-    record: type,
-    *,
-    iterations: int,
-    stage: int = 0,
-    keep: Last | None = None,
-    watch: Callable[[Moment], bool | None] | None = None,
-    survive: bool = False,
-    spent: Callable[[Moment], Mapping[str, Any]] = lambda moment: {},
-    blocks: Callable[[Any], Mapping[str, Any]] = lambda state: {},
-) -> Result:
-    """Run `descend` from the state that `file` holds for this stage, or else from `first`. Store each moment that is due.
-
-    record: the class of the method's records.
-    survive: see `descend`.
-    spent: returns further values to store with a moment. A resumed run finds them in `file.tree["spent"]`.
-    blocks: returns theta by block, and anything else that describes a state to a reader.
-    """
-    stored = file.tree if file.tree and file.count("stage") == stage else {}
-    # Both states become plain numbers, so that a resumed run compiles the same program as an uninterrupted one.
-    state = restore(first, stored.get("state") or flatten(first), file.path)
-    past = records(record, stored.get("records", {}), file.path)
-    if keep is not None and "best" in stored:
-        best, taken = stored["best"], getattr(keep, "take", None)
-        try:
-            kept = restore(taken(first), best["kept"], file.path) if taken is not None else None
-            keep.best = Candidate(int(best["iteration"]), float(best["cost"]), kept)
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            raise damaged(file.path, error) from error
-
-    def hold(state: Any, history: Any, best: Candidate | None, more: Mapping[str, Any]) -> None:
-        file.keep(state=flatten(state), records=columns(history), spent={"stage": stage, **more}, **blocks(state))
-        if best is not None:
-            file.keep(best={"iteration": best.iteration, "cost": best.cost, "kept": flatten(best.kept)})
-
-    latest: list[Moment] = []
-
-    def checkpoint(moment: Moment) -> None:
-        latest[:] = [moment]
-        if file.due():
-            hold(moment.state, moment.history, moment.best, spent(moment))
-            file.write()
-
-    if not stored:
-        hold(state, (), None, spent(Moment(state, (), None, None)))
-        file.write()
-    ends: dict[str, Any] = {"watch": watch, "checkpoint": checkpoint, "survive": survive}
-    result = descend(method, state, iterations=iterations, past=past, keep=keep, **ends)
-    if latest:
-        hold(result.state, result.history, result.best, spent(latest[0]))
-    return result
-
-
 def model_sha256(model: mujoco.MjModel) -> str:
     """SHA-256 of a compiled model, meshes included."""
     compiled = np.empty(mujoco.mj_sizeModel(model), np.uint8)
@@ -360,7 +342,7 @@ def resolved(study: Mapping[str, Any]) -> dict[str, Any]:
         if key == "residual" and value:
             file, _, name = value.rpartition(":")
             return f"{Path(file).resolve()}:{name}"
-        return str(Path(value).resolve()) if key in ("model", "log", "file") and value else value
+        return str(Path(value).resolve()) if key in ("model", "log", "file", "init") and value else value
 
     return absolute("", json.loads(json.dumps(study, default=str)))
 

@@ -22,7 +22,9 @@ from dso_robotics.robot.placement import Placement
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_build import on_c
 from dso_robotics.robot.watch import Wishes
+from dso_robotics.studies.action import driven
 from dso_robotics.studies.balance import balanced
+from dso_robotics.studies.curriculum import check_curricula
 from dso_robotics.studies.flow import ROLLOUTS, Flow, make_flow
 from dso_robotics.studies.real_robot import RealRobot, real_robot
 from dso_robotics.studies.train_bounds import refuse_open_loops, refuse_overlap
@@ -74,14 +76,16 @@ def build(study: TrainStudy) -> Task:
     Raises:
       DsoError: the study names an object that is not in the model, a file that does not exist, or numbers that do not fit.
     """
-    robot = load(study.model)
+    robot = load_driven(study)
     refuse_senseless(study, robot)
+    check_curricula(study, lambda stage: refuse_senseless(stage, robot))
     timed = {name: cost for name, cost in study.cost.items() if not cost.supervised}
     apart = {name: cost for name, cost in study.cost.items() if cost.supervised}
     weights = {name: 1.0 if cost.weight == "balance" else cost.weight for name, cost in study.cost.items()}
     ends = {f"terminate/{name}": (table.cost, _outside(study, name, robot)) for name, table in study.terminate.items()}
     terms = {name: (weights[name], _term(study, name, cost, robot)) for name, cost in timed.items()}
-    scene_cost = composite(terms | ends)
+    limits = {name: cost.limit for name, cost in timed.items() if cost.limit is not None}
+    scene_cost = composite(terms | ends, limits)
     engine = choose_engine(study, robot)
     made = make_system(study, robot, scene_cost, engine.name)
     chain, mechanism = made.chain, made.mechanism
@@ -149,6 +153,15 @@ def build(study: TrainStudy) -> Task:
     )
 
 
+def load_driven(study: TrainStudy, model: Any = None) -> Robot:
+    """The robot of a study, or `model` in its place, with motors that are position drives if the study says so."""
+    robot = load(study.model if model is None else model)
+    try:
+        return driven(study.action, robot)
+    except DsoError as error:
+        raise DsoError(f"{study.source}: {error}") from error
+
+
 def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow: Flow, apart: list[str]) -> None:
     method = TRAINING[windows.method]
     moved = flow.masks.get(ROLLOUTS)
@@ -165,6 +178,11 @@ def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow
         raise DsoError(
             f"{study.source}: [training] method = '{windows.method}' plays its windows to their end, so [terminate] would have "
             "no effect; take 'pathwise', 'score' or 'mixed'."
+        )
+    if chain.scene_cost.constrained and not method.constrains:  # type: ignore[attr-defined]
+        raise DsoError(
+            f"{study.source}: [training] method = '{windows.method}' has no hard constraints, and a cost has a `limit`; take "
+            "'pathwise', 'score' or 'mixed'."
         )
     if apart and not method.supervises:
         raise DsoError(

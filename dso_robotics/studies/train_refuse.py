@@ -31,6 +31,7 @@ def refuse_senseless(study: TrainStudy, robot: Robot) -> None:
         _check_places(study, robot)
         _check_noise(study, robot)
         _check_lengths(study, robot)
+        _check_drives(study)
     except DsoError as error:
         raise DsoError(f"{study.source}: {error}") from error
     for table, key, reason in _idle(study):
@@ -83,11 +84,23 @@ def _check_lengths(study: TrainStudy, robot: Robot) -> None:
             f"[training] horizon = {study.training.horizon} control steps is longer than an episode, which has {steps} "
             f"({study.seconds:g} s of {period:g} s each). Give at most {steps}, or more seconds."
         )
-    if study.policy.delay >= study.seconds:
+    delay = study.policy.delay[1] if isinstance(study.policy.delay, tuple) else study.policy.delay
+    if delay >= study.seconds:
         raise DsoError(
-            f"[policy] delay = {study.policy.delay:g} s: in an episode of {study.seconds:g} s no action would ever act. Give "
-            "less."
+            f"[policy] delay = {delay:g} s: in an episode of {study.seconds:g} s no action would ever act. Give less."
         )
+
+
+def _check_drives(study: TrainStudy) -> None:
+    """What belongs to a motor's gear has no place where the drive's target is the joint's."""
+    if study.action.position is None:
+        return
+    for name, table in study.design.items():
+        if table.kind == "gear":
+            raise DsoError(
+                f"[design.{name}] designs a gear, and [action.position] makes the motors drives of the joint itself; leave one "
+                "of them out."
+            )
 
 
 def _idle(study: TrainStudy) -> Iterator[tuple[str, str, str]]:

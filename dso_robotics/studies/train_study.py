@@ -12,8 +12,10 @@ from dso_robotics.physics.design.map import DESIGN_MAPS, DesignMap
 from dso_robotics.physics.model import Robot
 from dso_robotics.robot.context import Draw, one_of
 from dso_robotics.robot.corrector import CORRECTORS
+from dso_robotics.studies.action import ActionTable
+from dso_robotics.studies.curriculum import CurriculumTable
 from dso_robotics.studies.declaration import FREE, MODEL
-from dso_robotics.table import Key, Range, Study, Table, key, settle
+from dso_robotics.table import File, Key, Range, Study, Table, key, settle
 
 # What a floating base has -> its places among the six numbers of a free joint, of its position or of its velocity.
 BASE = {
@@ -49,7 +51,11 @@ class PolicyTable(Table):
     )
     noise: float = key("standard deviation, as a part of half the actuator's range", 0.3, within="(0, inf)")
     learn_noise: bool = key("the noise is a number to find too", False)
-    delay: float = key("time until an action is in force", 0.0, unit="s", within="[0, inf)")
+    delay: float | Range = key(
+        "time until an action is in force; a range: every episode draws a whole number of control steps within, which the "
+        "policy does not see",
+        0.0, unit="s", within="[0, inf)", example=0.02,
+    )  # fmt: skip
     see_design: bool = key(
         "the policy sees the mechanism's numbers and what is randomised, as parts of their ranges", False
     )
@@ -184,6 +190,12 @@ class Training(Settings, Table):
     design_rate: float | None = key(
         "step size of the mechanism; none: as theta's", None, within="(0, inf)", example=0.01
     )
+    checkpoints: int = key("policies that are kept on the way, as files in DIR/checkpoints", 0, within="[0, 10000]")
+    starts: int = key(
+        "trainings that race from other weights and, of a design, from other numbers within its bounds: the better half goes "
+        "on, at 1/2 of the iterations for the last two, 1/4 for four, and so on",
+        1, within="[1, 64]",
+    )  # fmt: skip
     engine: Literal["auto", "mujoco", "mjx"] = key(
         "what simulates the windows. mujoco: C MuJoCo, with any model, and nothing of the physics to compile; mjx: JAX, for a "
         "GPU, and for estimators and costs of logs; auto: chosen, with the reason in the summary",
@@ -293,6 +305,11 @@ class TrainStudy(Study):
 
     model: Any = key("MJCF or URDF file; in Python also an MjSpec, an MjModel or a Robot", **MODEL)
     cost: Mapping[str, Cost] = key("what is minimised, a sum of costs", {})
+    init: File | None = key(
+        "folder of a result, or one of its checkpoints, to start from: policy, scaling, critic if the costs are the same, and "
+        "numbers of the robot by name",
+        None, example="first",
+    )  # fmt: skip
     seed: int = key("of weights and of all that is drawn", 0, within="[0, 9e18]")
     control_step: float | None = key(
         "time between actions, a multiple of the model's time step; none: that step", None, unit="s", within="(0, inf)",
@@ -301,6 +318,7 @@ class TrainStudy(Study):
     seconds: float = key("length of an episode", 10.0, unit="s", within="(0, inf)")
     free: tuple[Declaration, ...] = key("physical parameters to find too", (), **FREE)
     policy: PolicyTable = key("the policy", PolicyTable())
+    action: ActionTable = key("what its actions do", ActionTable())
     sensors: SensorsTable | None = key("the readings; none: no noise, no bias", None)
     estimator: EstimatorTable | None = key("the estimator; none: the policy sees what is there", None)
     flow: Mapping[str, tuple[str, ...]] = key(
@@ -311,6 +329,7 @@ class TrainStudy(Study):
     start: Start = key("where episodes start", Start())
     explore: Explore = key("where windows may start besides", Explore())
     training: Training = key("the method and its settings", Training())
+    curriculum: Mapping[str, CurriculumTable] = key("numbers that move while a policy is trained", {})
     terminate: Mapping[str, TerminateTable] = key("where episodes end early", {})
     design: Mapping[str, DesignTable] = key("numbers of the mechanism to design", {})
     task: Mapping[str, TaskTable] = key("numbers that every episode draws anew and the policy sees", {})

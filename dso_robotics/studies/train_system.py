@@ -1,6 +1,7 @@
 """The robot system of a study: mechanism, sensors, estimator and policy, each from its table."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,17 @@ from dso_robotics.parameters.signals import nominal
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.design import compose
 from dso_robotics.physics.model import Robot, without_delays
-from dso_robotics.robot.context import Context, Draw
+from dso_robotics.robot.context import Context, Draw, one_of
 from dso_robotics.robot.estimator_design import design_filter
 from dso_robotics.robot.mechanism import Mechanism, is_of_sensors
 from dso_robotics.robot.observation import sensor_observation, state_observation
 from dso_robotics.robot.policy import LinearPolicy, NetworkPolicy, Policy, TimedPolicy
 from dso_robotics.robot.recurrent import RecurrentPolicy
 from dso_robotics.robot.sensing import Sensing, make_sensing
+from dso_robotics.robot.squash import Squash
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_build import multiple, robot_system, seen_besides
+from dso_robotics.studies.action import make_squash
 from dso_robotics.studies.train_engine import Engine
 from dso_robotics.studies.train_start import start_position
 from dso_robotics.studies.train_study import TrainStudy
@@ -64,13 +67,16 @@ def make_system(study: TrainStudy, robot: Robot, scene_cost: Any, engine: Engine
             estimator = design_filter(mechanism, sensing, qpos=qpos, **more)
         except DsoError as error:
             raise DsoError(f"{study.source}: [estimator] {error}") from error
+    actions, delay, late = make_actions(study, robot)
+    if late is not None:
+        context = dataclasses.replace(context, delay=late)
     chain = robot_system(
         mechanism,
         _policy(study, size + seen_besides(mechanism, context, given.see_design), robot.mj.nu),
         observation,
         scene_cost=scene_cost,
         seconds=study.control_step,
-        delay=given.delay,
+        delay=delay,
         noise=given.noise,
         noise_free=given.learn_noise,
         context=context,
@@ -80,12 +86,44 @@ def make_system(study: TrainStudy, robot: Robot, scene_cost: Any, engine: Engine
         sees=sees,  # type: ignore[arg-type]
         believes=study.estimator.model if study.estimator is not None else "world",
         engine=engine,
+        actions=actions,
         rng=np.random.default_rng(study.seed),
     )
     held = np.zeros(chain.layout.size, bool)
     if sensing is not None and sensing.noise_free:
         held[chain.layout.where("sensor noise")] = ~free
     return Made(chain, mechanism, held)
+
+
+def make_actions(study: TrainStudy, robot: Robot) -> tuple[Squash, float, Draw | None]:
+    """From actions to controls; the longest delay [s]; and how a delay is drawn in control steps, if it is.
+
+    Raises:
+      DsoError: [action] names what the robot does not have, or no delay of whole control steps is in the range.
+    """
+    timestep, given = float(robot.mj.opt.timestep), study.policy.delay
+    step = timestep if study.control_step is None else study.control_step
+    period = multiple(step, timestep, "control step", "the model's time step") * timestep
+    try:
+        actions = make_squash(
+            study.action, robot, start_position(study, robot), period=period, keyframe=study.start.keyframe
+        )
+    except DsoError as error:
+        raise DsoError(f"{study.source}: {error}") from error
+    if not isinstance(given, tuple):
+        return actions, given, None
+    first, last = math.ceil(given[0] / period - 1e-6), math.floor(given[1] / period + 1e-6)
+    if first > last:
+        raise DsoError(
+            f"{study.source}: [policy] delay: no whole number of control steps of {period:g} s is between {given[0]:g} and "
+            f"{given[1]:g} s; widen the range."
+        )
+    if study.estimator is not None:
+        raise DsoError(
+            f"{study.source}: [policy] delay: an [estimator] must know which control acts, and a drawn delay it does not know; "
+            "give one number."
+        )
+    return actions, last * period, one_of("delay", tuple(float(n) for n in range(first, last + 1)))
 
 
 def _sensing(study: TrainStudy, mechanism: Mechanism, noisy: list[Declaration]) -> tuple[Sensing | None, np.ndarray]:

@@ -79,6 +79,7 @@ def test_tracking_follows_the_recording_in_time(chain, rollout):
         state = type(state)(
             type(state.body)(state.body.qpos, state.body.qvel, state.body.act, state.body.warmstart, jnp.asarray(time)),
             state.action,
+            state.ctrl,
             state.before,
             state.queue,
             state.memory,

@@ -150,6 +150,7 @@ def policies(folder: Path) -> dict[str, Files]:
         }
         count = 1 if kind == "brain" else 0
         fields |= {"mean": np.zeros(2 + count), "spread": np.ones(2 + count), "middle": np.zeros(1), "half": np.ones(1)}
+        fields |= {"shift": np.zeros(1), "gain": np.ones(1), "step": np.full(1, np.inf)}
         fields |= dict.fromkeys(("task_low", "task_high", "task_first"), np.zeros(count))
         blank = object.__new__(PolicyNumbers)
         for name, value in fields.items():
@@ -162,6 +163,12 @@ def policies(folder: Path) -> dict[str, Files]:
         "status": "finished",
         "theta": {"policy": np.linspace(-1, 1, 3)},
         "scaling": {"mean": np.zeros(2), "spread": np.ones(2)},
+        "action": {
+            **{name: np.zeros(1) for name in ("middle", "shift")},
+            **{name: np.ones(1) for name in ("half", "gain")},
+            "step": np.full(1, np.inf),
+            "limited": np.ones(1, bool),
+        },
     }
     study = {"command": "train", "policy": {"kind": "linear"}, "control_step": 0.02, "seconds": 1.0, "task": {}}
     write_run(folder / "train.h5", tree, study, MODEL.decode())

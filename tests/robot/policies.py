@@ -19,11 +19,23 @@ KINDS = {
     "brain": {"kind": "brain", "units": 4, "delay": 3},
     "gated": {"kind": "gated", "units": 5, "features": 3},
     "waves": {"kind": "linear", "features": 2, "cyclic": True, "tasks": ("goal", "speed")},
+    "slow": {"kind": "network", "hidden": (6,), "delay": 2, "step": (0.05, 0.2)},
     "sensors": {"kind": "network", "hidden": (4,), **SENSORS, "tasks": ("goal",)},
 }
 
 
-def numbers(kind, columns=(), labels=STATE["labels"], tasks=(), delay=0, features=0, cyclic=False, hidden=(), units=3):
+def numbers(
+    kind,
+    columns=(),
+    labels=STATE["labels"],
+    tasks=(),
+    delay=0,
+    features=0,
+    cyclic=False,
+    hidden=(),
+    units=3,
+    step=(np.inf, np.inf),
+):
     """A policy with random numbers, for a model of 3 positions, 3 velocities, an activation and 2 controls."""
     rng, seen = np.random.default_rng(7), len(labels) + len(tasks)
     blank = PolicyNumbers.__new__(PolicyNumbers)
@@ -47,6 +59,9 @@ def numbers(kind, columns=(), labels=STATE["labels"], tasks=(), delay=0, feature
         "ctrl_names": ("push", "free"),
         "middle": np.array([0.7, 0.0]),
         "half": np.array([1.1, 1.0]),
+        "shift": np.array([-0.4, 0.3]),
+        "gain": np.array([1.3, 0.7]),
+        "step": np.array(step),
         "limited": np.array([True, False]),
         "period": 0.02,
         "delay": delay,

@@ -12,9 +12,10 @@ from dso_robotics.robot.context import Context, Draw, one_of
 from dso_robotics.robot.play import Player
 from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies.gradient_check import check_gradients
-from dso_robotics.studies.train import compiled, train
+from dso_robotics.studies.train import train
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import TrainStudy
+from dso_robotics.studies.trained_robot import compiled
 from tests.studies.train_robots import write
 
 MORE = """

@@ -41,10 +41,12 @@ KINDS = {
     "late": {"kind": "linear", "delay": 0.04},
     "sensors": {"kind": "network", "observe": ["tip", "force", "place"]},
     "tasks": {"kind": "brain", "units": 2},
+    "slow": {"kind": "network", "hidden": [4], "delay": 0.02},
 }
+SLOW = {"home": {"free": 0.3}, "scale": {"push": 0.5}, "rate": {"*": 5.0}, "noise": "after"}
 
 
-def trained(folder, policy, task=None):
+def trained(folder, policy, task=None, action=None):
     """A finished run of `dso train` with random numbers, its task as built, and theta and scaling."""
     (folder / "model.xml").write_text(MODEL)
     study = TrainStudy(
@@ -53,6 +55,7 @@ def trained(folder, policy, task=None):
         policy=policy,
         control_step=0.02,
         task=task or {},
+        action=action or {},
     )
     ready, rng = build(study), np.random.default_rng(3)
     theta = rng.normal(size=ready.chain.layout.size)
@@ -60,6 +63,7 @@ def trained(folder, policy, task=None):
     scaling = Scaling(jnp.asarray(rng.normal(size=size)), jnp.asarray(rng.uniform(0.1, 2.0, size)), jnp.asarray(1.0))
     tree = {
         "status": "finished",
+        "action": ready.chain.squash.as_dict(),
         "learner": {"theta": theta},
         "theta": {k: np.asarray(v) for k, v in ready.chain.layout.split(theta).items()},
         "scaling": {"mean": np.asarray(scaling.mean), "spread": np.asarray(scaling.spread)},
@@ -71,7 +75,7 @@ def trained(folder, policy, task=None):
 @pytest.mark.parametrize("name", list(KINDS))
 def test_it_decides_as_the_chain_does(tmp_path, name):
     tasks = {"goal": {"values": [0.5, -1.0]}, "speed": {"low": 1.0, "high": 3.0}} if name == "tasks" else None
-    ready, theta, scaling = trained(tmp_path, KINDS[name], tasks)
+    ready, theta, scaling = trained(tmp_path, KINDS[name], tasks, SLOW if name == "slow" else None)
     chain = eqx.tree_at(lambda c: c.scaling, ready.chain, scaling)
     policy = Policy.load(tmp_path)
     if name == "tasks":
@@ -83,18 +87,18 @@ def test_it_decides_as_the_chain_does(tmp_path, name):
     vector, rng = jnp.asarray(theta), np.random.default_rng(5)
     decide = jax.jit(lambda s: chain.act(chain.watched(s, vector), vector))
     state = chain.rest()
-    queue = [np.zeros(2)] * chain.delay
     context = jnp.asarray([0.5, 2.5]) if name == "tasks" else state.context
     for step in range(6):
         qpos, qvel, now = rng.normal(size=2), rng.normal(size=2), 0.02 * step
         places = lambda s: (s.body.qpos, s.body.qvel, s.body.time, s.context)  # noqa: E731
         state = eqx.tree_at(places, state, (jnp.asarray(qpos), jnp.asarray(qvel), jnp.asarray(now), context))
         action, memory = decide(state)
-        played, *queue = [*queue, np.asarray(action)]
-        expected = np.asarray(chain.squash(jnp.asarray(played)))
+        expected = np.asarray(chain.control(action, state))
+        queue = jnp.concatenate([state.queue, action[None]])[1:]
         np.testing.assert_allclose(policy.act(qpos=qpos, qvel=qvel), expected, atol=1e-12, rtol=1e-12)
         np.testing.assert_allclose(again.act(qpos=qpos, qvel=qvel, time=now), expected, atol=1e-12, rtol=1e-12)
-        state = eqx.tree_at(lambda s: (s.action, s.memory), state, (action, memory))
+        moved = action, memory, queue, jnp.asarray(expected)
+        state = eqx.tree_at(lambda s: (s.action, s.memory, s.queue, s.ctrl), state, moved)
     assert np.abs(expected).max() > 1e-3
 
 
@@ -105,7 +109,6 @@ def test_readings_take_the_place_of_the_model(tmp_path):
     model = mujoco.MjModel.from_xml_string(MODEL)
     data = mujoco.MjData(model)
     data.qpos[:] = 0.3, 0.2
-    data.ctrl[0] = (1.7 - 0.333333333333) / 2  # what an action of zero is played as
     mujoco.mj_forward(model, data)
     reading = np.r_[data.sensordata[1:4], data.sensordata[4], data.sensordata[0]]
     control = by_state.act(data)

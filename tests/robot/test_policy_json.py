@@ -52,6 +52,7 @@ def test_a_runner_of_the_file_decides_as_the_policy(name):
     control, rng = table["control"], np.random.default_rng(5)
     task = rng.uniform(-1, 1, len(n.tasks))
     policy.reset(dict(zip(n.tasks, task, strict=True)))
+    before = np.array(control["home"])
     memory, queue = np.zeros(table["memory"]), [np.zeros(len(control["names"]))] * control["delay_steps"]
     for step in range(30):
         arrays = {"qpos": rng.normal(size=3), "qvel": rng.normal(size=3), "act": rng.normal(size=1)}
@@ -63,7 +64,10 @@ def test_a_runner_of_the_file_decides_as_the_policy(name):
         expected = policy.act(sensors=seen, **state)
         action, memory = act(table, arrays, memory, task, step * control["period"])
         played, *queue = [*queue, action]
-        squashed = np.array(control["offset"]) + np.array(control["scale"]) * np.tanh(played)
-        ctrl = np.where(np.array(control["squash"]) == "tanh", squashed, played)
+        z = np.array(control["shift"]) + np.array(control["gain"]) * played
+        squashed = np.array(control["offset"]) + np.array(control["scale"]) * np.tanh(z)
+        ctrl = np.where(np.array(control["squash"]) == "tanh", squashed, z)
+        most = np.array([np.inf if step is None else step for step in control["step"]])
+        ctrl = before = before + np.clip(ctrl - before, -most, most)
         np.testing.assert_allclose(ctrl, expected, rtol=1e-12, atol=1e-12)
     assert [entry["name"] for entry in table["observation"]["entries"]] == list(n.labels)

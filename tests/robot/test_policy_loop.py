@@ -19,9 +19,9 @@ from dso_robotics.robot.play import Player
 from dso_robotics.robot.policy_log import given_starts, record_policy
 from dso_robotics.robot.policy_loop import PolicyLoop
 from dso_robotics.studies.drawn_starts import drawn_starts
-from dso_robotics.studies.train import _mjcf, learned_filter
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import TrainStudy
+from dso_robotics.studies.trained_robot import learned_filter, mjcf_at
 
 ROBOT = """<mujoco model="arm">
   <option timestep="0.01"><flag contact="disable"/></option>
@@ -102,12 +102,13 @@ def trained(request, tmp_path_factory):
     tree = {
         "status": "finished",
         "theta": parts,
+        "action": chain.squash.as_dict(),
         "scaling": {"mean": np.asarray(scaling.mean), "spread": np.asarray(scaling.spread)},
         GROUP: drawn_starts(player, theta, seconds=study.seconds).as_dict(),
     }
     if chain.filter is not None:
         tree["estimator"] = learned_filter(chain, theta).as_dict()
-    (folder / "model.xml").write_text(_mjcf(task, theta))
+    (folder / "model.xml").write_text(mjcf_at(task, theta))
     write_run(folder / "run.h5", tree, json.loads(json.dumps(study.as_dict())), "")
     return task, theta, scaling, player, folder
 

@@ -21,6 +21,7 @@ def steps(model, n, *, count, kind, robots=2):
     policy.reset(dict(zip(n.tasks, task, strict=True)))
     sizes = {i.name: i.shape[1:] for i in session.get_inputs()}
     held = {name: np.zeros((robots, *sizes[name]), kind) for name in ("memory", "queue") if name in sizes}
+    held |= {"before": np.tile(n.home, (robots, 1)).astype(kind)} if "before" in sizes else {}
     found, expected = [], []
     for step in range(count):
         given = {

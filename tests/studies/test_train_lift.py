@@ -10,9 +10,9 @@ import pytest
 
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.schedule import training_method
-from dso_robotics.studies.train import compiled
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import TrainStudy
+from dso_robotics.studies.trained_robot import compiled
 
 LEG = """<mujoco model="leg">
   <option timestep="0.005" iterations="3" ls_iterations="4"/>

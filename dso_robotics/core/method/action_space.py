@@ -50,6 +50,7 @@ class ActionSpace(ShortHorizon):
     reason = "steps in action space need no derivative of the physics, and C MuJoCo has nothing to compile"
     supervises = False
     ends = False
+    constrains = False
     course: PlayedCourse
 
     def __init__(self, *args: Any, **more: Any):

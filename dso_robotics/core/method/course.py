@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -58,6 +59,10 @@ class Course(eqx.Module):
     def remembered(self, memory: Any, theta: Array, states: State) -> Any:
         """The updated `memory` after `states`, which have one leading axis."""
         return memory
+
+    def kept(self, new: Any, old: Any, early: Array) -> Any:
+        """The memory after an iteration: `new` if `early`, else `old`, except for what never ends to be learned."""
+        return jax.tree.map(lambda a, b: jnp.where(early, a, b), new, old)
 
     def terms(self, theta: Array, states: State) -> Float[Array, " k"]:
         """Mean of each term of the cost over `states`, which have one leading axis."""

@@ -45,6 +45,7 @@ class _Supervised:
 
     engine = "mjx"
     supervises = True
+    constrains = False
     # Whether windows of the chain are simulated, which costs of the motion need.
     rolls = False
 

@@ -130,8 +130,9 @@ class ShortHorizon:
     # Whether supervised costs, which need no rollout, can be added, and whether windows of the chain are simulated.
     supervises = True
     rolls = True
-    # Whether a terminal state ends a window.
+    # Whether a terminal state ends a window, and whether costs can be hard constraints.
     ends = True
+    constrains = True
 
     def __init__(
         self,
@@ -388,4 +389,4 @@ class ShortHorizon:
         states = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), states)
         new = self.course.remembered(learner.memory, learner.theta, states)
         early = learner.iteration < max(self.settings.iterations // 10, 1)
-        return jax.tree.map(lambda a, b: jnp.where(early, a, b), new, learner.memory)
+        return self.course.kept(new, learner.memory, early)

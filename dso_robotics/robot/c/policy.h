@@ -17,8 +17,18 @@ typedef struct {
   double task[DSO_POLICY_SIZE(DSO_POLICY_TASKS)];
   double memory[DSO_POLICY_SIZE(DSO_POLICY_MEMORY)];
   double queue[DSO_POLICY_SIZE(DSO_POLICY_DELAY * DSO_POLICY_NU)]; /* delayed actions, oldest first */
+  double ctrl[DSO_POLICY_NU];                                        /* the last control, home at first */
   double steps;                                                      /* control steps since the reset */
 } dso_policy;
+
+/* The control (DSO_POLICY_NU) of an action, without the limit of its rate. */
+static inline void dso_policy_squash(const double *action, double *ctrl) {
+  int i;
+  for (i = 0; i < DSO_POLICY_NU; i++) {
+    const double z = dso_policy_shift[i] + dso_policy_gain[i] * action[i];
+    ctrl[i] = dso_policy_limited[i] ? dso_policy_middle[i] + dso_policy_half[i] * tanh(z) : z;
+  }
+}
 
 /* Start an episode. task: DSO_POLICY_TASKS numbers, or NULL for those in dso_policy_task_first. */
 static inline void dso_policy_reset(dso_policy *policy, const double *task) {
@@ -27,6 +37,8 @@ static inline void dso_policy_reset(dso_policy *policy, const double *task) {
   for (i = 0; i < DSO_POLICY_MEMORY; i++) policy->memory[i] = 0.0;
   for (i = 0; i < DSO_POLICY_DELAY * DSO_POLICY_NU; i++) policy->queue[i] = 0.0;
   policy->steps = 0.0;
+  for (i = 0; i < DSO_POLICY_NU; i++) policy->ctrl[i] = 0.0;
+  dso_policy_squash(policy->ctrl, policy->ctrl);
 }
 
 #if DSO_POLICY_SEES_STATE
@@ -123,13 +135,6 @@ static inline void dso_policy_decide(const double *x, const double *memory, doub
 #endif
 }
 
-/* The control (DSO_POLICY_NU) of an action. */
-static inline void dso_policy_squash(const double *action, double *ctrl) {
-  int i;
-  for (i = 0; i < DSO_POLICY_NU; i++)
-    ctrl[i] = dso_policy_limited[i] ? dso_policy_middle[i] + dso_policy_half[i] * tanh(action[i]) : action[i];
-}
-
 /* The control of the next control step, `time` [s] after the reset. seen: DSO_POLICY_SEEN numbers. */
 static inline int dso_policy_act_at(dso_policy *policy, const double *seen, double time, double *ctrl) {
   double x[DSO_POLICY_SIZE(DSO_POLICY_INPUTS)], action[DSO_POLICY_NU], next[DSO_POLICY_SIZE(DSO_POLICY_MEMORY)];
@@ -150,6 +155,13 @@ static inline int dso_policy_act_at(dso_policy *policy, const double *seen, doub
 #else
   dso_policy_squash(action, ctrl);
 #endif
+#if DSO_POLICY_SLOW
+  for (i = 0; i < DSO_POLICY_NU; i++) {
+    const double change = ctrl[i] - policy->ctrl[i], most = dso_policy_step[i];
+    ctrl[i] = policy->ctrl[i] + (change > most ? most : change < -most ? -most : change);
+  }
+#endif
+  dso_policy_copy(ctrl, DSO_POLICY_NU, policy->ctrl);
   return DSO_POLICY_OK;
 }
 
