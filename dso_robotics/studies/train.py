@@ -92,7 +92,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     if warm is not None:
         task = dataclasses.replace(task, chain=warm.scaled(chain), notes=(*task.notes, *warm.notes))
         chain = task.chain
-    method = method_of(task)
+    method: Any = method_of(task)
     if study.curriculum:
         method = Curriculum(study, settings.iterations, lambda stage: method_of(build(stage)), method)
     player, trials = Player(chain), chain.context.trials()
