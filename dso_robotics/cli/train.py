@@ -59,6 +59,9 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    parser.add_argument(
+        "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
+    )
     parser.add_argument("--no-video", action="store_true", help="no film in the report")
     parser.set_defaults(run=run, command=command)
 
@@ -98,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
     tell = functools.partial(print, file=sys.stderr)
     work = design if args.command == "design" else train
-    draw = None if args.no_report else functools.partial(write_report, video=not args.no_video)
+    draw = None if args.no_report else functools.partial(write_report, video=not args.no_video, figures=args.figures)
     found = work(
         study,
         args.out,

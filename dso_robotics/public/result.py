@@ -57,7 +57,7 @@ class Result:
 
     @property
     def converged(self) -> bool:
-        """Whether the search converged; for a training, whether the cost decreased."""
+        """Whether the search converged; for a training of episodes, whether it lowered their cost and then came to rest."""
         return bool(self.summary["converged"])
 
     def model(self) -> "mujoco.MjModel":
