@@ -1,7 +1,6 @@
 """`dso train`: optimises a policy, and what the study frees of the mechanism, for any sum of costs."""
 
 import argparse
-import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,7 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     )
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the study's seed")
     parser.add_argument(
-        "--engine", choices=("auto", "mujoco", "mjx"), help="replaces the study's [training] engine, what simulates"
+        "--engine", choices=("auto", "mujoco", "mjx"), help="replaces the study's engine, what simulates"
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
@@ -82,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seed is not None:
         study = study.changed({"seed": args.seed})
     if args.engine is not None:
-        study = dataclasses.replace(study, training=dataclasses.replace(study.training, engine=args.engine))
+        study = study.changed({"engine": args.engine})
     if args.check_gradients:
         from dso_robotics.studies.gradient_check import check_gradients
         from dso_robotics.studies.train_build import build

@@ -69,7 +69,7 @@ class Scene:
         if self._shown is not None:
             raise DsoError(
                 "scene.kinematics is of the MJX engine; use scene.body_place(i), body_turn, body_velocity, site_place or "
-                'sensors, or write [training] engine = "mjx".'
+                'sensors, or write engine = "mjx".'
             )
         data = mjx.make_data(self.model).replace(qpos=self.state.qpos, qvel=self.state.qvel)
         return stages.configuration(self.model, data, self.products)
