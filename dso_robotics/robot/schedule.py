@@ -58,6 +58,17 @@ class RobotCourse(RecordedCourse):
         return eqx.tree_at(lambda c: c.anneal, chain, progress * self._log_end, is_leaf=lambda leaf: leaf is None)
 
     @property
+    def anchored_every(self) -> int:
+        """As the costs of kind proximal ask for."""
+        return getattr(self.chain.scene_cost, "anchored", 0)
+
+    def anchored(self, chain: RobotSystem, anchor: Array) -> RobotSystem:
+        """The chain whose proximal cost measures from the policy of `anchor`."""
+        if not self.anchored_every:
+            return chain
+        return eqx.tree_at(lambda c: c.anchor, chain, anchor, is_leaf=lambda leaf: leaf is None)
+
+    @property
     def _log_end(self) -> Array:
         noise = next(block for block in self.chain.layout.blocks if block.name == "action noise")
         if noise.free:
