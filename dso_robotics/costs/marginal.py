@@ -1,10 +1,16 @@
 """The likelihood of the free numbers alone: start states and noise scales of an identification are integrated out.
 
 Given the numbers z, the start states of the windows are nearly normal about their best values, so their integral is that of
-Laplace: the cost at the best start states plus half the logarithm of the determinant of their Hessian. A noise scale is at its
-most probable value when the start states are integrated out: the sum of squares over the number of samples less what the start
-states take up (restricted maximum likelihood). With predictions that are linear in the start states and one channel, this is
-exact for every z, with a flat prior of the start states and of the logarithms of the noise scales.
+Laplace: the cost at the best start states, plus half the logarithm of the determinant of their Hessian, less that of the volume
+of their prior. A prior that is flat in the start state says something about damping: with it, the state at the end of a window
+has another prior for every damping. The prior here is flat in coordinates of each window that are orthogonal to the numbers
+(Cox and Reid, "Parameter orthogonality and approximate conditional inference", JRSS B 49, 1987). Then the two determinants
+cancel but for the noise scales in them, the slope of the likelihood is zero on average at the true numbers, and it does not
+matter where in a window its state is counted.
+
+A noise scale is at its most probable value when the start states are integrated out: the sum of squares over the number of
+samples less what the start states take up (restricted maximum likelihood). With predictions that are linear in the start states
+and one channel this is exact for every z, with a flat prior of the logarithms of the noise scales.
 """
 
 import dataclasses
@@ -75,6 +81,7 @@ class Marginal:
         if not np.isfinite(r).all():
             return Point(np.inf, x, self._sigma, self._count)
         slope, sigma, freedom = self._slope(z, moved, r), self._sigma, self._count
+        volume = self._log_volume(slope)
         for _ in range(_ROUNDS if self._private else 1):
             x, r = self._moved(z, x, r, slope)
             freedom = np.maximum(self._count - self._taken(slope), 1.0)
@@ -87,8 +94,7 @@ class Marginal:
         prior, _ = problem.prior(z)
         cost = float(block_cost(r).sum() + 0.5 * np.sum(prior**2) + np.sum(self._count * np.log(sigma)))
         cost += float(np.sum(np.log(np.maximum(z[self._log_normal], 1e-300))))
-        if self._private:
-            cost += 0.5 * float(np.sum(np.linalg.slogdet(self._curvature(slope))[1]))
+        cost += self._log_volume(slope) - volume
         return Point(cost if np.isfinite(cost) else np.inf, x, sigma, freedom)
 
     def _slope(self, z: np.ndarray, moved: list[np.ndarray], r: np.ndarray) -> np.ndarray:
@@ -98,6 +104,18 @@ class Marginal:
             there = self.problem.residual(z, x)
             columns[..., j] = np.where(np.isfinite(there), there - r, 0.0) / _STEP
         return columns
+
+    def log_volume(self, z: np.ndarray) -> float:
+        """Half the log determinant of the start states' Hessian at z (n,), with the noise scales of the solution."""
+        problem, best = self.problem, self._best
+        problem.sigma = self._sigma
+        x = problem.retract(best.x, -best.response @ (z - best.z)) if self._private else best.x
+        changes = _STEP * np.eye(self._private)
+        moved = [problem.retract(x, np.tile(change, (len(x), 1))) for change in changes]
+        return self._log_volume(self._slope(z, moved, problem.residual(z, x)))
+
+    def _log_volume(self, slope: np.ndarray) -> float:
+        return 0.5 * float(np.sum(np.linalg.slogdet(self._curvature(slope))[1])) if self._private else 0.0
 
     def _curvature(self, slope: np.ndarray) -> np.ndarray:
         """Hessian (B, k, k) of the start states."""

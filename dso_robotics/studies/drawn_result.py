@@ -139,15 +139,17 @@ def read_drawn(folder: str | Path, *, seed: int = 0) -> DrawnResult:
         )
         covariance = np.asarray(tree["covariance"], float).reshape(n, n) * (float(interval["quantile"]) / Z95) ** 2
         factors = {str(k): np.asarray(v, float).reshape(4, 4) for k, v in dict(interval.get("factors", {})).items()}
-        posterior = _stored_posterior(tree.get("posterior"), names)
+        rows, notes = _stored_posterior(tree.get("posterior"), names, low, high)
         method = str(interval["method"])
-    except (KeyError, ValueError, TypeError) as error:
+        sound = np.isfinite(covariance).all() and np.isfinite([centre, estimate, scale]).all() and np.all(scale > 0)
+        if not (n and len(set(names)) == n and sound and np.all(np.diag(covariance) >= 0)):
+            raise ValueError("its intervals are not finite numbers")
+        if not (np.all(low < high) and np.all((low <= estimate) & (estimate <= high))):
+            raise ValueError("its estimates are not within their bounds")
+        if any(not set(_coordinates(path)) <= set(names) or not np.isfinite(f).all() for path, f in factors.items()):
+            raise ValueError("a full inertia has no coordinates")
+    except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
         raise DsoError(f"{folder / folders.RUN}: the run file is damaged ({error}); {cure}.") from error
-    if not (np.isfinite(covariance).all() and np.isfinite(estimate).all() and n and np.all(np.diag(covariance) >= 0)):
-        raise DsoError(f"{where}: its intervals are not finite numbers; {cure}.")
-    if unfit := [path for path in factors if not set(_coordinates(path)) <= set(names)]:
-        raise DsoError(f"{folder / folders.RUN}: the run file is damaged ({unfit[0]} has no coordinates); {cure}.")
-    rows, notes = posterior
     std = np.sqrt(np.diag(covariance))
     if rows is not None and method == "jackknife" and np.any(rows.std(0) < _NARROW * std):
         narrow = ", ".join(name for name, a, b in zip(names, rows.std(0), std, strict=True) if a < _NARROW * b)
@@ -226,7 +228,9 @@ def _coordinates(path: str) -> list[str]:
     return [f"{path}[{name}]" for name in COORDINATES]
 
 
-def _stored_posterior(group: Any, names: tuple[str, ...]) -> tuple[np.ndarray | None, list[str]]:
+def _stored_posterior(
+    group: Any, names: tuple[str, ...], low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray | None, list[str]]:
     """The draws (M, n) if they can be used, and a note if there are some that cannot."""
     if not group:
         return None, []
@@ -235,4 +239,6 @@ def _stored_posterior(group: Any, names: tuple[str, ...]) -> tuple[np.ndarray | 
     rows = np.asarray(group["z"], float)
     if rows.ndim != 2 or rows.shape[1] != len(names) or not len(rows) or not np.isfinite(rows).all():
         raise ValueError(f"its posterior has shape {rows.shape}")
+    if not np.all((rows >= low) & (rows <= high)):
+        raise ValueError("its posterior leaves the bounds")
     return rows, []

@@ -14,6 +14,7 @@ import numpy as np
 
 from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.identification import WindowedIdentification
+from dso_robotics.costs.marginal import Marginal
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.state import Tangent
 from dso_robotics.studies.posterior import Posterior, laplace_covariance
@@ -56,6 +57,17 @@ class _Density:
         self._free = (self.count > 0) & (least < most) & problem.learn_noise
         self._bounds = np.log(least), np.where(np.isfinite(most), np.log(most), np.inf)
         self._log_sigma, self._width = np.log(problem.sigma), 1 / np.sqrt(2 * np.maximum(self.count, 1))
+        # The prior of the start states is flat in coordinates orthogonal to the numbers (see `costs.marginal`), to first order.
+        marginal, steps = (
+            Marginal(problem, solution),
+            np.diag(0.3 * np.sqrt(np.diag(laplace_covariance(problem, solution)))),
+        )
+        box = (self.vector.low, self.vector.high)
+        ends = [[np.clip(solution.z + sign * step, *box) for sign in (1, -1)] for step in steps]
+        moved = [marginal.log_volume(a) - marginal.log_volume(b) for a, b in ends]
+        self._volume = np.array(
+            [m / max(float(np.abs(a - b).sum()), 1e-300) for m, (a, b) in zip(moved, ends, strict=True)]
+        )
         known, which = self.vector.priors
         self._log_normal = which[known.log]
 
@@ -85,6 +97,7 @@ class _Density:
         u = self._centre + self._factor @ unknowns["numbers"]
         slope = jax.jvp(self.vector.constrain, (u,), (jnp.ones_like(u),))[1]
         inside = jnp.all((log_sigma >= self._bounds[0] - 1e-9) & (log_sigma <= self._bounds[1] + 1e-9))
+        cost -= self._volume @ (z - self._z)
         value = -cost + jnp.sum(jnp.log(jnp.abs(slope) + 1e-300))
         return jnp.where(inside & jnp.isfinite(value), value, -jnp.inf)
 

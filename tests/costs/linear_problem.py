@@ -64,11 +64,14 @@ def problem(log, *, noise=None, seconds=0.4, free=PATHS):
     return made, solve(made, vector.initial, x, settings=exact, **box)
 
 
-def design(made):
-    """Rows of readings by recording: derivative by the gears (N, 2), by all start states (N, K), and measurements (N,)."""
+def design(made, at=None):
+    """Rows of readings by recording: derivative by the numbers (N, n), by all start states (N, K), and measurements (N,).
+
+    at: the numbers about which they are (zero).
+    """
     windows, n = made.windows, made.vector.size
     blocks = len(windows)
-    x0, z0 = np.zeros((blocks, 2)), np.zeros(n)
+    x0, z0 = np.zeros((blocks, 2)), np.zeros(n) if at is None else at
     base = made.prediction.predict(z0, x0)[..., 0]
     by_z = np.stack([made.prediction.predict(z0 + e, x0)[..., 0] - base for e in np.eye(n)], -1)
     by_x = np.zeros((*base.shape, 2 * blocks))

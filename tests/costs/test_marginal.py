@@ -44,6 +44,21 @@ def test_with_an_unknown_noise_of_each_recording_it_is_students_integral():
     assert made.sigma == pytest.approx(before)
 
 
+def test_a_number_that_changes_how_states_grow_has_no_prior_from_the_start_states():
+    """With damping the state at the end of a window is a shrunken one; p(z) = S(z)^(-(N - K) / 2) all the same."""
+    log = record(TRUTH, [0.02], 5, runs=1)
+    made, solution = problem(log, free=("joint/x/damping=1.0@0:9",))
+    marginal, exact, found = Marginal(made, solution), [], []
+    for damping in (0.2, 1.0, 3.0, 6.0):
+        z = np.array([damping])
+        squares, freedom = left(design(made, z), np.zeros(1))
+        exact.append(float(freedom[0] / 2 * np.log(squares[0])))
+        found.append(marginal.at(z).cost)
+    assert np.array(found) - found[0] == pytest.approx(np.array(exact) - exact[0], abs=2e-3)
+    # The volume that a prior flat in the start states would have added is no small matter.
+    assert abs(marginal.log_volume(np.array([6.0])) - marginal.log_volume(np.array([0.2]))) > 1.0
+
+
 def test_drawn_noise_scales_and_start_states_have_their_conditional_spread():
     log = record(TRUTH, [0.02, 0.02], 3)
     made, solution = problem(log)

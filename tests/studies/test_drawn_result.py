@@ -160,10 +160,17 @@ def test_a_full_inertia_is_the_body_that_was_identified(folder, tmp_path):
     assert fields["body_inertia_full"][1] == pytest.approx(tensor)
 
 
+@pytest.mark.slow
 def test_training_runs_stores_and_resumes_with_it(folder, tmp_path):
-    found = dso.train(folder / "study.toml" if study(folder) else None, out=tmp_path / "policy", report=False)
+    study(folder)
+    found = dso.train(folder / "study.toml", out=tmp_path / "policy", report=False)
     assert any("drawn together for every episode" in text for text in found.warnings)
     assert "result of [randomise]" in read_run(tmp_path / "policy" / "run.h5")[0]["inputs"]
+    tried = found.summary["tolerance"]
+    assert set(tried["numbers"]) == set(FREE)
+    assert len(tried["draws"]) == 8
+    assert max(tried["draws"]) == tried["worst"]
+    assert "draws of the identified numbers" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dso_robotics.core.covariance import uncertainty
 from dso_robotics.data.log import Log, write_log
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
+from dso_robotics.extras import MissingExtra
 from dso_robotics.studies.influence import influence
 from dso_robotics.studies.posterior import draw
 from dso_robotics.studies.samplers import chosen
@@ -231,6 +233,12 @@ def test_nothing_free_is_refused(slider, tmp_path, capsys):
     free = ["--free", "sensor/place/noise", "--out", str(tmp_path / "out"), "--posterior"]
     assert main(["identify", str(slider / "slider.xml"), str(slider / "log.h5"), *free]) == 2
     assert "nothing is free" in capsys.readouterr().err
+
+
+def test_without_blackjax_nuts_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "blackjax", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'dso-robotics\[posterior\]'"):
+        chosen("nuts", "mjx")
 
 
 def test_the_route_follows_the_engine():
