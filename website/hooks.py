@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from mkdocs.structure.files import File, Files
 
-from website import commands, links, mathematics, measured, messages, methods, notebook, paths, quantities
+from website import api, commands, links, mathematics, measured, messages, methods, notebook, paths, quantities
 
 GENERATED = {
     "reference/commands.md": commands.page,
@@ -51,6 +51,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Point links that leave docs/ to the copies in the site."""
+    if page.file.src_uri == "reference/python.md":
+        markdown = api.completed(markdown)
     return links.rewritten(measured.filled(markdown), page.file.src_uri, ROOT)
 
 

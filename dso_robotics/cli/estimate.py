@@ -3,12 +3,8 @@
 import argparse
 import functools
 import sys
-from typing import TYPE_CHECKING
 
 from dso_robotics.errors import DsoError
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,6 +31,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    parser.add_argument(
+        "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
+    )
     parser.set_defaults(run=run)
 
 
@@ -60,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
     prepare_jax()
     silence_mujoco()
     if not args.no_report:
-        from dso_robotics.report.estimate import write_report
+        from dso_robotics.report.estimate import write_report as draw
+
+        write_report = functools.partial(draw, figures=args.figures)
     else:
         write_report = None
 

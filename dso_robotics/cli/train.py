@@ -1,7 +1,6 @@
 """`dso train`: optimises a policy, and what the study frees of the mechanism, for any sum of costs."""
 
 import argparse
-import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +51,16 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     )
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the study's seed")
     parser.add_argument(
-        "--engine", choices=("auto", "mujoco", "mjx"), help="replaces the study's [training] engine, what simulates"
+        "--engine", choices=("auto", "mujoco", "mjx"), help="replaces the study's engine, what simulates"
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    parser.add_argument(
+        "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
+    )
     parser.add_argument("--no-video", action="store_true", help="no film in the report")
     parser.set_defaults(run=run, command=command)
 
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seed is not None:
         study = study.changed({"seed": args.seed})
     if args.engine is not None:
-        study = dataclasses.replace(study, training=dataclasses.replace(study.training, engine=args.engine))
+        study = study.changed({"engine": args.engine})
     if args.check_gradients:
         from dso_robotics.studies.gradient_check import check_gradients
         from dso_robotics.studies.train_build import build
@@ -98,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
     tell = functools.partial(print, file=sys.stderr)
     work = design if args.command == "design" else train
-    draw = None if args.no_report else functools.partial(write_report, video=not args.no_video)
+    draw = None if args.no_report else functools.partial(write_report, video=not args.no_video, figures=args.figures)
     found = work(
         study,
         args.out,

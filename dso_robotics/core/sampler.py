@@ -61,6 +61,7 @@ class ScoreSampler(Sampler):
     baseline: Baseline = NoBaseline()
     refit: Callable[[Batch, Baseline], Baseline] | None = None
     entries: Any = eqx.field(static=True, default=None, converter=_mask)
+    lam: float = eqx.field(static=True, default=1.0)
 
     def memory(self) -> Baseline:
         """The first baseline."""
@@ -69,7 +70,13 @@ class ScoreSampler(Sampler):
     def __call__(self, key: PRNGKeyArray, theta: Float[Array, " n"], memory: Baseline) -> Sample:
         """Steps 1 to 4 of Algorithm 1."""
         estimate, batch = score(
-            key, self.problem, theta, count=self.count, baseline=memory, entries=_entries(self.entries)
+            key,
+            self.problem,
+            theta,
+            count=self.count,
+            baseline=memory,
+            lam=self.lam,
+            entries=_entries(self.entries),
         )
         following = memory if self.refit is None else eqx.filter_jit(self.refit)(batch, memory)
         return Sample(estimate, batch, following)
@@ -107,6 +114,7 @@ class MixedSampler(Sampler):
     baseline: Baseline = NoBaseline()
     refit: Callable[[Batch, Baseline], Baseline] | None = None
     horizon: int | None = eqx.field(static=True, default=None)
+    lam: float = eqx.field(static=True, default=1.0)
 
     def memory(self) -> Baseline:
         """The first baseline. Its value is also the critic."""
@@ -123,6 +131,7 @@ class MixedSampler(Sampler):
             horizon=self.horizon,
             value=memory.value,
             baseline=memory,
+            lam=self.lam,
         )
         following = memory if self.refit is None else eqx.filter_jit(self.refit)(batch, memory)
         return Sample(estimate, batch, following)

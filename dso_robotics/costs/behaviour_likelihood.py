@@ -33,6 +33,7 @@ class BehaviourLikelihood:
 
     def __init__(self, chain: RobotSystem, start: RobotState, truth: np.ndarray):
         self.start, self.truth = start, truth
+        self.count = int(np.prod(truth.shape[:2])) * (2 * chain.mj.nv)
         self.space = Space(chain.mj)
         flat = truth.reshape(-1, truth.shape[-1])
         spread = self.space.difference(np.broadcast_to(flat[len(flat) // 2], flat.shape), flat).std(0)

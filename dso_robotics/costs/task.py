@@ -143,7 +143,11 @@ def sigmoid(distance: Array, at_one: float, kind: str) -> Array:
     return jnp.maximum(fallen, 0.0)
 
 
-class Divergence(Term):
+class PolicyTerm(Term):
+    """A term that depends on theta at a given state: a cost of how the policy chooses its action."""
+
+
+class Divergence(PolicyTerm):
     """KL divergence of the policy's action from that of the passive chain: the control cost of an L-MDP (21)."""
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
@@ -151,6 +155,31 @@ class Divergence(Term):
         if scene.divergence is None:
             raise DsoError("divergence: the scene has no policy whose actions could diverge.")
         return scene.divergence()
+
+
+class Certainty(PolicyTerm):
+    """KL divergence of the control from a uniform one: minus its entropy, and a constant: the cost of an H-MDP (19)."""
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The divergence."""
+        if scene.certainty is None:
+            raise DsoError("entropy: the scene has no policy whose actions could have an entropy.")
+        return scene.certainty()
+
+
+class Proximity(PolicyTerm):
+    """KL divergence of an earlier policy's action from the policy's: the cost of an R-MDP (20).
+
+    every: iterations of a training after which the earlier policy is replaced by the present one.
+    """
+
+    every: int = eqx.field(static=True, default=20)
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The divergence."""
+        if scene.proximity is None:
+            raise DsoError("proximal: the scene has no policy that could stay near an earlier one.")
+        return scene.proximity()
 
 
 class Surprise(Term):

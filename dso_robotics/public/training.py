@@ -82,6 +82,8 @@ def train(
     design: Mapping[str, Table] | None = None,
     task: Mapping[str, Table] | None = None,
     randomise: Table | None = None,
+    terminate: Mapping[str, Table] | None = None,
+    engine: str | None = None,
     free: str | Sequence[Any] | None = None,
     control_step: float | None = None,
     seconds: float | None = None,
@@ -122,8 +124,9 @@ def train(
         "design": design,
         "task": task,
         "randomise": randomise,
+        "terminate": terminate,
     }
-    numbers = {"control_step": control_step, "seconds": seconds, "seed": seed, "free": free}
+    numbers = {"control_step": control_step, "seconds": seconds, "seed": seed, "free": free, "engine": engine}
     options = {"resume": resume, "force": force, "report": report, "video": video, "precision": precision}
     return _train("train", study, model, tables, numbers, out, progress, **options)
 
@@ -160,8 +163,9 @@ _TABLES = (
     "design",
     "task",
     "randomise",
+    "terminate",
 )
-_NUMBERS = ("control_step", "seconds", "seed", "free")
+_NUMBERS = ("control_step", "seconds", "seed", "free", "engine")
 _OPTIONS = {"resume": False, "force": False, "report": None, "video": True, "precision": "float64"}
 
 

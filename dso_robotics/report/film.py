@@ -159,6 +159,15 @@ def _encoder(path: Path) -> str:
     return found
 
 
+def refuse_format(path: str | Path) -> None:
+    """Refuse a film that cannot be written here, by the ending of its name, before a long computation.
+
+    Raises:
+      DsoError: the ending is of no known format, or ffmpeg is needed and missing.
+    """
+    _encoder(Path(path))
+
+
 def _camera(model: mujoco.MjModel, name: str) -> str:
     names = [model.camera(i).name for i in range(model.ncam)]
     if name and name not in names:

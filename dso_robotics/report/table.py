@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.report.quantity import unit
+from dso_robotics.report.trace import PART_NAMES
+
 if TYPE_CHECKING:
     from dso_robotics.studies.check import Overview
 
@@ -150,7 +153,7 @@ def judge_line(summary: Mapping[str, Any]) -> str:
 def estimation_table(summary: Mapping[str, Any]) -> list[str]:
     """Lines on how well an estimator predicts each measurement, and warnings."""
     lines = [
-        f"{part:9} {name:24} one step ahead: rms {entry['rmse']:.4g} {entry['unit']}, "
+        f"{PART_NAMES[part]:9} {name:24} one step ahead: rms {entry['rmse']:.4g} {entry['unit']}, "
         f"{entry['covered_percent']:.1f}% within 1.96 predicted standard deviations"
         for part, fit in summary["fit"].items()
         for name, entry in fit.items()
@@ -168,7 +171,7 @@ def noise_lines(summary: Mapping[str, Any]) -> list[str]:
     rows = [(f"noise of {name}", entry) for name, entry in summary["noise"].items()]
     rows += [(f"noise that drives {name}", entry) for name, entry in summary["process"].items()]
     rows += [(f"drift of the bias of {name}", entry) for name, entry in summary["drift"].items()]
-    return [f"{text}: {entry['value']:.3g} {entry['unit']}" for text, entry in rows]
+    return [f"{text}: {entry['value']:.3g} {unit(entry['unit'])}" for text, entry in rows]
 
 
 def trust_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -179,14 +182,14 @@ def trust_lines(summary: Mapping[str, Any]) -> list[str]:
         seconds = entry["seconds_for_factor_10"]
         how = "" if seconds is None or seconds == float("inf") else f" by a factor 10 in {seconds:.3g} s"
         lines.append(
-            f"{part:9} observer: errors {verb}{'' if verb == 'stay' else how}, slowest in run {entry['run']!r}"
+            f"{PART_NAMES[part]:9} observer: errors {verb}{'' if verb == 'stay' else how}, slowest in run {entry['run']!r}"
         )
     part = "hold_out" if "hold_out" in summary["consistency"] else "train"
     entry = summary["consistency"][part]
     state = "" if entry["nees"] is None else f", of the state (NEES/n) {entry['nees']:.3g}"
     aside = "" if part == "hold_out" else "; of fitted runs, because none was held out"
     found = f"of the readings (NIS/n) {_number(entry['nis'])}{state}"
-    return [*lines, f"{part:9} squared errors over predicted variance: {found}{aside}"]
+    return [*lines, f"{PART_NAMES[part]:9} squared errors over predicted variance: {found}{aside}"]
 
 
 def overview_lines(model: str, seen: "Overview") -> list[str]:

@@ -42,6 +42,7 @@ class RobotSystem(SystemParts):
     base: the model on its engine.
     watch: what costs and observations read of a simulated state, on the C engine, whose step is differentiated by
       `robot.replay`; None on MJX.
+    anchor: an earlier theta, from whose policy `proximity` measures; None: there is no such policy.
     reality: sensor scale, bias, delay and log standard deviation, (ny,) each, of a real robot whose sensors are not those of
       theta; None to use theta's.
     """
@@ -119,7 +120,8 @@ class RobotSystem(SystemParts):
         ahead = None if state.estimated is None else lambda: self.surprise(state, theta)
         shown = None if self.watch is None else functools.partial(self.watch.of, state.shown)
         more = lambda: self.strain(state, theta), ahead, shown
-        return Scene(self.mj, lambda: self.model(theta, state), None, state.body, *controls, task, *more)
+        own = {"certainty": lambda: self.certainty(state, theta), "proximity": lambda: self.proximity(state, theta)}
+        return Scene(self.mj, lambda: self.model(theta, state), None, state.body, *controls, task, *more, **own)
 
     def surprise(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """Negative log-likelihood of the reading in this state, given the estimator's prediction of it, without constants."""
@@ -143,6 +145,21 @@ class RobotSystem(SystemParts):
         passive = jnp.asarray(next(block.initial for block in self.layout.blocks if block.name == "action noise"))
         mean, _ = self.act(state, theta)
         return noises.divergence(mean, self.noise_scale(theta), noises.passive_mean(self.squash), passive)
+
+    def certainty(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
+        """KL divergence of the control at x from the uniform distribution over its range (see `noise.certainty`)."""
+        return noises.certainty(self.act(state, theta)[0], self.noise_scale(theta), self.squash)
+
+    def proximity(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
+        """KL divergence of the action of the policy at `anchor` from this policy's action at x (20). Zero without an anchor."""
+        if self.anchor is None:
+            return jnp.zeros(())
+        old = jax.lax.stop_gradient(theta)
+        for block in self.layout.free:
+            if block.name in ("policy", "action noise"):
+                here = self.layout.where(block.name)
+                old = old.at[here].set(jax.lax.stop_gradient(self.anchor)[here])
+        return self.divergence(jax.random.key(0), state, old, theta)
 
     def act(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
         """The policy's action without noise, before squashing, and its next memory."""

@@ -49,6 +49,7 @@ class SystemParts(Chain):
     believed: tuple[OnEngine, Array | None] | None = None
     reality: tuple[Array, Array, Array, Array] | None = None
     anneal: Array | None = None
+    anchor: Array | None = None
     watch: Watch | Wishes | None = eqx.field(static=True, default=None)
 
     def noise_scale(self, theta: Theta) -> Float[Array, " nu"]:

@@ -121,7 +121,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     groups: dict[str, Any] = {
         "theta": outcome.theta,
         "history": found.history,
-        "traces": {name: score.traces(f, whole[name], outcome.std[name]) for name, f in fits.items()},
+        "traces": {name: score.traces(robot.mj, f, whole[name], outcome.std[name]) for name, f in fits.items()},
     }
     if settled.stable:
         groups["estimator"] = outcome.learned.as_dict()

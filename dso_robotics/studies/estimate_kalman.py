@@ -154,9 +154,11 @@ def judge(theta: KalmanTheta, z: np.ndarray, whole: FilterWindows, warm_up: int)
         np.where(_with_quaternions(kept, measured, whole), whole.measured[:, 1:] - run.predicted, np.nan),
         run.predicted,
         np.zeros((*run.predicted.shape[:2], 0)),
+        run.states,
         score.state_error(theta.physics.mj, whole, run.states, counted & good[:, None, None]),
         None,
         int((~good).sum()),
+        run.deviation,
     )
     square = run.square[np.isfinite(run.square) & counted[..., 0] & good[:, None]]
     sensors = whole.channels.sensor_ids

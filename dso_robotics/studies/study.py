@@ -9,11 +9,10 @@ from dso_robotics.costs.continuity import LEARNED, LEAST_JUMP
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration
 from dso_robotics.robot.controller import Controller
-from dso_robotics.studies.declaration import FREE, HOLD_OUT, LOGS, MODEL
+from dso_robotics.studies.declaration import ENGINES, FREE, HOLD_OUT, LOGS, MODEL
 from dso_robotics.studies.network_settings import NetworkSettings
 from dso_robotics.table import File, Study, key
 
-ENGINES = ("auto", "mujoco", "mjx")
 CHOICES = ("window", "friction")
 # The window that is as long as its rollout.
 FULL = "full"

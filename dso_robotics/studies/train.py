@@ -32,6 +32,7 @@ from dso_robotics.studies.flow import ROLLOUTS
 from dso_robotics.studies.run import EVERY, Progress, Session, search, session
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_method import curvature
+from dso_robotics.studies.train_settled import settled
 from dso_robotics.studies.train_study import TrainStudy
 from dso_robotics.studies.train_table import parameter_table
 
@@ -150,10 +151,16 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     played, finer = play(theta, scaling, rounds), play(theta, scaling, rounds, finer=4)
     real = _on_the_real_robot(task, player, theta, scaling, first)
     history = _history(task, result, looks)
-    costs = at_first, cost_of(theta, scaling, played), cost_of(theta, scaling, finer)
-    summary = _summary(task, theta, scaling, iteration, costs, played, finer, command, compile_seconds, method, result)
+    # Compared are the same episodes before and after.
+    begun = cost_of(first.theta, first.memory, play(first.theta, first.memory, rounds)) if task.rolls else at_first
+    costs = begun, cost_of(theta, scaling, played), cost_of(theta, scaling, finer)
+    rest = settled(history["iteration"], history["episode_cost"], at_first, len(result.history)) if task.rolls else ""
+    summary = _summary(
+        task, theta, scaling, iteration, costs, played, finer, command, compile_seconds, method, result, rest
+    )
     summary |= {} if real is None else {"judge": real}
     summary["warnings"] = [*opened, *summary["warnings"]]
+    summary["cost"]["first_look"] = at_first
     found = Trained(task, theta, scaling, before[0], tuple(played), history, summary)
     groups = {"history": history, "motions": {"untrained": _motion(before[0]), "trained": _motion(played[0])}}
     groups[GROUP] = drawn_starts(player, theta, seconds=study.seconds).as_dict()
@@ -300,6 +307,7 @@ def _summary(
     compile_seconds: float,
     method: Any,
     result: Result,
+    rest: str,
 ) -> dict[str, Any]:
     settings, (at_first, reached, fine) = task.windows, at
     costs, done = np.array([e.cost for e in played]), len(result.history)
@@ -316,6 +324,8 @@ def _summary(
         )
     context = task.chain.context
     kept = f", the policy after {iteration} of them kept" if iteration < done else ""
+    if rest and not broken:
+        warnings.append(f"The training had not come to rest: {rest}.")
     gain = at_first - reached
     if task.rolls and gain > 0 and at_first - fine < 0.95 * gain:
         warnings.append(
@@ -334,7 +344,8 @@ def _summary(
         "method": {"name": settings.method, "reason": task.choice.reason},
         "flow": {block: list(sources) for block, sources in task.flow.moved.items()},
         "status": str(result.status),
-        "converged": not broken and (bool(reached < at_first) if task.rolls else result.status is Status.CONVERGED),
+        "converged": not broken
+        and (bool(reached < at_first and not rest) if task.rolls else result.status is Status.CONVERGED),
         "message": f"{result.message}{kept}; {what} {at_first:.4g} before, {reached:.4g} after",
         "evaluations": done,
         "kept": {"rule": task.keep, "iteration": iteration},

@@ -27,13 +27,13 @@ def choose_engine(study: TrainStudy, robot: Robot) -> EngineChoice:
     Raises:
       DsoError: the study asks for C MuJoCo, and has a part that is only on MJX.
     """
-    asked, lacking = study.training.engine, _only_on_mjx(study, robot)
+    asked, lacking = study.engine, _only_on_mjx(study, robot)
     if asked == "mjx":
         return EngineChoice("mjx", "asked for")
     if asked == "mujoco":
         if lacking:
             raise DsoError(
-                f'{study.source}: [training] engine = "mujoco": {lacking} is only on MJX; leave it out, or write "auto".'
+                f'{study.source}: engine = "mujoco": {lacking} is only on MJX; leave it out, or write "auto".'
             )
         return EngineChoice("mujoco", "asked for")
     if lacking:

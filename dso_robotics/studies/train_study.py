@@ -12,8 +12,8 @@ from dso_robotics.physics.design.map import DESIGN_MAPS, DesignMap
 from dso_robotics.physics.model import Robot
 from dso_robotics.robot.context import Draw, one_of
 from dso_robotics.robot.corrector import CORRECTORS
-from dso_robotics.studies.declaration import FREE, MODEL
-from dso_robotics.table import Key, Range, Study, Table, key, settle
+from dso_robotics.studies.declaration import ENGINES, FREE, MODEL
+from dso_robotics.table import Key, Range, Study, Table, key, make, settle
 
 # What a floating base has -> its places among the six numbers of a free joint, of its position or of its velocity.
 BASE = {
@@ -57,13 +57,22 @@ class PolicyTable(Table):
 
 @dataclasses.dataclass(frozen=True)
 class SensorsTable(Table):
-    """The readings that the estimator corrects with and the policy may observe: scale * sensor + bias + noise."""
+    """The readings that the estimator corrects with and the policy may observe: scale * sensor + bias + noise. A list of
+    names in the place of the table is its `channels`.
+    """
 
     channels: tuple[str, ...] | None = key("sensors or channels that are read; none: all", None, example=["encoder"])
     noise: Mapping[str, float] = key(
         'standard deviation by channel, in its unit; "*" for all others', {}, within="(0, inf)",
         example={"encoder": 0.001},
     )  # fmt: skip
+
+
+def _sensors(given: Any) -> SensorsTable | None:
+    """The table, or a list of channels in its place."""
+    if given is None or isinstance(given, SensorsTable):
+        return given
+    return make(SensorsTable, given if isinstance(given, Mapping) else {"channels": given}, "[sensors] ")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,11 +193,6 @@ class Training(Settings, Table):
     design_rate: float | None = key(
         "step size of the mechanism; none: as theta's", None, within="(0, inf)", example=0.01
     )
-    engine: Literal["auto", "mujoco", "mjx"] = key(
-        "what simulates the windows. mujoco: C MuJoCo, with any model, and nothing of the physics to compile; mjx: JAX, for a "
-        "GPU, and for estimators and costs of logs; auto: chosen, with the reason in the summary",
-        "auto",
-    )
     method: str = "auto"
     notes: ClassVar[Mapping[str, Key]] = {
         "method": Key(
@@ -299,9 +303,14 @@ class TrainStudy(Study):
         example=0.02,
     )  # fmt: skip
     seconds: float = key("length of an episode", 10.0, unit="s", within="(0, inf)")
+    engine: str = key(
+        "what simulates the windows. mujoco: C MuJoCo, with any model, and nothing of the physics to compile; mjx: JAX, for a "
+        "GPU, and for estimators and costs of logs; auto: chosen, with the reason in the summary",
+        "auto", choices=ENGINES,
+    )  # fmt: skip
     free: tuple[Declaration, ...] = key("physical parameters to find too", (), **FREE)
     policy: PolicyTable = key("the policy", PolicyTable())
-    sensors: SensorsTable | None = key("the readings; none: no noise, no bias", None)
+    sensors: SensorsTable | None = key("the readings; none: no noise, no bias", None, read=_sensors)
     estimator: EstimatorTable | None = key("the estimator; none: the policy sees what is there", None)
     flow: Mapping[str, tuple[str, ...]] = key(
         "which costs move a block of theta, where it shall not be the usual ones: names of costs of logs, and rollouts for all "

@@ -109,6 +109,12 @@ def test_without_a_folder_the_run_goes_with_its_result(pendulum, tmp_path):
     place = result.folder.parent
     assert place.is_dir()
     kept = result.save(tmp_path / "kept", report=False)
+    assert result.export("csv", tmp_path / "table.csv") == [tmp_path / "table.csv"]
+    assert "joint/hinge/damping" in (tmp_path / "table.csv").read_text()
+    with pytest.raises(dso.DsoError, match=r"force=True"):
+        result.export("csv", tmp_path / "table.csv")
+    with pytest.raises(dso.DsoError, match="expected one of tabular"):
+        result.export("latex", tmp_path / "table.tex", environment="tabel")
     with pytest.raises(dso.DsoError, match=r"out=.*force=True to replace"):
         result.save(kept)
     result.save(kept, force=True, report=False)

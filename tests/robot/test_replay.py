@@ -71,7 +71,6 @@ scale = 10.0
 [flow]
 physics = ["rollouts"]
 [training]
-engine = "mujoco"
 environments = 4
 horizon = 5
 iterations = 2
@@ -203,7 +202,7 @@ def test_the_engine_is_chosen_with_a_reason(tmp_path):
     chosen = build(study).engine
     assert (chosen.name, chosen.reason) == ("mjx", "soften is only on MJX")
     with pytest.raises(DsoError, match=r"soften.*auto"):
-        build(dataclasses.replace(study, training=dataclasses.replace(study.training, engine="mujoco")))
+        build(dataclasses.replace(study, engine="mujoco"))
 
 
 def test_a_training_on_c(tmp_path):

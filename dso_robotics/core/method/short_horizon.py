@@ -33,9 +33,14 @@ _LOST = 20
 
 
 class Learner(eqx.Module):
-    """Everything that the next iteration depends on. lost: consecutive iterations without a usable gradient."""
+    """Everything that the next iteration depends on.
+
+    anchor: the theta that a proximal cost measures from.
+    lost: consecutive iterations without a usable gradient.
+    """
 
     theta: Float[Array, " n"]
+    anchor: Float[Array, " n"]
     optimiser: Any
     critic: Any
     slow: Any
@@ -208,6 +213,7 @@ class ShortHorizon:
         costs = jax.vmap(lambda state: chain.cost(state, theta))(states)
         return Learner(
             theta=theta,
+            anchor=theta,
             optimiser=self.optimiser.init(theta),
             critic=network,
             slow=network,
@@ -233,7 +239,7 @@ class ShortHorizon:
     ) -> tuple[Float[Array, "G n"], Trajectory]:
         """Gradients of groups of windows, and the windows: simulated by the chain or, with a `record`, replayed from it."""
         s, course = self.settings, self.course
-        chain = course.at(learner.memory, progress)
+        chain = course.anchored(course.at(learner.memory, progress), learner.anchor)
         value = self._value(learner.slow, learner, learner.theta)
         value = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, value)
 
@@ -302,8 +308,11 @@ class ShortHorizon:
             share,
             moved.accepted,
         )
+        every = self.course.anchored_every
+        due = (learner.iteration + 1) % every == 0 if every else jnp.zeros((), bool)
         following = Learner(
             theta=moved.theta,
+            anchor=jnp.where(due, moved.theta, learner.anchor),
             optimiser=moved.optimiser,
             critic=critic,
             slow=slow,
