@@ -17,7 +17,7 @@ quantity with several numbers, such as `sensor/gyro[2]`. Numbers marked 1 have n
 | quantity | unit | is |
 | --- | --- | --- |
 """
-_TOLD = {
+TOLD = {
     "joint/hinge/position": ("joint/J/position", "of a hinge or a slide"),
     "joint/hinge/velocity": ("joint/J/velocity", "of a hinge or a slide"),
     "joint/hinge/cosine": ("joint/J/cosine", "of the angle of a hinge"),
@@ -52,7 +52,7 @@ def page() -> str:
     """The whole page, in Markdown. A quantity that the code no longer has raises KeyError."""
     robot = load(mujoco.MjSpec.from_string(EVERYTHING))
     rows = []
-    for name, (shown, told) in _TOLD.items():
+    for name, (shown, told) in TOLD.items():
         try:
             unit = quantity(name, robot).unit
         except DsoError as error:

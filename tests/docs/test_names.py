@@ -211,3 +211,34 @@ def test_shell_of_the_pages_can_be_read():
                 shlex.split(code, comments=True)
             except ValueError as error:
                 pytest.fail(f"{page}: {error}")
+
+
+def unknown_paths(code, known):
+    """Parameter paths and quantities in a piece of code, KIND/NAME/FIELD, whose KIND/FIELD is not known."""
+    for path in re.findall(
+        r"(?<![\w/.\"<-])(?:joint|body|geom|actuator|sensor|site|tendon|pair|equality)/[\w*?./-]+", code
+    ):
+        kind, *names, field = path.rstrip(".").split("/")
+        if names and f"{kind}/{field}" not in known:
+            yield path
+
+
+def test_paths_and_quantities_within_sentences_are_known():
+    from dso_robotics.costs.body_quantity import readers
+    from dso_robotics.parameters.family import FAMILIES
+    from website.quantities import TOLD
+
+    known = {*FAMILIES, "body/com", "sensor/noise", "body/inertia"} | {f"body/{name}" for name in readers(1)}
+    known |= {
+        f"{name.split('/')[0]}/{name.split('/')[-1].split(',')[0]}" for name, _ in TOLD.values() if name.count("/") == 2
+    }
+    # Numbers of designs, and the family that CONTRIBUTING.md makes.
+    known |= {"site/y", "site/z", "body/length", "body/radius", "body/scale", "joint/margin"}
+    wrong = [
+        f"{page}: {path}"
+        for page, text in pages().items()
+        for code in inline(text)
+        for path in unknown_paths(code, known)
+    ]
+    assert not wrong
+    assert list(unknown_paths("joint/*/dampin=0.1", known)) == ["joint/*/dampin"]
