@@ -10,6 +10,7 @@ from pymdownx.slugs import slugify
 from tests.docs.pages import DOCS, ROOT, pages
 from website import links
 
+pytestmark = pytest.mark.mjx
 _SLUG = slugify(case="lower")
 
 
