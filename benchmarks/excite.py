@@ -110,7 +110,7 @@ PROBLEMS = {
         (),
     ),
 }
-SECONDS, TRIALS, DESIGNS = 6.0, 400, 2
+SECONDS, TRIALS, DESIGNS = 5.0, 600, 1
 METHODS = ("dso", "condition number", "multisine", "steps")
 
 
@@ -121,6 +121,7 @@ def study(problem: Problem, folder: Path, seed: int) -> ExciteStudy:
         model = str(folder / f"{problem.title.split(',')[0].replace(' ', '_')}_{seed}.xml")
         Path(model).write_text(problem.model)
     given = {"free": list(problem.free), "noise": problem.noise, "seconds": SECONDS, "trials": TRIALS, "seed": seed}
+    given |= {"end": "any", "fade": 0.2, "still": 0.0}
     return ExciteStudy.read(None, model=model, draws=1, **given, **problem.study)
 
 
@@ -134,15 +135,15 @@ def random_controls(setting: Setting, kind: str, seed: int) -> np.ndarray:
     gains = np.geomspace(1.0, 0.02, 24)
     ctrl = drive.rest + gains[:, None, None] * room * unit
     fastest = np.abs(np.diff(ctrl, axis=1)).max(1) / trials.interval if kind != "steps" else 0 * ctrl[:, 0]
-    kept = (judge.judge(trials.motion(ctrl).path, ctrl, trials.interval).excess == 0) & (fastest <= trials._rate).all(1)
+    kept = (judge.judge(trials.motion(ctrl).path, ctrl, trials.interval).excess == 0) & (fastest <= trials.rate).all(1)
     return ctrl[np.argmax(kept)] if kept.any() else ctrl[-1]
 
 
 def condition(setting: Setting, ctrl: np.ndarray, paths: np.ndarray) -> np.ndarray:
-    """Logarithms (R,) of the condition number of the regressor of generalised forces, at 50 Hz, columns over their sizes."""
+    """Logarithms (R,) of the condition number of the regressor of generalised forces, at 25 Hz, columns over their sizes."""
     vector, model = setting.vector, setting.there.mj
     z, found = setting.known.draws[0], []
-    every = max(int(0.02 / setting.trials.interval), 1)
+    every = max(int(0.04 / setting.trials.interval), 1)
     steps = 1e-4 * vector.scale
     models = []
     for k in range(len(z)):

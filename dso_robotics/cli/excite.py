@@ -94,6 +94,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     group.add_argument("--seconds", type=float, metavar="S", help="length of a run (10)")
     group.add_argument("--runs", type=int, metavar="N", help="number of runs; each knows what those before it tell (1)")
     group.add_argument("--every", type=int, metavar="N", help="one sample per N steps of the model (1)")
+    group.add_argument(
+        "--play",
+        metavar="control|reference",
+        help="what signals are: what the actuators are sent (control), or positions that the robot's own controller follows",
+    )
     group.add_argument("--signal", metavar="fourier|multisine|spline", help="family of signals (fourier)")
     group.add_argument("--top", type=float, metavar="HZ", help="highest frequency (2)")
     group.add_argument("--harmonics", type=int, metavar="N", help="number of frequencies of each signal (6)")

@@ -38,32 +38,61 @@ class Drive:
 
 def holding(model: mujoco.MjModel, qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Controls (nu,) that hold the robot at rest in `qpos` (nq,) as well as its actuators can, and activations (na,)."""
-    data = mujoco.MjData(model)
-    data.qpos[:] = qpos
-    mujoco.mj_forward(model, data)
-    data.qacc[:] = 0.0
-    mujoco.mj_inverse(model, data)
+    still = np.zeros((1, model.nv))
+    ctrl = tracking(model, qpos[None], still, still)[0]
+    limited = model.actuator_ctrllimited.astype(bool)
+    ctrl = np.where(limited, np.clip(ctrl, *model.actuator_ctrlrange.T), ctrl)
+    act = np.zeros(model.na)
+    for i in np.flatnonzero(model.actuator_actadr >= 0):
+        if int(model.actuator_dyntype[i]) in _STATIC:
+            act[model.actuator_actadr[i] + model.actuator_actnum[i] - 1] = ctrl[i]
+    return ctrl + 0.0, act
+
+
+def tracking(model: mujoco.MjModel, qpos: np.ndarray, qvel: np.ndarray, qacc: np.ndarray) -> np.ndarray:
+    """Controls (T, nu) by inverse dynamics of a motion (T, nq), (T, nv), (T, nv); the nearest ones where none makes it.
+
+    0 for an actuator whose force is not an affine function of its control.
+    """
+    data, ctrl = mujoco.MjData(model), np.zeros((len(qpos), model.nu))
+    if not model.nu:
+        return ctrl
+    # A comparison of NumPy's integers with MuJoCo's enums is always false.
+    kind = np.array([int(b) for b in model.actuator_biastype])
+    plain = np.isin(kind, (_NONE, _AFFINE)) & (model.actuator_gaintype == _FIXED)
+    plain &= np.isin(model.actuator_dyntype, _STATIC) & (model.actuator_gainprm[:, 0] != 0)
+    gain = np.where(plain, model.actuator_gainprm[:, 0], 1.0)
+    bias = np.where((kind == _AFFINE)[:, None], model.actuator_biasprm[:, :3], 0.0)
     moment = np.zeros((model.nu, model.nv))
-    if model.nu:
+    for t in range(len(qpos)):
+        data.qpos[:], data.qvel[:], data.qacc[:] = qpos[t], qvel[t], qacc[t]
+        mujoco.mj_inverse(model, data)
         mujoco.mju_sparse2dense(
             moment, data.actuator_moment, data.moment_rownnz, data.moment_rowadr, data.moment_colind
         )
-    # Without actuators: what springs do by themselves counts as passive already.
-    force = np.linalg.lstsq(moment.T, data.qfrc_inverse, rcond=1e-9)[0] if model.nu else np.zeros(0)
-    ctrl, act = np.zeros(model.nu), np.zeros(model.na)
-    for i in range(model.nu):
-        gain, bias = model.actuator_gainprm[i], model.actuator_biasprm[i]
-        # A comparison of NumPy's integers with MuJoCo's enums is always false.
-        affine = int(model.actuator_gaintype[i]) == _FIXED and int(model.actuator_biastype[i]) in (_NONE, _AFFINE)
-        if affine and gain[0] != 0 and int(model.actuator_dyntype[i]) in _STATIC:
-            own = bias[0] + bias[1] * data.actuator_length[i]
-            own = own if int(model.actuator_biastype[i]) == _AFFINE else 0.0
-            ctrl[i] = (force[i] - own) / gain[0]
-        if model.actuator_ctrllimited[i]:
-            ctrl[i] = np.clip(ctrl[i], *model.actuator_ctrlrange[i])
-        if model.actuator_actadr[i] >= 0 and int(model.actuator_dyntype[i]) in _STATIC:
-            act[model.actuator_actadr[i] + model.actuator_actnum[i] - 1] = ctrl[i]
-    return ctrl + 0.0, act
+        force = np.linalg.lstsq(moment.T, data.qfrc_inverse, rcond=1e-9)[0]
+        own = bias[:, 0] + bias[:, 1] * data.actuator_length + bias[:, 2] * (moment @ qvel[t])
+        ctrl[t] = np.where(plain, (force - own) / gain, 0.0)
+    return ctrl
+
+
+def refuse_undriven(model: mujoco.MjModel, source: str) -> None:
+    """Refuse a model whose joints cannot all follow a reference.
+
+    Raises:
+      DsoError: it has a ball or free joint, an activation, or more joints than its actuators drive.
+    """
+    cure = "plan controls with --play control"
+    if model.nq != model.nv or model.na:
+        what = "an actuator with an activation" if model.na else "a ball or free joint"
+        raise DsoError(f"{source}: --play reference: the model has {what}, which follows no reference; {cure}.")
+    data, moment = mujoco.MjData(model), np.zeros((model.nu, model.nv))
+    mujoco.mj_forward(model, data)
+    mujoco.mju_sparse2dense(moment, data.actuator_moment, data.moment_rownnz, data.moment_rowadr, data.moment_colind)
+    still = [model.joint(j).name for j in range(model.njnt) if not moment[:, model.jnt_dofadr[j]].any()]
+    if still or np.linalg.matrix_rank(moment) < model.nv:
+        named = f"joint '{still[0]}' has no actuator" if still else "the actuators cannot move all joints independently"
+        raise DsoError(f"{source}: --play reference: {named}, so it follows no reference; {cure}.")
 
 
 def drive(

@@ -97,6 +97,12 @@ class MotionLimits:
                 np.nan_to_num(last / allowed - 1.0) * 0.1,
                 lambda r: f"speed at the end: {last[r]:.3g}, and at rest is below {allowed[r]:.3g}",
             )
+        for i in np.flatnonzero(model.actuator_ctrllimited):
+            low, high = model.actuator_ctrlrange[i]
+            # Controls that were bent into their range may reach its end, to rounding.
+            over = np.maximum(ctrl[..., i].max(1) - high, low - ctrl[..., i].min(1)) / (high - low)
+            name = model.actuator(i).name
+            add(over, lambda r, n=name: f"control of {n}: beyond its ctrlrange")
         excess[~good] = np.inf
         for r in np.flatnonzero(~good):
             worst[r] = "the simulation diverges"

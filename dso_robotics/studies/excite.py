@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -18,8 +19,8 @@ from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, keyframe_position, load
 from dso_robotics.robot.clearance import pairs, refuse_touching
-from dso_robotics.robot.holding import drive, holding
-from dso_robotics.robot.motion_limits import limits, rates
+from dso_robotics.robot.holding import Drive, drive, holding, refuse_undriven
+from dso_robotics.robot.motion_limits import MotionLimits, limits, rates
 from dso_robotics.studies import masked
 from dso_robotics.studies.excite_known import (
     PLAN,
@@ -186,7 +187,6 @@ def _trials(
     Raises:
       DsoError: the start collides, or does not keep the limits even at rest.
     """
-    names = actuator_names(model)
     qpos = _start(study, robot)
     apart = pairs(model, study.distance, [*study.touch, *_meant_to_touch(vector)], study.margin)
     refuse_touching(model, qpos, apart, robot.source)
@@ -204,14 +204,19 @@ def _trials(
     time = np.append(sample_times(model, study.seconds, study.every), 0.0)
     time[-1] = time[-2] + time[1]
     form = waveform(
-        study.signal, time, model.nu, top=study.top, count=study.harmonics, fade=study.fade, still=study.still
+        study.signal,
+        time,
+        model.nu if study.play == "control" else model.nv,
+        top=study.top,
+        count=study.harmonics,
+        fade=study.fade,
+        still=study.still,
     )
     trials = Trials(
         vector,
         begun,
         waveform=form,
-        drive=drive(model, rest, names, study.amplitude or None),
-        rate=rates(study.rate, names),
+        **_played(study, robot, vector, begun, model, qpos, rest, allowed),
         limits=allowed,
         time=time,
         start=np.concatenate([qpos, np.zeros(model.nv), act]),
@@ -219,11 +224,9 @@ def _trials(
         sigma=sigma,
         window=window,
     )
-    ctrl = trials.controls(np.zeros((1, form.size)))
-    if form.kind == "multisine":
-        ctrl = np.broadcast_to(trials.drive.rest, ctrl.shape)
-    motion = trials.motion(ctrl)
-    verdict = dataclasses.replace(allowed, still=np.inf).judge(motion.path, ctrl, trials.interval)
+    played = np.broadcast_to(trials.drive.rest, (1, len(time), len(trials.drive.rest)))
+    motion = trials.motion(played)
+    verdict = dataclasses.replace(allowed, still=np.inf).judge(motion.path, motion.ctrl, trials.interval)
     if verdict.excess[0] > 0:
         raise DsoError(
             f"{robot.source}: with the controls of rest and no excitation the robot already breaks a limit: "
@@ -237,6 +240,40 @@ def _trials(
             f"{speed:.3g} rad/s or m/s. Start where it rests, with --keyframe NAME."
         )
     return trials, notes
+
+
+def _played(
+    study: ExciteStudy,
+    robot: Robot,
+    vector: ParameterVector,
+    begun: Known,
+    model: mujoco.MjModel,
+    qpos: np.ndarray,
+    rest: np.ndarray,
+    allowed: MotionLimits,
+) -> dict[str, Any]:
+    """The range and the rate of what the signals are, and of references the robot at each draw.
+
+    Raises:
+      DsoError: a control or a joint has no range, or the robot cannot follow references.
+    """
+    names = actuator_names(model)
+    if study.play == "control":
+        return {"drive": drive(model, rest, names, study.amplitude or None), "rate": rates(study.rate, names)}
+    refuse_undriven(model, robot.source)
+    if study.rate or study.amplitude:
+        raise DsoError(
+            "--play reference: signals are positions, so --rate and --amplitude of controls do not apply; give --speed, "
+            "--torque and --position."
+        )
+    for j in range(model.njnt):
+        if not np.isfinite([allowed.low[j], allowed.high[j]]).all():
+            raise DsoError(
+                f"--play reference: joint '{model.joint(j).name}' has no range, so how far its reference may go is unknown; "
+                f"give --position {model.joint(j).name}=LOW:HIGH."
+            )
+    models = [_at(robot, vector, z).mj for z in begun.draws]
+    return {"drive": Drive(qpos, allowed.low, allowed.high), "rate": allowed.speed, "models": models}
 
 
 def _start(study: ExciteStudy, robot: Robot) -> np.ndarray:

@@ -80,8 +80,7 @@ class Search:
 
     def evaluate(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Costs (P,) and violations (P,) of numbers (P, m)."""
-        ctrl = self.trials.controls(numbers)
-        excess, worst, motions = self.trials.judged(ctrl)
+        excess, worst, motions = self.trials.judged(self.trials.controls(numbers))
         self.tried += len(numbers)
         for r in range(len(numbers)):
             if excess[r] < self.least[0]:
@@ -91,8 +90,7 @@ class Search:
         if len(good):
             found = np.zeros((len(self.base), len(good)))
             for k, motion in enumerate(motions):
-                part = dataclasses.replace(motion, path=motion.path[good], readings=motion.readings[good])
-                told = self.trials.information(ctrl[good], part, k)
+                told = self.trials.information(motion.only(good), k)
                 finite = np.isfinite(told).all((1, 2))
                 if k == 0:
                     self.summed += told[finite].sum(0)
@@ -133,12 +131,12 @@ class Search:
                 f"{self.least[1]}. Widen it, give a smaller --amplitude, a lower --top or fewer --harmonics, more --seconds, "
                 "or --end any if only the rest at the end fails."
             )
-        ctrl = trials.controls(numbers[None])
-        motions = [trials.motion(ctrl, k) for k in range(len(self.begun.draws))]
-        told = np.array([trials.information(ctrl, motion, k)[0] for k, motion in enumerate(motions)])
+        played = trials.controls(numbers[None])
+        motions = [trials.motion(played, k) for k in range(len(self.begun.draws))]
+        told = np.array([trials.information(motion, k)[0] for k, motion in enumerate(motions)])
         run = Run(
             f"{self.index:02d}",
-            ctrl[0],
+            motions[0].ctrl[0],
             motions[0].path[0],
             numbers,
             found.state.cost,

@@ -52,6 +52,10 @@ class ExciteStudy(Study):
     seconds: float = key("length of a run", 10.0, unit="s", within="(0, 3600]")
     runs: int = key("number of runs; each is planned with what those before it tell", 1, within="[1, 100]")
     every: int = key("time steps of the model from one sample of the plan to the next", 1, within="[1, 10000]")
+    play: str = key(
+        "what the signals are: control (what the actuators are sent), or reference (positions that the robot's own controller "
+        "follows; torques by inverse dynamics)", "control", choices=("control", "reference"),
+    )  # fmt: skip
     signal: str = key(
         "family of signals: fourier (free amplitudes and phases), multisine (free phases), spline (free knots)", "fourier",
         choices=tuple(KINDS),

@@ -281,3 +281,40 @@ def test_planning_loads_no_jax():
 def test_the_log_of_a_plan_is_a_log(plan):
     assert isinstance(log_of(plan), Log)
     assert dataclasses.asdict(plan.study)["seconds"] == 3.0
+
+
+def test_references_are_followed_by_inverse_dynamics(tmp_path):
+    """The controls of the plan, played open loop on C MuJoCo from rest, lead along the reference."""
+    path = tmp_path / "motor.xml"
+    path.write_text(SERVO.replace('<position name="ref" joint="hinge" kp="12" kv="0.3" forcerange="-4 4"/>', MOTOR))
+    given = {"play": "reference", "speed": {"*": 4.0}, "torque": {"*": 6.0}, "trials": 40}
+    plan = excite(study(str(path), **given))
+    run, model = plan.runs[0], mujoco.MjModel.from_xml_path(str(path))
+    data, off = mujoco.MjData(model), []
+    for u, state in zip(run.ctrl[:100], run.path[:100], strict=True):
+        off.append(data.qpos[0] - state[0])
+        data.ctrl[:] = u
+        mujoco.mj_step(model, data)
+    assert np.abs(off).max() < 0.05 * np.abs(run.path[:100, 0]).max() + 1e-3
+    assert np.abs(run.path[:, 1]).max() <= 4.0 * (1 + 1e-6)
+    assert run.path[0].tolist() == [0.0, 0.0]
+    assert run.path[-1, 1] == 0.0
+    assert np.abs(run.ctrl).max() <= 6.0
+    assert all(row.after < 0.2 * row.value for row in plan.table.values())
+
+
+MOTOR = '<motor name="ref" joint="hinge"/>'
+
+
+def test_what_follows_no_reference_is_told(servo, tmp_path):
+    box = tmp_path / "box.xml"
+    box.write_text(BOX)
+    noise = {"noise": {"*": 0.001}, "play": "reference"}
+    with pytest.raises(DsoError, match="ball or free joint"):
+        prepare(study(str(box), free=["geom/sole/friction[0]"], **noise))
+    with pytest.raises(DsoError, match="--rate"):
+        prepare(study(servo, play="reference", rate={"*": 1.0}))
+    endless = tmp_path / "endless.xml"
+    endless.write_text(SERVO.replace(' range="-100 100"', ""))
+    with pytest.raises(DsoError, match="--position hinge"):
+        prepare(study(str(endless), play="reference"))
