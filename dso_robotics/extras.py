@@ -11,7 +11,7 @@ _MJX = ("jax", "equinox", "jaxtyping", "lineax", "optax", "mujoco.mjx")
 
 
 # What brings the packages for files of other programs.
-_FILES = {"logs": ("rosbags", "mcap"), "parquet": ("pyarrow",), "onnx": ("onnx",)}
+_FILES = {"logs": ("rosbags", "mcap"), "parquet": ("pyarrow",), "onnx": ("onnx",), "tensorboard": ("tensorboardX",)}
 
 
 class MissingExtra(DsoError, ImportError):
@@ -30,7 +30,7 @@ def require_mjx(what: str) -> None:
 
 
 def require(extra: str, what: str) -> None:
-    """Return if the packages of the extra `logs`, `parquet` or `onnx` are installed; imports none. `what` begins the message.
+    """Return if the packages of an extra such as `logs` or `parquet` are installed; imports none. `what` begins the message.
 
     Raises:
       MissingExtra: one of the packages is missing.

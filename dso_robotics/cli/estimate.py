@@ -1,10 +1,10 @@
 """`dso estimate`: learns a state estimator from logs."""
 
 import argparse
-import functools
 import sys
 from typing import TYPE_CHECKING
 
+from dso_robotics.cli.machines import add_options
 from dso_robotics.errors import DsoError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -66,8 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     for text in foretold(study.model, study.logs):
         print(plain(f"note: {text}"), file=sys.stderr)
-    tell = functools.partial(print, file=sys.stderr)
-    options = {"resume": args.resume, "force": args.force, "report": write_report, "progress": tell}
+    options = {"resume": args.resume, "force": args.force, "report": write_report}
     summary = estimate(study, args.out, **options)
     for line in estimation_table(summary):
         print(plain(line))

@@ -2,9 +2,9 @@
 
 import argparse
 import dataclasses
-import sys
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.cli.machines import add_options
 from dso_robotics.errors import DsoError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
     parser.add_argument("--no-video", action="store_true", help="no film in the report")
+    add_options(parser)
     parser.set_defaults(run=run, command=command)
 
 
@@ -96,17 +97,9 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.studies.design import design
     from dso_robotics.studies.train import train
 
-    tell = functools.partial(print, file=sys.stderr)
     work = design if args.command == "design" else train
     draw = None if args.no_report else functools.partial(write_report, video=not args.no_video)
-    found = work(
-        study,
-        args.out,
-        resume=args.resume,
-        force=args.force,
-        report=draw,
-        progress=tell,
-    )
+    found = work(study, args.out, resume=args.resume, force=args.force, report=draw)
     print(plain("\n".join(training_table(found.summary))))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0
