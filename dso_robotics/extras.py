@@ -11,7 +11,13 @@ _MJX = ("jax", "equinox", "jaxtyping", "lineax", "optax", "mujoco.mjx")
 
 
 # What other extras bring.
-_EXTRAS = {"logs": ("rosbags", "mcap"), "parquet": ("pyarrow",), "onnx": ("onnx",), "posterior": ("blackjax", "jax")}
+_EXTRAS = {
+    "logs": ("rosbags", "mcap"),
+    "parquet": ("pyarrow",),
+    "onnx": ("onnx",),
+    "posterior": ("blackjax", "jax"),
+    "tensorboard": ("tensorboardX",),
+}
 
 
 class MissingExtra(DsoError, ImportError):
@@ -30,9 +36,7 @@ def require_mjx(what: str) -> None:
 
 
 def require(extra: str, what: str) -> None:
-    """Return if the packages of the extra `logs`, `parquet`, `onnx` or `posterior` are installed; imports none.
-
-    what: begins the message.
+    """Return if the packages of an extra such as `logs` or `parquet` are installed; imports none. `what` begins the message.
 
     Raises:
       MissingExtra: one of the packages is missing.

@@ -4,6 +4,7 @@ import argparse
 import functools
 import sys
 
+from dso_robotics.cli.machines import add_options
 from dso_robotics.errors import DsoError
 
 
@@ -34,6 +35,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
     )
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -67,8 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     for text in foretold(study.model, study.logs):
         print(plain(f"note: {text}"), file=sys.stderr)
-    tell = functools.partial(print, file=sys.stderr)
-    options = {"resume": args.resume, "force": args.force, "report": write_report, "progress": tell}
+    options = {"resume": args.resume, "force": args.force, "report": write_report}
     summary = estimate(study, args.out, **options)
     for line in estimation_table(summary):
         print(plain(line))

@@ -1,11 +1,9 @@
 """`dso excite`: plans the recordings that tell most about free parameters."""
 
 import argparse
-import sys
-from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dso_robotics.errors import DsoError
 
@@ -142,7 +140,6 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.report.film import refuse_format
     from dso_robotics.studies.excite import excite
     from dso_robotics.studies.excite_plan import csv_paths, summary, write_plan
-    from dso_robotics.studies.run import Progress
 
     study, out = _study(args), Path(args.out)
     if out.suffix.lower() == ".csv":
@@ -152,25 +149,12 @@ def run(args: argparse.Namespace) -> int:
     if args.video:
         refuse_format(args.video)
     silence_mujoco()
-    shown: Any = nullcontext()
-    if sys.stderr.isatty():
-        from rich.console import Console
-
-        shown = Console(stderr=True).status("reading")
-    with shown as status:
-
-        def tell(news: Progress) -> None:
-            if status is not None:
-                status.update(str(news))
-            else:
-                print(news, file=sys.stderr)
-
-        plan = excite(study, tell)
+    plan = excite(study)
     written = write_plan(plan, out)
     print(plain(plan_table(summary(plan))))
     print(plain(f"\nplan: {', '.join(map(str, written))}"))
     if args.video:
-        film_plan(plan, args.video, tell=True)
+        film_plan(plan, args.video)
         print(plain(f"film: {args.video}"))
     return 0
 

@@ -95,7 +95,6 @@ def run(args: argparse.Namespace) -> int:
 
     from dso_robotics.data.atomic import refuse_existing
     from dso_robotics.data.controls import excitations, recorded_controls
-    from dso_robotics.data.log import write_log
     from dso_robotics.data.record import Flaws, record
     from dso_robotics.physics.model import keyframe_position, load
 
@@ -114,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.policy:
         log = _played(args, flaws)
-        write_log(args.out, log)
+        _write(args.out, log)
         print(f"{args.out}: {len(log.rollouts)} rollout(s); `dso inspect {args.out}` shows its contents")
         return 0
     amplitude = _by_name("--amplitude", args.amplitude) or None
@@ -146,9 +145,17 @@ def run(args: argparse.Namespace) -> int:
         keep_state=args.keep_state,
         source=f"simulated from {Path(str(args.model)).name} with {moved}, seed {args.seed}",
     )
-    write_log(args.out, log)
+    _write(args.out, log)
     print(f"{args.out}: {len(log.rollouts)} rollout(s); `dso inspect {args.out}` shows its contents")
     return 0
+
+
+def _write(out: str, log: Any) -> None:
+    from dso_robotics.data.log import write_log
+    from dso_robotics.progress.phase import phase
+
+    with phase("writing"):
+        write_log(out, log)
 
 
 def _refuse_mixed(args: argparse.Namespace) -> None:

@@ -1,9 +1,9 @@
 """`dso train`: optimises a policy, and what the study frees of the mechanism, for any sum of costs."""
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.cli.machines import add_options
 from dso_robotics.errors import DsoError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
         "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
     )
     parser.add_argument("--no-video", action="store_true", help="no film in the report")
+    add_options(parser)
     parser.set_defaults(run=run, command=command)
 
 
@@ -98,17 +99,9 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.studies.design import design
     from dso_robotics.studies.train import train
 
-    tell = functools.partial(print, file=sys.stderr)
     work = design if args.command == "design" else train
     draw = None if args.no_report else functools.partial(write_report, video=not args.no_video, figures=args.figures)
-    found = work(
-        study,
-        args.out,
-        resume=args.resume,
-        force=args.force,
-        report=draw,
-        progress=tell,
-    )
+    found = work(study, args.out, resume=args.resume, force=args.force, report=draw)
     print(plain("\n".join(training_table(found.summary))))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0

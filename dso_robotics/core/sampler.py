@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from dso_robotics.core import devices
 from dso_robotics.core.gradient.estimate import Estimate
 from dso_robotics.core.gradient.mixed import mixed
 from dso_robotics.core.gradient.pathwise import pathwise
@@ -148,7 +149,7 @@ class ExactSampler(Sampler):
 
     def __call__(self, key: PRNGKeyArray, theta: Float[Array, " n"], memory: None) -> Sample:
         """The cost and its derivative, both exact."""
-        value, gradient = _value_and_grad(self.cost, theta)
+        value, gradient = _value_and_grad(self.cost, devices.everywhere(theta))
         zero = jnp.zeros_like(gradient)
         every = jnp.ones(gradient.shape, bool)
         count = jnp.ones((), int)

@@ -13,6 +13,7 @@ from dso_robotics.data.rollout import Array, Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.quiet import quiet
 from dso_robotics.physics.unit import actuator_unit, sensor_unit
+from dso_robotics.progress.phase import each
 
 _LIMIT = 1e7
 _BAD = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
@@ -72,7 +73,7 @@ def record(
         )
     sensor_ids = [i for i, _ in sensors.values()]
     rollouts = []
-    for name, ctrl in controls:
+    for name, ctrl in each(controls, "simulating", "rollout"):
         if ctrl.ndim != 2 or ctrl.shape[1] != model.nu:
             raise DsoError(f"rollout {name!r}: ctrl has shape {ctrl.shape}, expected (samples, {model.nu}).")
         first, qvel = _start(model, rng, spread_qpos, spread_qvel, model.qpos0 if qpos is None else qpos)

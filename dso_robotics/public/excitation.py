@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from dso_robotics.data.atomic import refuse_existing
 from dso_robotics.data.log import Log
+from dso_robotics.progress.report import Progress
 from dso_robotics.public.computing import computing
 from dso_robotics.public.identification import Identification
 from dso_robotics.public.inputs import sitting
 from dso_robotics.public.place import Place
-from dso_robotics.public.progress import teller
+from dso_robotics.public.progress import following
 from dso_robotics.public.sheet import block, html_table
 from dso_robotics.public.wording import arguments, named, speaking_python
 from dso_robotics.report.excite import film_plan, half_width, plan_table
@@ -19,7 +20,6 @@ from dso_robotics.studies.excite import Plan
 from dso_robotics.studies.excite import excite as run
 from dso_robotics.studies.excite_plan import csv_paths, log_of, summary, write_plan
 from dso_robotics.studies.excite_study import ExciteStudy
-from dso_robotics.studies.run import Progress
 
 if TYPE_CHECKING:
     import mujoco
@@ -195,8 +195,8 @@ def excite(
     }
     with sitting(None) as (place, inputs):
         asked = inputs.study(ExciteStudy, study, {"model": model, "free": free, **given}, None)
-        with computing(jax=False):
-            plan = run(asked, teller(progress))
+        with computing(jax=False), following(progress):
+            plan = run(asked)
     return Excitation(place, plan, inputs.names)
 
 

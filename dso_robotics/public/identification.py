@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.progress.report import Progress
 from dso_robotics.public.computing import computing
 from dso_robotics.public.inputs import Logs, read_logs, sitting
 from dso_robotics.public.place import Place
 from dso_robotics.public.posterior import Posterior, posterior_of
 from dso_robotics.public.prediction import Prediction, predicted
-from dso_robotics.public.progress import teller
+from dso_robotics.public.progress import following
 from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
 from dso_robotics.public.wording import speaking_python
 from dso_robotics.report import posterior as posteriors
 from dso_robotics.report.quantity import interval, number, percent, unit
 from dso_robotics.report.table import identification_table, state
-from dso_robotics.studies.identify import Identified, Progress
+from dso_robotics.studies.identify import Identified
 from dso_robotics.studies.identify import identify as run
 from dso_robotics.studies.study import IdentifyStudy
 
@@ -174,7 +175,7 @@ def identify(
       the result; `save` keeps it.
     resume, force: as in `dso identify`.
     report: whether to write a report; by default yes if `out` is given. With `video` it has a film of some seconds.
-    progress: True prints a line to stderr for every iteration. A function receives the same report as an object.
+    progress: True shows on stderr what is under way and how far it is. A function is called with each report, a `Progress`.
     precision: JAX precision for the MJX engine or a network: "float64" or "float32". The caller's own setting is kept.
     The other arguments are the study file keys of the same name (docs/files.md).
 
@@ -213,6 +214,6 @@ def identify(
             from dso_robotics.report.identify import write_report
 
             draw = functools.partial(write_report, video=video)
-        with computing(precision, jax=asked.engine == "mjx" or asked.network is not None):
-            found = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
+        with computing(precision, jax=asked.engine == "mjx" or asked.network is not None), following(progress):
+            found = run(asked, place.folder, resume=resume, force=force, report=draw)
     return Identification(place, found, inputs.names)

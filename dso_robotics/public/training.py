@@ -10,7 +10,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.public.computing import computing
 from dso_robotics.public.inputs import Inputs, sitting
 from dso_robotics.public.place import Place
-from dso_robotics.public.progress import teller
+from dso_robotics.public.progress import following
 from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
 from dso_robotics.report.quantity import number, unit
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import mujoco
 
     from dso_robotics.physics.model import Robot
-    from dso_robotics.studies.run import Progress
+    from dso_robotics.progress.report import Progress
     from dso_robotics.studies.train import Trained
 
 Table = Mapping[str, Any]
@@ -184,7 +184,7 @@ def _train(
     video: bool,
     precision: str,
 ) -> Training:
-    with sitting(out) as (place, inputs), computing(precision, jax=True):
+    with sitting(out) as (place, inputs), computing(precision, jax=True), following(progress):
         from dso_robotics.studies.design import design as run_design
         from dso_robotics.studies.train import train as run_train
 
@@ -195,7 +195,7 @@ def _train(
 
             draw = functools.partial(write_report, video=video)
         run = run_design if command == "design" else run_train
-        found = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
+        found = run(asked, place.folder, resume=resume, force=force, report=draw)
     return Training(place, found, inputs.names)
 
 

@@ -45,7 +45,7 @@ def half_width(value: float | None) -> str:
     return "unknown" if value is None or not math.isfinite(value) else f"± {value:.3g}"
 
 
-def film_plan(plan: Plan, path: str | Path, *, index: int = 0, tell: bool = False) -> None:
+def film_plan(plan: Plan, path: str | Path, *, index: int = 0) -> None:
     """Write a film of the expected motion of one run.
 
     Raises:
@@ -55,4 +55,4 @@ def film_plan(plan: Plan, path: str | Path, *, index: int = 0, tell: bool = Fals
     poses = run.path[:, : model.nq]
     text = f"run {run.name} of the plan, as expected"
     replay = Replay(model, "plan", run.name, plan.time, np.full_like(poses, np.nan), poses, plan.time[:1], text, text)
-    Film(legend=text).shoot(replay, path, tell=tell)
+    Film(legend=text).shoot(replay, path)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
 
 import mujoco
@@ -37,7 +36,6 @@ from dso_robotics.studies.excite_search import Run, Search
 from dso_robotics.studies.excite_study import ExciteStudy
 from dso_robotics.studies.excite_trials import Trials
 from dso_robotics.studies.invisible import Row, table
-from dso_robotics.studies.run import Progress
 
 # Student's t with 4 degrees of freedom tells (4 + 1) / (4 + 3) of what normal errors tell.
 _HEAVY = math.sqrt(7 / 5)
@@ -114,7 +112,7 @@ def prepare(study: ExciteStudy) -> Setting:
     return Setting(robot, there, vector, begun, trials, free, hidden, earlier, tuple(notes))
 
 
-def excite(study: ExciteStudy, progress: Callable[[Progress], None] = lambda news: None) -> Plan:
+def excite(study: ExciteStudy) -> Plan:
     """Plan the runs of `study`. Nothing is written.
 
     Raises:
@@ -130,7 +128,7 @@ def excite(study: ExciteStudy, progress: Callable[[Progress], None] = lambda new
     planned = np.zeros((len(begun.draws), *before.shape))
     first = float(score("widest", covariance(before), interest))
     for index in range(study.runs):
-        at = Search(study, trials, begun, interest, planned, index, free, hidden, robot.source, progress)
+        at = Search(study, trials, begun, interest, planned, index, free, hidden, robot.source)
         run, told = at.best()
         planned = planned + told
         runs.append(run)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time as clock
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from dso_robotics.studies.excite_known import Known
 from dso_robotics.studies.excite_study import ExciteStudy
 from dso_robotics.studies.excite_trials import Trials
 from dso_robotics.studies.invisible import refuse_invisible
-from dso_robotics.studies.run import Progress
 
 # Random motions that are tried before a search; and how often each may be made smaller to keep the limits.
 _DRAWN, _SMALLER = 16, 4
@@ -43,17 +42,6 @@ class Run:
     message: str
 
 
-class Tried(Progress):
-    """Progress of a search. cost: see `costs.information.score`; NaN while no motion keeps the limits."""
-
-    def __str__(self) -> str:
-        if math.isnan(self.cost):
-            return f"{self.stage}: {self.iteration} motions tried, none keeps all limits yet, {self.seconds:.0f} s"
-        typical = 100 * math.exp(self.cost)
-        done = f"{self.stage}: {self.iteration} motions tried"
-        return f"{done}, typical deviation {typical:.3g}% of a number, {self.seconds:.0f} s"
-
-
 class Search:
     """The search for one run, with what earlier runs of the plan tell (K, g, g)."""
 
@@ -68,11 +56,10 @@ class Search:
         free: tuple[Declaration, ...],
         hidden: Mapping[str, str],
         source: str,
-        progress: Callable[[Progress], None],
     ):
         self.study, self.trials, self.begun, self.interest = study, trials, begun, interest
         self.base = begun.information + planned
-        self.index, self.free, self.hidden, self.source, self.progress = index, free, hidden, source, progress
+        self.index, self.free, self.hidden, self.source = index, free, hidden, source
         self.tried = 0
         self.least: tuple[float, str] = (np.inf, "")
         self.summed = np.zeros_like(begun.information)
@@ -154,4 +141,5 @@ class Search:
     def _watch(self, moment: Moment) -> None:
         record = moment.record
         stage = f"run {self.index + 1} of {self.study.runs}"
-        self.progress(Tried(stage, self.tried, record.cost if record.violation == 0 else math.nan, self._seconds))
+        cost = record.cost if record.violation == 0 else math.nan
+        tell(stage, self.tried, cost, total=self.study.trials, unit="motion", at_most=True)

@@ -21,6 +21,8 @@ from dso_robotics.data.bundle import write_bundled
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.loop import OpenLoopError
+from dso_robotics.progress.phase import phase, tell
+from dso_robotics.progress.report import Progress
 from dso_robotics.robot.episode_starts import GROUP
 from dso_robotics.robot.learned import Learned
 from dso_robotics.robot.observation import Scaling
@@ -31,7 +33,7 @@ from dso_robotics.studies.checkpoint import rows
 from dso_robotics.studies.drawn_starts import drawn_starts
 from dso_robotics.studies.flow import ROLLOUTS
 from dso_robotics.studies.folder import RUN
-from dso_robotics.studies.run import EVERY, Progress, Session, search, session
+from dso_robotics.studies.run import EVERY, Session, search, session
 from dso_robotics.studies.tolerance import tolerance
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_method import curvature
@@ -64,7 +66,7 @@ def train(
     resume: bool = False,
     force: bool = False,
     report: Callable[[Trained, Path], object] | None = None,
-    progress: Callable[[Progress], None] = lambda news: None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Run `study` and write model.xml, run.h5, the output of `report`, and summary.json to `out`.
 
@@ -77,6 +79,7 @@ def train(
     """
     with session(out, resume=resume, force=force, progress=progress) as here:
         here.compare(_files(study))
+        tell("reading")
         return _train(build(study), here, command, report)
 
 
@@ -86,7 +89,8 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     more = {"moved": task.flow.masks.get(ROLLOUTS), "curvature": curvature(task.choice, task.supervised)}
     method = training_method(chain, settings, explore=task.explore, supervised=task.supervised, **more)
     player, trials = Player(chain), chain.context.trials()
-    first = method.init(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
+    with phase("first states"):
+        first = method.init(jax.random.key(study.seed), jnp.asarray(chain.layout.initial))
     opened: list[str] = []
     looks: list[tuple[float, ...]] = rows(file.tree.get("spent", {}), "looks", 3, file.path)
 
@@ -103,18 +107,21 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         """What is reported: the cost of episodes or, without costs of the motion, the supervised costs."""
         return _mean_cost(episodes) if task.rolls else sum(_supervised(task, theta, scaling).values())
 
-    before = play(first.theta, first.memory)
-    at_first = cost_of(first.theta, first.memory, before)
+    with phase("episodes before, on C MuJoCo"):
+        before = play(first.theta, first.memory)
+        at_first = cost_of(first.theta, first.memory, before)
     started = time.perf_counter()
-    method.compile(first)
+    with phase("step of the training"):
+        method.compile(first)
     compile_seconds = time.perf_counter() - started
 
     def judge(state: Any) -> float:
         """The mean cost of episodes; infinite if one diverges on C MuJoCo."""
         at = int(state.iteration)
         try:
-            looked = before if not (at and task.rolls) else play(state.theta, state.memory)
-            reached = cost_of(state.theta, state.memory, looked) if at else at_first
+            with phase("episodes, on C MuJoCo"):
+                looked = before if not (at and task.rolls) else play(state.theta, state.memory)
+                reached = cost_of(state.theta, state.memory, looked) if at else at_first
         except DsoError as error:
             # Numbers of which MuJoCo's compiler makes no model: no candidate, and no reason to lose the others.
             looked, reached = [], math.inf
@@ -125,9 +132,13 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         return math.inf if task.rolls and any(episode.ended for episode in looked) else reached
 
     def watch(moment: Moment) -> bool:
-        if moment.judged is not None:
-            at, steps = moment.iteration, moment.iteration * settings.environments * settings.horizon
-            here.tell("training", at, moment.record.cost, steps=steps, episode_cost=looks[-1][1])
+        at, record = moment.iteration, moment.record
+        numbers = {"gradient_norm": record.gradient_norm, "value_error": record.value_error, "blown": record.blown}
+        numbers |= {
+            f"term {name}": float(term) for name, term in zip(task.scene_cost.names, record.terms, strict=False)
+        }
+        more = {"steps": at * settings.environments * settings.horizon if task.rolls else 0, "values": numbers}
+        tell("training", at, record.cost, total=settings.iterations, episode_cost=looks[-1][1], **more)
         return bool(opened)
 
     every = max(settings.iterations // _LOOKS, 1)
@@ -150,6 +161,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     iteration = len(result.history) if result.best is None else result.best.iteration
     ending = _kept(result.state) if result.best is None else result.best.kept
     theta, scaling = np.asarray(ending["theta"]), ending["scaling"]
+    tell("evaluating")
     rounds = -(-_EPISODES // len(trials))
     played, finer = play(theta, scaling, rounds), play(theta, scaling, rounds, finer=4)
     real = _on_the_real_robot(task, player, theta, scaling, first)

@@ -198,7 +198,7 @@ def test_a_study_file_is_read_and_arguments_win(pendulum):
     lines = []
     found = dso.identify(pendulum / "study.toml", hold_out="run1", progress=lines.append)
     assert found.summary["windows"]["rollouts"]["hold_out"] == ["run1"]
-    assert lines[-1].stage == "evaluating"
+    assert [news for news in lines if news.stage == "evaluating"][-1].event == "end"
 
 
 def test_every_key_of_a_study_is_an_argument():

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from dso_robotics.core import devices
 from dso_robotics.core.chain import Chain, State
 from dso_robotics.core.descent import Status
 from dso_robotics.core.fitting import lambda_returns, usable_states
@@ -170,7 +171,7 @@ class ShortHorizon:
 
     def init(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Learner:
         """The state before the first iteration."""
-        return self._begin(key, jnp.asarray(theta))
+        return self._laid_out(self._begin(key, jnp.asarray(theta)))
 
     def compile(self, state: Learner) -> None:
         """Compile the step ahead of the first call."""
@@ -178,7 +179,7 @@ class ShortHorizon:
 
     def step(self, state: Learner) -> tuple[Learner, Record]:
         """One iteration."""
-        following, news = self._iterate(state)
+        following, news = self._iterate(self._laid_out(state))
         cost, terms, norm, error, blown, accepted = (np.asarray(entry) for entry in news)
         return following, Record(float(cost), terms, float(norm), float(error), float(blown), bool(accepted))
 
@@ -228,11 +229,17 @@ class ShortHorizon:
             lost=jnp.zeros((), int),
         )
 
+    def _laid_out(self, learner: Learner) -> Learner:
+        """The learner on all devices: the environments split over them, everything else on each."""
+        rest = devices.everywhere(dataclasses.replace(learner, states=None, age=None))
+        return dataclasses.replace(rest, states=devices.rows(learner.states), age=devices.rows(learner.age))
+
     def _iterated(self, learner: Learner) -> tuple[Learner, tuple[Array, ...]]:
         key, roll_key = jax.random.split(learner.key)
         progress = learner.iteration / self.settings.iterations
         gradients, paths = self._gradients(learner, roll_key, progress)
-        return self._stepped(learner, key, paths, gradients, progress)
+        following, news = self._stepped(learner, key, paths, gradients, progress)
+        return self._laid_out(following), devices.everywhere(news)
 
     def _gradients(
         self, learner: Learner, key: PRNGKeyArray, progress: Array, record: Any = None
@@ -244,8 +251,9 @@ class ShortHorizon:
         value = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, value)
 
         def loss(
-            problem: Problem, theta: Array, one: PRNGKeyArray, state: State, new: Array, record: Any
+            problem: Problem, theta: Array, one: PRNGKeyArray, state: State, new: Array, record: Any, *, shared: Any
         ) -> tuple[Array, Trajectory]:
+            chain, value = shared
             mine = chain if record is None else course.replayed(chain, record)
             here = eqx.tree_at(lambda p: p.chain, problem, mine)
             theta = self._held(theta)
@@ -256,7 +264,7 @@ class ShortHorizon:
 
         keys = jax.random.split(key, s.environments)
         batch = keys, learner.states, learner.age == 0, record
-        return group_gradients(loss, self.problem, learner.theta, *batch, groups=s.groups)
+        return group_gradients(loss, self.problem, learner.theta, *batch, groups=s.groups, shared=(chain, value))
 
     def _stepped(
         self, learner: Learner, key: PRNGKeyArray, paths: Trajectory, gradients: Float[Array, "G n"], progress: Array
