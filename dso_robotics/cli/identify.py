@@ -100,6 +100,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--seed", type=int, metavar="N", help="seed of the random starts and of a network's first weights (0)"
     )
     parser.add_argument(
+        "--posterior",
+        action="store_true",
+        help="also draw samples of the numbers given the logs (docs/posterior.md), and check the prediction's bands, drift "
+        "between recordings, and what each recording changes",
+    )
+    parser.add_argument(
+        "--sampler",
+        metavar="auto|laplace|nuts",
+        help="how samples are drawn: laplace for few numbers, nuts on --engine mjx (auto: by the engine)",
+    )
+    parser.add_argument("--draws", type=int, metavar="N", help="number of samples (500)")
+    parser.add_argument(
         "--residual",
         metavar="FILE.py:FUNCTION",
         help="a Python function of the free numbers whose result, over its deviation, the search makes small too",

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
+from dso_robotics.report import posterior as posteriors
 from dso_robotics.report import quantity as q
 from dso_robotics.report.glimpse import Glimpse
 from dso_robotics.report.identify_charts import (
@@ -112,6 +113,14 @@ class _Page:
     def cells(self) -> list[tuple[str, list[tuple[str, str, str]]]]:
         """Rows of the correlation matrix below its diagonal; empty if it is too large for a page."""
         return correlation_cells(self.correlation, self.names)
+
+    @property
+    def posterior(self) -> dict[str, Any]:
+        """How the draws were made, in a sentence, and tables of numbers and bands, each with a heading."""
+        found = self._summary["posterior"]
+        text = posteriors.how(found).removeprefix("posterior, ").removeprefix("posterior: ")
+        tables = [posteriors.parameter_rows(found)] if found.get("parameters") else []
+        return {"how": text[:1].upper() + text[1:], "tables": [*tables, *filter(None, [posteriors.band_rows(found)])]}
 
     @property
     def model(self) -> str:

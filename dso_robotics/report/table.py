@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.report import posterior as posteriors
 from dso_robotics.report.quantity import unit
 from dso_robotics.report.trace import PART_NAMES
 
@@ -32,6 +33,7 @@ def identification_table(summary: Mapping[str, Any]) -> str:
     blocks.append(columns(rows, "<>>><<"))
     if base := base_lines(summary):
         blocks[0] += "\n\n" + "\n".join(base)
+    blocks[0] += "".join(f"\n\n{text}" for text in posterior_blocks(summary))
     forces = force_rows(summary)
     if forces:
         blocks.append(
@@ -46,6 +48,19 @@ def identification_table(summary: Mapping[str, Any]) -> str:
     more = 4 if forces else 3
     tried = "".join(f"{title}\n{columns(rows, '<><')}\n\n" for title, rows in choice_tables(summary))
     return tried + blocks[0] + "\n\n" + "\n".join(blocks[1:more]) + "\n\n" + "\n".join(blocks[more:])
+
+
+def posterior_blocks(summary: Mapping[str, Any]) -> list[str]:
+    """The posterior, and the bands of the prediction; nothing if none was asked for."""
+    posterior = summary.get("posterior")
+    if not posterior:
+        return []
+    found = [posteriors.how(posterior)]
+    if posterior.get("parameters"):
+        found[0] += "\n" + columns(posteriors.parameter_rows(posterior), "<>^<>")
+    if rows := posteriors.band_rows(posterior):
+        found.append("95% bands of the prediction, and where their variance comes from\n" + columns(rows, "<><>>><"))
+    return found
 
 
 def state(summary: Mapping[str, Any]) -> str:
@@ -111,6 +126,11 @@ def training_table(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{block}: moved by {', '.join(names) or 'nothing'}")
     if judged := judge_line(summary):
         lines.append(judged)
+    if (tried := summary.get("tolerance")) and tried["draws"]:
+        lines.append(
+            f"over {len(tried['draws'])} draws of the identified numbers an episode costs {tried['mean']:.4g} on average and "
+            f"{tried['worst']:.4g} at worst"
+        )
     for name, row in summary["parameters"].items():
         bound = "  at bound" if row["at_bound"] else ""
         lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}{bound}")

@@ -43,10 +43,13 @@ from dso_robotics.studies.estimated import table as estimated
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.motion_search import history, search_motion
 from dso_robotics.studies.network import chosen_joints, learn
+from dso_robotics.studies.posterior import Posterior
+from dso_robotics.studies.posterior_check import checked
 from dso_robotics.studies.race import cheap
 from dso_robotics.studies.race import told as told_race
 from dso_robotics.studies.residual import own_residual
 from dso_robotics.studies.run import Progress, Session, session
+from dso_robotics.studies.samplers import chosen
 from dso_robotics.studies.scan import lower, scan, scanned
 from dso_robotics.studies.starts import best_start, draw
 from dso_robotics.studies.study import CHOICES, IdentifyStudy
@@ -62,9 +65,12 @@ class Identified:
     channels: Channels
     solution: Solution
     uncertainty: Uncertainty
+    problem: WindowedIdentification
     sigma: np.ndarray
     evaluations: dict[str, Evaluation]
+    scored: dict[str, Windows]
     summary: dict[str, Any]
+    posterior: Posterior | None = None
 
 
 def identify(
@@ -169,6 +175,7 @@ def _identify(
         "noise": asked.noise,
         "extra": own_residual(study.residual, vector) if study.residual else None,
     }
+    route = chosen(study.sampler, study.engine) if study.posterior else ""
     prediction, reason = _engine(study.engine, vector, windows, network is not None)
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
     told = masked.warn(vector, windows, x, hidden)
@@ -248,6 +255,10 @@ def _identify(
     forces = {} if windows.single or brief else torque_fit.torque_errors(vector, solution.z, parts, channels, drives)
     found += torque_fit.worse(forces) if study.fit == "motion" else []
     table |= estimated(asked, vector, problem, solution, spread, begun)
+    sampled, posterior = None, {}
+    if study.posterior and not brief:
+        sampled, posterior = checked(study, route, problem, solution, spread, table, scored, tell)
+        found += posterior["warnings"]
     # Channels without a unit are listed one by one, each with its assumed unit.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
     warnings = calibration.warnings(windows, vector.mj) if windows.single else windows.warnings()
@@ -294,6 +305,8 @@ def _identify(
         "doubts": doubtful,
         "warnings": warnings,
     }
+    if posterior:
+        summary["posterior"] = posterior
     if problem.continuity:
         summary["continuity"] = summaries.continuity(problem.continuity, vector)
     if base := base_parameters(vector, solution, spread):
@@ -320,13 +333,17 @@ def _identify(
     if learned:
         summary["network"] = learned[0]
         warnings.append(learned[0]["text"])
-    result = Identified(study, robot, vector, channels, solution, spread, sigma, evaluations, summary)
+    more = sigma, evaluations, scored, summary, sampled
+    result = Identified(study, robot, vector, channels, solution, spread, problem, *more)
+    problem.release()
     groups = {
         "names": list(vector.coordinate_names),
         "history": history(file, solution),
         "theta": vector.split(solution.z),
         "covariance": spread.covariance,
         "correlation": spread.correlation,
+        "interval": summaries.interval_group(vector, solution, spread),
+        **({"posterior": sampled.as_dict()} if sampled else {}),
         **({"network": learned[1]} if learned else {}),
         "motions": {part: {m.rollout: m.as_dict() for m in e.motions} for part, e in evaluations.items()},
         "traces": {part: {t.rollout: t.as_dict() for t in e.traces} for part, e in evaluations.items()},

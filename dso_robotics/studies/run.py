@@ -32,7 +32,7 @@ from dso_robotics.table import Study
 # Seconds between two writes of the run file when the steps of a search are short.
 EVERY = 20.0
 # Keys of a study that name files. The contents of these files are compared, not their paths.
-_PLACES = ("model", "logs", "log", "file", "source")
+_PLACES = ("model", "logs", "log", "file", "from")
 # The parts of a stored search.
 _KEPT = ("state", "records", "best", "spent", "earlier", "theta", "scaling", "race", "choice")
 _PUT_BACK = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
@@ -360,7 +360,7 @@ def resolved(study: Mapping[str, Any]) -> dict[str, Any]:
         if key == "residual" and value:
             file, _, name = value.rpartition(":")
             return f"{Path(file).resolve()}:{name}"
-        return str(Path(value).resolve()) if key in ("model", "log", "file") and value else value
+        return str(Path(value).resolve()) if key in _PLACES and isinstance(value, str) and value else value
 
     return absolute("", json.loads(json.dumps(study, default=str)))
 
@@ -369,7 +369,7 @@ def placeless(value: Any) -> Any:
     """A part of a stored study without file paths. The contents of files are compared, not their paths."""
     if not isinstance(value, dict):
         return value
-    kept = {key: placeless(entry) for key, entry in value.items() if key not in _PLACES}
+    kept = {key: placeless(entry) for key, entry in value.items() if key not in (*_PLACES, "source")}
     if kept.get("residual"):
         kept["residual"] = str(kept["residual"]).rpartition(":")[2]
     return kept

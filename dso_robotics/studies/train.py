@@ -1,6 +1,7 @@
 """Train everything that a study frees, in one vector: study -> chain and costs -> method -> result on C MuJoCo."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -29,7 +30,9 @@ from dso_robotics.robot.system import RobotSystem
 from dso_robotics.studies.checkpoint import rows
 from dso_robotics.studies.drawn_starts import drawn_starts
 from dso_robotics.studies.flow import ROLLOUTS
+from dso_robotics.studies.folder import RUN
 from dso_robotics.studies.run import EVERY, Progress, Session, search, session
+from dso_robotics.studies.tolerance import tolerance
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_method import curvature
 from dso_robotics.studies.train_settled import settled
@@ -159,6 +162,10 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         task, theta, scaling, iteration, costs, played, finer, command, compile_seconds, method, result, rest
     )
     summary |= {} if real is None else {"judge": real}
+    if chain.context.cloud is not None and task.rolls:
+        model = functools.partial(compiled, task)
+        summary["tolerance"], told = tolerance(task, player, theta, scaling, at_first, model)
+        summary["warnings"] += told
     summary["warnings"] = [*opened, *summary["warnings"]]
     summary["cost"]["first_look"] = at_first
     found = Trained(task, theta, scaling, before[0], tuple(played), history, summary)
@@ -384,4 +391,7 @@ def _weights(task: Task) -> dict[str, float]:
 def _files(study: TrainStudy) -> dict[str, str]:
     """Every file that the costs read, by its place in the study."""
     files = ((name, getattr(cost, key, None)) for name, cost in study.cost.items() for key in ("log", "file"))
-    return {f"file of [cost.{name}]": str(file) for name, file in files if file is not None}
+    found = {f"file of [cost.{name}]": str(file) for name, file in files if file is not None}
+    if study.result is not None and (Path(study.result) / RUN).is_file():
+        found["result of [randomise]"] = str(Path(study.result) / RUN)
+    return found

@@ -121,7 +121,7 @@ def build(study: TrainStudy) -> Task:
             raise DsoError(f"{study.source}: {error}") from error
     real = None if study.judge is None else real_robot(study, chain)
     words = tuple(name for name, cost in study.cost.items() if cost.weight == "balance")
-    notes = list(flow.notes)
+    notes = [*flow.notes, *made.notes]
     if words:
         more = {"horizon": windows.horizon, "gamma": windows.gamma, "source": study.source}
         found, told = balanced(chain, scene_cost, supervised, flow, words, **more)

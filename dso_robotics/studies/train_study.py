@@ -13,7 +13,7 @@ from dso_robotics.physics.model import Robot
 from dso_robotics.robot.context import Draw, one_of
 from dso_robotics.robot.corrector import CORRECTORS
 from dso_robotics.studies.declaration import ENGINES, FREE, MODEL
-from dso_robotics.table import Key, Range, Study, Table, key, make, settle
+from dso_robotics.table import File, Key, Range, Study, Table, key, make, settle
 
 # What a floating base has -> its places among the six numbers of a free joint, of its position or of its velocity.
 BASE = {
@@ -24,6 +24,8 @@ BASE = {
     "velocity": (0, 1, 2),
     "spin": (3, 4, 5),
 }
+# The key of [randomise] that names a result of `dso identify`.
+FROM = "from"
 _RANGES = {"hinge": [0.0, 6.28]}
 
 
@@ -323,8 +325,9 @@ class TrainStudy(Study):
     terminate: Mapping[str, TerminateTable] = key("where episodes end early", {})
     design: Mapping[str, DesignTable] = key("numbers of the mechanism to design", {})
     task: Mapping[str, TaskTable] = key("numbers that every episode draws anew and the policy sees", {})
-    randomise: Mapping[str, Range] = key(
-        "physical numbers that every episode draws anew and the policy does not see", {},
+    randomise: Mapping[str, Range | File] = key(
+        "physical numbers that every episode draws anew and the policy does not see; from: the folder of a result of dso "
+        "identify, whose numbers are drawn together from its posterior or, without one, from its intervals", {},
         example={"joint/*/damping": [0.05, 0.3]},
     )  # fmt: skip
     source: str = "study"
@@ -335,6 +338,12 @@ class TrainStudy(Study):
             raise DsoError("the study has no cost, so there is nothing to minimise; add a [cost.NAME] table.")
         if "rollouts" in self.cost:
             raise DsoError("[cost.rollouts]: this name means all costs of the motion in [flow]; give the cost another.")
+        for path, given in self.randomise.items():
+            if (path == FROM) != isinstance(given, str):
+                raise DsoError(
+                    f"[randomise] {path} = {list(given) if isinstance(given, tuple) else given!r}: write a range, such as "
+                    '"joint/*/damping" = [0.05, 0.3], or from = "result", the folder of a result of dso identify.'
+                )
         for name, cost in self.cost.items():
             self.conditions(name, getattr(cost, "when", {}))
         if self.estimator is not None and self.sensors is None:
@@ -346,6 +355,17 @@ class TrainStudy(Study):
             raise DsoError('[policy] observe = "estimate", but there is no [estimator]; add one, or observe the state.')
         if self.policy.observe == "readings" and self.sensors is None:
             raise DsoError('[policy] observe = "readings", but there is no [sensors] table; add one.')
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The ranges of [randomise] by path."""
+        return {path: (given[0], given[1]) for path, given in self.randomise.items() if not isinstance(given, str)}
+
+    @property
+    def result(self) -> str | None:
+        """The folder of the result that [randomise] draws from."""
+        given = self.randomise.get(FROM)
+        return given if isinstance(given, str) else None
 
     def conditions(self, cost: str, when: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
         """Which task numbers, by index, must have which values for a cost to count.
