@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import time as clock
 from collections.abc import Mapping
 
 import numpy as np
@@ -63,7 +62,6 @@ class Search:
         self.tried = 0
         self.least: tuple[float, str] = (np.inf, "")
         self.summed = np.zeros_like(begun.information)
-        self._began = clock.perf_counter()
 
     def evaluate(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Costs (P,) and violations (P,) of numbers (P, m)."""
@@ -133,10 +131,6 @@ class Search:
             "steps became small" if found.status is Status.CONVERGED else "all trials used",
         )
         return run, told
-
-    @property
-    def _seconds(self) -> float:
-        return clock.perf_counter() - self._began
 
     def _watch(self, moment: Moment) -> None:
         record = moment.record
