@@ -17,6 +17,8 @@ _PERMUTATIONS, _CHANCE = 4000, 0.01
 # A number whose variance is this many times smaller with all recordings than with some is not shown by those.
 _LEAST_LEFT = 1e-3
 _NAMED = 3
+# A move without a recording that is told is out of the interval, and this many times what is usual.
+_UNUSUAL = 3.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,6 +31,7 @@ class Influence:
     alone: (R, m) estimates that each recording alone would give, where it shows the number; else NaN.
     chance: (m,) the probability that recordings which are alike differ as much; NaN with fewer than two.
     half: (m,) half the 95% interval.
+    usual: (R, m) standard deviation of the move without a recording, if it is like the others.
     value: (m,) the estimate.
     """
 
@@ -38,6 +41,7 @@ class Influence:
     alone: np.ndarray
     chance: np.ndarray
     half: np.ndarray
+    usual: np.ndarray
     value: np.ndarray
 
     def as_dict(self) -> dict[str, object]:
@@ -77,7 +81,7 @@ class Influence:
             for i, label in enumerate(self.names):
                 if np.isnan(self.without[r, i]):
                     outside.append((np.inf, f"only {name!r} shows {label}"))
-                elif abs(self.without[r, i] - self.value[i]) > self.half[i]:
+                elif abs(self.without[r, i] - self.value[i]) > max(self.half[i], _UNUSUAL * self.usual[r, i]):
                     away = abs(self.without[r, i] - self.value[i]) / max(self.half[i], 1e-300)
                     change = f"{label} {self.without[r, i]:.4g} instead of {self.value[i]:.4g}"
                     outside.append((away, f"without {name!r}, {change}"))
@@ -116,7 +120,7 @@ def influence(
     shares = solution.block_information[:, free][:, :, free] * unit
     place = [int(np.flatnonzero(free == i)[0]) for i in kept]
     inverse = _inverse(hessian)
-    without, alone = (np.full((len(recordings), len(free)), np.nan) for _ in range(2))
+    without, alone, usual = (np.full((len(recordings), len(free)), np.nan) for _ in range(3))
     for r in range(len(recordings)):
         mine = rollout == r
         own, pull = shares[mine].sum(0), scores[mine].sum(0)
@@ -125,6 +129,9 @@ def influence(
             spread_out = _inverse(part)
             wide = np.diag(spread_out) > np.maximum(1.0, np.diag(inverse) / _LEAST_LEFT)
             table[r] = np.where(wide, np.nan, solution.z[free] + sign * size * (spread_out @ pull))
+            if sign > 0:
+                more = np.diag(spread_out) / np.maximum(np.diag(inverse), 1e-300) - 1
+                usual[r] = spread.std[free] * np.sqrt(np.maximum(more, 0.0))
     rng = np.random.default_rng(seed)
     return Influence(
         tuple(vector.coordinate_names[i] for i in kept),
@@ -133,6 +140,7 @@ def influence(
         alone[:, place],
         _differing(*_standardised(inverse, scores, shares, place), rollout, rng),
         spread.quantile * spread.std[kept],
+        usual[:, place],
         solution.z[kept],
     )
 

@@ -124,6 +124,21 @@ def test_leaving_a_recording_out_moves_the_estimate_as_a_fit_without_it_does():
         alone = Log("", "", "", (log.rollouts[r],))
         assert found.alone[r] == pytest.approx(problem(alone, noise=0.02)[1].z, abs=1e-4)
     assert (found.chance > 0.01).all()
+    assert not found.told()
+
+
+def test_the_recording_that_is_unlike_the_others_moves_the_estimate_farthest():
+    """One of six runs was made with another gear: without it the estimate moves farthest for what is usual."""
+    runs = [record(TRUTH * [1.3 if i == 2 else 1.0, 1.0], [0.005], i, runs=1, steps=240) for i in range(6)]
+    rollouts = tuple(dataclasses.replace(log.rollouts[0], name=f"day{i}") for i, log in enumerate(runs))
+    made, solution = problem(Log("", "", "", rollouts), noise=0.005, seconds=1.2)
+    found = influence(made, solution, uncertainty(solution, made.vector.scale, redundancy=1.0))
+    assert found is not None
+    others = Log("", "", "", tuple(one for one in rollouts if one.name != "day2"))
+    assert found.without[2] == pytest.approx(problem(others, noise=0.005, seconds=1.2)[1].z, abs=1e-4)
+    assert found.usual.shape == found.without.shape
+    away = np.abs(found.without - found.value) / found.usual
+    assert np.argmax(away[:, 0]) == 2
 
 
 def test_a_gear_that_drifts_from_run_to_run_is_named():
