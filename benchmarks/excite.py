@@ -51,7 +51,7 @@ PUCK = """
 <geom name="floor" type="plane" size="3 3 0.1" friction="0.1 0.005 0.0001" rgba="0.8 0.8 0.8 1"/>
 <body name="puck" pos="0 0 0.05"><freejoint name="base"/>
 <inertial pos="0.03 0 0" mass="1.5" diaginertia="0.006 0.009 0.012"/>
-<geom name="sole" type="box" size="0.15 0.1 0.05" friction="0.3 0.005 0.0001" mass="0" rgba="0.3 0.5 0.7 1"/>
+<geom name="sole" type="box" size="0.15 0.1 0.05" friction="0.3 0.02 0.0001" condim="4" mass="0" rgba="0.3 0.5 0.7 1"/>
 <site name="middle"/></body></worldbody>
 <actuator><motor name="fx" site="middle" gear="1 0 0 0 0 0" ctrlrange="-12 12"/>
 <motor name="fy" site="middle" gear="0 1 0 0 0 0" ctrlrange="-12 12"/>

@@ -49,9 +49,8 @@ class Tried(Progress):
     def __str__(self) -> str:
         if math.isnan(self.cost):
             return f"{self.stage}: {self.iteration} motions tried, none keeps all limits yet, {self.seconds:.0f} s"
-        typical = 100 * math.exp(self.cost)
-        done = f"{self.stage}: {self.iteration} motions tried"
-        return f"{done}, typical deviation {typical:.3g}% of a number, {self.seconds:.0f} s"
+        share = 100 * math.exp(self.cost)
+        return f"{self.stage}: {self.iteration} motions tried, deviation {share:.3g}% of a number, {self.seconds:.0f} s"
 
 
 class Search:
