@@ -327,6 +327,27 @@ def test_a_prior_is_what_is_known_before(servo):
     assert np.ptp(drawn[:, 3]) > 0
 
 
+def test_a_plan_from_a_keyframe_is_played_from_there(servo, tmp_path, capsys):
+    plan = excite(study(servo, keyframe="up", trials=20))
+    assert plan.runs[0].path[0].tolist() == [1.2, 0.0]
+    write_plan(plan, tmp_path / "plan.h5")
+    given = [
+        "simulate",
+        servo,
+        "--controls",
+        str(tmp_path / "plan.h5"),
+        "--out",
+        str(tmp_path / "log.h5"),
+        "--keep-state",
+    ]
+    assert main([*given, "--keyframe", "up"]) == 0
+    played = read_log(tmp_path / "log.h5").rollouts[0].qpos
+    assert played is not None
+    np.testing.assert_allclose(played, plan.runs[0].path[: len(played), :1], atol=1e-6)
+    assert main([*given, "--force", "--keyframe", "down"]) == 2
+    assert "'up'" in capsys.readouterr().err
+
+
 def test_what_follows_no_reference_is_told(servo, tmp_path):
     box = tmp_path / "box.xml"
     box.write_text(BOX)
