@@ -14,7 +14,7 @@ from dso_robotics.robot.clearance import Pair, shortfall
 # Geoms and forces are looked at about so often [s].
 _LOOK = 0.01
 _HINGE_OR_SLIDE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
-# A motion at rest is slower than this share of its fastest, or of 1 unit a second where that is more.
+# A robot at rest is slower than this share of its fastest.
 _STILL = 0.02
 
 

@@ -336,7 +336,7 @@ def _at(robot: Robot, vector: ParameterVector, z: np.ndarray) -> Robot:
 def _doubts(earlier: Earlier | None, robot: Robot, study: ExciteStudy) -> list[str]:
     """What speaks against the predicted intervals."""
     found = []
-    if earlier is not None and earlier.summary.get("doubts"):
+    if earlier is not None and earlier.doubtful:
         found.append(
             f"{earlier.folder} is doubtful: its own notes say that the model misses something. The intervals after are those "
             "of an exact model, and will be wider; mend the model first."

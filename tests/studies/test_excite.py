@@ -138,6 +138,31 @@ def test_a_result_is_where_the_plan_begins_and_its_recordings_count(servo):
     assert all(row["half_width_after"] < row["half_width_before"] for row in told.values())
 
 
+def test_a_damaged_result_is_told(servo, tmp_path):
+    from dso_robotics.data.run_file import read_run, write_run
+
+    model = mujoco.MjModel.from_xml_path(servo)
+    ctrl = 0.3 * np.sin(np.arange(150) * 0.05)[:, None]
+    log = record(model, np.random.default_rng(0), [("00", ctrl)], flaws=Flaws(sensor_noise={"angle": 0.002}))
+    found = dso.identify(servo, log, free=FREE[:2], window=0.5)
+    tree, asked, mjcf = read_run(found.folder / "run.h5")
+    for changes in (
+        {"covariance": np.full((2, 2), np.nan)},
+        {"covariance": np.eye(3)},
+        {"summary": json.dumps({"noise": {"angle": 3}})},
+        {"theta": {FREE[0]: np.array([np.inf])}},
+    ):
+        write_run(tmp_path / "run.h5", tree | changes, asked, mjcf)
+        with pytest.raises(DsoError, match="damaged"):
+            prepare(study(servo, free=[], result=str(tmp_path)))
+    write_run(tmp_path / "run.h5", tree | {"status": "running"}, asked, mjcf)
+    with pytest.raises(DsoError, match="has not finished"):
+        prepare(study(servo, free=[], result=str(tmp_path)))
+    write_run(tmp_path / "run.h5", tree, asked | {"command": "train"}, mjcf)
+    with pytest.raises(DsoError, match="result of `dso train`"):
+        prepare(study(servo, free=[], result=str(tmp_path)))
+
+
 def test_halve_adds_runs_until_the_widest_interval_is_half(servo):
     model = mujoco.MjModel.from_xml_path(servo)
     ctrl = 0.5 * np.sin(np.arange(300) * 0.05)[:, None]
