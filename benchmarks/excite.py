@@ -51,7 +51,7 @@ PUCK = """
 <geom name="floor" type="plane" size="3 3 0.1" friction="0.1 0.005 0.0001" rgba="0.8 0.8 0.8 1"/>
 <body name="puck" pos="0 0 0.05"><freejoint name="base"/>
 <inertial pos="0.03 0 0" mass="1.5" diaginertia="0.006 0.009 0.012"/>
-<geom name="sole" type="box" size="0.15 0.1 0.05" friction="0.3 0.005 0.0001" mass="0" rgba="0.3 0.5 0.7 1"/>
+<geom name="sole" type="box" size="0.15 0.1 0.05" friction="0.3 0.02 0.0001" condim="4" mass="0" rgba="0.3 0.5 0.7 1"/>
 <site name="middle"/></body></worldbody>
 <actuator><motor name="fx" site="middle" gear="1 0 0 0 0 0" ctrlrange="-12 12"/>
 <motor name="fy" site="middle" gear="0 1 0 0 0 0" ctrlrange="-12 12"/>
@@ -106,7 +106,7 @@ PROBLEMS = {
             "body/puck/diaginertia[2]",
         ),
         {"place": 0.001, "turn": 0.001, "gyro": 0.01},
-        {"speed": {"base": 4.0}, "touch": ("sole:floor",)},
+        {"speed": {"base": 4.0}, "touch": ("sole:floor",), "trials": 120},
         (),
     ),
 }
@@ -122,7 +122,7 @@ def study(problem: Problem, folder: Path, seed: int) -> ExciteStudy:
         Path(model).write_text(problem.model)
     given = {"free": list(problem.free), "noise": problem.noise, "seconds": SECONDS, "trials": TRIALS, "seed": seed}
     given |= {"end": "any", "fade": 0.2, "still": 0.0}
-    return ExciteStudy.read(None, model=model, draws=1, **given, **problem.study)
+    return ExciteStudy.read(None, model=model, draws=1, **given | problem.study)
 
 
 def random_controls(setting: Setting, kind: str, seed: int) -> np.ndarray:
@@ -182,8 +182,8 @@ def condition(setting: Setting, ctrl: np.ndarray, paths: np.ndarray) -> np.ndarr
     return np.array(found)
 
 
-def conditioned(setting: Setting, seed: int) -> np.ndarray:
-    """Controls (T, nu) of the best condition number, by the same search in the same family."""
+def conditioned(setting: Setting, seed: int, budget: int) -> np.ndarray:
+    """Controls (T, nu) of the best condition number, by `budget` trials of the same search in the same family."""
     trials = setting.trials
 
     def evaluate(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,7 +204,7 @@ def conditioned(setting: Setting, seed: int) -> np.ndarray:
             cost[bad], excess[bad] = evaluate(points[bad])
     start = points[np.lexsort((np.where(excess > 0, 0.0, cost), excess))[0]]
     method = Evolution(evaluate, trials.waveform.size, step=0.3 * float(np.sqrt(np.mean(start**2))), seed=seed)
-    left = (TRIALS - 40) // method.population
+    left = (budget - 40) // method.population
     return trials.controls(descend(method, method.init(None, start), iterations=left).theta[None])[0]
 
 
@@ -270,7 +270,9 @@ def main() -> None:
                     ctrl = np.load(place)
                 else:
                     plan = excite(study(problem, folder, design)) if method == "dso" else None
-                    ctrl = plan.runs[0].ctrl if plan else conditioned(setting, design)
+                    ctrl = (
+                        plan.runs[0].ctrl if plan else conditioned(setting, design, problem.study.get("trials", TRIALS))
+                    )
                     np.save(place, ctrl)
                 spent = time.time() - began
                 try:

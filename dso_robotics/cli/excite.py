@@ -26,6 +26,7 @@ same for a robot. For a servo of position, the control is the reference of its p
 _NUMBERS = {
     "noise": ("CHANNEL=SD", "noise of a channel; by default the RESULT's, or the model's <sensor noise>"),
     "amplitude": ("ACTUATOR=X", "how far a control may go from that of rest (as far as its ctrlrange)"),
+    "hold": ("ACTUATOR=X", "this control stays at X: a switch, or a motor that is not to be excited"),
     "speed": ("JOINT=MAX", "largest speed [rad/s, m/s]"),
     "acceleration": ("JOINT=MAX", "largest acceleration [rad/s^2, m/s^2]"),
     "torque": ("ACTUATOR=MAX", "largest force or torque [N, N*m]"),
@@ -144,6 +145,8 @@ def run(args: argparse.Namespace) -> int:
     study, out = _study(args), Path(args.out)
     if out.suffix.lower() == ".csv":
         raise DsoError(f"--out {out}: give a name that ends in .h5; the CSV files are written beside it.")
+    if not out.parent.is_dir():
+        raise DsoError(f"--out {out}: there is no folder {out.parent}; make it, or choose another.")
     for path in (out, *csv_paths(out, study.runs), *([Path(args.video)] if args.video else [])):
         refuse_existing(path, args.force)
     if args.video:

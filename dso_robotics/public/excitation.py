@@ -119,6 +119,7 @@ def excite(
     end: str | None = None,
     keyframe: str | None = None,
     amplitude: Limit | None = None,
+    hold: Mapping[str, float] | None = None,
     position: Mapping[str, tuple[float, float]] | None = None,
     speed: Limit | None = None,
     acceleration: Limit | None = None,
@@ -148,7 +149,8 @@ def excite(
     aim: "d", "a", "e", "widest" or "halve" (docs/excite.md).
     seconds: length of a run [s]. runs: number of runs. every: model steps per sample.
     amplitude, speed, acceleration, torque, rate, power: limits, one number or one by name with wildcards.
-    position: (low, high) by joint. distance: least distance [m] by "GEOM:GEOM". touch: "GEOM:GEOM" that may touch.
+    hold: controls that stay at a value, by actuator. position: (low, high) by joint.
+    distance: least distance [m] by "GEOM:GEOM". touch: "GEOM:GEOM" that may touch.
     trials: motions tried for each run.
     progress: True prints a line to stderr for every step of the search; a function receives the same as an object.
     The other arguments are the study file keys of the same name (docs/studies.md).
@@ -178,6 +180,7 @@ def excite(
         "end": end,
         "keyframe": keyframe,
         "amplitude": _by_name(amplitude),
+        "hold": hold,
         "position": position,
         "speed": _by_name(speed),
         "acceleration": _by_name(acceleration),

@@ -12,6 +12,15 @@ from dso_robotics.report.replay import Replay, bright
 from dso_robotics.report.table import columns
 from dso_robotics.studies.excite import Plan
 
+# What each aim makes small, as the beginning of a sentence.
+_GAINS = {
+    "d": "a typical axis of the ellipsoid of confidence is",
+    "a": "the mean square interval is",
+    "e": "the longest axis of the ellipsoid of confidence is",
+    "widest": "the widest interval is",
+    "halve": "the widest interval is",
+}
+
 
 def plan_table(summary: Mapping[str, Any]) -> str:
     """Values with the half-widths of their intervals before and after, what stays invisible, and how the search went."""
@@ -31,7 +40,7 @@ def plan_table(summary: Mapping[str, Any]) -> str:
         beside = ""
         if run["narrower_than_random"] and run["random_motions"]:
             beside = (
-                f"; a typical interval is {run['narrower_than_random']:.3g} times narrower than with the median of "
+                f"; {_GAINS[summary['study']['aim']]} {run['narrower_than_random']:.3g} times smaller than with the median of "
                 f"{run['random_motions']} random motions within the same limits"
             )
         lines.append(f"run {name}: {summary['seconds']:g} s, {run['trials']} motions tried, {run['message']}{beside}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import mujoco
 import numpy as np
@@ -96,11 +97,16 @@ def refuse_undriven(model: mujoco.MjModel, source: str) -> None:
 
 
 def drive(
-    model: mujoco.MjModel, rest: np.ndarray, names: tuple[str, ...], amplitude: float | Mapping[str, float] | None
+    model: mujoco.MjModel,
+    rest: np.ndarray,
+    names: tuple[str, ...],
+    amplitude: float | Mapping[str, float] | None,
+    held: Mapping[int, float] = MappingProxyType({}),
 ) -> Drive:
     """The range of the controls: the ctrlrange; of a servo of position without one, the range of its joint.
 
     amplitude: how far a control may go from `rest` (nu,), one number or one by actuator.
+    held: controls that stay at a value, by actuator.
 
     Raises:
       DsoError: an actuator has no range.
@@ -117,6 +123,8 @@ def drive(
         reach = values_by_channel(given, names, "amplitude")
         reach[reach == 0] = np.inf
         low, high = np.maximum(low, rest - reach), np.minimum(high, rest + reach)
+    for i, value in held.items():
+        low[i] = high[i] = value
     for i, name in enumerate(names):
         if not np.isfinite([low[i], high[i]]).all():
             raise DsoError(

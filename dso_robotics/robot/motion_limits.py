@@ -14,7 +14,7 @@ from dso_robotics.robot.clearance import Pair, shortfall
 # Geoms and forces are looked at about so often [s].
 _LOOK = 0.01
 _HINGE_OR_SLIDE = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
-# A motion at rest is slower than this share of its fastest, or of 1 unit a second where that is more.
+# A robot at rest is slower than this share of its fastest.
 _STILL = 0.02
 
 
@@ -173,7 +173,7 @@ def limits(
     limited = model.jnt_limited.astype(bool) & plain
     low, high = np.where(limited[:, None], model.jnt_range, [-np.inf, np.inf]).T
     for pattern, (least, most) in position.items():
-        for j in _meant("position", pattern, joints, "joint"):
+        for j in meant("position", pattern, joints, "joint"):
             if not plain[j]:
                 raise DsoError(f"--position {pattern}: joint '{joints[j]}' is no hinge or slide; name those.")
             low[j], high[j] = max(low[j], least), min(high[j], most)
@@ -185,12 +185,12 @@ def limits(
     by_joint = {"speed": (speed, np.full(model.nv, np.inf)), "acceleration": (acceleration, np.full(model.nv, np.inf))}
     for what, (given, out) in by_joint.items():
         for pattern, most in given.items():
-            mine = _meant(what, pattern, joints, "joint")
+            mine = meant(what, pattern, joints, "joint")
             out[np.isin(model.dof_jntid, mine)] = most
     by_actuator = {"torque": (torque, np.full(model.nu, np.inf)), "power": (power, np.full(model.nu, np.inf))}
     for what, (given, out) in by_actuator.items():
         for pattern, most in given.items():
-            out[_meant(what, pattern, actuators, "actuator")] = most
+            out[meant(what, pattern, actuators, "actuator")] = most
     return MotionLimits(
         model,
         low,
@@ -208,11 +208,12 @@ def rates(given: Mapping[str, float], names: Sequence[str]) -> np.ndarray:
     """Largest change of each control in a second (nu,), infinite where none is given, by name with wildcards."""
     out = np.full(len(names), np.inf)
     for pattern, most in given.items():
-        out[_meant("rate", pattern, names, "actuator")] = most
+        out[meant("rate", pattern, names, "actuator")] = most
     return out
 
 
-def _meant(option: str, pattern: str, names: Sequence[str], kind: str) -> list[int]:
+def meant(option: str, pattern: str, names: Sequence[str], kind: str) -> list[int]:
+    """Indices of the `names` that a pattern of an option means. Raises DsoError when it means none."""
     found = [i for i, name in enumerate(names) if name and matches(name, pattern)]
     if not found:
         known = [name for name in names if name]

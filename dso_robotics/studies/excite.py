@@ -19,7 +19,7 @@ from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, keyframe_position, load
 from dso_robotics.robot.clearance import pairs, refuse_touching
 from dso_robotics.robot.holding import Drive, drive, holding, refuse_undriven
-from dso_robotics.robot.motion_limits import MotionLimits, limits, rates
+from dso_robotics.robot.motion_limits import MotionLimits, limits, meant, rates
 from dso_robotics.studies import masked
 from dso_robotics.studies.excite_known import (
     PLAN,
@@ -257,11 +257,14 @@ def _played(
     """
     names = actuator_names(model)
     if study.play == "control":
-        return {"drive": drive(model, rest, names, study.amplitude or None), "rate": rates(study.rate, names)}
+        held = {i: value for pattern, value in study.hold.items() for i in meant("hold", pattern, names, "actuator")}
+        if len(held) == len(names):
+            raise DsoError("--hold: every actuator is held, so nothing is excited; leave one out.")
+        return {"drive": drive(model, rest, names, study.amplitude or None, held), "rate": rates(study.rate, names)}
     refuse_undriven(model, robot.source)
-    if study.rate or study.amplitude:
+    if study.rate or study.amplitude or study.hold:
         raise DsoError(
-            "--play reference: signals are positions, so --rate and --amplitude of controls do not apply; give --speed, "
+            "--play reference: signals are positions, so --rate, --amplitude and --hold do not apply; give --speed, "
             "--torque and --position."
         )
     for j in range(model.njnt):
@@ -331,7 +334,7 @@ def _at(robot: Robot, vector: ParameterVector, z: np.ndarray) -> Robot:
 def _doubts(earlier: Earlier | None, robot: Robot, study: ExciteStudy) -> list[str]:
     """What speaks against the predicted intervals."""
     found = []
-    if earlier is not None and earlier.summary.get("doubts"):
+    if earlier is not None and earlier.doubtful:
         found.append(
             f"{earlier.folder} is doubtful: its own notes say that the model misses something. The intervals after are those "
             "of an exact model, and will be wider; mend the model first."

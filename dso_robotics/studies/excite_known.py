@@ -5,7 +5,6 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,14 +29,18 @@ _WIDEST = 0.3
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Earlier:
-    """A finished identification: its study, theta by block, covariance (n, n) of coordinates `names`, and summary."""
+    """A finished identification: its study, theta by block, and covariance (n, n) of coordinates `names`.
+
+    noise: scale by channel. doubtful: whether it has doubts of its own. model: SHA-256 of the model that it was begun with.
+    """
 
     folder: Path
     study: IdentifyStudy
     theta: dict[str, np.ndarray]
     names: list[str]
     covariance: np.ndarray
-    summary: dict[str, Any]
+    noise: dict[str, float]
+    doubtful: bool
     model: str
 
 
@@ -62,16 +65,20 @@ def read_earlier(folder: str | Path) -> Earlier:
         theta = {name: np.asarray(value, float) for name, value in tree["theta"].items()}
         names, spread = [str(name) for name in tree["names"]], np.asarray(tree["covariance"], float)
         summary, model = json.loads(tree["summary"]), str(tree["inputs"]["model"]["sha256"])
-        if spread.shape != (len(names), len(names)):
-            raise ValueError(f"covariance of shape {spread.shape} for {len(names)} numbers")
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if spread.shape != (len(names), len(names)) or not np.isfinite(spread).all():
+            raise ValueError(f"no covariance of {len(names)} numbers")
+        if not all(np.isfinite(value).all() for value in theta.values()):
+            raise ValueError("a value that is no number")
+        noise = {str(name): float(entry["value"]) for name, entry in summary["noise"].items() if entry["value"]}
+        doubtful = bool(summary.get("doubts"))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise DsoError(f"{path}: the result in it is damaged ({error}); run `dso identify` again.") from error
     for name, why in (("controller", "controls that were not recorded"), ("network", "a learned torque")):
         if getattr(asked, name):
             raise DsoError(
                 f"{folder}: this result has {why}, which a plan cannot simulate; identify without [{name}] first."
             )
-    return Earlier(Path(folder), asked, theta, names, spread, summary, model)
+    return Earlier(Path(folder), asked, theta, names, spread, noise, doubtful, model)
 
 
 def declared(study: ExciteStudy, earlier: Earlier | None) -> tuple[Declaration, ...]:
@@ -177,7 +184,7 @@ def recorded_channels(study: ExciteStudy, earlier: Earlier | None, robot: Robot)
             chosen += mine
         return tuple(name for name in every if name in chosen)
     if earlier is not None:
-        mine = tuple(name for name in every if name in earlier.summary.get("noise", {}))
+        mine = tuple(name for name in every if name in earlier.noise)
         if mine:
             return mine
     return tuple(every)
@@ -190,13 +197,11 @@ def noise_scales(study: ExciteStudy, earlier: Earlier | None, robot: Robot, chan
       DsoError: a name is no channel, or the noise of a channel is not known.
     """
     every = sensor_channels(robot.mj)
-    old = {} if earlier is None else earlier.summary.get("noise", {})
+    old = {} if earlier is None else earlier.noise
     sigma = np.full(len(channels), np.nan)
     for c, name in enumerate(channels):
         own = float(robot.mj.sensor_noise[every[name][0]])
-        before = old.get(name, {}).get("value")
-        sigma[c] = own if own > 0 else np.nan
-        sigma[c] = before if before else sigma[c]
+        sigma[c] = old.get(name, own if own > 0 else np.nan)
     for pattern in sorted(study.noise, key=lambda text: (text != "*", "[" in text)):
         mine = [c for c, name in enumerate(channels) if pattern in (name, name.split("[")[0]) or matches(name, pattern)]
         if not mine:

@@ -72,6 +72,10 @@ class ExciteStudy(Study):
         "how far controls may go from those of rest, by actuator or `*`; by default as far as ctrlrange", {},
         unit="the control's", **_BY_ACTUATOR,
     )  # fmt: skip
+    hold: Mapping[str, float] = key(
+        "controls that stay at a value, by actuator with wildcards: switches, or motors that are not to be excited", {},
+        unit="the control's", example={"powered": 1.0},
+    )  # fmt: skip
     position: Mapping[str, Range] = key(
         "least and largest position of joints, with wildcards; ranges of the model hold besides", {}, unit="rad, m",
         example={"elbow": [-1.0, 1.0]},

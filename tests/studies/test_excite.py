@@ -81,19 +81,19 @@ def test_the_search_beats_random_motions_within_the_same_limits(plan):
 
 
 def test_predicted_intervals_are_those_that_identification_then_has(plan, servo):
-    """Errors of six recordings of the plan over the predicted deviation have a mean square of one."""
+    """Errors of four recordings of the plan over the predicted deviation have a mean square of one."""
     model = mujoco.MjModel.from_xml_path(servo)
     predicted = np.array([row.after / 1.96 for row in plan.table.values()])
     true = np.array([row.value for row in plan.table.values()])
     scores, widths = [], []
-    for seed in range(6):
+    for seed in range(4):
         flaws = Flaws(sensor_noise={"angle": 0.002})
         log = record(model, np.random.default_rng(seed), [("00", plan.runs[0].ctrl)], flaws=flaws)
         found = dso.identify(servo, log, free=FREE, noise={"angle": 0.002}, window=0.5)
         rows = [found.parameters[name] for name in plan.table]
         scores.append((np.array([row["value"] for row in rows]) - true) / predicted)
         widths.append([(row["high95"] - row["low95"]) / 2 / 1.96 for row in rows])
-    assert 0.4 < np.mean(np.square(scores)) < 2.0
+    assert 0.3 < np.mean(np.square(scores)) < 2.4
     ratio = np.median(widths, axis=0) / predicted
     assert ((ratio > 0.5) & (ratio < 2.5)).all()
 
@@ -136,6 +136,31 @@ def test_a_result_is_where_the_plan_begins_and_its_recordings_count(servo):
     assert ready.trials.sigma[0] == pytest.approx(first.summary["noise"]["angle"]["value"])
     told = summary(excite(asked))["parameters"]
     assert all(row["half_width_after"] < row["half_width_before"] for row in told.values())
+
+
+def test_a_damaged_result_is_told(servo, tmp_path):
+    from dso_robotics.data.run_file import read_run, write_run
+
+    model = mujoco.MjModel.from_xml_path(servo)
+    ctrl = 0.3 * np.sin(np.arange(150) * 0.05)[:, None]
+    log = record(model, np.random.default_rng(0), [("00", ctrl)], flaws=Flaws(sensor_noise={"angle": 0.002}))
+    found = dso.identify(servo, log, free=FREE[:2], window=0.5)
+    tree, asked, mjcf = read_run(found.folder / "run.h5")
+    for changes in (
+        {"covariance": np.full((2, 2), np.nan)},
+        {"covariance": np.eye(3)},
+        {"summary": json.dumps({"noise": {"angle": 3}})},
+        {"theta": {FREE[0]: np.array([np.inf])}},
+    ):
+        write_run(tmp_path / "run.h5", tree | changes, asked, mjcf)
+        with pytest.raises(DsoError, match="damaged"):
+            prepare(study(servo, free=[], result=str(tmp_path)))
+    write_run(tmp_path / "run.h5", tree | {"status": "running"}, asked, mjcf)
+    with pytest.raises(DsoError, match="has not finished"):
+        prepare(study(servo, free=[], result=str(tmp_path)))
+    write_run(tmp_path / "run.h5", tree, asked | {"command": "train"}, mjcf)
+    with pytest.raises(DsoError, match="result of `dso train`"):
+        prepare(study(servo, free=[], result=str(tmp_path)))
 
 
 def test_halve_adds_runs_until_the_widest_interval_is_half(servo):
@@ -304,6 +329,48 @@ def test_references_are_followed_by_inverse_dynamics(tmp_path):
 
 
 MOTOR = '<motor name="ref" joint="hinge"/>'
+
+
+def test_a_control_that_is_held_stays(tmp_path):
+    path = tmp_path / "two.xml"
+    path.write_text(SERVO.replace("</actuator>", '<motor name="fan" joint="hinge" ctrlrange="-1 1"/></actuator>'))
+    plan = excite(study(str(path), hold={"f*": 0.25}, trials=20))
+    assert plan.runs[0].ctrl[:, 1].tolist() == [0.25] * len(plan.time)
+    assert plan.runs[0].ctrl[:, 0].std() > 0.1
+    with pytest.raises(DsoError, match="every actuator is held"):
+        prepare(study(str(path), hold={"*": 0.0}))
+
+
+def test_a_prior_is_what_is_known_before(servo):
+    free = [*FREE[:3], {"path": "body/arm/mass", "prior": (0.6, 0.05)}]
+    ready = prepare(study(servo, free=free, draws=4))
+    assert ready.known.told.tolist() == [False, False, False, True]
+    deviation = ready.known.size[3] / np.sqrt(ready.known.information[3, 3])
+    assert deviation == pytest.approx(0.05)
+    drawn = ready.known.draws[1:]
+    assert (drawn[:, :3] == ready.known.draws[0, :3]).all()
+    assert np.ptp(drawn[:, 3]) > 0
+
+
+def test_a_plan_from_a_keyframe_is_played_from_there(servo, tmp_path, capsys):
+    plan = excite(study(servo, keyframe="up", trials=20))
+    assert plan.runs[0].path[0].tolist() == [1.2, 0.0]
+    write_plan(plan, tmp_path / "plan.h5")
+    given = [
+        "simulate",
+        servo,
+        "--controls",
+        str(tmp_path / "plan.h5"),
+        "--out",
+        str(tmp_path / "log.h5"),
+        "--keep-state",
+    ]
+    assert main([*given, "--keyframe", "up"]) == 0
+    played = read_log(tmp_path / "log.h5").rollouts[0].qpos
+    assert played is not None
+    np.testing.assert_allclose(played, plan.runs[0].path[: len(played), :1], atol=1e-6)
+    assert main([*given, "--force", "--keyframe", "down"]) == 2
+    assert "'up'" in capsys.readouterr().err
 
 
 def test_what_follows_no_reference_is_told(servo, tmp_path):
