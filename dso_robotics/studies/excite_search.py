@@ -11,6 +11,7 @@ from dso_robotics.core.method.evolution import Evolution
 from dso_robotics.costs.information import covariance, score
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration
+from dso_robotics.progress.phase import tell
 from dso_robotics.studies.excite_known import Known
 from dso_robotics.studies.excite_study import ExciteStudy
 from dso_robotics.studies.excite_trials import Trials
