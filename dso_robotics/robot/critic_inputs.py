@@ -1,8 +1,8 @@
-"""What the critic sees of a robot's state: all that the cost to come depends on, whatever the policy sees.
+"""What the critic sees of a robot's state: all that the cost after it depends on, whatever the policy sees.
 
-The policy's observation is not enough where a cost follows a recording (time), charges changes of the control (the actions
-before), or where the policy does not see the whole state. What else counts is found by trial: parts of states are changed,
-and costs, observations, accelerations and readings are compared.
+The cost of the state itself is known and not fitted. For what follows, the policy's observation is not enough where a cost
+follows a recording (time) or charges changes of the control (the action), or where the policy does not see the whole state.
+What else counts is found by trial: parts of states are changed, and costs, observations, accelerations and readings compared.
 """
 
 import copy
@@ -33,13 +33,13 @@ _ROUNDING = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class Dependence:
-    """The parts of a state, besides the policy's observation, that the cost to come depends on.
+    """The parts of a state, besides the policy's observation, that the cost after it depends on.
 
     places: entries of qpos seen as they are: coordinates [m, rad] and the numbers of quaternions.
     angles: hinges without limits, entries of qpos seen as sine and cosine.
     turns: such hinges whose number of turns counts, as in a cost of the angle itself or with a spring.
     moves: whether velocities and activations are hidden.
-    time, action, before, innovation: whether these count.
+    time, action: whether these count.
     centre, scale: (nq,) of the coordinates.
     seconds: length of an episode [s].
     """
@@ -50,8 +50,6 @@ class Dependence:
     moves: bool = False
     time: bool = False
     action: bool = False
-    before: bool = False
-    innovation: bool = False
     centre: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     seconds: float = 1.0
@@ -78,9 +76,8 @@ class CriticInputs(eqx.Module):
         parts += [self._body(state), self._sensed(state)]
         if depends.time:
             parts.append(self._time(state.body.time))
-        for counts, action in ((depends.action, state.action), (depends.before, state.before)):
-            if counts:
-                parts.append(self._acting(action))
+        if depends.action:
+            parts.append(self._acting(state.action))
         return jnp.concatenate(parts)
 
     def _acting(self, action: Float[Array, "*queue nu"]) -> Float[Array, " k"]:
@@ -112,8 +109,6 @@ class CriticInputs(eqx.Module):
         past = (belief.past - exact[1:]) / unit
         parts += [jnp.arcsinh(off), jnp.tanh(belief.memory), jnp.arcsinh(past).ravel()]
         parts.append(self._acting(state.estimated.queue))
-        if self.depends.innovation:
-            parts.append(jnp.arcsinh(state.estimated.innovation / chain.filter.scales.innovation))
         return jnp.concatenate(parts)
 
     def _time(self, time: Array) -> Float[Array, " k"]:
@@ -125,7 +120,7 @@ class CriticInputs(eqx.Module):
 
 
 def dependence(chain: RobotSystem, explore: Callable[[Any], RobotState], steps: int) -> Dependence:
-    """What the cost to come of a chain depends on, by trial on states from its start and from `explore`.
+    """What the cost after a state of a chain depends on, by trial on states from its start and from `explore`.
 
     steps: control steps of an episode.
     """
@@ -150,10 +145,8 @@ def dependence(chain: RobotSystem, explore: Callable[[Any], RobotState], steps: 
         turns=tuple(entry for entry in turning if entry in found),
         moves=not whole,
         time="time" in counts or isinstance(chain.policy, TimedPolicy),
-        # The control of now is the one before in the next state.
-        action=bool({"action", "before"} & counts),
-        before="before" in counts,
-        innovation="innovation" in counts,
+        # The action of now is the one before in the next state.
+        action="before" in counts,
         centre=tuple(map(float, qpos.mean(0))),
         scale=tuple(map(float, _scales(chain.mj, qpos))),
         seconds=seconds,
@@ -222,16 +215,11 @@ def _shifted(states: RobotState, entry: int, shift: np.ndarray) -> RobotState:
 
 
 def _besides(states: RobotState, rng: np.random.Generator, seconds: float) -> dict[str, RobotState]:
-    """States with another time, other actions and other innovations."""
-    changed = {
+    """States with another time, and with another action before."""
+    return {
         "time": eqx.tree_at(lambda s: s.body.time, states, jnp.asarray(seconds * rng.uniform(size=_STATES))),
-        "action": dataclasses.replace(states, action=jnp.asarray(rng.normal(size=states.action.shape))),
         "before": dataclasses.replace(states, before=jnp.asarray(rng.normal(size=states.before.shape))),
     }
-    if states.estimated is not None:
-        other = jnp.asarray(rng.normal(size=states.estimated.innovation.shape))
-        changed["innovation"] = eqx.tree_at(lambda s: s.estimated.innovation, states, other)
-    return changed
 
 
 def _by_physics(chain: RobotSystem, states: RobotState, draws: dict[int, np.ndarray]) -> set[int]:

@@ -9,7 +9,7 @@ import pytest
 import scipy.integrate
 
 from dso_robotics.costs.composite import composite
-from dso_robotics.costs.prior import weight_prior
+from dso_robotics.costs.prior import WeightPrior, weight_prior
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Certainty, Divergence, Proximity, Square
 from dso_robotics.errors import DsoError
@@ -131,6 +131,10 @@ def test_the_prior_of_weights_is_normal_about_zero_or_the_start(chain, theta):
     start = weight_prior(chain, ["policy"], std=2.0, about_start=True)
     first = np.asarray(chain.layout.initial)[chain.layout.where("policy")]
     np.testing.assert_allclose(start(chain, theta), 0.5 * np.sum(((weights - first) / 2.0) ** 2), rtol=1e-12)
+    about = WeightPrior(jnp.array([0, 2]), jnp.array([1.0, -2.0]), 2.0)
+    np.testing.assert_allclose(
+        about(chain, theta), 0.5 * np.sum(((weights[[0, 2]] - [1.0, -2.0]) / 2.0) ** 2), rtol=1e-12
+    )
     slope = jax.grad(lambda at: prior(chain, at))(theta)
     np.testing.assert_allclose(slope[chain.layout.where("action noise")], 0.0)
     with pytest.raises(DsoError, match="no free corrector"):

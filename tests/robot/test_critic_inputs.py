@@ -1,4 +1,4 @@
-"""The critic sees everything that the cost to come depends on, whatever the policy sees, and nothing that does not count."""
+"""The critic sees all that the cost after a state depends on, whatever the policy sees, and nothing that does not count."""
 
 import dataclasses
 
@@ -84,13 +84,13 @@ def changed(state):
 
 
 def to_come(chain, state, theta):
-    """The cost of this state and the next ones."""
+    """The cost of the states after this one."""
 
     def body(state, _):
         state = chain.watched(state, theta)
         return chain.drift(state, theta), chain.cost(state, theta)
 
-    return jnp.sum(jax.lax.scan(body, state, None, length=5)[1])
+    return jnp.sum(jax.lax.scan(body, state, None, length=5)[1][1:])
 
 
 def seen(chain, method, theta):
@@ -120,8 +120,8 @@ PLAIN = {"angle", "velocity"}
     [
         ({"policy": LEAVE_OUT}, PLAIN),
         ({"policy": LEAVE_OUT, "costs": TRACKING}, PLAIN | {"place", "turned", "time"}),
-        ({"policy": LEAVE_OUT, "costs": SMOOTH}, PLAIN | {"action", "before"}),
-        ({"policy": LEAVE_OUT, "costs": EFFORT}, PLAIN | {"action"}),
+        ({"policy": LEAVE_OUT, "costs": SMOOTH}, PLAIN | {"action"}),
+        ({"policy": LEAVE_OUT, "costs": EFFORT}, PLAIN),
         ({"policy": LEAVE_OUT, "costs": PLACE}, PLAIN | {"place"}),
         ({"policy": LEAVE_OUT, "costs": ANGLE}, PLAIN | {"turned"}),
         ({"policy": LEAVE_OUT, "spring": 0.3}, PLAIN | {"turned"}),

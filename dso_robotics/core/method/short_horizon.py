@@ -27,9 +27,9 @@ from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.method.window import scored_entries, window_loss
 from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.rollout import Ending, Trajectory
-from dso_robotics.core.value import NetworkValue
+from dso_robotics.core.value import CostToGo, NetworkValue
 
-# Training is lost if every window blows up, or the gradient is not finite, for this fraction of its iterations.
+# Training is lost if for this fraction of its iterations every window blows up, or the gradient is not finite.
 _LOST = 20
 
 
@@ -196,9 +196,10 @@ class ShortHorizon:
             )
         return f"{steps} iterations"
 
-    def _value(self, network: Any, learner: Learner, theta: Array) -> NetworkValue:
-        scale = learner.critic_scale
-        return NetworkValue(network, self.course.inputs(learner.memory, theta), scale, scale)
+    def _value(self, network: Any, learner: Learner, theta: Array) -> CostToGo:
+        inputs, scale = self.course.inputs(learner.memory, theta), learner.critic_scale
+        chain = self.course.anchored(self.course.at(learner.memory), learner.anchor)
+        return CostToGo(self.course.bind(chain, theta, None), theta, NetworkValue(network, inputs, scale, scale))
 
     def _fresh(self, key: PRNGKeyArray, theta: Array) -> State:
         """First states of all environments."""
@@ -316,8 +317,7 @@ class ShortHorizon:
             share,
             moved.accepted,
         )
-        every = self.course.anchored_every
-        due = (learner.iteration + 1) % every == 0 if every else jnp.zeros((), bool)
+        due = (learner.iteration + 1) % max(self.course.anchored_every, 1) == 0
         following = Learner(
             theta=moved.theta,
             anchor=jnp.where(due, moved.theta, learner.anchor),
@@ -364,11 +364,11 @@ class ShortHorizon:
         return Step(theta, optimiser, finite, norm)
 
     def _fit(self, key: PRNGKeyArray, learner: Learner, paths: Trajectory) -> tuple[Any, Any, Any, Array]:
-        """Regression of the critic on the TD(lambda) returns computed with the slow critic."""
-        s, theta = self.settings, learner.theta
-        slow = self._value(learner.slow, learner, theta)
-        targets = jax.vmap(lambda path: lambda_returns(path, self.objective, slow, lam=s.lam))(paths)[:, :-1]
-        features = jax.vmap(jax.vmap(slow.features))(jax.tree.map(lambda leaf: leaf[:, :-1], paths.states))
+        """Regression of the critic on the TD(lambda) returns after each state, computed with the slow critic."""
+        s, slow = self.settings, self._value(learner.slow, learner, learner.theta)
+        returns = jax.vmap(lambda path: lambda_returns(path, self.objective, slow, lam=s.lam))(paths)
+        targets = (returns - paths.costs)[:, :-1]
+        features = jax.vmap(jax.vmap(slow.rest.features))(jax.tree.map(lambda leaf: leaf[:, :-1], paths.states))
         usable = jax.vmap(usable_states)(paths)[:, :-1] & jnp.isfinite(targets)
         features = features.reshape(-1, features.shape[-1])
         targets = jnp.where(usable, targets, 0.0).reshape(-1) / learner.critic_scale - 1.0
