@@ -9,7 +9,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 LOCK := uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet --upgrade
 
-.PHONY: demo test lint check long fast light dist bench-brax bench-filters lock clean
+.PHONY: demo test lint check long fast light docs dist bench-brax bench-filters lock clean
 
 demo: $(VENV)/run.stamp
 	@$(BIN)/python examples/demo.py
@@ -44,6 +44,10 @@ $(VENV)-light/stamp: requirements/light.txt
 	$(PYTHON) -m venv --clear $(VENV)-light
 	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/light.txt
 	@touch $@
+
+# The site, complete without a network: .cache/site/index.html. Warnings are errors.
+docs: $(VENV)/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 dist: $(VENV)/dev.stamp
 	rm -rf dist && $(BIN)/python -m build --no-isolation

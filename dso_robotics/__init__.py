@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dso_robotics.physics.model import load as load
     from dso_robotics.public.estimation import Estimation as Estimation
     from dso_robotics.public.estimation import estimate as estimate
+    from dso_robotics.public.excitation import Excitation as Excitation
+    from dso_robotics.public.excitation import excite as excite
     from dso_robotics.public.identification import Identification as Identification
     from dso_robotics.public.identification import identify as identify
     from dso_robotics.public.models import check as check
@@ -38,6 +40,7 @@ _PUBLIC = {
     "DsoError": "errors",
     "Estimation": "public.estimation",
     "Estimator": "robot.estimator",
+    "Excitation": "public.excitation",
     "Controller": "robot.deployed_controller",
     "Identification": "public.identification",
     "Log": "data.log",
@@ -48,6 +51,7 @@ _PUBLIC = {
     "convert": "public.recordings",
     "design": "public.training",
     "estimate": "public.estimation",
+    "excite": "public.excitation",
     "fetch": "public.recordings",
     "identify": "public.identification",
     "list_parameters": "public.models",
@@ -61,6 +65,7 @@ __all__ = [
     "DsoError",
     "Estimation",
     "Estimator",
+    "Excitation",
     "Identification",
     "Log",
     "Policy",
@@ -70,6 +75,7 @@ __all__ = [
     "convert",
     "design",
     "estimate",
+    "excite",
     "fetch",
     "identify",
     "list_parameters",

@@ -10,8 +10,14 @@ from dso_robotics.errors import DsoError
 _MJX = ("jax", "equinox", "jaxtyping", "lineax", "optax", "mujoco.mjx")
 
 
-# What brings the packages for files of other programs.
-_FILES = {"logs": ("rosbags", "mcap"), "parquet": ("pyarrow",), "onnx": ("onnx",)}
+# What other extras bring.
+_EXTRAS = {
+    "logs": ("rosbags", "mcap"),
+    "parquet": ("pyarrow",),
+    "onnx": ("onnx",),
+    "posterior": ("blackjax", "jax"),
+    "tensorboard": ("tensorboardX",),
+}
 
 
 class MissingExtra(DsoError, ImportError):
@@ -30,12 +36,12 @@ def require_mjx(what: str) -> None:
 
 
 def require(extra: str, what: str) -> None:
-    """Return if the packages of the extra `logs`, `parquet` or `onnx` are installed; imports none. `what` begins the message.
+    """Return if the packages of an extra such as `logs` or `parquet` are installed; imports none. `what` begins the message.
 
     Raises:
       MissingExtra: one of the packages is missing.
     """
-    for module in _FILES[extra]:
+    for module in _EXTRAS[extra]:
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(
                 f"{what} needs the package {module}, which is not installed: pip install 'dso-robotics[{extra}]'"

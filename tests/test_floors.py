@@ -11,6 +11,7 @@ FLOORS = (
     "extras",
     "registry",
     "table",
+    "progress",
     "core",
     "physics",
     "parameters",

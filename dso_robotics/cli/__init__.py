@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Sequence
 
 from dso_robotics import __version__
+from dso_robotics.cli.display import add_options, displayed, told_end
 from dso_robotics.cli.interruption import ended_by_sigterm, how_to_resume, status_of
+from dso_robotics.cli.machines import joined
 from dso_robotics.errors import DsoError, shortened, told
 from dso_robotics.extras import needing
 
@@ -23,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
         convert,
         design,
         estimate,
+        excite,
         export,
         fetch,
         identify,
@@ -45,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
         train,
         design,
         estimate,
+        excite,
         simulate,
         inspect,
         convert,
@@ -55,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
         export,
     ):
         module.add_parser(commands)
+    for command in commands.choices.values():
+        add_options(command)
     return top
 
 
@@ -68,15 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not sys.warnoptions:
             # Commands print their own warnings; NumPy's warnings about NaN do not help the user.
             warnings.simplefilter("ignore")
-        return _guarded(argv)
+        args = argparse.Namespace()
+        status = _guarded(argv, args)
+        told_end(args, status)
+        return status
 
 
-def _guarded(argv: Sequence[str] | None) -> int:
-    args = None
+def _guarded(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
+    """Run the command with its options in `args`."""
     try:
         with ended_by_sigterm():
-            args = parser().parse_args(argv)
-            with needing("this command"):
+            parser().parse_args(argv, args)
+            with needing("this command"), joined(args), displayed(args):
                 status = int(args.run(args) or 0)
         sys.stdout.flush()
     except DsoError as error:

@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.data.log import Log, merge_logs, read_log, write_log
     from dso_robotics.data.order import Repair
     from dso_robotics.data.resample import resample
+    from dso_robotics.progress.phase import each, phase
 
     refuse_existing(args.out, args.force)
     scales = dict(_scale(text) for text in args.scale)
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
             f"{args.files[0]}: is a log already, and --ctrl and --sensor map columns of tables; change its units with --scale."
         )
     logs, done = [], {}
-    for file in args.files:
+    for file in each(args.files, "reading", "file"):
         if is_log_file(file):
             logs.append(_resampled(read_log(file), args.resample, resample))
             continue
@@ -157,7 +158,8 @@ def run(args: argparse.Namespace) -> int:
         log = unwrap(log, args.unwrap)
     if args.source or args.licence:
         log = Log(log.path, args.source or log.source, args.licence or log.licence, log.rollouts, log.attributes)
-    write_log(args.out, log)
+    with phase("writing"):
+        write_log(args.out, log)
     for line in _told(done):
         print(line)
     print(f"{args.out}: {len(log.rollouts)} rollout(s); `dso inspect {args.out}` shows its contents")

@@ -3,12 +3,9 @@
 import argparse
 import functools
 import sys
-from typing import TYPE_CHECKING
 
+from dso_robotics.cli.machines import add_options
 from dso_robotics.errors import DsoError
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,6 +32,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    parser.add_argument(
+        "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
+    )
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -60,14 +61,15 @@ def run(args: argparse.Namespace) -> int:
     prepare_jax()
     silence_mujoco()
     if not args.no_report:
-        from dso_robotics.report.estimate import write_report
+        from dso_robotics.report.estimate import write_report as draw
+
+        write_report = functools.partial(draw, figures=args.figures)
     else:
         write_report = None
 
     for text in foretold(study.model, study.logs):
         print(plain(f"note: {text}"), file=sys.stderr)
-    tell = functools.partial(print, file=sys.stderr)
-    options = {"resume": args.resume, "force": args.force, "report": write_report, "progress": tell}
+    options = {"resume": args.resume, "force": args.force, "report": write_report}
     summary = estimate(study, args.out, **options)
     for line in estimation_table(summary):
         print(plain(line))

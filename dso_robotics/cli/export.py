@@ -12,6 +12,7 @@ examples:
   dso export result --to csv                        parameters with intervals, result/parameters.csv
   dso export result --to latex --out table.tex
   dso export result --to urdf --set file=arm.urdf   a copy of arm.urdf with the new values
+  dso export result --onnx --c                      a policy as ONNX and as C header
 """
 
 
@@ -25,7 +26,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", nargs="?", metavar="DIR", help="folder of a finished run")
-    parser.add_argument("--to", metavar="FORMAT", help="format of the file; `dso export` lists them")
+    parser.add_argument(
+        "--to", action="append", metavar="FORMAT", help="format of the file; `dso export` lists them; may be repeated"
+    )
+    for name in ("onnx", "c", "urdf"):
+        parser.add_argument(f"--{name}", action="append_const", const=name, dest="to", help=f"the same as --to {name}")
     parser.add_argument("--out", metavar="FILE", help="file to write (default: in DIR, under the format's own name)")
     parser.add_argument(
         "--set",
@@ -53,12 +58,18 @@ def run(args: argparse.Namespace) -> int:
         missing = "DIR, the folder of a finished run" if args.folder is None else f"--to, one of {', '.join(FORMATS)}"
         raise DsoError(f"dso export: give {missing}.")
     silence_mujoco()
-    options = dict(map(_option, args.options))
-    paths, notes = write_export(args.to, read_finished(args.folder), args.out, options=options, force=args.force)
-    for note in notes:
-        print(plain(f"note: {note}"), file=sys.stderr)
-    for path in paths:
-        print(plain(str(path)))
+    options, wanted = dict(map(_option, args.options)), list(dict.fromkeys(args.to))
+    if len(wanted) > 1 and (args.out or options):
+        raise DsoError(
+            f"dso export: --out and --set are of one format, and {', '.join(wanted)} were given; give one at a time."
+        )
+    result = read_finished(args.folder)
+    for name in wanted:
+        paths, notes = write_export(name, result, args.out, options=options, force=args.force)
+        for note in notes:
+            print(plain(f"note: {note}"), file=sys.stderr)
+        for path in paths:
+            print(plain(str(path)))
     return 0
 
 

@@ -4,11 +4,11 @@ import argparse
 import functools
 import sys
 import warnings
-from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.cli.machines import add_options
 from dso_robotics.errors import DsoError
 
 if TYPE_CHECKING:
@@ -100,6 +100,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--seed", type=int, metavar="N", help="seed of the random starts and of a network's first weights (0)"
     )
     parser.add_argument(
+        "--posterior",
+        action="store_true",
+        help="also draw samples of the numbers given the logs (docs/posterior.md), and check the prediction's bands, drift "
+        "between recordings, and what each recording changes",
+    )
+    parser.add_argument(
+        "--sampler",
+        metavar="auto|laplace|nuts",
+        help="how samples are drawn: laplace for few numbers, nuts on --engine mjx (auto: by the engine)",
+    )
+    parser.add_argument("--draws", type=int, metavar="N", help="number of samples (500)")
+    parser.add_argument(
         "--residual",
         metavar="FILE.py:FUNCTION",
         help="a Python function of the free numbers whose result, over its deviation, the search makes small too",
@@ -116,6 +128,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
     )
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -143,7 +156,6 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.table import identification_table
     from dso_robotics.studies.identify import identify
-    from dso_robotics.studies.run import Progress
 
     study = _study(args)
     prepare_jax()
@@ -155,30 +167,10 @@ def run(args: argparse.Namespace) -> int:
         write_report = functools.partial(draw, video=args.video, figures=args.figures)
     for text in foretold(study.model, study.logs):
         print(plain(f"note: {text}"), file=sys.stderr)
-    shown: Any = nullcontext()
-    if sys.stderr.isatty():
-        from rich.console import Console
-
-        shown = Console(stderr=True).status("reading")
-    with shown as status:
-
-        def tell(news: Progress) -> None:
-            if status is not None:
-                status.update(str(news))
-            else:
-                print(news, file=sys.stderr)
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = _note
-            result = identify(
-                study,
-                args.out,
-                resume=args.resume,
-                force=args.force,
-                report=write_report,
-                progress=tell,
-            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _note
+        result = identify(study, args.out, resume=args.resume, force=args.force, report=write_report)
     print(plain(identification_table(result.summary)))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
 def describe(log: Log) -> str:
     """The summary as text: header, rollouts, channels, problems."""
     from dso_robotics.data.problems import problems
+    from dso_robotics.errors import shortened
 
     span = sum(float(r.time[-1] - r.time[0]) for r in log.rollouts)
     head = [
@@ -82,7 +83,8 @@ def describe(log: Log) -> str:
     ]
     if log.attributes:
         width = max(len(key) for key in log.attributes)
-        values = {key: f"{v:.9g}" if isinstance(v, float) else str(v) for key, v in sorted(log.attributes.items())}
+        shown = sorted(log.attributes.items())
+        values = {key: f"{v:.9g}" if isinstance(v, float) else shortened(str(v)) for key, v in shown}
         head += ["", "attributes", *(f"  {key.ljust(width)}  {value}" for key, value in values.items())]
     found = problems(log)
     wrapped = [textwrap.fill(text, 110, initial_indent="  - ", subsequent_indent="    ") for text in found]

@@ -50,6 +50,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="excitation signal (default: %(default)s)",
     )
     what.add_argument("--policy", metavar="DIR", help="a policy drives: the folder of `dso train` or `dso design`")
+    parser.add_argument("--keyframe", metavar="NAME", help="start at a keyframe of the model, at rest")
     group = parser.add_argument_group("policy")
     group.add_argument(
         "--start",
@@ -58,7 +59,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="JOINT=X",
         help="start there, in rad or m (default: the study's starts)",
     )
-    group.add_argument("--keyframe", metavar="NAME", help="start at a keyframe of the model")
     group.add_argument(
         "--task", action="append", default=[], metavar="NAME=X", help="a task number (default: as the study draws it)"
     )
@@ -96,9 +96,8 @@ def run(args: argparse.Namespace) -> int:
 
     from dso_robotics.data.atomic import refuse_existing
     from dso_robotics.data.controls import excitations, recorded_controls
-    from dso_robotics.data.log import write_log
     from dso_robotics.data.record import Flaws, record
-    from dso_robotics.physics.model import load
+    from dso_robotics.physics.model import keyframe_position, load
 
     if args.model is not None and args.other is not None:
         raise DsoError(f"the model was given twice, as {args.model} and by --model {args.other}; give it once.")
@@ -115,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.policy:
         log = _played(args, flaws)
-        write_log(args.out, log)
+        _write(args.out, log)
         print(f"{args.out}: {len(log.rollouts)} rollout(s); `dso inspect {args.out}` shows its contents")
         return 0
     amplitude = _by_name("--amplitude", args.amplitude) or None
@@ -143,12 +142,21 @@ def run(args: argparse.Namespace) -> int:
         flaws=flaws,
         spread_qpos=args.spread_qpos,
         spread_qvel=args.spread_qvel,
+        qpos=None if args.keyframe is None else keyframe_position(model, args.keyframe),
         keep_state=args.keep_state,
         source=f"simulated from {Path(str(args.model)).name} with {moved}, seed {args.seed}",
     )
-    write_log(args.out, log)
+    _write(args.out, log)
     print(f"{args.out}: {len(log.rollouts)} rollout(s); `dso inspect {args.out}` shows its contents")
     return 0
+
+
+def _write(out: str, log: Any) -> None:
+    from dso_robotics.data.log import write_log
+    from dso_robotics.progress.phase import phase
+
+    with phase("writing"):
+        write_log(out, log)
 
 
 def _refuse_mixed(args: argparse.Namespace) -> None:
@@ -162,7 +170,7 @@ def _refuse_mixed(args: argparse.Namespace) -> None:
         return
     if args.model is None:
         raise DsoError("there is no robot to simulate; name a model file, or a trained policy with --policy DIR.")
-    given = {"--start": args.start, "--keyframe": args.keyframe, "--task": args.task}
+    given = {"--start": args.start, "--task": args.task}
     if wrong := [option for option, value in given.items() if value]:
         raise DsoError(f"{wrong[0]} is for a trained policy; give --policy DIR too.")
 

@@ -2,9 +2,9 @@
 
 import argparse
 import dataclasses
-import sys
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.cli.machines import add_options
 from dso_robotics.errors import DsoError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     )
     parser.add_argument("--seed", type=int, metavar="N", help="replaces the study's seed")
     parser.add_argument(
-        "--engine", choices=("auto", "mujoco", "mjx"), help="replaces the study's [training] engine, what simulates"
+        "--engine", choices=("auto", "mujoco", "mjx"), help="replaces the study's engine, what simulates"
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
@@ -66,7 +66,11 @@ def add_study_parser(subparsers: Any, command: str, summary: str, description: s
     parser.add_argument("--init", metavar="DIR", help="start from the result in DIR; replaces the study's init")
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
+    parser.add_argument(
+        "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
+    )
     parser.add_argument("--no-video", action="store_true", help="no film in the report")
+    add_options(parser)
     parser.set_defaults(run=run, command=command)
 
 
@@ -86,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seed is not None:
         study = study.changed({"seed": args.seed})
     if args.engine is not None:
-        study = dataclasses.replace(study, training=dataclasses.replace(study.training, engine=args.engine))
+        study = study.changed({"engine": args.engine})
     if args.init is not None:
         study = study.changed({"init": args.init})
     if args.iterations is not None:
@@ -109,18 +113,10 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.studies.design import design
     from dso_robotics.studies.train import train
 
-    tell = functools.partial(print, file=sys.stderr)
     work = design if args.command == "design" else train
-    draw = None if args.no_report else functools.partial(write_report, video=not args.no_video)
-    found = work(
-        study,
-        args.out,
-        resume=args.resume,
-        force=args.force,
-        longer=args.resume and args.iterations is not None,
-        report=draw,
-        progress=tell,
-    )
+    draw = None if args.no_report else functools.partial(write_report, video=not args.no_video, figures=args.figures)
+    longer = args.resume and args.iterations is not None
+    found = work(study, args.out, resume=args.resume, force=args.force, longer=longer, report=draw)
     print(plain("\n".join(training_table(found.summary))))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0

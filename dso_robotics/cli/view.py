@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     film = Film(size=size, speed=args.speed, begin=begin, end=end, camera=args.camera, legend=replay.legend)
     print(plain(replay.caption), flush=True)
     if args.video:
-        film.shoot(replay, args.video, tell=True)
+        film.shoot(replay, args.video)
         print(plain(f"video: {args.video}"))
     else:
         from dso_robotics.report.viewer import show

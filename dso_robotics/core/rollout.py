@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from dso_robotics.core import devices
 from dso_robotics.core.chain import State
 from dso_robotics.core.objective import Average, Credit, Objective, Problem
 from dso_robotics.core.value import Value
@@ -253,13 +254,20 @@ def check_count(count: int) -> int:
     return int(count)
 
 
-def batched(problem: Problem, function: Any, *batch: Any) -> Any:
-    """`vmap` of function(problem, *items) over rollouts. If the problem is randomised, each rollout has its own chain."""
+def batched(problem: Problem, function: Any, *batch: Any, shared: Any = None) -> Any:
+    """`vmap` of function(problem, *items) over rollouts. If the problem is randomised, each rollout has its own chain.
 
-    def call(chain: Any, *items: Any) -> Any:
-        return function(eqx.tree_at(lambda p: p.chain, problem, chain), *items)
+    shared: if given, function(problem, shared, *items). What the function differentiates by must be in it or in the batch.
+    """
 
-    return eqx.filter_vmap(call, in_axes=(problem.axes,) + (eqx.if_array(0),) * len(batch))(problem.chain, *batch)
+    def call(chain: Any, common: Any, *items: Any) -> Any:
+        here = eqx.tree_at(lambda p: p.chain, problem, chain)
+        return function(here, *items) if shared is None else function(here, common, *items)
+
+    every = eqx.filter_vmap(call, in_axes=(problem.axes, None) + (eqx.if_array(0),) * len(batch))
+    if problem.axes is not None:
+        return every(problem.chain, shared, *batch)
+    return devices.spread(lambda common, *mine: every(*common, *mine), (problem.chain, shared), *batch)
 
 
 def credit(

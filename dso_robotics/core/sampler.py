@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from dso_robotics.core import devices
 from dso_robotics.core.gradient.estimate import Estimate
 from dso_robotics.core.gradient.mixed import mixed
 from dso_robotics.core.gradient.pathwise import pathwise
@@ -61,6 +62,7 @@ class ScoreSampler(Sampler):
     baseline: Baseline = NoBaseline()
     refit: Callable[[Batch, Baseline], Baseline] | None = None
     entries: Any = eqx.field(static=True, default=None, converter=_mask)
+    lam: float = eqx.field(static=True, default=1.0)
 
     def memory(self) -> Baseline:
         """The first baseline."""
@@ -69,7 +71,13 @@ class ScoreSampler(Sampler):
     def __call__(self, key: PRNGKeyArray, theta: Float[Array, " n"], memory: Baseline) -> Sample:
         """Steps 1 to 4 of Algorithm 1."""
         estimate, batch = score(
-            key, self.problem, theta, count=self.count, baseline=memory, entries=_entries(self.entries)
+            key,
+            self.problem,
+            theta,
+            count=self.count,
+            baseline=memory,
+            lam=self.lam,
+            entries=_entries(self.entries),
         )
         following = memory if self.refit is None else eqx.filter_jit(self.refit)(batch, memory)
         return Sample(estimate, batch, following)
@@ -107,6 +115,7 @@ class MixedSampler(Sampler):
     baseline: Baseline = NoBaseline()
     refit: Callable[[Batch, Baseline], Baseline] | None = None
     horizon: int | None = eqx.field(static=True, default=None)
+    lam: float = eqx.field(static=True, default=1.0)
 
     def memory(self) -> Baseline:
         """The first baseline. Its value is also the critic."""
@@ -123,6 +132,7 @@ class MixedSampler(Sampler):
             horizon=self.horizon,
             value=memory.value,
             baseline=memory,
+            lam=self.lam,
         )
         following = memory if self.refit is None else eqx.filter_jit(self.refit)(batch, memory)
         return Sample(estimate, batch, following)
@@ -139,7 +149,7 @@ class ExactSampler(Sampler):
 
     def __call__(self, key: PRNGKeyArray, theta: Float[Array, " n"], memory: None) -> Sample:
         """The cost and its derivative, both exact."""
-        value, gradient = _value_and_grad(self.cost, theta)
+        value, gradient = _value_and_grad(self.cost, devices.everywhere(theta))
         zero = jnp.zeros_like(gradient)
         every = jnp.ones(gradient.shape, bool)
         count = jnp.ones((), int)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dso_robotics.core.chain import State
+from dso_robotics.core.chain import Chain, State
 from dso_robotics.errors import DsoError
 
 
@@ -63,6 +63,18 @@ class NetworkValue(Value):
     def __call__(self, state: State) -> Float[Array, ""]:
         """The network's output, a scalar."""
         return self.offset + self.scale * jnp.reshape(self.network(self.features(state)), ())
+
+
+class CostToGo(Value):
+    """V(x) = L(x, theta) + rest(x): the cost of the state itself is known, and what follows it is fitted."""
+
+    chain: Chain
+    theta: Float[Array, " n"]
+    rest: NetworkValue
+
+    def __call__(self, state: State) -> Float[Array, ""]:
+        """The sum."""
+        return self.chain.cost(state, self.theta) + self.rest(state)
 
 
 class TimeVaryingValue(Value):

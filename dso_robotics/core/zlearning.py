@@ -40,6 +40,13 @@ class Passive(eqx.Module):
         """Whether x is terminal."""
         return jnp.zeros((), bool)
 
+    def log_prob(self, following: State, state: State) -> Float[Array, ""]:
+        """log base(x'|x), which targets from another chain's samples need."""
+        raise DsoError(
+            f"{type(self).__name__} gives no log_prob, which samples of another chain are weighted by. Define "
+            "log_prob(following, state), or sample from the baseline chain."
+        )
+
 
 class FinitePassive(Passive):
     """A baseline chain on states 0..ns-1: base (ns, ns), costs (ns,), start (ns,), exits (ns,)."""
@@ -73,6 +80,10 @@ class FinitePassive(Passive):
     def terminal(self, state: State) -> Bool[Array, ""]:
         """Whether x is terminal."""
         return self.exits[state]
+
+    def log_prob(self, following: State, state: State) -> Float[Array, ""]:
+        """log base[x, x']."""
+        return jnp.log(self.base[state, following])
 
     def integral(self, function: Callable[[State], Float[Array, ""]], state: State) -> Float[Array, ""]:
         """G[f](x), summed exactly."""

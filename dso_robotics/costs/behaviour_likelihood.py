@@ -6,11 +6,13 @@ cost moves the policy and the physical parameters: whoever made the recording fo
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.core import devices
 from dso_robotics.costs.recorded import recorded_states
 from dso_robotics.costs.supervised import existing
 from dso_robotics.data.log import Log
@@ -33,6 +35,7 @@ class BehaviourLikelihood:
 
     def __init__(self, chain: RobotSystem, start: RobotState, truth: np.ndarray):
         self.start, self.truth = start, truth
+        self.count = int(np.prod(truth.shape[:2])) * (2 * chain.mj.nv)
         self.space = Space(chain.mj)
         flat = truth.reshape(-1, truth.shape[-1])
         spread = self.space.difference(np.broadcast_to(flat[len(flat) // 2], flat.shape), flat).std(0)
@@ -66,14 +69,21 @@ class BehaviourLikelihood:
         theta, steps = existing(chain, theta), self.truth.shape[1]
         bound = chain.bind(theta)
 
-        def one(state: RobotState, truth: Array) -> Array:
+        def one(shared: Any, state: RobotState, truth: Array) -> Array:
+            bound, theta = shared
+
             def step(state: RobotState, _: None) -> tuple[RobotState, Array]:
                 state = bound.drift(state, theta)
                 return state, jnp.concatenate([state.body.qpos, state.body.qvel])
 
             return self.space.difference(truth, jax.lax.scan(step, state, None, length=steps)[1])
 
-        return jax.vmap(one)(self._starts(bound, theta), jnp.asarray(self.truth))
+        return devices.spread(
+            eqx.filter_vmap(one, in_axes=(None, eqx.if_array(0), 0)),
+            (bound, theta),
+            self._starts(bound, theta),
+            jnp.asarray(self.truth),
+        )
 
     def _cost(self, errors: Any) -> Any:
         xp = errors.__array_namespace__()

@@ -18,7 +18,7 @@ _INSIDE = 1e-3
 
 
 class Cloning(eqx.Module):
-    """-mean log N(u; pi(x, theta), Sigma) over recorded states and actions, both before squashing.
+    """Mean of -log N(u; pi(x, theta), Sigma) over all recorded numbers u of actions, before squashing.
 
     A policy that observes readings or an estimate sees the readings of the recorded state, without noise, or that state.
 
@@ -29,13 +29,18 @@ class Cloning(eqx.Module):
     actions: Float[Array, "M nu"]
 
     def __call__(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """The mean over all records."""
+        """The mean over all numbers."""
 
         def one(state: RobotState, action: Array) -> Array:
             mean, _ = chain.act(chain.read(state, theta), theta)
             return -noise.log_density(action - mean, chain.layout.split(theta)["action noise"])
 
-        return jnp.mean(jax.vmap(one)(self.states, self.actions))
+        return jnp.sum(jax.vmap(one)(self.states, self.actions)) / self.count
+
+    @property
+    def count(self) -> int:
+        """How many numbers of actions there are."""
+        return int(np.size(self.actions))
 
 
 def cloning(rollouts: list[Rollout], chain: RobotSystem, *, source: str = "log") -> Cloning:

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dso_robotics.costs.task import Divergence, Saturation, Term
+from dso_robotics.costs.task import PolicyTerm, Proximity, Term
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.scene import Scene
 
@@ -49,12 +49,21 @@ class Composite(eqx.Module):
         return jnp.sum(self.terms(scene))
 
     def of_the_policy(self) -> Callable[[Scene], Array]:
-        """The part that depends on theta at a given state: the policy's divergence in action space, and its saturation."""
+        """The part that depends on theta at a given state: the costs of how the policy chooses its action."""
         parts = zip(self.weights, self.parts, strict=True)
-        mine = [
-            (weight, part) for weight, part in parts if isinstance(getattr(part, "part", part), Divergence | Saturation)
-        ]
+        mine = [(weight, part) for weight, part in parts if isinstance(getattr(part, "part", part), PolicyTerm)]
         return lambda scene: sum((weight * part(scene) for weight, part in mine), jnp.zeros(()))
+
+    @property
+    def anchored(self) -> int:
+        """Iterations after which the policy that a proximal cost measures from is replaced; 0 without such a cost."""
+        found = {part.every for part in (getattr(p, "part", p) for p in self.parts) if isinstance(part, Proximity)}
+        if len(found) > 1:
+            told = ", ".join(map(str, sorted(found)))
+            raise DsoError(
+                f"costs of kind proximal: there is one earlier policy, so `every` must be the same, not {told}."
+            )
+        return next(iter(found), 0)
 
 
 def composite(parts: Mapping[str, tuple[float, Term]], limits: Mapping[str, float] = MappingProxyType({})) -> Composite:

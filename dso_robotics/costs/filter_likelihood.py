@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.core import devices
 from dso_robotics.costs.recorded import refuse_without_actions
 from dso_robotics.costs.supervised import existing
 from dso_robotics.data.log import Log
@@ -71,14 +72,20 @@ class FilterLikelihood:
         model = (*chain.model_of_the_estimator(theta), *chain.sensors(theta))
         weights, _ = chain.estimator(theta)
 
-        def one(start: Array, ctrl: Array, measured: Array) -> Array:
+        def one(shared: Any, start: Array, ctrl: Array, measured: Array) -> Array:
+            model, weights = shared
+
             def update(belief: Belief, step: tuple[Array, Array]) -> tuple[Belief, Array]:
                 following, predicted, _ = filter.update(model, weights, belief, *step)
                 return following, predicted
 
             return jax.lax.scan(update, filter.begin(model, start, ctrl[0]), (ctrl[:-1], measured[1:]))[1]
 
-        return jax.vmap(one)(*map(jnp.asarray, (given.start, given.ctrl, given.measured)))
+        return devices.spread(
+            jax.vmap(one, in_axes=(None, 0, 0, 0)),
+            (model, weights),
+            *map(jnp.asarray, (given.start, given.ctrl, given.measured)),
+        )
 
     def _whitened(self, chain: RobotSystem, theta: Any, predicted: Any) -> Any:
         assert chain.filter is not None

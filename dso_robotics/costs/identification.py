@@ -23,7 +23,7 @@ from dso_robotics.data.windows import Windows
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.closure import Closure
 from dso_robotics.physics.state import Tangent, activation_range
-from dso_robotics.robot.prediction import Prediction
+from dso_robotics.robot.prediction import Prediction, Several
 
 # Lower limit of a noise scale, as a fraction of the channel's own spread. Without it, a log without noise would drive the
 # scale to zero.
@@ -110,6 +110,25 @@ class WindowedIdentification:
             error[only] = np.where(self._seen[only], predicted - self._measured[only], 0.0)
             known.append((start, error, end))
         return error, end
+
+    def foresee(self, z: np.ndarray, starts: np.ndarray) -> None:
+        """Simulate all windows from several start states (P, B, nq+nv+na) at once, where the engine can; `residual` finds them.
+
+        z must be the same object in `residual`.
+        """
+        if isinstance(self.prediction, Several) and not self.continuity:
+            errors = self.prediction.predict_several(z, starts) - self._measured
+            found = zip(starts, np.where(self._seen, errors, 0.0), starts, strict=True)
+            self._known = (z, list(found))
+
+    @property
+    def constrained(self) -> bool:
+        """Whether there are residuals besides those of readings and priors: of closed loops, of ties, or of a function."""
+        return self._closure is not None or self.continuity is not None or self._extra is not None
+
+    def release(self) -> None:
+        """Forget derivatives and simulated windows, which are large."""
+        self._known, self._slopes, self._ready, self._curved = (None, []), None, None, None
 
     def residual(self, z: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Errors over noise scales, weighted (B, S*C), open loops (B, m), and jumps over their scales (B, k)."""
@@ -218,10 +237,14 @@ class WindowedIdentification:
             self._begin(z, x)
             jumped = self.continuity.reweight(self._curved, self._at(z, x)[1], x)
         squares = np.where(self._seen, self.error(z, x) ** 2, np.nan)
-        sigma = np.clip(self.likelihood.scale(squares, self._members, self.sigma), self._least, self._most)
+        sigma = self.within(self.likelihood.scale(squares, self._members, self.sigma))
         change = float(np.max(np.abs(sigma / self.sigma - 1)))
         self.sigma = sigma
         return max(change, jumped)
+
+    def within(self, sigma: np.ndarray) -> np.ndarray:
+        """Noise scales (R, C) within their bounds; a known scale is its own bound."""
+        return np.clip(sigma, self._least, self._most)
 
     @property
     def noise(self) -> dict[str, np.ndarray]:

@@ -5,6 +5,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from dso_robotics.costs.quantity import Quantity, quantity
 from dso_robotics.costs.task import Term
 from dso_robotics.errors import DsoError
@@ -125,3 +127,28 @@ class SupervisedCost(Cost):
     @abc.abstractmethod
     def cost(self, chain: RobotSystem) -> Callable[..., Any]:
         """A function of the chain and theta. Raises DsoError for what the chain or a file does not have."""
+
+    def sized(self, cost: Any) -> float:
+        """What the weight of `cost`, a result of `cost()`, is multiplied by."""
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordedCost(SupervisedCost):
+    """A negative log-likelihood [nats] of the numbers of a log. What `cost` returns has their number as `count`."""
+
+    per: Literal["number", "log"] = key(
+        "number: the mean over all recorded numbers that count; log: the sum over the log, which is commensurate with a prior "
+        "and with the sums of other logs",
+        "number",
+    )
+
+    def check(self) -> None:
+        """A sum has a weight of its own."""
+        super().check()
+        if self.per == "log" and self.weight == "balance":
+            raise DsoError('weight = "balance" finds the scale itself, so `per` has no effect; leave one of them out.')
+
+    def sized(self, cost: Any) -> float:
+        """See `SupervisedCost`."""
+        return float(np.sum(cost.count)) if self.per == "log" else 1.0

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco import batch
 
+from dso_robotics.core import devices
 from dso_robotics.costs.recorded import recorded_states
 from dso_robotics.costs.supervised import existing
 from dso_robotics.data.log import Log
@@ -78,11 +79,14 @@ class SensorLikelihood:
         model, products = chain.model(existing(chain, theta))
         nq, nv = chain.mj.nq, chain.mj.nv
 
-        def one(state: Array, ctrl: Array) -> Array:
+        def one(shared: Any, state: Array, ctrl: Array) -> Array:
+            model, products = shared
             body = physics.make_state(model, state[:nq], state[nq : nq + nv], state[nq + nv :])
             return physics.measure(model, body, ctrl, products=products)[self._addresses]
 
-        return jax.vmap(one)(jnp.asarray(self.states), jnp.asarray(self.ctrl))
+        return devices.spread(
+            jax.vmap(one, in_axes=(None, 0, 0)), (model, products), jnp.asarray(self.states), jnp.asarray(self.ctrl)
+        )
 
     def _whitened(self, chain: RobotSystem, theta: Any, exact: Any) -> Any:
         scale, bias, _ = chain.sensors(existing(chain, jnp.asarray(theta)))

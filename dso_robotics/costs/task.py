@@ -102,18 +102,6 @@ class Excess(Term):
         return jnp.sum((jnp.maximum(jnp.maximum(self.low - numbers, numbers - self.high), 0.0) / self.scale) ** 2)
 
 
-class Saturation(Term):
-    """Sum of max(0, |z| - free)^2 over the actuators, with the argument z of tanh that the policy gives in the state."""
-
-    free: float = eqx.field(static=True, default=2.0)
-
-    def __call__(self, scene: Scene) -> Float[Array, ""]:
-        """The sum; zero without a policy."""
-        if scene.reach is None:
-            return jnp.zeros(())
-        return jnp.sum(jnp.maximum(jnp.abs(scene.reach()) - self.free, 0.0) ** 2)
-
-
 class Factor(eqx.Module):
     """floor + (1 - floor) times the tolerance of a quantity.
 
@@ -155,7 +143,23 @@ def sigmoid(distance: Array, at_one: float, kind: str) -> Array:
     return jnp.maximum(fallen, 0.0)
 
 
-class Divergence(Term):
+class PolicyTerm(Term):
+    """A term that depends on theta at a given state: a cost of how the policy chooses its action."""
+
+
+class Saturation(PolicyTerm):
+    """Sum of max(0, |z| - free)^2 over the actuators, with the argument z of tanh that the policy gives in the state."""
+
+    free: float = eqx.field(static=True, default=2.0)
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The sum; zero without a policy."""
+        if scene.reach is None:
+            return jnp.zeros(())
+        return jnp.sum(jnp.maximum(jnp.abs(scene.reach()) - self.free, 0.0) ** 2)
+
+
+class Divergence(PolicyTerm):
     """KL divergence of the policy's action from that of the passive chain: the control cost of an L-MDP (21)."""
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
@@ -163,6 +167,31 @@ class Divergence(Term):
         if scene.divergence is None:
             raise DsoError("divergence: the scene has no policy whose actions could diverge.")
         return scene.divergence()
+
+
+class Certainty(PolicyTerm):
+    """KL divergence of the control from a uniform one: minus its entropy, and a constant: the cost of an H-MDP (19)."""
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The divergence."""
+        if scene.certainty is None:
+            raise DsoError("entropy: the scene has no policy whose actions could have an entropy.")
+        return scene.certainty()
+
+
+class Proximity(PolicyTerm):
+    """KL divergence of an earlier policy's action from the policy's: the cost of an R-MDP (20).
+
+    every: iterations of a training after which the earlier policy is replaced by the present one.
+    """
+
+    every: int = eqx.field(static=True, default=20)
+
+    def __call__(self, scene: Scene) -> Float[Array, ""]:
+        """The divergence."""
+        if scene.proximity is None:
+            raise DsoError("proximal: the scene has no policy that could stay near an earlier one.")
+        return scene.proximity()
 
 
 class Surprise(Term):

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from dso_robotics.errors import DsoError
+from dso_robotics.progress.phase import phase
 
 
 class _Pulse:
@@ -15,10 +16,10 @@ class _Pulse:
     total = 0  # pooch sets it
 
     def __init__(self):
-        self.last = time.monotonic()
+        self.last, self.done = time.monotonic(), 0
 
     def update(self, count: int) -> None:
-        self.last = time.monotonic()
+        self.last, self.done = time.monotonic(), self.done + count
 
     def reset(self) -> None:
         self.last = time.monotonic()
@@ -51,8 +52,10 @@ def download(url: str, *, patience: float = 8.0, way_round: str = "") -> bytes:
     # A daemon thread, because name resolution has no time limit: if it hangs, the thread is abandoned.
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    while thread.is_alive() and time.monotonic() - pulse.last < patience:
-        thread.join(0.05)
+    with phase("download", unit="byte") as here:
+        while thread.is_alive() and time.monotonic() - pulse.last < patience:
+            thread.join(0.05)
+            here.at(pulse.done, total=pulse.total)
     if not outcome:
         raise DsoError(f"{url}: download failed (no data for {patience:g} s); {way_round}")
     if isinstance(outcome[0], Exception):

@@ -55,7 +55,7 @@ def _read(archive: Archive, path: Path) -> Contents:
             read.append(Rollout(name=name, **fields))
         except DsoError as error:
             raise DsoError(f"{path}: {error}") from error
-    keys = dict.fromkeys((*file.attrs, "source", "licence"))
+    keys = dict.fromkeys((*file.attrs, "source", "licence", "plan"))
     attributes = {key: archive.label(file, key) for key in keys if key not in ("schema", "schema_version")}
     return {key: value for key, value in attributes.items() if value is not None}, tuple(read)
 

@@ -47,6 +47,16 @@ class Log:
         first, *rest = self.rollouts
         object.__setattr__(self, "rollouts", (first, *(rollout.ordered_like(first) for rollout in rest)))
 
+    def __repr__(self) -> str:
+        head = f"Log: {len(self.rollouts)} rollout(s), {sum(len(one.time) for one in self.rollouts):,} samples"
+        shown = [
+            f"{one.name} ({one.time[-1] - one.time[0]:.4g} s)" if len(one.time) else one.name
+            for one in self.rollouts[:12]
+        ]
+        more = f" and {len(self.rollouts) - 12} more" if self.rollouts[12:] else ""
+        channels = repr(self.rollouts[0]).splitlines()[1:]
+        return "\n".join([head, f"  rollouts    {', '.join(shown)}{more}", *channels, f"  source      {self.source}"])
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the rollouts, in order."""

@@ -13,6 +13,7 @@ from dso_robotics.data.rollout import Array, Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.quiet import quiet
 from dso_robotics.physics.unit import actuator_unit, sensor_unit
+from dso_robotics.progress.phase import each
 
 _LIMIT = 1e7
 _BAD = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
@@ -45,6 +46,7 @@ def record(
     flaws: Flaws | None = None,
     spread_qpos: float = 0.0,
     spread_qvel: float = 0.0,
+    qpos: Array | None = None,
     keep_state: bool = False,
     force: Callable[[mujoco.MjModel, mujoco.MjData], None] | None = None,
     source: str = "",
@@ -53,7 +55,8 @@ def record(
     """One rollout of `model` for each of `controls`, pairs of a rollout's name and its ctrl (T, nu).
 
     One sample is taken every `every` steps of the model, and its control is held for these steps. Rollouts start at the
-    model's initial position and velocity plus uniform noise of half-width `spread_qpos` [rad or m, in tangent coordinates]
+    model's initial position, or at `qpos` (nq,), at rest, plus uniform noise of half-width `spread_qpos` [rad or m, in tangent
+    coordinates]
     and `spread_qvel` [rad/s or m/s]. `force` is called before each step and may set forces that the model does not have, for
     instance friction in `data.qfrc_applied`. With `keep_state` the log also contains qpos and qvel, exact and without delay.
     The same generator state gives the same log. Raises DsoError when the simulation diverges, when an actuator or sensor has
@@ -70,12 +73,12 @@ def record(
         )
     sensor_ids = [i for i, _ in sensors.values()]
     rollouts = []
-    for name, ctrl in controls:
+    for name, ctrl in each(controls, "simulating", "rollout"):
         if ctrl.ndim != 2 or ctrl.shape[1] != model.nu:
             raise DsoError(f"rollout {name!r}: ctrl has shape {ctrl.shape}, expected (samples, {model.nu}).")
-        qpos, qvel = _start(model, rng, spread_qpos, spread_qvel)
+        first, qvel = _start(model, rng, spread_qpos, spread_qvel, model.qpos0 if qpos is None else qpos)
         applied = ctrl + action_sd * rng.standard_normal(ctrl.shape)
-        states, measured = _roll(model, applied, qpos, qvel, every, force, name)
+        states, measured = _roll(model, applied, first, qvel, every, force, name)
         late = np.maximum(np.arange(len(ctrl)) - flaws.delay, 0)
         measured = measured[late] + noise_sd * rng.standard_normal(measured.shape)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -97,8 +100,8 @@ def record(
     return Log("", source, licence, tuple(rollouts))
 
 
-def _start(model: mujoco.MjModel, rng: np.random.Generator, spread_qpos: float, spread_qvel: float):
-    qpos = model.qpos0.copy()
+def _start(model: mujoco.MjModel, rng: np.random.Generator, spread_qpos: float, spread_qvel: float, at: Array):
+    qpos = np.array(at, float)
     # In tangent coordinates, so that quaternions stay unit quaternions.
     mujoco.mj_integratePos(model, qpos, spread_qpos * rng.uniform(-1, 1, model.nv), 1.0)
     return qpos, spread_qvel * rng.uniform(-1, 1, model.nv)

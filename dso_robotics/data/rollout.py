@@ -45,6 +45,20 @@ class Rollout:
     qpos: Array | None = None
     qvel: Array | None = None
 
+    def __repr__(self) -> str:
+        length = f"{len(self.time):,} samples, {self.time[-1] - self.time[0]:.4g} s" if len(self.time) else "no samples"
+        lines = [f"Rollout {self.name!r}: {length}"]
+        for kind, prefix in (("ctrl", "ctrl"), ("sensordata", "sensor")):
+            channels = zip(getattr(self, f"{prefix}_names"), getattr(self, f"{prefix}_units"), strict=True)
+            if shown := [f"{name} [{unit}]" if unit else name for name, unit in channels]:
+                lines.append(
+                    f"  {kind:<10}  {', '.join(shown[:12])}{f' and {len(shown) - 12} more' if shown[12:] else ''}"
+                )
+        state = [
+            f"{kind} ({values.shape[1]})" for kind in ("qpos", "qvel") if (values := getattr(self, kind)) is not None
+        ]
+        return "\n".join([*lines, *([f"  state       {', '.join(state)}"] if state else [])])
+
     def __post_init__(self):
         where = f"rollout {self.name!r}"
         if not self.name or "/" in self.name or self.name in (".", ".."):

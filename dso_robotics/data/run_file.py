@@ -27,6 +27,8 @@ GROUPS = (
     "policy",
     "motions",
     "traces",
+    "interval",
+    "posterior",
 )
 """What is of one type in a run file of every command, where it has it; `read_run` checks it."""
 

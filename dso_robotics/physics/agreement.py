@@ -23,6 +23,7 @@ from dso_robotics.physics.batch import BatchEngine
 from dso_robotics.physics.constants import set_constants
 from dso_robotics.physics.device import put_model
 from dso_robotics.physics.state import Tangent
+from dso_robotics.progress.phase import each, phase
 
 FIELDS = (
     "body_mass",
@@ -134,13 +135,15 @@ def agreement(source: mujoco.MjModel, *, count: int = 20, seed: int = 0) -> Agre
     model = converged(source)
     directions = _directions(model, np.random.default_rng(seed + 1))
     began = time.perf_counter()
-    run = jax.jit(_derivatives(model, directions)).lower(jnp.asarray(states[0]), jnp.asarray(ctrls[0])).compile()
+    with phase("derivatives of the step"):
+        traced = jax.jit(_derivatives(model, directions)).lower(jnp.asarray(states[0]), jnp.asarray(ctrls[0]))
+        run = traced.compile()
     compile_seconds = time.perf_counter() - began
     engine = BatchEngine(model)
     errors: dict[str, list[float]] = {name: [] for name in directions}
     excluded, zero = dict.fromkeys(directions, 0), dict.fromkeys(directions, True)
     largest, switching = {False: 0.0, True: 0.0}, 0
-    for state, ctrl in zip(states, ctrls, strict=True):
+    for state, ctrl in each(list(zip(states, ctrls, strict=True)), "compared with C MuJoCo", "state"):
         following, slopes = run(jnp.asarray(state), jnp.asarray(ctrl))
         expected, numeric = _differences(model, engine, directions, state, ctrl)
         error = float(np.abs(following - expected).max() / max(1.0, np.abs(expected).max()))

@@ -179,6 +179,15 @@ def without_delays(robot: Robot) -> Robot:
     return dataclasses.replace(robot, mj=compile_spec(spec, robot.source), spec=spec)
 
 
+def keyframe_position(model: mujoco.MjModel, name: str, source: str = "the model") -> np.ndarray:
+    """qpos (nq,) of a keyframe. Raises DsoError that lists the keyframes when there is none of that name."""
+    names = [model.key(i).name for i in range(model.nkey)]
+    if name not in names:
+        has = f"it has {nearest(name, names, 8)}" if any(names) else "it has none with a name"
+        raise DsoError(f"--keyframe {name}: {source} has no such keyframe; {has}.")
+    return np.array(model.key_qpos[names.index(name)])
+
+
 def compile_spec(spec: mujoco.MjSpec, source: str) -> mujoco.MjModel:
     """The model of a description. Raises DsoError if MuJoCo refuses it, or computes something in it wrongly."""
     check_spec(spec, source)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.agreement import converged, sample_states
 from dso_robotics.physics.device import put_model
+from dso_robotics.progress.phase import each, phase
 
 _HALVINGS, _STEPS, _CANDIDATES = 3, 100, 12
 _SETTLED, _DOUBTFUL = 0.05, 0.5
@@ -70,14 +71,15 @@ def refine(source: mujoco.MjModel, *, seed: int = 0, steps: int = _STEPS) -> Ref
     masses. JAX must be in float64. Raises DsoError when the differentiable engine does not support the model.
     """
     model = converged(source)
-    state, ctrl, touching, switches = _start(model, steps, seed)
+    with phase("states sampled"):
+        state, ctrl, touching, switches = _start(model, steps, seed)
     rng = np.random.default_rng(seed + 1)
     push = rng.normal(size=model.nv)
     push /= np.linalg.norm(push)
     mass = np.asarray(model.body_mass) * rng.uniform(0.5, 1.5, model.nbody) * rng.choice([-1, 1], model.nbody)
     run = jax.jit(_slopes(model, state, ctrl, push, mass))
     timesteps, found = [], []
-    for k in range(_HALVINGS + 1):
+    for k in each(range(_HALVINGS + 1), "rollout differentiated", "time step"):
         timesteps.append(model.opt.timestep / 2**k)
         found.append(np.asarray(run(timesteps[-1], steps * 2**k)))
     pairs = zip(("initial velocity", "body masses"), np.array(found).T, strict=True)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.progress.report import Progress
 from dso_robotics.public.computing import computing
 from dso_robotics.public.inputs import Logs, sitting
 from dso_robotics.public.place import Place
-from dso_robotics.public.progress import teller
+from dso_robotics.public.progress import following
 from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
 from dso_robotics.report.quantity import number, percent, unit
@@ -18,7 +19,6 @@ from dso_robotics.report.trace import PART_NAMES
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.studies.estimate import estimate as run
 from dso_robotics.studies.estimate_study import EstimateStudy
-from dso_robotics.studies.run import Progress
 
 if TYPE_CHECKING:
     import mujoco
@@ -142,6 +142,6 @@ def estimate(
         draw = None
         if report or (report is None and out is not None):
             from dso_robotics.report.estimate import write_report as draw
-        with computing(precision, jax=asked.engine != "mujoco"):
-            summary = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
+        with computing(precision, jax=asked.engine != "mujoco"), following(progress):
+            summary = run(asked, place.folder, resume=resume, force=force, report=draw)
     return Estimation(place, summary, inputs.names)

@@ -1,22 +1,26 @@
 """Identify physical parameters: models and logs as paths or objects in, a result that shows itself out."""
 
 import functools
+import html
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.progress.report import Progress
 from dso_robotics.public.computing import computing
 from dso_robotics.public.inputs import Logs, read_logs, sitting
 from dso_robotics.public.place import Place
+from dso_robotics.public.posterior import Posterior, posterior_of
 from dso_robotics.public.prediction import Prediction, predicted
-from dso_robotics.public.progress import teller
+from dso_robotics.public.progress import following
 from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
 from dso_robotics.public.wording import speaking_python
+from dso_robotics.report import posterior as posteriors
 from dso_robotics.report.quantity import interval, number, percent, unit
 from dso_robotics.report.table import identification_table, state
-from dso_robotics.studies.identify import Identified, Progress
+from dso_robotics.studies.identify import Identified
 from dso_robotics.studies.identify import identify as run
 from dso_robotics.studies.study import IdentifyStudy
 
@@ -48,6 +52,17 @@ class Identification(Result):
         """
         with speaking_python(), computing(jax=False):
             return predicted(self.run, read_logs(logs), window)
+
+    def posterior(self, *, draws: int = 500, seed: int | None = None) -> Posterior:
+        """Samples of the numbers given the logs: those of `identify(posterior=True)`, or else drawn now.
+
+        draws: how many, if they are drawn now; the route is then that of importance sampling. seed: the study's by default.
+
+        Raises:
+          DsoError: nothing holds one of the numbers, or the fit was of torques, tied windows or a network.
+        """
+        with speaking_python(self._names), computing(jax=False):
+            return posterior_of(self.run, draws, self.run.study.seed if seed is None else seed)
 
     def plot(self, run: str | None = None) -> "Figure":
         """Plot measured and predicted values over time for the recording `run`.
@@ -96,6 +111,9 @@ class Identification(Result):
             f"<p>Prediction error, {how}, mean of the windows' root mean squares</p>",
             html_table(channels, "<>>>><" if held else "<>><"),
         ]
+        if s.get("posterior", {}).get("parameters"):
+            parts += [f"<p>{html.escape(posteriors.how(s['posterior']))}</p>"]
+            parts += [html_table(posteriors.parameter_rows(s["posterior"]), "<>^<>")]
         said = f"{state(s)}, {s['message']}; {s['seconds']['total']:.1f} s"
         return block("Identification", said, parts, self.warnings, good=self.converged and not s.get("doubts"))
 
@@ -121,6 +139,9 @@ def identify(
     warm_start: bool | None = None,
     engine: str | None = None,
     seed: int | None = None,
+    posterior: bool | None = None,
+    sampler: str | None = None,
+    draws: int | None = None,
     study: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -147,12 +168,14 @@ def identify(
     score_window: length of the scored windows [s], or "full".
     robust: whether the errors have heavy tails.
     noise: known noise by channel, in its unit.
+    posterior: also draw samples of the numbers given the logs; `posterior()` of the result returns them.
+    sampler: how they are drawn, "laplace" or, on the MJX engine, "nuts"; draws: how many (500).
     study: a study file (TOML) with these settings. Arguments override it.
     out: folder for the result, as in `dso identify`. Without it the run uses a temporary folder, which is deleted with
       the result; `save` keeps it.
     resume, force: as in `dso identify`.
     report: whether to write a report; by default yes if `out` is given. With `video` it has a film of some seconds.
-    progress: True prints a line to stderr for every iteration. A function receives the same report as an object.
+    progress: True shows on stderr what is under way and how far it is. A function is called with each report, a `Progress`.
     precision: JAX precision for the MJX engine or a network: "float64" or "float32". The caller's own setting is kept.
     The other arguments are the study file keys of the same name (docs/files.md).
 
@@ -178,6 +201,9 @@ def identify(
         "network": network,
         "continuity": continuity,
         "controller": controller,
+        "posterior": posterior,
+        "sampler": sampler,
+        "draws": draws,
     }
     with sitting(out) as (place, inputs):
         asked = inputs.study(
@@ -188,6 +214,6 @@ def identify(
             from dso_robotics.report.identify import write_report
 
             draw = functools.partial(write_report, video=video)
-        with computing(precision, jax=asked.engine == "mjx" or asked.network is not None):
-            found = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
+        with computing(precision, jax=asked.engine == "mjx" or asked.network is not None), following(progress):
+            found = run(asked, place.folder, resume=resume, force=force, report=draw)
     return Identification(place, found, inputs.names)

@@ -1,14 +1,22 @@
 """Progress reports for Python callers."""
 
-import functools
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from dso_robotics.studies.run import Progress
+from dso_robotics.progress.phase import listening
+from dso_robotics.progress.report import Progress
+from dso_robotics.progress.show import chosen, showing
 
 
-def teller(progress: bool | Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """The function called with every report: the caller's function, a printer to stderr for True, a no-op for False."""
+@contextlib.contextmanager
+def following(progress: bool | Callable[[Progress], None]) -> Iterator[None]:
+    """Within the context progress goes to the caller's function or, for True, to stderr."""
     if callable(progress):
-        return progress
-    return functools.partial(print, file=sys.stderr, flush=True) if progress else lambda news: None
+        with listening(progress):
+            yield
+    elif progress:
+        with showing(chosen("auto", sys.stderr)):
+            yield
+    else:
+        yield

@@ -1,6 +1,7 @@
 """The result of a run in Python: one common class for identifications, trainings and estimators."""
 
 import html
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ class Result:
 
     @property
     def converged(self) -> bool:
-        """Whether the search converged; for a training, whether the cost decreased."""
+        """Whether the search converged; for a training of episodes, whether it lowered their cost and then came to rest."""
         return bool(self.summary["converged"])
 
     def model(self) -> "mujoco.MjModel":
@@ -91,6 +92,25 @@ class Result:
             target = copy_result(self.folder, folder, force=force)
         self._keep_assets(target)
         return target
+
+    def export(self, to: str, out: str | Path | None = None, *, force: bool = False, **options: Any) -> list[Path]:
+        """Write the result to a file of another program, such as "csv", "latex", "urdf" or "onnx"; returns the files written.
+
+        `dso export` lists the formats and their `options`. What a format cannot hold is told by a Python warning.
+
+        to: the format. out: the file; by default under the format's own name in `folder`. force: replace an existing file.
+
+        Raises:
+          DsoError: there is no such format or option, the format has no place for this result, or the file exists.
+        """
+        from dso_robotics.report.export.finished import read_finished
+        from dso_robotics.report.export.format import write_export
+
+        with speaking_python(self._names):
+            paths, notes = write_export(to, read_finished(self.folder), out, options=options, force=force)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        return paths
 
     def _keep_assets(self, target: Path) -> None:
         """Copy meshes that were passed in memory together with the model."""

@@ -10,7 +10,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.public.computing import computing
 from dso_robotics.public.inputs import Inputs, sitting
 from dso_robotics.public.place import Place
-from dso_robotics.public.progress import teller
+from dso_robotics.public.progress import following
 from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
 from dso_robotics.report.quantity import number, unit
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import mujoco
 
     from dso_robotics.physics.model import Robot
-    from dso_robotics.studies.run import Progress
+    from dso_robotics.progress.report import Progress
     from dso_robotics.studies.train import Trained
 
 Table = Mapping[str, Any]
@@ -85,6 +85,8 @@ def train(
     design: Mapping[str, Table] | None = None,
     task: Mapping[str, Table] | None = None,
     randomise: Table | None = None,
+    init: "str | os.PathLike[str] | None" = None,
+    engine: str | None = None,
     free: str | Sequence[Any] | None = None,
     control_step: float | None = None,
     seconds: float | None = None,
@@ -129,7 +131,14 @@ def train(
         "task": task,
         "randomise": randomise,
     }
-    numbers = {"control_step": control_step, "seconds": seconds, "seed": seed, "free": free}
+    numbers = {
+        "control_step": control_step,
+        "seconds": seconds,
+        "seed": seed,
+        "free": free,
+        "engine": engine,
+        "init": init,
+    }
     options = {"resume": resume, "force": force, "report": report, "video": video, "precision": precision}
     return _train("train", study, model, tables, numbers, out, progress, **options)
 
@@ -170,7 +179,7 @@ _TABLES = (
     "task",
     "randomise",
 )
-_NUMBERS = ("control_step", "seconds", "seed", "free")
+_NUMBERS = ("control_step", "seconds", "seed", "free", "engine", "init")
 _OPTIONS = {"resume": False, "force": False, "report": None, "video": True, "precision": "float64"}
 
 
@@ -189,7 +198,7 @@ def _train(
     video: bool,
     precision: str,
 ) -> Training:
-    with sitting(out) as (place, inputs), computing(precision, jax=True):
+    with sitting(out) as (place, inputs), computing(precision, jax=True), following(progress):
         from dso_robotics.studies.design import design as run_design
         from dso_robotics.studies.train import train as run_train
 
@@ -200,7 +209,7 @@ def _train(
 
             draw = functools.partial(write_report, video=video)
         run = run_design if command == "design" else run_train
-        found = run(asked, place.folder, resume=resume, force=force, report=draw, progress=teller(progress))
+        found = run(asked, place.folder, resume=resume, force=force, report=draw)
     return Training(place, found, inputs.names)
 
 

@@ -1,124 +1,219 @@
 """The report of an estimator: one HTML file that opens offline, drawn from run.h5 alone."""
 
-import html
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
+from markupsafe import Markup
 
-from dso_robotics.data.atomic import atomic_file
+from dso_robotics.data.bundle import load_text
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
-from dso_robotics.report import canvas
-from dso_robotics.report.quantity import number
+from dso_robotics.report import quantity as q
+from dso_robotics.report.chart import Chart, Line
+from dso_robotics.report.identify_charts import residual_charts
+from dso_robotics.report.page import Charts, write_page
+from dso_robotics.report.residual import verdict, whiteness
+from dso_robotics.report.state_charts import degrees_of_freedom, shown_band, state_charts
+from dso_robotics.report.study_text import file_name, study_text
 from dso_robotics.report.table import noise_lines, trust_lines
-from dso_robotics.report.trace import PART_NAMES
-from dso_robotics.studies.folder import MARK
+from dso_robotics.report.trace import PART_NAMES, Trace
+from dso_robotics.studies import folder as folders
 
-_FIGURES = "figures"
-_MOST_RUNS, _MOST_CHANNELS = 6, 8
-_STYLE = """:root { color-scheme: light dark; } body { margin: 0 auto; padding: 2rem 1.25rem; max-width: 1100px;
-font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; } table { border-collapse: collapse; margin: .5rem 0 1rem; }
-th, td { padding: .22rem .9rem .22rem 0; text-align: right; border-bottom: 1px solid #8888; } th:first-child, td:first-child
-{ text-align: left; } img { max-width: 100%; height: auto; background: white; } pre { white-space: pre-wrap; }"""
+_Z95 = 1.959963984540054
+# Runs that are drawn, charts of them all, and charts that are shown at first.
+_MOST_RUNS, _MOST_CHARTS, _FIRST = 12, 400, 8
 
 
-def write_report(folder: Path) -> Path:
-    """Draw the run in `folder`/run.h5 as `folder`/report.html, each figure also in `folder`/figures; return its path.
+def write_report(folder: Path, *, figures: bool = False) -> Path:
+    """Draw the run in `folder`/run.h5 as `folder`/report.html; return its path.
+
+    `figures` writes the charts as PNG files to `folder`/figures too, which takes matplotlib some seconds.
 
     Raises:
       DsoError: run.h5 is missing, damaged or of a run that has not finished; or the folder is not writable.
     """
     folder = Path(folder)
-    tree, study, _ = read_run(folder / "run.h5")
+    tree, study, mjcf = read_run(folder / "run.h5")
     if tree.get("status") != "finished" or "summary" not in tree:
         raise DsoError(f"{folder / 'run.h5'}: this run has not finished, so there is nothing to report; run it again.")
     summary = json.loads(tree["summary"])
-    figures = folder / _FIGURES
-    try:
-        figures.mkdir(exist_ok=True)
-        for old in (p for pattern in ("innovations-*.png", "convergence.png") for p in figures.glob(pattern)):
-            old.unlink()
-    except OSError as error:
-        raise DsoError(
-            f"{figures}: cannot write figures there ({error.strerror}); remove the file or folder of that name."
-        ) from error
-    pictures = [_convergence(tree["history"])]
-    for part in sorted(tree["traces"]):
-        for i, (name, trace) in enumerate(list(tree["traces"][part].items())[:_MOST_RUNS]):
-            pictures.append(_innovations(f"{part}-{i}", f"{PART_NAMES[part]}, {name}", trace, summary))
-    for picture in pictures:
-        picture.write(figures)
-    path = folder / "report.html"
-    with atomic_file(path) as temporary:
-        temporary.write_text(_page(study, summary, pictures), "utf-8")
+    model = load_text(mjcf, folder, source=str(folder / "run.h5"))
+    names = [name or f"joint {i}" for i, name in enumerate(model.names("joint"))]
+    page = _Page(tree, study, summary, model.mj, names)
+    path = write_page(folder, "estimator.html.jinja", page=page, s=summary)
+    if figures:
+        from dso_robotics.report.chart_sheet import write_sheets
+
+        write_sheets(folder / folders.FIGURES, page.sheets)
     return path
 
 
-def _convergence(history: Mapping[str, np.ndarray]) -> canvas.Picture:
-    figure, axes = canvas.rows(2.2, 1)
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A run of the filter. columns: "time", "measured", "predicted", "std", "state", "state_error" and maybe "state_std"."""
+
+    part: str
+    name: str
+    columns: Mapping[str, np.ndarray]
+
+    @property
+    def trace(self) -> Trace:
+        """As one window, of whose first sample nothing was known."""
+        c = self.columns
+        return Trace(self.part, self.name, c["time"], c["measured"], c["predicted"], c["time"][:1])
+
+
+class _Page:
+    """The contents of the template. sheets: all charts, by the name of a PNG file."""
+
+    def __init__(
+        self,
+        tree: Mapping[str, Any],
+        study: Mapping[str, Any],
+        summary: Mapping[str, Any],
+        model: mujoco.MjModel,
+        names: Sequence[str],
+    ):
+        self._summary, self._study, self._mj, self._names = summary, study, model, names
+        self.first = _FIRST
+        self._units = {name: noise["unit"] for name, noise in next(iter(summary["fit"].values())).items()}
+        runs = [
+            _Run(part, name, {key: np.asarray(value, float) for key, value in trace.items()})
+            for part in ("hold_out", "train")
+            for name, trace in tree.get("traces", {}).get(part, {}).items()
+        ]
+        shown = runs[: max(1, min(_MOST_RUNS, _MOST_CHARTS // max(1, 4 * model.nv + len(self._units))))]
+        self.left_out = len(runs) - len(shown)
+        drawn = [(run, self._states(run), self._innovations(run)) for run in shown]
+        history = _convergence(tree["history"])
+        parts = {part: [run.trace for run in runs if run.part == part] for part in ("hold_out", "train")}
+        parts = {part: mine for part, mine in parts.items() if mine}
+        self.sheets: dict[str, list[Chart]] = {"convergence": history}
+        for i, (_, states, innovations) in enumerate(drawn):
+            self.sheets |= {f"states-{i}": states, f"innovations-{i}": innovations}
+        lines = sum(len(chart.lines) + 1 for sheet in self.sheets.values() for chart in sheet)
+        self.charts = Charts(lines + 8 * len(self._units) * len(parts))
+        self.history = [self.charts.add(chart) for chart in history]
+        self.runs = [
+            (
+                run.name,
+                PART_NAMES[run.part],
+                float(run.columns["time"][-1] - run.columns["time"][0]),
+                *(
+                    [self.charts.add(chart, picture=i == 0 and c < _FIRST) for c, chart in enumerate(charts)]
+                    for charts in (states, innovations)
+                ),
+            )
+            for i, (run, states, innovations) in enumerate(drawn)
+        ]
+        self.whiteness = [self._white(part, mine, i == 0) for i, (part, mine) in enumerate(parts.items())]
+
+    def _white(self, part: str, traces: list[Trace], opened: bool) -> tuple[str, str, list[tuple[str, list[Markup]]]]:
+        """Heading, verdict, and charts by channel of the innovations of a part."""
+        statistics = [whiteness(traces, c) for c in range(len(self._units))]
+        rows = residual_charts(traces, self._units, statistics)
+        charts = [
+            (name, [self.charts.add(chart, picture=opened and c < _FIRST) for chart in row])
+            for c, (name, row) in enumerate(zip(self._units, rows, strict=True))
+        ]
+        return f"{PART_NAMES[part].capitalize()} runs", verdict(list(self._units), statistics), charts
+
+    def _states(self, run: _Run) -> list[Chart]:
+        c = run.columns
+        if "state" not in c:  # of an earlier version
+            return []
+        return state_charts(
+            self._mj, self._names, c["time"], c["state"], c["state_error"], c.get("state_std"), group=_group(run)
+        )
+
+    def _innovations(self, run: _Run) -> list[Chart]:
+        c, charts = run.columns, []
+        for k, (name, text) in enumerate(self._units.items()):
+            error, band = c["measured"][:, k] - c["predicted"][:, k], _Z95 * c["std"][:, k]
+            band = shown_band(band, error)
+            lines = [Line("95% as predicted", side, "measured", "band") for side in (-band, band)]
+            lines.append(Line("innovation", error, run.part, "dots" if run.trace.sparse(k) else "line"))
+            seen = error[np.isfinite(error)]
+            remark = f"RMS {q.quantity(float(np.sqrt(np.mean(seen**2))), text, 3)}" if len(seen) else ""
+            charts.append(Chart(name, c["time"], lines, "time [s]", text or "1", remark, group=_group(run)))
+        return charts
+
+    @property
+    def model(self) -> str:
+        """File name of the model."""
+        return file_name(self._study["model"])
+
+    @property
+    def logs(self) -> str:
+        """File names of the logs, in a sentence."""
+        return q.listed([file_name(log) for log in self._study["logs"]])
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings of the run."""
+        return list(self._summary["warnings"])
+
+    @property
+    def trust(self) -> list[str]:
+        """Whether errors shrink, and whether they are as large as the estimator claims."""
+        return [" ".join(line.split()) for line in trust_lines(self._summary)]
+
+    @property
+    def noises(self) -> list[str]:
+        """The noises of a Kalman filter."""
+        return noise_lines(self._summary)
+
+    @property
+    def fits(self) -> list[tuple[str, ...]]:
+        """By part and channel, the error of the prediction and its coverage."""
+        return [
+            (name, PART_NAMES[part], q.number(e["rmse"]), q.unit(e["unit"]), q.percent(e["covered_percent"]))
+            for part, channels in sorted(self._summary["fit"].items())
+            for name, e in channels.items()
+        ]
+
+    @property
+    def numbers(self) -> list[tuple[str, ...]]:
+        """Physics and sensors that were learned."""
+        return [
+            (path, q.number(e["initial"]), q.number(e["value"]), q.unit(e["unit"]))
+            for path, e in self._summary["parameters"].items()
+        ]
+
+    @property
+    def state_errors(self) -> list[tuple[str, ...]]:
+        """The error of each position and velocity; empty where no log holds the state."""
+        known = {part: entry["rmse"] for part, entry in self._summary["state"].items() if entry}
+        if not known:
+            return []
+        labels, units, _ = degrees_of_freedom(self._mj, self._names)
+        rows = [(f"{name}, position", unit) for name, unit in zip(labels, units, strict=True)]
+        rows += [(f"{name}, velocity", f"{unit}/s") for name, unit in zip(labels, units, strict=True)]
+        return [
+            (label, *(q.number(known[part][k]) if part in known else q.MISSING for part in ("train", "hold_out")), unit)
+            for k, (label, unit) in enumerate(rows)
+        ]
+
+    @property
+    def study(self) -> str:
+        """The study as given, one line for each key, files without their folders."""
+        return study_text(self._study)
+
+
+def _group(run: _Run) -> str:
+    return f"{run.part}/{run.name}"
+
+
+def _convergence(history: Mapping[str, np.ndarray]) -> list[Chart]:
     cost = np.asarray(history["cost"], float)
-    axes[0, 0].plot(cost - cost.min() + 1e-3, color=canvas.BLUE)
-    axes[0, 0].set_yscale("log")
-    canvas.label(axes[0, 0], x="iteration", y="cost above its minimum")
-    return canvas.picture(figure, "convergence.png", "Negative log-likelihood above its minimum, by iteration")
-
-
-def _innovations(tag: str, title: str, trace: Mapping[str, Any], summary: Mapping[str, Any]) -> canvas.Picture:
-    names = list(summary["noise"])[:_MOST_CHANNELS]
-    figure, axes = canvas.rows(1.5, len(names))
-    time = np.asarray(trace["time"])
-    for c, name in enumerate(names):
-        axis, noise = axes[c, 0], summary["noise"][name]
-        error = np.asarray(trace["measured"])[:, c] - np.asarray(trace["predicted"])[:, c]
-        axis.plot(*canvas.thin(time, error), color=canvas.BLUE, linewidth=0.7)
-        band = 1.96 * np.asarray(trace["std"])[:, c]
-        for side in (-band, band):
-            axis.plot(*canvas.thin(time, side), color=canvas.VERMILLION, linewidth=0.8)
-        # At the start the band of a Kalman filter is as wide as its prior, and would hide the rest.
-        usual = np.percentile(band[np.isfinite(band)], 95) if np.isfinite(band).any() else 0.0
-        most = 1.15 * max(float(np.abs(error[np.isfinite(error)]).max(initial=0.0)), float(usual))
-        if most > 0:
-            axis.set_ylim(-most, most)
-        canvas.title(axis, f"{name} [{noise['unit']}]" if c else f"{title}: {name} [{noise['unit']}]")
-    canvas.label(axes[-1, 0], x="time [s]")
-    text = f"{title}: innovations of {', '.join(names)}, with the band that should contain 95% of them"
-    return canvas.picture(figure, f"innovations-{tag}.png", text)
-
-
-def _page(study: Mapping[str, Any], s: Mapping[str, Any], pictures: list[canvas.Picture]) -> str:
-    def row(cells: list[str], tag: str = "td") -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
-
-    fits = [row(["channel", "runs", "rms, one step ahead", "unit", "within 1.96 predicted sd"], "th")]
-    for part, channels in sorted(s["fit"].items()):
-        for name, e in channels.items():
-            covered = "" if e["covered_percent"] is None else f"{e['covered_percent']:.1f}%"
-            rmse = "" if e["rmse"] is None else number(e["rmse"])
-            fits.append(row([name, PART_NAMES[part], rmse, e["unit"], covered]))
-    free = [row(["parameter", "start", "value", "unit"], "th")]
-    free += [row([p, number(e["initial"]), number(e["value"]), e["unit"]]) for p, e in s["parameters"].items()]
-    warnings = "".join(f"<li>{html.escape(text)}</li>" for text in s["warnings"]) or "<li>None.</li>"
-    images = "".join(
-        f'<p>{html.escape(p.text)}</p><img src="{p.source}" width="{p.size[0]}" height="{p.size[1]}" '
-        f'alt="{html.escape(p.text)}">'
-        for p in pictures
-    )
-    noises = "".join(f"<li>{html.escape(line)}</li>" for line in noise_lines(s))
-    noises = f"<h2>Noises</h2><ul>{noises}</ul>" if noises else ""
-    trust = "".join(f"<li>{html.escape(' '.join(line.split()))}</li>" for line in trust_lines(s))
-    c = s["corrector"]
-    lines = "\n".join(f"{key} = {value}" for key, value in study.items() if value not in (None, [], "estimate"))
-    return (
-        f"<!doctype html><!-- {MARK} -->"
-        f'<html lang="en"><head><meta charset="utf-8"><title>Estimator</title><style>{_STYLE}</style></head>'
-        f"<body><h1>State estimator: {html.escape(c['kind'])} corrector, {c['numbers']} numbers</h1>"
-        f"<p>{'Converged' if s['converged'] else 'Not converged'}: {html.escape(s['message'])}. Updates every "
-        f"{s['interval']:.6g} s; {s['engine']}, {html.escape(s['engine_reason'])}.</p>"
-        f"<h2>Warnings</h2><ul>{warnings}</ul><h2>Stability and consistency</h2><ul>{trust}</ul>"
-        f"<h2>Prediction of each measurement from the earlier ones</h2>"
-        f"<table>{''.join(fits)}</table>{noises}<h2>Physics and sensors</h2><table>{''.join(free)}</table>"
-        f"<h2>Innovations</h2>{images}<h2>Study</h2><pre>{html.escape(lines)}</pre></body></html>\n"
-    )
+    least = float(np.nanmin(cost))
+    above = np.where(cost > least, cost - least, np.nan)
+    scale = "log" if np.isfinite(above).any() else "linear"
+    title, remark = "negative log-likelihood above its minimum", f"minimum {q.number(least, 6)} nat"
+    line = Line("above the minimum", above, "p0")
+    return [Chart(title, np.arange(len(cost), dtype=float), [line], "iteration", remark=remark, scale=scale)]

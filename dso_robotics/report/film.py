@@ -17,6 +17,7 @@ import numpy as np
 
 from dso_robotics.data.atomic import atomic_file
 from dso_robotics.errors import DsoError
+from dso_robotics.progress.phase import phase
 from dso_robotics.report.replay import Replay
 
 PAGES = (".gif", ".webp", ".apng", ".png")
@@ -51,7 +52,6 @@ class Film:
         *,
         budget: float | None = None,
         late: Callable[[], bool] | None = None,
-        tell: bool = False,
     ) -> None:
         """Write `path`; its ending names the format. With a `budget` [s] the film has the frames drawn within that time.
         Drawing stops as soon as `late` is true.
@@ -69,7 +69,6 @@ class Film:
             "legend": self.legend,
             "ffmpeg": encoder,
             "budget": budget,
-            "tell": tell,
         }
         if not any(np.isfinite(poses[index]).all(1).any() for poses in (replay.predicted, replay.measured)):
             raise DsoError(f"run {replay.name}: there is nothing to show: it has neither measured nor predicted poses.")
@@ -86,24 +85,27 @@ class Film:
             }
             arrays["settings"] = json.dumps(settings)
             np.savez(os.path.join(folder, "scene.npz"), **arrays)
-            _draw(folder, late, tell)
+            _draw(folder, late, len(index))
 
 
-def _draw(folder: str, late: Callable[[], bool] | None, tell: bool) -> None:
+def _draw(folder: str, late: Callable[[], bool] | None, frames: int) -> None:
     """Try one OpenGL after the other, each in its own process, until one works."""
     failures = []
     for name in _backends():
         environment = {**os.environ, **({"MUJOCO_GL": name} if name else {})}
         command = [sys.executable, "-m", "dso_robotics.report.film_frames", folder]
-        # A terminal shows the progress; otherwise the output is kept for the error message.
-        errors = None if tell and sys.stderr.isatty() else subprocess.PIPE
-        try:
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
-            )
-        except OSError as error:
-            raise DsoError(f"the drawing process cannot be started ({error.strerror or error}).") from error
-        said = _wait(process, late)
+        with tempfile.TemporaryFile() as drawn, tempfile.TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(
+                    command, env=environment, stdin=subprocess.DEVNULL, stdout=drawn, stderr=errors
+                )
+            except OSError as error:
+                raise DsoError(f"the drawing process cannot be started ({error.strerror or error}).") from error
+            with phase("film", total=frames, unit="frame") as film:
+                # The drawing process writes one byte a frame.
+                _wait(process, late, lambda drawn=drawn: film.at(os.fstat(drawn.fileno()).st_size))
+            errors.seek(0)
+            said = errors.read()
         if process.returncode == 0:
             return
         lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
@@ -115,19 +117,21 @@ def _draw(folder: str, late: Callable[[], bool] | None, tell: bool) -> None:
     )
 
 
-def _wait(process: subprocess.Popen[bytes], late: Callable[[], bool] | None) -> bytes:
-    """The output of the process until it ends. If `late` becomes true, ends the process and raises DsoError."""
+def _wait(process: subprocess.Popen[bytes], late: Callable[[], bool] | None, tell: Callable[[], None]) -> None:
+    """Wait until the process ends, and call `tell` now and then. If `late` becomes true, end it and raise DsoError."""
     try:
         while True:
             try:
-                return process.communicate(timeout=0.05 if late else None)[1] or b""
+                process.wait(timeout=0.05)
+                return
             except subprocess.TimeoutExpired:
+                tell()
                 if late and late():
                     raise DsoError("drawing took too long.") from None
     finally:
         if process.poll() is None:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
 def _backends() -> list[str]:
@@ -157,6 +161,15 @@ def _encoder(path: Path) -> str:
             "`pip install imageio-ffmpeg`), or give a name that ends in .webp or .gif, which need no other program."
         )
     return found
+
+
+def refuse_format(path: str | Path) -> None:
+    """Refuse a film that cannot be written here, by the ending of its name, before a long computation.
+
+    Raises:
+      DsoError: the ending is of no known format, or ffmpeg is needed and missing.
+    """
+    _encoder(Path(path))
 
 
 def _camera(model: mujoco.MjModel, name: str) -> str:

@@ -4,6 +4,7 @@ Run: python -m dso_robotics.report.film_frames FOLDER. `report.film` has written
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -49,8 +50,8 @@ def main(folder: Path) -> int:
             if asked["legend"]:
                 pen.text((8, height - 8), asked["legend"], fill=(60, 60, 60), font=font, anchor="ls")
             film.add(picture)
-            if asked["tell"] and sys.stderr.isatty():
-                print(f"\rframe {k + 1} of {len(clock)} ", end="", file=sys.stderr, flush=True)
+            # `report.film` counts these.
+            os.write(sys.stdout.fileno(), b".")
     film.close()
     return 0
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from dso_robotics.data.atomic import atomic_file
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
+from dso_robotics.report import posterior as posteriors
 from dso_robotics.report import quantity as q
 from dso_robotics.report.glimpse import Glimpse
 from dso_robotics.report.identify_charts import (
@@ -22,8 +22,9 @@ from dso_robotics.report.identify_charts import (
     residual_charts,
     trace_charts,
 )
-from dso_robotics.report.page import Charts, render
-from dso_robotics.report.residual import whiteness
+from dso_robotics.report.page import Charts, write_page
+from dso_robotics.report.residual import verdict, whiteness
+from dso_robotics.report.study_text import file_name, words
 from dso_robotics.report.trace import PART_NAMES, Trace, read_traces
 
 # Correlations above this are listed; the study warns of the strongest.
@@ -53,11 +54,8 @@ def write_report(folder: Path, *, video: bool = False, figures: bool = False) ->
     summary = json.loads(tree["summary"])
     with Glimpse(folder, wanted=video) as glimpse:
         page = _Page(tree, study, summary, mjcf, glimpse)
-    values = {"page": page, "s": summary, "interval": q.interval, "counted": q.counted, "parts": PART_NAMES}
-    text = render("report.html.jinja", **values)
-    path = folder / "report.html"
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, "utf-8")
+    values = {"page": page, "s": summary, "interval": q.interval, "parts": PART_NAMES}
+    path = write_page(folder, "identification.html.jinja", **values)
     if figures:
         from dso_robotics.report.identify_figures import write_figures
 
@@ -117,16 +115,24 @@ class _Page:
         return correlation_cells(self.correlation, self.names)
 
     @property
+    def posterior(self) -> dict[str, Any]:
+        """How the draws were made, in a sentence, and tables of numbers and bands, each with a heading."""
+        found = self._summary["posterior"]
+        text = posteriors.how(found).removeprefix("posterior, ").removeprefix("posterior: ")
+        tables = [posteriors.parameter_rows(found)] if found.get("parameters") else []
+        return {"how": text[:1].upper() + text[1:], "tables": [*tables, *filter(None, [posteriors.band_rows(found)])]}
+
+    @property
     def model(self) -> str:
         """File name of the model and, if it differs, the name inside the model."""
         found = re.search(r"<mujoco\b[^>]*?\bmodel=\"([^\"]*)\"", self._mjcf[:10_000])
-        file, name = _file(self._study["model"]), html.unescape(found[1]) if found else ""
+        file, name = file_name(self._study["model"]), html.unescape(found[1]) if found else ""
         return file if not name or name == Path(file).stem else f"{file} ({name})"
 
     @property
     def logs(self) -> str:
         """File names of the logs, in a sentence."""
-        return q.listed([_file(log) for log in self._study["logs"]])
+        return q.listed([file_name(log) for log in self._study["logs"]])
 
     @property
     def compared(self) -> str:
@@ -187,9 +193,12 @@ class _Page:
     def study(self) -> str:
         """The study as given, one line for each key, files without their folders."""
         shown = {key: value for key, value in self._study.items() if key not in ("command", "model", "logs", "free")}
-        lines = [f"model = {_file(self._study['model'])}", f"logs = {', '.join(map(_file, self._study['logs']))}"]
-        lines += [f"{key} = {_words(value)}" for key, value in shown.items() if value is not None]
-        return "\n".join([*lines, *(f"free: {_words(free)}" for free in self._study["free"])])
+        lines = [
+            f"model = {file_name(self._study['model'])}",
+            f"logs = {', '.join(map(file_name, self._study['logs']))}",
+        ]
+        lines += [f"{key} = {words(value)}" for key, value in shown.items() if value is not None]
+        return "\n".join([*lines, *(f"free: {words(free)}" for free in self._study["free"])])
 
     def share(self, parameter: Mapping[str, Any]) -> str:
         """Half the 95% interval over the value."""
@@ -198,23 +207,12 @@ class _Page:
 
     def verdict(self, part: str) -> str:
         """Which channels have residuals that look like noise alone."""
-        statistics = dict(zip(self.units, self.whiteness[part], strict=True))
-        white = [name for name, w in statistics.items() if w.white]
-        coloured = [name for name, w in statistics.items() if w.outside > 0 and not w.white]
-        sentences = []
-        if white:
-            sentences.append(f"{q.listed(white)}: white, as measurement noise alone would be.")
-        if coloured:
-            sentences.append(
-                f"{q.listed(coloured)}: not white, so the residuals contain something repeatable that this model does not "
-                "describe."
-            )
-        return " ".join(sentences)
+        return verdict(list(self.units), self.whiteness[part])
 
     def plain(self, text: str) -> str:
         """`text` with the study's files named without their folders."""
         for path in sorted((self._study["model"], *self._study["logs"]), key=len, reverse=True):
-            text = text.replace(path, _file(path))
+            text = text.replace(path, file_name(path))
         return text
 
 
@@ -226,17 +224,3 @@ def _chosen(traces: Sequence[Trace], most: int) -> set[int]:
     spread = np.nanmean(np.where(np.isfinite(errors), errors, np.nan), 0)
     order = np.argsort(np.nansum(errors / np.where(spread > 0, spread, np.inf), 1))
     return {int(order[i]) for i in np.round(np.linspace(0, len(order) - 1, most)).astype(int)}
-
-
-def _file(path: str) -> str:
-    return re.split(r"[/\\]", path)[-1]
-
-
-def _words(value: Any) -> str:
-    """A value of the study in plain words."""
-    if isinstance(value, Mapping):
-        head = [str(value["path"])] if "path" in value else []
-        return ", ".join(head + [f"{k} {_words(v)}" for k, v in value.items() if k != "path" and v is not None])
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_words, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

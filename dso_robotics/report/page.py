@@ -8,15 +8,18 @@ import hashlib
 import html
 import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from dso_robotics.data.atomic import atomic_file
 from dso_robotics.report import quantity as q
 from dso_robotics.report.chart import Chart, thinned
 from dso_robotics.report.still import still
+from dso_robotics.studies.folder import MARK, REPORT
 
 _SCRIPTS, _STYLES = ("uPlot.iife.min.js", "charts.js"), ("uPlot.min.css", "charts.css")
 # Numbers of all charts of a page together.
@@ -72,16 +75,26 @@ class Charts:
         return self._known[data]
 
 
-def render(template: str, **values: Any) -> str:
-    """The page of a template in this package, with the scripts and styles that charts need as `scripts`, `styles`, `policy`."""
-    folder = resources.files("dso_robotics.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": q.number, "unit": q.unit, "percent": q.percent, "quantity": q.quantity}
-    scripts, styles = (
-        [(folder / "assets" / name).read_text("utf-8") for name in names] for names in (_SCRIPTS, _STYLES)
+def write_page(folder: Path, template: str, **values: Any) -> Path:
+    """Write `folder`/report.html from a template in this package; returns its path. `page` is among the values.
+
+    Raises:
+      DsoError: the folder is not writable.
+    """
+    environment = Environment(
+        loader=FunctionLoader(_source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {"number": q.number, "unit": q.unit, "percent": q.percent, "quantity": q.quantity}
+    scripts, styles = ([_source(f"assets/{name}") for name in names] for names in (_SCRIPTS, _STYLES))
     digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {digests}"
-    found = environment.from_string((folder / template).read_text("utf-8"))
-    shown = {"scripts": [*map(Markup, scripts)], "styles": Markup("\n".join(styles)), "policy": policy}
-    return found.render(**values, **shown)
+    shown = {"scripts": [*map(Markup, scripts)], "styles": Markup("\n".join(styles)), "policy": policy, "mark": MARK}
+    text = environment.get_template(template).render(counted=q.counted, **values, **shown)
+    path = folder / REPORT
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, "utf-8")
+    return path
+
+
+def _source(name: str) -> str:
+    return (resources.files("dso_robotics.report") / name).read_text("utf-8")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dso_robotics.report.quantity import listed
 from dso_robotics.report.trace import Trace
 
 # For white residuals 5% of the lags are outside the 95% band; twice that share is still taken as chance.
@@ -78,6 +79,20 @@ def whiteness(traces: Sequence[Trace], channel: int) -> Whiteness:
         float(lag[below[0]] * interval) if len(below) else np.nan,
         float(np.mean(np.abs(correlation[1:]) > band[1:])) if len(lag) > 1 else np.nan,
     )
+
+
+def verdict(names: Sequence[str], statistics: Sequence[Whiteness]) -> str:
+    """Which of the channels `names` have residuals that look like noise alone."""
+    white = [name for name, w in zip(names, statistics, strict=True) if w.white]
+    coloured = [name for name, w in zip(names, statistics, strict=True) if w.outside > 0 and not w.white]
+    sentences = []
+    if white:
+        sentences.append(f"{listed(white)}: white, as measurement noise alone would be.")
+    if coloured:
+        sentences.append(
+            f"{listed(coloured)}: not white, so the residuals contain something repeatable that this model does not describe."
+        )
+    return " ".join(sentences)
 
 
 def _products(values: np.ndarray) -> np.ndarray:

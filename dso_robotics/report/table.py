@@ -3,6 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.report import posterior as posteriors
+from dso_robotics.report.quantity import unit
+from dso_robotics.report.trace import PART_NAMES
+
 if TYPE_CHECKING:
     from dso_robotics.studies.check import Overview
 
@@ -29,6 +33,7 @@ def identification_table(summary: Mapping[str, Any]) -> str:
     blocks.append(columns(rows, "<>>><<"))
     if base := base_lines(summary):
         blocks[0] += "\n\n" + "\n".join(base)
+    blocks[0] += "".join(f"\n\n{text}" for text in posterior_blocks(summary))
     forces = force_rows(summary)
     if forces:
         blocks.append(
@@ -43,6 +48,19 @@ def identification_table(summary: Mapping[str, Any]) -> str:
     more = 4 if forces else 3
     tried = "".join(f"{title}\n{columns(rows, '<><')}\n\n" for title, rows in choice_tables(summary))
     return tried + blocks[0] + "\n\n" + "\n".join(blocks[1:more]) + "\n\n" + "\n".join(blocks[more:])
+
+
+def posterior_blocks(summary: Mapping[str, Any]) -> list[str]:
+    """The posterior, and the bands of the prediction; nothing if none was asked for."""
+    posterior = summary.get("posterior")
+    if not posterior:
+        return []
+    found = [posteriors.how(posterior)]
+    if posterior.get("parameters"):
+        found[0] += "\n" + columns(posteriors.parameter_rows(posterior), "<>^<>")
+    if rows := posteriors.band_rows(posterior):
+        found.append("95% bands of the prediction, and where their variance comes from\n" + columns(rows, "<><>>><"))
+    return found
 
 
 def state(summary: Mapping[str, Any]) -> str:
@@ -112,6 +130,11 @@ def training_table(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"{block}: moved by {', '.join(names) or 'nothing'}")
     if judged := judge_line(summary):
         lines.append(judged)
+    if (tried := summary.get("tolerance")) and tried["draws"]:
+        lines.append(
+            f"over {len(tried['draws'])} draws of the identified numbers an episode costs {tried['mean']:.4g} on average and "
+            f"{tried['worst']:.4g} at worst"
+        )
     for name, row in summary["parameters"].items():
         bound = "  at bound" if row["at_bound"] else ""
         lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}{bound}")
@@ -154,7 +177,7 @@ def judge_line(summary: Mapping[str, Any]) -> str:
 def estimation_table(summary: Mapping[str, Any]) -> list[str]:
     """Lines on how well an estimator predicts each measurement, and warnings."""
     lines = [
-        f"{part:9} {name:24} one step ahead: rms {entry['rmse']:.4g} {entry['unit']}, "
+        f"{PART_NAMES[part]:9} {name:24} one step ahead: rms {entry['rmse']:.4g} {entry['unit']}, "
         f"{entry['covered_percent']:.1f}% within 1.96 predicted standard deviations"
         for part, fit in summary["fit"].items()
         for name, entry in fit.items()
@@ -172,7 +195,7 @@ def noise_lines(summary: Mapping[str, Any]) -> list[str]:
     rows = [(f"noise of {name}", entry) for name, entry in summary["noise"].items()]
     rows += [(f"noise that drives {name}", entry) for name, entry in summary["process"].items()]
     rows += [(f"drift of the bias of {name}", entry) for name, entry in summary["drift"].items()]
-    return [f"{text}: {entry['value']:.3g} {entry['unit']}" for text, entry in rows]
+    return [f"{text}: {entry['value']:.3g} {unit(entry['unit'])}" for text, entry in rows]
 
 
 def trust_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -183,14 +206,14 @@ def trust_lines(summary: Mapping[str, Any]) -> list[str]:
         seconds = entry["seconds_for_factor_10"]
         how = "" if seconds is None or seconds == float("inf") else f" by a factor 10 in {seconds:.3g} s"
         lines.append(
-            f"{part:9} observer: errors {verb}{'' if verb == 'stay' else how}, slowest in run {entry['run']!r}"
+            f"{PART_NAMES[part]:9} observer: errors {verb}{'' if verb == 'stay' else how}, slowest in run {entry['run']!r}"
         )
     part = "hold_out" if "hold_out" in summary["consistency"] else "train"
     entry = summary["consistency"][part]
     state = "" if entry["nees"] is None else f", of the state (NEES/n) {entry['nees']:.3g}"
     aside = "" if part == "hold_out" else "; of fitted runs, because none was held out"
     found = f"of the readings (NIS/n) {_number(entry['nis'])}{state}"
-    return [*lines, f"{part:9} squared errors over predicted variance: {found}{aside}"]
+    return [*lines, f"{PART_NAMES[part]:9} squared errors over predicted variance: {found}{aside}"]
 
 
 def overview_lines(model: str, seen: "Overview") -> list[str]:

@@ -51,18 +51,41 @@ def one_of(name: str, values: tuple[float, ...]) -> Draw:
     return Draw(name, min(values), max(values), tuple(values))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cloud:
+    """Physical parameters that are drawn together: an episode takes one of the rows, so their correlations are kept.
+
+    rows: (M, m) numbers.
+    places: (m,) which of the context's physical parameters they are.
+    """
+
+    rows: np.ndarray
+    places: tuple[int, ...]
+
+    def ends(self) -> np.ndarray:
+        """Two rows (2, m): nearly the least and nearly the largest along the direction in which the rows vary most."""
+        away = self.rows - self.rows.mean(0)
+        spread = away.std(0)
+        scaled = away / np.where(spread > 0, spread, 1.0)
+        along = scaled @ np.linalg.svd(scaled, full_matrices=False)[2][0]
+        order = np.argsort(along)
+        return self.rows[order[[round(0.025 * (len(order) - 1)), round(0.975 * (len(order) - 1))]]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Context:
     """Numbers c (k + r + d,): k tasks, r physical parameters, and the delay of actions in control steps, if it is drawn.
 
     nominal: (r,) the model's own physical values.
     delay: whole numbers, of which the middle one is the nominal delay; None if the delay is not drawn.
+    cloud: the physical parameters that are drawn together; the others are drawn one by one.
     """
 
     tasks: tuple[Draw, ...] = ()
     physics: tuple[Draw, ...] = ()
     nominal: tuple[float, ...] = ()
     delay: Draw | None = None
+    cloud: Cloud | None = None
 
     @property
     def draws(self) -> tuple[Draw, ...]:
@@ -90,7 +113,11 @@ class Context:
         """A sample."""
         keys = jax.random.split(key, max(self.size, 1))
         draws = [d.one(k) for d, k in zip(self.draws, keys, strict=False)]
-        return jnp.stack(draws) if draws else jnp.zeros(0)
+        drawn = jnp.stack(draws) if draws else jnp.zeros(0)
+        if self.cloud is None:
+            return drawn
+        row = jax.random.choice(jax.random.fold_in(key, len(draws)), jnp.asarray(self.cloud.rows))
+        return drawn.at[np.array(self.cloud.places) + len(self.tasks)].set(row)
 
     def task(self, context: Any) -> Any:
         """The task part (k,), which the policy and costs see."""
@@ -114,13 +141,17 @@ class Context:
         """Contexts (m, k + r) for an evaluation, at most eight.
 
         First comes every combination of tasks with the model's own physical parameters and the middle delay. If such numbers
-        are drawn, the combinations follow with all of them at their lower ends, then with all at their upper ends.
+        are drawn, the combinations follow with all of them at their lower ends, then with all at their upper ends. Those that
+        are drawn together are at the ends of the direction in which they vary most.
         """
         tasks = list(itertools.product(*(d.trials for d in self.tasks)))
         middle, soon, late = self._lates()
         bodies = [(*self.nominal, *middle)]
         if self.physics or self.delay is not None:
-            bodies += [(*(d.low for d in self.physics), *soon), (*(d.high for d in self.physics), *late)]
+            both = np.array([[d.low for d in self.physics], [d.high for d in self.physics]])
+            if self.cloud is not None:
+                both[:, list(self.cloud.places)] = self.cloud.ends()
+            bodies += [(*map(float, ends), *delay) for ends, delay in zip(both, (soon, late), strict=True)]
         rows = [[*t, *b] for b in bodies for t in tasks][:_ROWS]
         return np.array(rows, float).reshape(len(rows), self.size)
 

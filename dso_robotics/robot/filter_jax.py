@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.core import devices
 from dso_robotics.core.descent import Moment, Result, Status, descend
 from dso_robotics.core.likelihood import likelihood
 from dso_robotics.core.method.first_order import FirstOrder
@@ -228,7 +229,12 @@ class JaxFilter(eqx.Module):
 
     def mean_cost(self, theta: Float[Array, " n"], windows: FilterWindow) -> Float[Array, ""]:
         """Cost per measured sample over a batch of windows (leading axis)."""
-        costs = jax.vmap(self.cost, in_axes=(None, 0))(theta, windows)
+
+        def each(shared: tuple[JaxFilter, Array], windows: FilterWindow) -> Array:
+            chain, theta = shared
+            return jax.vmap(chain.cost, in_axes=(None, 0))(theta, windows)
+
+        costs = devices.spread(each, (self, theta), windows)
         seen = jnp.isfinite(windows.measured[:, 1:]) & windows.counted[:, 1:, None]
         return jnp.sum(costs) / jnp.sum(seen)
 
@@ -278,7 +284,7 @@ def adam_method(
 
     prior: minus the log of a prior on theta (n,), JAX.
     """
-    cost = ExactSampler(_MeanCost(chain, jax.tree.map(jnp.asarray, windows), prior))
+    cost = ExactSampler(devices.everywhere(_MeanCost(chain, jax.tree.map(jnp.asarray, windows), prior)))
     rule = adam(learning_rate, iterations, weight_decay=weight_decay)
     return Sampled(rule, cost, stopping=Stopping(tolerance=1e-7, noise_floor=False))
 

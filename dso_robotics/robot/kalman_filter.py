@@ -47,7 +47,8 @@ class KalmanRun:
     gradient: (B, n). information: Fisher information, (n, n). Both are empty without derivatives.
     predicted: readings before each correction, (B, U, ny). std: their standard deviations.
     passed: (B, U, ny), False where a reading was missing or taken for a wild one.
-    states: (B, U, nx) after the correction. offset: biases of all channels, (B, U, ny).
+    states: (B, U, nx) after the correction. deviation: their standard deviations, (B, U, 2 nv).
+    offset: biases of all channels, (B, U, ny).
     square: squared error of the state over its covariance, divided by 2 nv, (B, U); NaN without truth.
     transition: (B, K, K), what becomes of a small error over all updates, divided by exp(`log_size`) (B,).
     """
@@ -59,6 +60,7 @@ class KalmanRun:
     std: np.ndarray
     passed: np.ndarray
     states: np.ndarray
+    deviation: np.ndarray
     offset: np.ndarray
     square: np.ndarray
     transition: np.ndarray
@@ -142,7 +144,7 @@ class _Pass:
         predicted, std = np.empty((b, updates, ny)), np.empty((b, updates, ny))
         passed = np.zeros((b, updates, ny), bool)
         states, offsets = np.empty((b, updates, self.space.width)), np.empty((b, updates, ny))
-        square = np.full((b, updates), np.nan)
+        square, deviation = np.full((b, updates), np.nan), np.empty((b, updates, 2 * self.space.nv))
         total, log_size = np.broadcast_to(np.eye(self.size), (b, self.size, self.size)), np.zeros(b)
         measured = np.nan_to_num(given.measured)
         seen = measurable(np.isfinite(given.measured), self.quaternions)
@@ -217,13 +219,14 @@ class _Pass:
             offset[:, self.biases] += done.change[:, self.k :]
             states[:, t], offsets[:, t], passed[:, t] = state, offset, let
             square[:, t] = self._square(state, p, t)
+            deviation[:, t] = np.sqrt(np.diagonal(p, axis1=1, axis2=2)[:, : 2 * self.space.nv])
             total = left @ a @ total
             size = np.maximum(np.linalg.norm(total, axis=(1, 2)), 1e-300)
             total, log_size = total / size[:, None, None], log_size + np.log(size)
         whole = np.asarray(np.isfinite(cost) & np.isfinite(states).all((1, 2)))
         cost = np.where(whole, cost, np.inf)
         return KalmanRun(
-            cost, gradient, information, predicted, std, passed, states, offsets, square, total, log_size
+            cost, gradient, information, predicted, std, passed, states, deviation, offsets, square, total, log_size
         )  # fmt: skip
 
     def _place(self, states: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Normal action noise. It is added before squashing, or after and clipped: controls stay in range. Its scales are a block
 of theta."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -9,6 +10,8 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.theta import Block
 from dso_robotics.robot.squash import Squash
 
+# Points of the Gauss-Hermite rule for the entropy of a squashed action.
+_POINTS = 24
 # Minimum distance of a passive control from the end of its range, as a fraction of half the range. It keeps the action finite.
 _INSIDE = 1e-3
 
@@ -54,3 +57,17 @@ def divergence(
     """KL(N(mean, scale^2) || N(other, other scale^2))."""
     ratio = jnp.exp(2.0 * (log_scale - other_log)) + ((mean - other) * jnp.exp(-other_log)) ** 2
     return jnp.sum(0.5 * (ratio - 1.0) + other_log - log_scale)
+
+
+def certainty(mean: Float[Array, " nu"], log_scale: Float[Array, " nu"], squash: Squash) -> Float[Array, ""]:
+    """KL divergence of the control from the uniform distribution over its range: log 2 less the entropy in half ranges.
+
+    Of an actuator without a range it is minus the entropy of its action. The mean of log(1 - tanh^2) is integrated by a
+    Gauss-Hermite rule.
+    """
+    points, weights = np.polynomial.hermite_e.hermegauss(_POINTS)
+    action = mean + jnp.exp(log_scale) * points[:, None]
+    narrowed = 2.0 * (jnp.log(2.0) - action - jax.nn.softplus(-2.0 * action))  # log(1 - tanh^2), without overflow
+    entropy = log_scale + 0.5 * jnp.log(2.0 * jnp.pi * jnp.e)
+    limited = jnp.log(2.0) - entropy - (weights / weights.sum()) @ narrowed
+    return jnp.sum(jnp.where(np.array(squash.limited), limited, -entropy))

@@ -14,6 +14,7 @@ from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.physics.model import Robot
 from dso_robotics.physics.unit import actuator_unit, sensor_unit
+from dso_robotics.progress.phase import each
 from dso_robotics.robot.policy_loop import PolicyLoop, Sample
 
 
@@ -82,7 +83,7 @@ def record_policy(
         )
     steps = _steps(loop, seconds)
     made = []
-    for number in range(first, first + rollouts):
+    for number in each(range(first, first + rollouts), "simulating", "rollout"):
         name = f"{number - first:02d}"
         if starts is None:
             loop.reset(start=number, task=task)

@@ -4,7 +4,7 @@ Two engines share one interface. `CPrediction` simulates with C MuJoCo and diffe
 `MjxPrediction` differentiates through MJX; it has its own file because it needs JAX. Both predict the same numbers.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -53,6 +53,15 @@ class Prediction(Protocol):
         ...
 
 
+@runtime_checkable
+class Several(Protocol):
+    """A prediction that simulates all windows from several start states at once."""
+
+    def predict_several(self, z: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Readings (P, B, S, C) from start states (P, B, nq+nv+na)."""
+        ...
+
+
 class CPrediction:
     """The C engine. A linearisation is one batch call with 1 + n + 2*nv + na simulations for each window.
 
@@ -77,6 +86,10 @@ class CPrediction:
     def predict(self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None) -> np.ndarray:
         """See `Prediction.predict`."""
         return self._at_samples(z[None], start[None], self._chosen(only))[0][0]
+
+    def predict_several(self, z: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """See `Several.predict_several`."""
+        return self._at_samples(np.tile(z, (len(starts), 1)), starts, self.windows)[0]
 
     def predict_ends(
         self, z: np.ndarray, start: np.ndarray, only: np.ndarray | None = None

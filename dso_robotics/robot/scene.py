@@ -29,6 +29,8 @@ class Scene:
     shown: on the C engine, which simulates and reads, a function of what is read and the object's id (see `robot.watch`).
     divergence: KL divergence of the policy's action in this state from the passive chain's, if there is a policy.
     surprise: negative log-likelihood of this state's reading under the estimator's prediction, if there is an estimator.
+    certainty: KL divergence of the control from a uniform one, if there is a policy.
+    proximity: KL divergence of an earlier policy's action from this policy's, if there is a policy.
     reach: the argument of tanh that the policy gives in this state, (nu,), if there is a policy.
     """
 
@@ -44,12 +46,16 @@ class Scene:
         divergence: Callable[[], Array] | None = None,
         surprise: Callable[[], Array] | None = None,
         shown: Callable[[str, int], Array] | None = None,
+        *,
+        certainty: Callable[[], Array] | None = None,
+        proximity: Callable[[], Array] | None = None,
         reach: Callable[[], Array] | None = None,
     ):
         self.mj = mj
         self._given = model if callable(model) else lambda: (model, products)
         self.state, self.ctrl, self.before, self.task = state, ctrl, before, task
-        self.divergence, self.surprise, self._shown, self.reach = divergence, surprise, shown, reach
+        self.divergence, self.surprise, self._shown = divergence, surprise, shown
+        self.certainty, self.proximity, self.reach = certainty, proximity, reach
 
     @functools.cached_property
     def _made(self) -> tuple[mjx.Model, Array | None]:
@@ -71,7 +77,7 @@ class Scene:
         if self._shown is not None:
             raise DsoError(
                 "scene.kinematics is of the MJX engine; use scene.body_place(i), body_turn, body_velocity, site_place or "
-                'sensors, or write [training] engine = "mjx".'
+                'sensors, or write engine = "mjx".'
             )
         data = mjx.make_data(self.model).replace(qpos=self.state.qpos, qvel=self.state.qvel)
         return stages.configuration(self.model, data, self.products)

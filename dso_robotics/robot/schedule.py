@@ -16,7 +16,7 @@ from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.objective import Problem
 from dso_robotics.physics.impedance import softened
 from dso_robotics.robot.constraints import Constrained, constrained
-from dso_robotics.robot.estimator_space import Space
+from dso_robotics.robot.critic_inputs import CriticInputs, Dependence, dependence
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.replay import Record, ReplayedSystem, replayed
 from dso_robotics.robot.system import RobotSystem
@@ -34,6 +34,7 @@ class RobotCourse(RecordedCourse):
     share: fraction of the newly started windows that start from `explore`.
     noise_end: final standard deviation of the actions, reached geometrically. Not used if theta holds the noise.
     soften: initial contact time constant, as a multiple of the model's own.
+    depends: what the cost to come depends on besides the policy's observation.
     """
 
     explore: Callable[[PRNGKeyArray], RobotState] = eqx.field(kw_only=True)
@@ -41,6 +42,7 @@ class RobotCourse(RecordedCourse):
     noise_end: float = eqx.field(static=True, kw_only=True)
     soften: float = eqx.field(static=True, kw_only=True)
     windows: CWindows = eqx.field(static=True, kw_only=True)
+    depends: Dependence = eqx.field(static=True, kw_only=True)
 
     @property
     def memory(self) -> Scaling:
@@ -61,6 +63,17 @@ class RobotCourse(RecordedCourse):
             factor = self.soften ** jnp.maximum(1.0 - progress / _SOFT, 0.0)
             chain = eqx.tree_at(lambda c: c.base, chain, softened(chain.base, factor))
         return eqx.tree_at(lambda c: c.anneal, chain, progress * self._log_end, is_leaf=lambda leaf: leaf is None)
+
+    @property
+    def anchored_every(self) -> int:
+        """As the costs of kind proximal ask for."""
+        return getattr(self.chain.scene_cost, "anchored", 0)
+
+    def anchored(self, chain: RobotSystem, anchor: Array) -> RobotSystem:
+        """The chain whose proximal cost measures from the policy of `anchor`."""
+        if not self.anchored_every:
+            return chain
+        return eqx.tree_at(lambda c: c.anchor, chain, anchor, is_leaf=lambda leaf: leaf is None)
 
     @property
     def _log_end(self) -> Array:
@@ -91,9 +104,9 @@ class RobotCourse(RecordedCourse):
         """The chain with the physical model of theta computed once."""
         return chain.bind(theta, start)
 
-    def inputs(self, memory: Scaling, theta: Array) -> "CriticInputs":
+    def inputs(self, memory: Scaling, theta: Array) -> CriticInputs:
         """The critic's inputs, see `CriticInputs`."""
-        return CriticInputs(self.at(memory), theta)
+        return CriticInputs(self.at(memory), theta, self.depends)
 
     def remembered(self, memory: Scaling, theta: Array, states: RobotState) -> Scaling:
         """The scaling updated with these states, and the multipliers of the constraints."""
@@ -151,36 +164,6 @@ class RobotCourse(RecordedCourse):
         return eqx.tree_at(lambda p: p.chain.scene_cost, problem, own())
 
 
-class CriticInputs(eqx.Module):
-    """The critic's inputs from a robot's state, for one theta: all that the cost to come depends on.
-
-    The scaled observation, the policy's memory, the queued actions and the drawn context. If the policy does not observe the
-    state itself, also the true state, the estimator's error and the corrector's memory: the critic is used in training only.
-    """
-
-    chain: RobotSystem
-    theta: Array
-
-    def __call__(self, state: RobotState) -> Array:
-        """The inputs, of order one."""
-        chain = self.chain
-        seen = chain.scaling(chain.observe(state, self.theta))
-        context = chain.context.normalised(state.context)
-        parts = [seen, state.memory, jnp.tanh(state.queue).ravel(), context]
-        if chain.sees != "state":
-            parts.append(self._hidden(chain.sound(state)))
-        return jnp.concatenate(parts)
-
-    def _hidden(self, state: RobotState) -> Array:
-        space = Space(self.chain.mj)
-        body = jnp.concatenate([state.body.qpos, state.body.qvel, state.body.act])
-        parts = [space.features(body, np.zeros(space.width), np.ones(space.width))]
-        if self.chain.filter is not None and state.estimated is not None:
-            belief, scale = state.estimated.belief, self.chain.filter.scales.change
-            parts += [jnp.tanh(space.difference(belief.state, body) / (10.0 * scale)), jnp.tanh(belief.memory)]
-        return jnp.concatenate(parts)
-
-
 def training_method(
     chain: RobotSystem,
     settings: Settings,
@@ -195,17 +178,19 @@ def training_method(
     explore: see `RobotCourse`.
     supervised, moved, curvature: see `core.method.short_horizon.ShortHorizon`.
     """
-    layout = chain.layout
-    critic = CriticInputs(chain, jnp.asarray(layout.initial))
+    layout, explore = chain.layout, chain.start if explore is None else explore
+    depends = dependence(chain, explore, settings.episode)
+    critic = CriticInputs(chain, jnp.asarray(layout.initial), depends)
     width = jax.eval_shape(critic, chain.rest()).shape[0]
     course = RobotCourse(
         chain=chain,
         width=width,
-        explore=chain.start if explore is None else explore,
+        explore=explore,
         share=settings.explore,
         noise_end=settings.noise_end,
         soften=settings.soften,
         windows=CWindows(chain),
+        depends=depends,
     )
     made = Replayed if settings.method == "pathwise" and chain.watch is not None else TRAINING[settings.method]
     return made(

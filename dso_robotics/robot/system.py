@@ -13,13 +13,11 @@ import functools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.c_model import CModel, OnEngine
-from dso_robotics.physics.divergence import diverged
 from dso_robotics.robot import noise as noises
 from dso_robotics.robot.filter_jax import Belief, shown
 from dso_robotics.robot.scene import Scene
@@ -42,6 +40,7 @@ class RobotSystem(SystemParts):
     base: the model on its engine.
     watch: what costs and observations read of a simulated state, on the C engine, whose step is differentiated by
       `robot.replay`; None on MJX.
+    anchor: an earlier theta, from whose policy `proximity` measures; None: there is no such policy.
     reality: sensor scale, bias, delay and log standard deviation, (ny,) each, of a real robot whose sensors are not those of
       theta; None to use theta's.
     """
@@ -118,8 +117,10 @@ class RobotSystem(SystemParts):
         task = self.context.task(state.context)
         ahead = None if state.estimated is None else lambda: self.surprise(state, theta)
         shown = None if self.watch is None else functools.partial(self.watch.of, state.shown)
-        more = lambda: self.strain(state, theta), ahead, shown, lambda: self.reach(state, theta)
-        return Scene(self.mj, lambda: self.model(theta, state), None, state.body, *controls, task, *more)
+        more = lambda: self.strain(state, theta), ahead, shown
+        own = {"certainty": lambda: self.certainty(state, theta), "proximity": lambda: self.proximity(state, theta)}
+        own |= {"reach": lambda: self.reach(state, theta)}
+        return Scene(self.mj, lambda: self.model(theta, state), None, state.body, *controls, task, *more, **own)
 
     def surprise(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """Negative log-likelihood of the reading in this state, given the estimator's prediction of it, without constants."""
@@ -143,6 +144,21 @@ class RobotSystem(SystemParts):
         passive = jnp.asarray(next(block.initial for block in self.layout.blocks if block.name == "action noise"))
         mean, _ = self.act(state, theta)
         return noises.divergence(mean, self.noise_scale(theta), noises.passive_mean(self.squash), passive)
+
+    def certainty(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
+        """KL divergence of the control at x from the uniform distribution over its range (see `noise.certainty`)."""
+        return noises.certainty(self.act(state, theta)[0], self.noise_scale(theta), self.squash)
+
+    def proximity(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
+        """KL divergence of the action of the policy at `anchor` from this policy's action at x (20). Zero without an anchor."""
+        if self.anchor is None:
+            return jnp.zeros(())
+        old = jax.lax.stop_gradient(theta)
+        for block in self.layout.free:
+            if block.name in ("policy", "action noise"):
+                here = self.layout.where(block.name)
+                old = old.at[here].set(jax.lax.stop_gradient(self.anchor)[here])
+        return self.divergence(jax.random.key(0), state, old, theta)
 
     def act(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
         """The policy's action without noise, see `Squash`, and its next memory."""
@@ -347,23 +363,6 @@ class RobotSystem(SystemParts):
         """KL divergence between the action distributions of two thetas at x, in closed form."""
         (mean, _), (other, _) = self.act(state, old), self.act(state, new)
         return noises.divergence(mean, self.noise_scale(old), other, self.noise_scale(new))
-
-    def diverged(self, state: RobotState) -> Bool[Array, ""]:
-        """Whether a number is NaN or exceeds MuJoCo's limit, at which C MuJoCo resets the simulation."""
-        flag = diverged(state.body)
-        if state.estimated is None:
-            return flag
-        return flag | ~jnp.all(jnp.abs(state.estimated.belief.state) <= mujoco.mjMAXVAL)
-
-    def scored(self, theta: Theta) -> np.ndarray:
-        """Entries that affect only the action: its noise scales and some policy weights, not physics or memory weights."""
-        noisy = {block.name: np.full(block.size, block.name == "action noise") for block in self.layout.free}
-        parts = [self.policy.scored() if name == "policy" else flags for name, flags in noisy.items()]
-        return np.concatenate([np.zeros(0, bool), *parts])
-
-    def describe(self, entry: int) -> str:
-        """Name of an entry of theta."""
-        return self.layout.describe(entry)
 
     def observe(self, state: RobotState, theta: Theta) -> Float[Array, " size"]:
         """The unscaled policy input at x: observation, task and, with `see_design`, physical and design parameters."""

@@ -5,11 +5,13 @@ from collections.abc import Callable
 import equinox as eqx
 import jax.numpy as jnp
 import mujoco
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core.chain import Chain
 from dso_robotics.parameters import theta as blocks
 from dso_robotics.physics.c_model import OnEngine
+from dso_robotics.physics.divergence import diverged
 from dso_robotics.robot.context import Context
 from dso_robotics.robot.filter_jax import JaxFilter
 from dso_robotics.robot.mechanism import Mechanism
@@ -50,6 +52,7 @@ class SystemParts(Chain):
     believed: tuple[OnEngine, Array | None] | None = None
     reality: tuple[Array, Array, Array, Array] | None = None
     anneal: Array | None = None
+    anchor: Array | None = None
     watch: Watch | Wishes | None = eqx.field(static=True, default=None)
 
     def noise_scale(self, theta: Theta) -> Float[Array, " nu"]:
@@ -94,3 +97,20 @@ class SystemParts(Chain):
             return self.sensing.plain  # type: ignore[return-value]
         drawn = None if context is None else self.context.physical(context)
         return self.sensing.numbers(self.mechanism, self.numbers(theta), drawn)
+
+    def diverged(self, state: RobotState) -> Bool[Array, ""]:
+        """Whether a number is NaN or exceeds MuJoCo's limit, at which C MuJoCo resets the simulation."""
+        flag = diverged(state.body)
+        if state.estimated is None:
+            return flag
+        return flag | ~jnp.all(jnp.abs(state.estimated.belief.state) <= mujoco.mjMAXVAL)
+
+    def scored(self, theta: Theta) -> np.ndarray:
+        """Entries that affect only the action: its noise scales and some policy weights, not physics or memory weights."""
+        noisy = {block.name: np.full(block.size, block.name == "action noise") for block in self.layout.free}
+        parts = [self.policy.scored() if name == "policy" else flags for name, flags in noisy.items()]
+        return np.concatenate([np.zeros(0, bool), *parts])
+
+    def describe(self, entry: int) -> str:
+        """Name of an entry of theta."""
+        return self.layout.describe(entry)

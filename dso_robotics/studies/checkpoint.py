@@ -133,7 +133,16 @@ def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
 
         yield place or _BARE, np.asarray(random.key_data(value))
     elif _is_number(value):
-        yield place or _BARE, np.asarray(value)
+        yield place or _BARE, np.asarray(_whole(value))
+
+
+def _whole(value: Any) -> Any:
+    """An array whose rows may lie on devices of other processes."""
+    if getattr(value, "is_fully_addressable", True):
+        return value
+    from dso_robotics.core.devices import read
+
+    return read(value)
 
 
 def _filled(value: Any, place: str, fill: Callable[[Any, str], Any]) -> Any:

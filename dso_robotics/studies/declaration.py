@@ -73,6 +73,7 @@ def rollouts(given: Any) -> str:
     return ",".join(map(str, parts))
 
 
+ENGINES = ("auto", "mujoco", "mjx")
 # What the same keys of several studies have in common.
 MODEL: dict[str, Any] = {"example": "arm.xml", "kind": File | mujoco.MjSpec | mujoco.MjModel | Robot}
 LOGS: dict[str, Any] = {"example": ["arm.h5"], "kind": tuple[File | Log, ...]}

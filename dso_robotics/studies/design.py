@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dso_robotics.errors import DsoError
-from dso_robotics.studies.run import Progress
+from dso_robotics.progress.report import Progress
 from dso_robotics.studies.train import Trained, train
 from dso_robotics.studies.train_study import TrainStudy
 
@@ -17,7 +17,7 @@ def design(
     force: bool = False,
     longer: bool = False,
     report: Callable[[Trained, Path], object] | None = None,
-    progress: Callable[[Progress], None] = lambda news: None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """`train` for a study with [design.NAME] tables.
 

@@ -17,6 +17,8 @@ from dso_robotics.parameters.signals import nominal
 from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load, without_delays
+from dso_robotics.progress.phase import tell
+from dso_robotics.progress.report import Progress
 from dso_robotics.robot import filter_data, filter_times
 from dso_robotics.robot.corrector import CORRECTORS
 from dso_robotics.studies import estimate_gain, estimate_kalman
@@ -24,7 +26,7 @@ from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies import estimate_trust as trust
 from dso_robotics.studies.estimate_outcome import Asked, Outcome
 from dso_robotics.studies.estimate_study import EstimateStudy
-from dso_robotics.studies.run import Progress, Session, session
+from dso_robotics.studies.run import Session, session
 
 
 def estimate(
@@ -34,7 +36,7 @@ def estimate(
     resume: bool = False,
     force: bool = False,
     report: Callable[[Path], object] | None = None,
-    progress: Callable[[Progress], None] = lambda news: None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, Any]:
     """Run `study` and return the summary. Writes model.xml, run.h5, the output of `report`, and summary.json to `out`.
 
@@ -48,6 +50,7 @@ def estimate(
 
 
 def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], object] | None) -> dict[str, Any]:
+    tell("reading")
     robot = load(study.model)
     physics = _physics(study, robot)
     log = merge_logs([read_log(path) for path in study.logs])
@@ -121,7 +124,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     groups: dict[str, Any] = {
         "theta": outcome.theta,
         "history": found.history,
-        "traces": {name: score.traces(f, whole[name], outcome.std[name]) for name, f in fits.items()},
+        "traces": {name: score.traces(robot.mj, f, whole[name], outcome.std[name]) for name, f in fits.items()},
     }
     if settled.stable:
         groups["estimator"] = outcome.learned.as_dict()

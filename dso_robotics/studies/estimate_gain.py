@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from dso_robotics.core import hosts
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.errors import DsoError
 from dso_robotics.extras import require_mjx
+from dso_robotics.progress.phase import tell
 from dso_robotics.robot import estimator_start, filter_data
 from dso_robotics.robot.corrector import EstimatorTheta
 from dso_robotics.robot.filter import CFilter
@@ -64,19 +66,20 @@ def _engine(study: EstimateStudy, vector: EstimatorTheta) -> tuple[str, str]:
         why = "asked for" if study.engine == "mjx" else f"{vector.size} numbers, more than {_MANY}"
         require_mjx(f"this study (engine 'mjx': {why})")
         return "mjx", f"{why}: Adam on reverse-mode derivatives through MJX"
+    hosts.refuse_sharing("C MuJoCo")
     why = "asked for" if study.engine == "mujoco" else f"{vector.size} numbers, at most {_MANY}"
     return "mujoco", f"{why}: Gauss-Newton on finite differences of C MuJoCo, nothing to compile"
 
 
 def learn(asked: Asked, kind: str) -> Outcome:
     """Learn the corrector `kind`."""
-    study, here, physics, whole = asked.study, asked.here, asked.physics, asked.whole
+    study, physics, whole = asked.study, asked.physics, asked.whole
     refuse_impossible(study, asked.windows, asked.source)
     given, apart = filter_data.set_apart(asked.windows, study.validation, asked.source)
     channels, interval = given.channels, given.interval
 
     def tell_start(tried: int) -> None:
-        here.tell("start gains tried", tried, np.nan)
+        tell("start gains tried", tried, unit="start")
 
     tell_start(0)
     vector, scales = estimator_start.begin(kind, study.units, given, physics, seed=study.seed, tell=tell_start)
@@ -92,11 +95,11 @@ def learn(asked: Asked, kind: str) -> Outcome:
     # Iterations of Adam are short. Writing each one would take longer than computing it.
     file = asked.begin(every=EVERY if engine == "mjx" else 0.0)
     search = Search(
-        study, vector, scales, given, problem, asked.warm_up, lead, visible, asked.robot.source, file, here.tell, judge
+        study, vector, scales, given, problem, asked.warm_up, lead, visible, asked.robot.source, file, judge
     )
     found = by_gauss_newton(search) if engine == "mujoco" else by_adam(search)
     file.write("searched")
-    here.tell("evaluating", len(found.history["cost"]), sum(found.cost.values()))
+    tell("evaluating", 0, sum(found.cost.values()))
     settled = trust.settle(search, found, whole)
     found = settled.found
     fits = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dso_robotics.core import hosts
 from dso_robotics.core.descent import Moment, descend
 from dso_robotics.core.method.least_squares import Record, StartError
 from dso_robotics.core.method.scoring import FisherScoring
@@ -14,6 +15,7 @@ from dso_robotics.data.match import Channels
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.model import nearest
+from dso_robotics.progress.phase import tell
 from dso_robotics.robot import kalman_heading, kalman_start
 from dso_robotics.robot.corrector import Scales
 from dso_robotics.robot.error_growth import ErrorGrowth, log_radius
@@ -85,10 +87,10 @@ def begun(
         result = descend(method, method.init(None, theta.initial), iterations=_TRIED)
         return result.state.local.cost, result.state.z
 
-    def tell(tried: int) -> None:
-        here.tell("start noises tried", tried, np.nan)
+    def tried(count: int) -> None:
+        tell("start noises tried", count, unit="start")
 
-    return *kalman_start.begin(given, physics, which, warm_up=warm_up, improve=improve, tell=tell), given
+    return *kalman_start.begin(given, physics, which, warm_up=warm_up, improve=improve, tell=tried), given
 
 
 def searched(
@@ -104,6 +106,7 @@ def searched(
     assert here.file is not None
     problem = InnovationLikelihood(KalmanFilter(theta, given, warm_up=warm_up))
     method = FisherScoring(problem, low=theta.low, high=theta.high)
+    tell("Fisher scoring", total=study.iterations, at_most=True)
     try:
         first = method.init(None, start)
     except StartError:
@@ -113,7 +116,7 @@ def searched(
         ) from None
 
     def watch(moment: Moment) -> None:
-        here.tell("Fisher scoring", moment.record.iteration, moment.record.cost)
+        tell("Fisher scoring", moment.record.iteration, moment.record.cost, total=study.iterations, at_most=True)
 
     result = search(here.file, method, first, Record, iterations=study.iterations, watch=watch)
     table = columns(result.history)
@@ -155,9 +158,11 @@ def judge(theta: KalmanTheta, z: np.ndarray, whole: FilterWindows, warm_up: int)
         np.where(_with_quaternions(kept, measured, whole), whole.measured[:, 1:] - run.predicted, np.nan),
         run.predicted,
         np.zeros((*run.predicted.shape[:2], 0)),
+        run.states,
         score.state_error(theta.physics.mj, whole, run.states, counted & good[:, None, None]),
         None,
         int((~good).sum()),
+        run.deviation,
     )
     square = run.square[np.isfinite(run.square) & counted[..., 0] & good[:, None]]
     sensors = whole.channels.sensor_ids
@@ -191,16 +196,17 @@ def consistency(judged: Mapping[str, Judged]) -> dict[str, dict[str, Any]]:
 
 def learn(asked: Asked, kind: str) -> Outcome:
     """Learn a Kalman filter from the windows of `asked`."""
+    hosts.refuse_sharing("a Kalman filter, on C MuJoCo,")
     study, here, physics = asked.study, asked.here, asked.physics
     channels = asked.windows.channels
     which = drifting(study, channels)
     windows, whole = _headed(asked)
-    here.tell("start noises tried", 0, np.nan)
+    tell("start noises tried", unit="start")
     theta, start, given = begun(here, windows, physics, which, asked.warm_up)
     file = asked.begin()
     found = searched(study, here, theta, start, given, asked.warm_up, asked.robot.source)
     file.write("searched")
-    here.tell("evaluating", len(found.history["cost"]), sum(found.cost.values()))
+    tell("evaluating", 0, sum(found.cost.values()))
     counted = round(study.warm_up * study.window / given.interval)
     judged = {name: judge(theta, found.z, part, counted) for name, part in whole.items()}
     growth = {name: j.growth for name, j in judged.items()}
@@ -231,7 +237,7 @@ def _headed(asked: Asked) -> tuple[FilterWindows, Mapping[str, FilterWindows]]:
     windows, whole, physics = asked.windows, asked.whole, asked.physics
     if not kalman_heading.unknown(physics.mj, windows):
         return windows, whole
-    asked.here.tell("heading of the free body", 0, np.nan)
+    tell("heading of the free body")
     sensor = kalman_start.channel_noise(windows)
     prior = kalman_start.start_spread(physics.mj, np.zeros(2 * physics.mj.nv + physics.mj.na))
     found = {name: kalman_heading.Headings(part, physics, sensor, prior) for name, part in whole.items()}

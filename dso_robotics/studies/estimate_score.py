@@ -26,16 +26,20 @@ class Fit:
     innovation: (B, U, ny) measurement minus prediction; NaN where missing or in the warm-up.
     predicted: (B, U, ny) predictions.
     features: (B, U, nf) features of the prediction.
+    states: (B, U, nx) estimates.
     state_error: (B, U, 2 nv) estimate minus truth; NaN where unknown.
     covariance: covariance of the state errors.
+    deviation: (B, U, 2 nv) that the estimator gives for its errors; None if it gives one number for all moments.
     """
 
     innovation: np.ndarray
     predicted: np.ndarray
     features: np.ndarray
+    states: np.ndarray
     state_error: np.ndarray
     covariance: np.ndarray | None
     diverged: int
+    deviation: np.ndarray | None = None
 
 
 def judge(vector: EstimatorTheta, scales: Scales, given: FilterWindows, z: np.ndarray, warm_up: int) -> Fit:
@@ -51,7 +55,7 @@ def judge(vector: EstimatorTheta, scales: Scales, given: FilterWindows, z: np.nd
     off = state_error(vector.physics.mj, given, run.states, counted & good[:, None, None])
     rows = off[np.isfinite(off).all(-1)]
     covariance = rows.T @ rows / len(rows) if len(rows) else None
-    return Fit(innovation, run.predicted, features, off, covariance, int((~good).sum()))
+    return Fit(innovation, run.predicted, features, run.states, off, covariance, int((~good).sum()))
 
 
 def state_error(model: mujoco.MjModel, given: FilterWindows, states: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -120,9 +124,12 @@ def state_table(fit: Fit) -> dict[str, Any] | None:
     }
 
 
-def traces(fit: Fit, given: FilterWindows, std: np.ndarray) -> dict[str, Any]:
+def traces(model: mujoco.MjModel, fit: Fit, given: FilterWindows, std: np.ndarray) -> dict[str, Any]:
     """The data for figures, by rollout. std: predicted deviations of the readings, (B, U, ny)."""
-    found = {}
+    found, space = {}, Space(model)
+    reference = np.concatenate([model.qpos0, np.zeros(space.nv + space.na)])
+    # States as tangents from the model's reference pose.
+    states = space.difference(np.broadcast_to(reference, fit.states.shape), fit.states)[..., : 2 * space.nv]
     for b, i in enumerate(given.rollout):
         rollout = given.rollouts[int(i)]
         first = int(given.first[b])
@@ -132,5 +139,9 @@ def traces(fit: Fit, given: FilterWindows, std: np.ndarray) -> dict[str, Any]:
             "measured": given.measured[b, 1 : n + 1],
             "predicted": fit.predicted[b, :n],
             "std": std[b, :n],
+            "state": states[b, :n],
+            "state_error": fit.state_error[b, :n],
         }
+        if fit.deviation is not None:
+            found[rollout.name]["state_std"] = fit.deviation[b, :n]
     return found

@@ -12,6 +12,7 @@ from dso_robotics.core.method.gauss_newton import GaussNewton
 from dso_robotics.core.method.least_squares import Record, Settings, StartError
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.errors import DsoError
+from dso_robotics.progress.phase import tell
 from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.studies.checkpoint import columns
@@ -49,7 +50,6 @@ class Search:
     lead: (T-1,), see `estimate.pattern`.
     visible: (T,), see `estimate.pattern`.
     source: name of the model in messages.
-    tell: called with stage, iteration and cost.
     judge: validation windows and their start states. They choose among the points of the search, because a flexible
       corrector can overfit the training windows.
     """
@@ -64,7 +64,6 @@ class Search:
     visible: np.ndarray
     source: str
     file: RunFile
-    tell: Callable[[str, int, float], None]
     judge: tuple[WindowedEstimation, np.ndarray] | None = None
 
     def keep(self, point: Callable[[Any], np.ndarray], every: int) -> Last:
@@ -101,6 +100,7 @@ def by_gauss_newton(asked: Search) -> Found:
     settings = Settings(iterations=study.iterations, cost_tolerance=1e-5)
     box = {"low": vector.low, "high": vector.high, "scale": vector.scale}
     method = GaussNewton(asked.problem, given.start, **box, settings=settings)
+    tell("Gauss-Newton", total=study.iterations, at_most=True)
     try:
         first = method.init(None, vector.initial)
     except StartError:
@@ -109,11 +109,11 @@ def by_gauss_newton(asked: Search) -> Found:
             '["PATH=INIT"]), a shorter window or a smaller timestep.'
         ) from None
 
-    def tell(moment: Moment) -> None:
-        asked.tell("Gauss-Newton", moment.record.iteration, moment.record.cost)
+    def watch(moment: Moment) -> None:
+        tell("Gauss-Newton", moment.record.iteration, moment.record.cost, total=study.iterations, at_most=True)
 
     keep = asked.keep(lambda state: state.z, 1)
-    result = search(asked.file, method, first, Record, iterations=study.iterations, keep=keep, watch=tell)
+    result = search(asked.file, method, first, Record, iterations=study.iterations, keep=keep, watch=watch)
     solution = method.finish(result)
     table = columns(solution.history)
     return asked.found(
@@ -170,13 +170,13 @@ def by_adam(asked: Search) -> Found:
 
     rates: dict[str, Any] = {"iterations": study.iterations, "learning_rate": study.learning_rate}
     method = adam_method(chain, windows, **rates, prior=prior if len(physics.priors[1]) else None)
+    tell("Adam", total=study.iterations)
     first = method.init(jax.random.key(study.seed), jnp.asarray(begin))
 
-    def tell(moment: Moment) -> None:
+    def watch(moment: Moment) -> None:
         if not compiled:
             compiled.append(time.perf_counter() - clock)
-        if moment.record.iteration % 10 == 0:
-            asked.tell("Adam", moment.record.iteration, moment.record.value)
+        tell("Adam", moment.record.iteration, moment.record.value, total=study.iterations)
 
     def at(state: sampled.State) -> np.ndarray:
         z = np.array(state.theta)[: vector.size]
@@ -184,7 +184,7 @@ def by_adam(asked: Search) -> Found:
         return z
 
     keep = asked.keep(at, _VALIDATED)
-    result = search(asked.file, method, first, sampled.Record, iterations=study.iterations, keep=keep, watch=tell)
+    result = search(asked.file, method, first, sampled.Record, iterations=study.iterations, keep=keep, watch=watch)
     if result.status is Status.DIVERGED and not result.history:
         raise DsoError(
             f"the estimator's cost is not finite at the start: {result.message} Give a shorter window or better start values."

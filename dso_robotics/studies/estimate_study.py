@@ -1,14 +1,30 @@
 """What a user asks of `dso estimate`, from a TOML file or Python, checked before anything runs."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration
 from dso_robotics.robot.corrector import CORRECTORS
-from dso_robotics.studies.declaration import FREE, HOLD_OUT, LOGS, MODEL
-from dso_robotics.studies.study import ENGINES
-from dso_robotics.table import Study, key
+from dso_robotics.studies.declaration import ENGINES, FREE, HOLD_OUT, LOGS, MODEL
+from dso_robotics.table import Study, entries, key
+
+
+def _channels(given: Any) -> tuple[str, ...] | None:
+    """The channels, from a list of names or a [sensors] table as in `dso train`."""
+    if isinstance(given, Mapping):
+        if "noise" in given:
+            raise DsoError("the noises of sensors are learned from the logs; leave noise out of [sensors].")
+        if unknown := [name for name in given if name != "channels"]:
+            raise DsoError(f"[sensors] has no key {unknown[0]!r} here; it has channels.")
+        given = given.get("channels")
+    if given is None:
+        return None
+    names = entries(given)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError
+    return tuple(names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +39,9 @@ class EstimateStudy(Study):
         "recordings that nothing is learned from, or how many of them (0 to 1)", None, **HOLD_OUT
     )
     sensors: tuple[str, ...] | None = key(
-        "sensors or channels that the estimator has; none: all of the model's", None, example=["shoulder_pos", "imu"]
-    )
+        "sensors or channels that the estimator has; none: all of the model's", None, example=["shoulder_pos", "imu"],
+        read=_channels, words="a list of names, or [sensors] with channels",
+    )  # fmt: skip
     corrector: str | None = key(
         "how innovations move the prediction; none: kalman, or gain where the study asks for what a Kalman filter does not do",
         None, choices=CORRECTORS, example="gain",

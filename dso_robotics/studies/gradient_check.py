@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dso_robotics.progress.phase import each
 from dso_robotics.robot.play import Player
 from dso_robotics.robot.replay import replayed
 from dso_robotics.robot.system_state import RobotState
@@ -48,7 +49,7 @@ def check_gradients(task: Task, *, steps: int = 8, seed: int = 0) -> list[BlockC
     layout, rng = task.chain.layout, np.random.default_rng(seed)
     theta = layout.initial + 0.1 * rng.standard_normal(layout.size)
     found = []
-    for source, mask in task.flow.masks.items():
+    for source, mask in each(task.flow.masks.items(), "gradients compared", "cost"):
         names = [name for name, sources in task.flow.moved.items() if source in sources]
         rows = np.zeros((len(names), layout.size))
         for row, name in zip(rows, names, strict=True):

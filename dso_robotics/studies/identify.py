@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dso_robotics import __version__
+from dso_robotics.core import hosts
 from dso_robotics.core.covariance import Uncertainty, uncertainty
 from dso_robotics.core.likelihood import Normal, Student
 from dso_robotics.core.method.least_squares import Solution
@@ -30,6 +31,8 @@ from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
 from dso_robotics.physics.state import Tangent
+from dso_robotics.progress.phase import phase, tell
+from dso_robotics.progress.report import Progress
 from dso_robotics.robot import start
 from dso_robotics.robot.controller import controlled
 from dso_robotics.robot.prediction import CPrediction, Prediction
@@ -43,10 +46,13 @@ from dso_robotics.studies.estimated import table as estimated
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
 from dso_robotics.studies.motion_search import history, search_motion
 from dso_robotics.studies.network import chosen_joints, learn
+from dso_robotics.studies.posterior import Posterior
+from dso_robotics.studies.posterior_check import checked
 from dso_robotics.studies.race import cheap
 from dso_robotics.studies.race import told as told_race
 from dso_robotics.studies.residual import own_residual
-from dso_robotics.studies.run import Progress, Session, session
+from dso_robotics.studies.run import Session, session
+from dso_robotics.studies.samplers import chosen
 from dso_robotics.studies.scan import lower, scan, scanned
 from dso_robotics.studies.starts import best_start, draw
 from dso_robotics.studies.study import CHOICES, IdentifyStudy
@@ -62,9 +68,12 @@ class Identified:
     channels: Channels
     solution: Solution
     uncertainty: Uncertainty
+    problem: WindowedIdentification
     sigma: np.ndarray
     evaluations: dict[str, Evaluation]
+    scored: dict[str, Windows]
     summary: dict[str, Any]
+    posterior: Posterior | None = None
 
 
 def identify(
@@ -74,11 +83,12 @@ def identify(
     resume: bool = False,
     force: bool = False,
     report: Callable[[Path], object] | None = None,
-    progress: Callable[[Progress], None] = lambda news: None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Identified:
     """Run `study` and write model.xml, run.h5, the output of `report`, and summary.json to `out`.
 
-    `report` is usually `dso_robotics.report.identify.write_report`. `progress` is called at every iteration.
+    `report` is usually `dso_robotics.report.identify.write_report`. `progress` is called with every report, by
+    default whoever listens already (`progress.phase.listening`).
 
     Raises:
       DsoError: something is wrong with the model, the logs, the declarations or the folder (raised before any file is
@@ -92,10 +102,11 @@ def _identify(
     study: IdentifyStudy, here: Session, report: Callable[[Path], object] | None, *, brief: bool = False
 ) -> Identified:
     """`brief`: search once, look for no doubts, and predict held-out runs alone, from estimated start states."""
+    tell("reading")
     begun_with, choice = study, None
     if study.choose:
         choice = here.kept("choice")
-        choice = json.loads(choice["outcome"]) if choice else _choice(study, here)
+        choice = json.loads(choice["outcome"]) if choice else _choice(study)
         study = chosen_study(study, choice)
     robot = load(study.model)
     timestep = float(robot.mj.opt.timestep)
@@ -169,10 +180,11 @@ def _identify(
         "noise": asked.noise,
         "extra": own_residual(study.residual, vector) if study.residual else None,
     }
+    route = chosen(study.sampler, study.engine) if study.posterior else ""
     prediction, reason = _engine(study.engine, vector, windows, network is not None)
     x = start.guess(windows, vector.mj, vector.signals(vector.initial), robust=study.robust)
     told = masked.warn(vector, windows, x, hidden)
-    file, tell = here.begin(begun_with.as_dict(), robot, files | own), here.tell
+    file = here.begin(begun_with.as_dict(), robot, files | own)
     if choice:
         file.keep(choice={"outcome": json.dumps(choice)})
     if study.continuity:
@@ -185,8 +197,8 @@ def _identify(
 
     motion = study.fit == "motion" and not file.tree
     if scanned(vector) and not windows.single and motion:
-        tell("contacts scanned", 0, math.nan)
-        z, sigma, _ = scan(measured, z, x)
+        with phase("contacts scanned", unit="value") as counted:
+            z, sigma, _ = scan(measured, z, x, counted.at)
     if (study.starts > 1 or study.warm_start) and motion:
         points = draw(vector, study.starts, study.seed)
         if scanned(vector):
@@ -197,22 +209,22 @@ def _identify(
             measured,
             points,
             x,
-            lambda i, cost: tell("starts tried", i + 1, cost),
+            lambda i, cost: tell("starts tried", i + 1, cost, total=len(points), unit="start"),
         )
     simulated = study.fit == "motion"
     if study.fit == "torque":
-        tell("forces compared", 0, math.nan)
+        tell("forces compared")
         solution, problem = torque_fit.fit(vector, windows, drives, x, measured())
         reason = "only to predict: the forces of inverse dynamics were fitted"
     else:
         alone = brief or study.starts > 1 or study.continuity or network or not cheap(vector, windows)
         beside = None if alone else study.seed
         solution, problem = search_motion(
-            file, vector, windows, prediction, (z, x, sigma), robot.source, tell, options, beside=beside
+            file, vector, windows, prediction, (z, x, sigma), robot.source, options, beside=beside
         )
     pieces = calibration.in_pieces(solution, windows) if windows.single else solution
     spread = uncertainty(pieces, vector.scale, redundancy=problem.redundancy if simulated else 1.0)
-    tell("evaluating", len(solution.history), solution.cost)
+    tell("evaluating", 0, solution.cost)
     sigma = problem.pooled_sigma()
     evaluations = {
         name: evaluate(vector, solution.z, part, sigma=sigma, robust=study.robust, estimate=brief)
@@ -230,16 +242,22 @@ def _identify(
             evaluations,
             robust=study.robust,
             seed=study.seed,
-            progress=lambda iteration, cost: tell("network, on recordings watched", iteration, cost),
+            progress=lambda iteration, cost: tell(
+                "network, on recordings watched", iteration, cost, total=network.iterations
+            ),
         )
     table = summaries.parameters(vector, solution, spread)
     begun = WindowedIdentification(vector, windows, prediction, **options).pooled_sigma(), x
     left_open = {k: v for k, v in summaries.unseen(vector, table, spread).items() if k not in hidden}
     found = summaries.warnings(vector, solution, spread, evaluations, left_open, simulated=simulated)
-    elsewhere = [] if windows.single or brief else lower(vector, measured, solution.z, solution.x)
+    elsewhere = []
+    if not (windows.single or brief):
+        with phase("contacts scanned again", unit="value") as counted:
+            elsewhere = lower(vector, measured, solution.z, solution.x, counted.at)
     raced = json.loads(file.kept("race")["outcome"]) if file.kept("race") else None
     ratios, doubtful, aside = {}, [], []
     if simulated and not windows.single and not brief:
+        tell("doubts looked for")
         ratios, doubtful, aside = doubts(
             problem, solution, spread, evaluations, scored, parts, channels, robust=study.robust
         )
@@ -248,20 +266,15 @@ def _identify(
     forces = {} if windows.single or brief else torque_fit.torque_errors(vector, solution.z, parts, channels, drives)
     found += torque_fit.worse(forces) if study.fit == "motion" else []
     table |= estimated(asked, vector, problem, solution, spread, begun)
+    sampled, posterior = None, {}
+    if study.posterior and not brief:
+        sampled, posterior = checked(study, route, problem, solution, spread, table, scored, tell)
+        found += posterior["warnings"]
     # Channels without a unit are listed one by one, each with its assumed unit.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
     warnings = calibration.warnings(windows, vector.mj) if windows.single else windows.warnings()
-    warnings = [
-        *left_out,
-        *unused,
-        *map(str, servos),
-        *channels.warnings,
-        *suspicious,
-        *warnings,
-        *(drives.warnings if drives else ()),
-        *told,
-        *found,
-    ]
+    warnings = [*left_out, *unused, *map(str, servos), *channels.warnings, *suspicious, *warnings]
+    warnings += [*(drives.warnings if drives else ()), *told, *found]
     summary = {
         "command": "identify",
         "version": __version__,
@@ -294,6 +307,8 @@ def _identify(
         "doubts": doubtful,
         "warnings": warnings,
     }
+    if posterior:
+        summary["posterior"] = posterior
     if problem.continuity:
         summary["continuity"] = summaries.continuity(problem.continuity, vector)
     if base := base_parameters(vector, solution, spread):
@@ -320,13 +335,17 @@ def _identify(
     if learned:
         summary["network"] = learned[0]
         warnings.append(learned[0]["text"])
-    result = Identified(study, robot, vector, channels, solution, spread, sigma, evaluations, summary)
+    more = sigma, evaluations, scored, summary, sampled
+    result = Identified(study, robot, vector, channels, solution, spread, problem, *more)
+    problem.release()
     groups = {
         "names": list(vector.coordinate_names),
         "history": history(file, solution),
         "theta": vector.split(solution.z),
         "covariance": spread.covariance,
         "correlation": spread.correlation,
+        "interval": summaries.interval_group(vector, solution, spread),
+        **({"posterior": sampled.as_dict()} if sampled else {}),
         **({"network": learned[1]} if learned else {}),
         "motions": {part: {m.rollout: m.as_dict() for m in e.motions} for part, e in evaluations.items()},
         "traces": {part: {t.rollout: t.as_dict() for t in e.traces} for part, e in evaluations.items()},
@@ -335,7 +354,7 @@ def _identify(
     return result
 
 
-def _choice(study: IdentifyStudy, here: Session) -> dict[str, Any]:
+def _choice(study: IdentifyStudy) -> dict[str, Any]:
     """What --choose came to, over the fitted runs alone."""
     whole = merge_logs([read_log(path) for path in study.logs])
     log = dataclasses.replace(whole, rollouts=hold_out(whole, study.hold_out).train)
@@ -349,7 +368,8 @@ def _choice(study: IdentifyStudy, here: Session) -> dict[str, Any]:
                 changed = dataclasses.replace(candidate, logs=(str(place),))
                 return _identify(changed, there, None, brief=True).evaluations
 
-    return choose(study, log, fit, lambda count, error: here.tell("choices tried", count, error))
+    with phase("choices tried", unit="candidate") as tried:
+        return choose(study, log, fit, lambda count, error: tried.at(count, values={"error_percent": error}))
 
 
 def _engine(asked: str, vector: ParameterVector, windows: Windows, network: bool) -> tuple[Prediction, str]:
@@ -359,6 +379,7 @@ def _engine(asked: str, vector: ParameterVector, windows: Windows, network: bool
         from dso_robotics.robot.prediction_mjx import MjxPrediction
 
         return MjxPrediction(vector, windows), "asked for: derivatives through MJX, compiled once"
+    hosts.refuse_sharing("C MuJoCo")
     steps = (1 + vector.size + 2 * vector.mj.nv + vector.mj.na) * len(windows) * windows.ctrl.shape[1]
     # Measured by benchmarks/engines.py and engine_rule.py: on both engines the cost of least squares grows with each
     # free number.

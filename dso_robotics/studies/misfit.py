@@ -11,6 +11,9 @@ from dso_robotics.data.windows import Windows
 # Residuals this many times a sensor's own noise are no noise, and put the result in doubt. The noise of N samples is known to
 # _SCATTER over the square root of N.
 _SOME, _MANY, _SCATTER = 1.15, 2.5, 5.0
+# Residuals whose neighbours are correlated more than this, and more than so many standard errors, are no noise from a lower
+# multiple of it on.
+_ALIKE, _SURE, _COLOURED = 0.1, 4.0, 1.08
 # A fit that leaves this share of what a line leaves explains nothing, where lines leave so many times the noise.
 _LEFT, _MOVES = 0.9, 4.0
 # Errors that differ by less than this share are the same.
@@ -45,6 +48,19 @@ def own_noise(values: np.ndarray) -> np.ndarray:
     return found
 
 
+def likeness(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation (C,) of neighbouring samples of `values` (B, S, C) in a row, and its standard error; 0 where unknown."""
+    found, error = np.zeros(values.shape[-1]), np.full(values.shape[-1], np.inf)
+    for c in range(values.shape[-1]):
+        rows = [row[np.isfinite(row)] for row in values[..., c]]
+        square, pairs = sum(float(row @ row) for row in rows), sum(max(len(row) - 1, 0) for row in rows)
+        if pairs >= _FEWEST and square > 0:
+            product = sum(float(row[1:] @ row[:-1]) for row in rows)
+            found[c] = product / pairs / (square / sum(map(len, rows)))
+            error[c] = 1 / np.sqrt(pairs)
+    return found, error
+
+
 def misfit(problem: WindowedIdentification, z: np.ndarray, x: np.ndarray) -> tuple[dict[str, float], str, bool]:
     """How many times its own noise the residual of each channel is at z (n,), x (B, nq+nv+na).
 
@@ -62,6 +78,8 @@ def misfit(problem: WindowedIdentification, z: np.ndarray, x: np.ndarray) -> tup
     with np.errstate(invalid="ignore", divide="ignore"):
         times = size / noise
         some = _SOME + _SCATTER / np.sqrt(seen.sum((0, 1)))
+    alike, sure = likeness(error)
+    some = np.where(alike > _ALIKE + _SURE * sure, _COLOURED, some)
     worst = [c for c in np.argsort(-np.nan_to_num(times)) if np.isfinite(times[c]) and times[c] > some[c]]
     ratios = {names[c]: float(times[c]) for c in range(len(names)) if np.isfinite(times[c])}
     if not worst:

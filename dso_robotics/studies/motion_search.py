@@ -5,8 +5,6 @@ Start states are first as measured, then estimated. Further stages begin at star
 
 import dataclasses
 import json
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.progress.phase import phase, tell
 from dso_robotics.robot.prediction import Prediction
 from dso_robotics.studies.checkpoint import columns, damaged, records
 from dso_robotics.studies.race import race
@@ -36,7 +35,6 @@ def search_motion(
     prediction: Prediction,
     begin: tuple[np.ndarray, np.ndarray, np.ndarray | None],
     source: str,
-    progress: Callable[[str, int, float], None],
     options: dict[str, Any],
     *,
     beside: int | None = None,
@@ -72,9 +70,10 @@ def search_motion(
         def counted(moment: Moment, before: int = done) -> dict[str, Any]:
             return {"steps": earlier["steps"] + prediction.steps, "evaluations": before}
 
-        def tell(moment: Moment, name: str = name) -> None:
-            progress(name, moment.record.iteration, moment.record.cost)
+        def watch(moment: Moment, name: str = name, most: int = settings.iterations) -> None:
+            tell(name, moment.record.iteration, moment.record.cost, total=most, at_most=True)
 
+        tell(name, total=settings.iterations, at_most=True)
         try:
             begun = method.init(None, z)
         except StartError:
@@ -83,23 +82,15 @@ def search_motion(
                 "start values nearer to the robot's with =INIT, a shorter --window, or a smaller timestep in the model."
             ) from None
         result: Result = search(
-            file, method, begun, Record, iterations=settings.iterations, stage=stage, watch=tell, spent=counted
+            file, method, begun, Record, iterations=settings.iterations, stage=stage, watch=watch, spent=counted
         )
         z, x, sigma = result.state.z, result.state.x, problem.sigma
         if stage:
             file.write("searched")
             others = missed(problem, z, x, measured) if stage < 1 + _AGAIN else None
             if others is None and beside is not None and file.kept("race") is None and stage < 1 + _AGAIN:
-                progress("other starts tried", 0, math.nan)
-                point, outcome = race(
-                    problem,
-                    z,
-                    x,
-                    measured,
-                    options=options,
-                    seed=beside,
-                    progress=lambda i, cost: progress("other starts tried", i, cost),
-                )
+                with phase("other starts tried", unit="start") as tried:
+                    point, outcome = race(problem, z, x, measured, options=options, seed=beside, progress=tried.at)
                 file.keep(race={"outcome": json.dumps(outcome)})
                 if point:
                     z, others, sigma = point

@@ -9,6 +9,7 @@ from dso_robotics.costs.kind import COSTS, MotionCost
 from dso_robotics.physics.design.map import DESIGN_MAPS
 from dso_robotics.studies.declaration import Free
 from dso_robotics.studies.estimate_study import EstimateStudy
+from dso_robotics.studies.excite_study import ExciteStudy
 from dso_robotics.studies.study import IdentifyStudy
 from dso_robotics.studies.train_study import TrainStudy
 from dso_robotics.table import Table, keys, words
@@ -17,9 +18,10 @@ from dso_robotics.table.wording import is_table, toml
 _HEAD = """\
 # Study files
 
-Every key of the study files of `dso identify --study FILE.toml`, `dso train`, `dso design` and `dso estimate`. The command
-`python -m dso_robotics.studies.reference` makes this page. In Python the same names are arguments of `IdentifyStudy`,
-`TrainStudy` and `EstimateStudy`. Paths of files are relative to the study file. An empty default is none.
+Every key of the study files of `dso identify --study FILE.toml`, `dso train`, `dso design`, `dso estimate` and
+`dso excite`. The command `python -m dso_robotics.studies.reference` makes this page. In Python the same names are arguments
+of `IdentifyStudy`, `TrainStudy`, `EstimateStudy` and `ExciteStudy`. Paths of files are relative to the study file. An empty
+default is none.
 """
 
 
@@ -27,7 +29,8 @@ def page() -> str:
     """The whole page, in Markdown."""
     parts = [_HEAD, *_study("`dso identify`", IdentifyStudy), *_table("`free`", Free)]
     parts += [*_study("`dso train`, `dso design`", TrainStudy), *_costs(), *_maps()]
-    return "\n".join([*parts, *_study("`dso estimate`", EstimateStudy)]).rstrip() + "\n"
+    parts += _study("`dso estimate`", EstimateStudy)
+    return "\n".join([*parts, *_study("`dso excite`", ExciteStudy)]).rstrip() + "\n"
 
 
 def _study(title: str, cls: type[Table]) -> Iterator[str]:

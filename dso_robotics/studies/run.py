@@ -6,10 +6,10 @@ uninterrupted one.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
-import math
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,12 +18,15 @@ from typing import Any, TypeVar
 import mujoco
 import numpy as np
 
+from dso_robotics.core import hosts
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.data.bundle import write_bundled
 from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.markup import files as model_files
 from dso_robotics.physics.model import Robot
+from dso_robotics.progress.phase import earlier, listening, phase
+from dso_robotics.progress.report import Progress
 from dso_robotics.robot.deployed_model import DIGEST, model_digest
 from dso_robotics.studies import folder as folders
 from dso_robotics.studies.checkpoint import count, damaged
@@ -33,7 +36,7 @@ from dso_robotics.table import Study
 # Seconds between two writes of the run file when the steps of a search are short.
 EVERY = 20.0
 # Keys of a study that name files. The contents of these files are compared, not their paths.
-_PLACES = ("model", "logs", "log", "file", "init", "source")
+_PLACES = ("model", "logs", "log", "file", "init", "from")
 # Iterations of a training that says nothing about them.
 _USUAL = Settings().iterations
 # The parts of a stored search.
@@ -56,46 +59,11 @@ _PUT_BACK = "--resume needs what the run was begun with; put that back, or choos
 T = TypeVar("T", bound=Study)
 
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """One progress report of a run.
-
-    stage: name of the stage.
-    iteration: iteration within the stage.
-    cost: cost at this iteration.
-    seconds: time since the start [s].
-    steps: environment steps so far, in a training.
-    episode_cost: cost of an episode on C MuJoCo, in a training.
-    """
-
-    stage: str
-    iteration: int
-    cost: float
-    seconds: float
-    steps: int = 0
-    episode_cost: float = math.nan
-
-    def __str__(self) -> str:
-        if self.stage == "report":
-            return f"report: {self.seconds:.1f} s"
-        if math.isnan(self.cost):
-            return f"{self.stage}: {self.iteration}, {self.seconds:.1f} s"
-        if not self.steps:
-            return f"{self.stage}: iteration {self.iteration}, cost {self.cost:,.1f}, {self.seconds:.1f} s"
-        return (
-            f"iteration {self.iteration}, {self.steps:,} steps: training cost {self.cost:.4g} a step, "
-            f"episode on C MuJoCo {self.episode_cost:.5g}, {self.seconds:.0f} s"
-        )
-
-
 class Session:
-    """One session of a study in its folder: `begin` opens the run file, `search` fills it, and `finish` writes the results.
+    """One session of a study in its folder: `begin` opens the run file, `search` fills it, and `finish` writes the results."""
 
-    progress: a function that is called with every report.
-    """
-
-    def __init__(self, folder: Path, *, resume: bool, longer: bool = False, progress: Callable[[Progress], None]):
-        self.folder, self._resume, self._longer, self._progress = folder, resume, longer, progress
+    def __init__(self, folder: Path, *, resume: bool, longer: bool = False):
+        self.folder, self._resume, self._longer = folder, resume, longer
         self._began = time.perf_counter()
         self.file: RunFile | None = None
 
@@ -125,12 +93,8 @@ class Session:
         """Open the run file; see `RunFile`."""
         options: dict[str, Any] = {"resume": self._resume, "every": every, "began": self._began, "longer": self._longer}
         self.file = file = RunFile(self.folder, study, robot, files=files, **options)
+        earlier(file.tree.get("seconds", 0.0))
         return file
-
-    def tell(self, stage: str, iteration: int, cost: float, **more: Any) -> None:
-        """Report progress, also before the run file is open."""
-        seconds = time.perf_counter() - self._began if self.file is None else self.file.seconds
-        self._progress(Progress(stage, iteration, cost, seconds, **more))
 
     def finish(
         self, summary: dict[str, Any], mjcf: str, report: Callable[[Path], object] | None, groups: Mapping[str, Any]
@@ -147,9 +111,8 @@ class Session:
         summary["seconds"]["total"] = self.file.seconds
         told = {"summary": json.dumps(folders.finite(summary)), DIGEST: model_digest(written, self.folder)}
         self.file.write("finished", **told, **groups)
-        if report is not None:
-            self.tell("report", 0, summary["cost"]["total"])
-            with self._kept("draws the report"):
+        if report is not None and not hosts.index():
+            with phase("report"), self._kept("draws the report"):
                 report(self.folder)
         summary["seconds"]["total"] = self.file.seconds
         with self._kept("finishes it"):
@@ -166,14 +129,44 @@ class Session:
 
 @contextlib.contextmanager
 def session(
-    out: str | Path, *, resume: bool, force: bool, progress: Callable[[Progress], None], longer: bool = False
+    out: str | Path,
+    *,
+    resume: bool,
+    force: bool,
+    longer: bool = False,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[Session]:
     """A session in the folder `out`. No other run can write to it at the same time; see `studies.folder.claim`.
 
     longer: whether a run that is resumed may have finished, and gets more iterations.
+    progress: called with every report; by default whoever listens already gets them.
     """
-    with folders.claim(out, resume=resume, force=force) as folder:
-        yield Session(folder, resume=resume, longer=longer, progress=progress)
+    heard = contextlib.nullcontext() if progress is None else listening(progress)
+    with heard, _claimed(out, resume=resume, force=force) as folder:
+        yield Session(folder, resume=resume, longer=longer)
+
+
+@contextlib.contextmanager
+def _claimed(out: str | Path, *, resume: bool, force: bool) -> Iterator[Path]:
+    """The folder of the run. Of several processes only the first one has it; the others write nothing that stays."""
+    if hosts.index() == 0:
+        with contextlib.ExitStack() as stack:
+            try:
+                folder = stack.enter_context(folders.claim(out, resume=resume, force=force))
+            except DsoError:
+                hosts.agreed(False)
+                raise
+            hosts.agreed(True)
+            yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        if resume and (Path(out) / folders.RUN).is_file():
+            shutil.copy(Path(out) / folders.RUN, place)
+        if not hosts.agreed(True):
+            raise DsoError("the first process could not begin; its message says why.")
+        if resume and not (Path(place) / folders.RUN).is_file():
+            raise DsoError(f"--resume: {out} is not seen by this process; put the folder where all hosts read it.")
+        yield Path(place)
 
 
 class RunFile:
@@ -273,7 +266,7 @@ class RunFile:
 
     def due(self) -> bool:
         """Whether the file is older than `every`."""
-        return time.perf_counter() - self._saved >= self._every
+        return hosts.agreed(time.perf_counter() - self._saved >= self._every)
 
     def keep(self, **groups: Any) -> None:
         """Include these groups in every later write."""
@@ -289,6 +282,9 @@ class RunFile:
 
     def write(self, status: str = "running", **more: Any) -> None:
         """Write all kept groups, and `more`. The first write of a new run replaces the files of an earlier run."""
+        self._saved = time.perf_counter()
+        if hosts.index():
+            return
         tree = {"inputs": self._inputs, "seconds": self.seconds, **self._kept, "status": status, **more}
         try:
             write_run(self.path, tree, self._study, self._mjcf, ready=self._ready)
@@ -342,7 +338,7 @@ def resolved(study: Mapping[str, Any]) -> dict[str, Any]:
         if key == "residual" and value:
             file, _, name = value.rpartition(":")
             return f"{Path(file).resolve()}:{name}"
-        return str(Path(value).resolve()) if key in ("model", "log", "file", "init") and value else value
+        return str(Path(value).resolve()) if key in _PLACES and isinstance(value, str) and value else value
 
     return absolute("", json.loads(json.dumps(study, default=str)))
 
@@ -351,7 +347,7 @@ def placeless(value: Any) -> Any:
     """A part of a stored study without file paths. The contents of files are compared, not their paths."""
     if not isinstance(value, dict):
         return value
-    kept = {key: placeless(entry) for key, entry in value.items() if key not in _PLACES}
+    kept = {key: placeless(entry) for key, entry in value.items() if key not in (*_PLACES, "source")}
     if kept.get("residual"):
         kept["residual"] = str(kept["residual"]).rpartition(":")[2]
     return kept

@@ -36,14 +36,18 @@ def scanned(vector: ParameterVector) -> list[tuple[Parameter, int]]:
     return found
 
 
-def scan(problem: Problem, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def scan(
+    problem: Problem, z: np.ndarray, x: np.ndarray, tell: Callable[[int, float], None] = lambda tried, cost: None
+) -> tuple[np.ndarray, np.ndarray, float]:
     """The coordinates (n,) of the lowest cost found, their noise scales, and that cost, with start states `x` fixed.
 
-    Each parameter of a contact is varied alone, from `z`, and twice if there are several.
+    Each parameter of a contact is varied alone, from `z`, and twice if there are several. `tell` gets the number of values
+    tried so far, and the lowest cost.
     """
     trial = problem()
     numbers = scanned(trial.vector)
     best, sigma = _cost(trial, z, x)
+    tried = 0
     for _ in range(2 if len(numbers) > 1 else 1):
         for p, at in numbers:
             for fine in (False, True):
@@ -54,6 +58,8 @@ def scan(problem: Problem, z: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np
                     cost, scales = _cost(problem(), point, x)
                     if cost < best:
                         best, sigma, z = cost, scales, point
+                    tried += 1
+                    tell(tried, best)
     return z, sigma, best
 
 
@@ -80,12 +86,18 @@ def _cost(trial: WindowedIdentification, z: np.ndarray, x: np.ndarray) -> tuple[
     return cost, trial.sigma
 
 
-def lower(vector: ParameterVector, problem: Problem, z: np.ndarray, x: np.ndarray) -> list[str]:
+def lower(
+    vector: ParameterVector,
+    problem: Problem,
+    z: np.ndarray,
+    x: np.ndarray,
+    tell: Callable[[int, float], None] = lambda tried, cost: None,
+) -> list[str]:
     """A warning if a parameter of a contact has a lower cost elsewhere than at the solution z with start states x."""
     if not scanned(vector):
         return []
     cost, _ = _cost(problem(), z, x)
-    other, _, least = scan(problem, z, x)
+    other, _, least = scan(problem, z, x, tell)
     if not least < cost - max(1.0, 1e-6 * abs(cost)):
         return []
     moved = [p for p, at in scanned(vector) if other[at] != z[at]]

@@ -9,11 +9,11 @@ from dso_robotics.costs.continuity import LEARNED, LEAST_JUMP
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration
 from dso_robotics.robot.controller import Controller
-from dso_robotics.studies.declaration import FREE, HOLD_OUT, LOGS, MODEL
+from dso_robotics.studies.declaration import ENGINES, FREE, HOLD_OUT, LOGS, MODEL
 from dso_robotics.studies.network_settings import NetworkSettings
+from dso_robotics.studies.samplers import SAMPLERS
 from dso_robotics.table import File, Study, key
 
-ENGINES = ("auto", "mujoco", "mjx")
 CHOICES = ("window", "friction")
 # The window that is as long as its rollout.
 FULL = "full"
@@ -70,6 +70,12 @@ class IdentifyStudy(Study):
         words=f"a number from {LEAST_JUMP:g}, or {LEARNED}; for no jump at all the window is {FULL}",
     )  # fmt: skip
     controller: Mapping[str, Controller] = key("controllers of actuators whose control was not recorded", {})
+    posterior: bool = key("also draw samples of the numbers, given the logs", False)
+    sampler: str = key(
+        "how they are drawn. laplace: importance sampling, for few numbers; nuts: Hamiltonian Monte Carlo on MJX; auto: by the "
+        "engine", "auto", choices=SAMPLERS,
+    )  # fmt: skip
+    draws: int = key("how many samples", 500, within="[100, 100000]")
 
     def check(self) -> None:
         """Logs, and windows that can be continuous."""
@@ -96,6 +102,16 @@ class IdentifyStudy(Study):
                 raise DsoError(
                     f"`fit`: torques are fitted without a simulation, which `{name}` needs; leave one of them out."
                 )
+        apart = {
+            "continuity": self.continuity is not None,
+            "network": self.network is not None,
+            "fit": self.fit == "torque",
+        }
+        for name in (name for name, given in apart.items() if given and self.posterior):
+            raise DsoError(
+                f"`posterior`: it needs a fit of motion, without a network, over windows that are simulated apart, and "
+                f"`{name}` changes that; leave one of them out."
+            )
         if self.fit == "torque" and not self.window:
             raise DsoError("`fit`: with `window` 0 no motion is compared; leave out one of the two.")
 

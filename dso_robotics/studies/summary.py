@@ -63,6 +63,24 @@ def parameters(vector: ParameterVector, solution: Solution, spread: Uncertainty)
     return table
 
 
+def interval_group(vector: ParameterVector, solution: Solution, spread: Uncertainty) -> dict[str, Any]:
+    """What the run file keeps of the intervals, beside the covariance: enough to draw from their normal within the bounds.
+
+    centre, estimate, low, high, scale (n,); active (n,); quantile; factors: the nominal body of each full inertia, (4, 4).
+    """
+    return {
+        "centre": spread.centre,
+        "estimate": solution.z,
+        "low": vector.low,
+        "high": vector.high,
+        "scale": vector.scale,
+        "active": solution.active.astype(int),
+        "quantile": float(spread.quantile),
+        "method": spread.method,
+        "factors": {p.path: p.factor for p in vector.parameters if p.factor is not None},
+    }
+
+
 Interval = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 

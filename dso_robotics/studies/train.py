@@ -1,6 +1,7 @@
 """Train everything that a study frees, in one vector: study -> chain and costs -> method -> result on C MuJoCo."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from dso_robotics.core.descent import Best, Last, Moment, Result, Status
 from dso_robotics.core.method.short_horizon import Record
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.loop import OpenLoopError
+from dso_robotics.progress.phase import phase, tell
+from dso_robotics.progress.report import Progress
 from dso_robotics.robot.episode_starts import GROUP
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode, Player
@@ -22,11 +25,14 @@ from dso_robotics.studies.checkpoint_file import clear_checkpoints, write_checkp
 from dso_robotics.studies.curriculum import Curriculum
 from dso_robotics.studies.drawn_starts import drawn_starts
 from dso_robotics.studies.flow import ROLLOUTS
-from dso_robotics.studies.run import EVERY, Progress, Session, session
+from dso_robotics.studies.folder import RUN
+from dso_robotics.studies.run import EVERY, Session, session
 from dso_robotics.studies.search import search
+from dso_robotics.studies.tolerance import tolerance
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_method import curvature
 from dso_robotics.studies.train_race import Runner, first_states, first_thetas, run_race
+from dso_robotics.studies.train_settled import settled
 from dso_robotics.studies.train_study import TrainStudy
 from dso_robotics.studies.train_summary import constraints, supervised
 from dso_robotics.studies.train_summary import summary as summary_of
@@ -68,7 +74,7 @@ def train(
     force: bool = False,
     longer: bool = False,
     report: Callable[[Trained, Path], object] | None = None,
-    progress: Callable[[Progress], None] = lambda news: None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Run `study` and write model.xml, run.h5, the output of `report`, and summary.json to `out`.
 
@@ -82,6 +88,7 @@ def train(
     """
     with session(out, resume=resume, force=force, longer=longer, progress=progress) as here:
         here.compare(_files(study))
+        tell("reading")
         return _train(build(study), here, command, report)
 
 
@@ -98,7 +105,8 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     player, trials = Player(chain), chain.context.trials()
     theta = np.asarray(chain.layout.initial) if warm is None else warm.theta
     thetas = first_thetas(chain, theta, study.training.starts, study.seed, anew=warm is None)
-    firsts = first_states(method, thetas, study.seed, None if warm is None else warm.scaling)
+    with phase("first states"):
+        firsts = first_states(method, thetas, study.seed, None if warm is None else warm.scaling)
     if warm is not None:
         firsts, told = [list(part) for part in zip(*(warm.critic(one, here.folder) for one in firsts), strict=True)]
         task = dataclasses.replace(task, notes=(*task.notes, *(told[:1] if told[0] and warm.tree is not None else ())))
@@ -120,10 +128,12 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         """What is reported: the cost of episodes or, without costs of the motion, the supervised costs."""
         return _mean_cost(episodes) if task.rolls else sum(supervised(task, theta, scaling).values())
 
-    before = play(first.theta, first.memory)
-    at_first = cost_of(first.theta, first.memory, before)
+    with phase("episodes before, on C MuJoCo"):
+        before = play(first.theta, first.memory)
+        at_first = cost_of(first.theta, first.memory, before)
     started = time.perf_counter()
-    method.compile(first)
+    with phase("step of the training"):
+        method.compile(first)
     compile_seconds = time.perf_counter() - started
 
     def judge(state: Any) -> float:
@@ -131,8 +141,9 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         at = int(state.iteration)
         same = at == 0 and running[0] == 0
         try:
-            looked = before if same or not task.rolls else play(state.theta, state.memory)
-            reached = at_first if same else cost_of(state.theta, state.memory, looked)
+            with phase("episodes, on C MuJoCo"):
+                looked = before if same or not task.rolls else play(state.theta, state.memory)
+                reached = at_first if same else cost_of(state.theta, state.memory, looked)
         except DsoError as error:
             # Numbers of which MuJoCo's compiler makes no model: no candidate, and no reason to lose the others.
             looked, reached = [], math.inf
@@ -146,16 +157,19 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         return reached if not broken else _BROKEN * (1.0 + broken)
 
     def watch(moment: Moment) -> bool:
-        if moment.judged is not None:
-            at, steps = moment.iteration, moment.iteration * settings.environments * settings.horizon
-            here.tell("training", at, moment.record.cost, steps=steps, episode_cost=looks[-1][1])
-        if marks and moment.iteration % marks == 0 and running[1] == settings.iterations:
+        at, record = moment.iteration, moment.record
+        numbers = {"gradient_norm": record.gradient_norm, "value_error": record.value_error, "blown": record.blown}
+        numbers |= {
+            f"term {name}": float(term) for name, term in zip(task.scene_cost.names, record.terms, strict=False)
+        }
+        more = {"steps": at * settings.environments * settings.horizon if task.rolls else 0, "values": numbers}
+        episode_cost = looks[-1][1] if looks else at_first
+        tell("training", at, record.cost, total=settings.iterations, episode_cost=episode_cost, **more)
+        if marks and at % marks == 0 and running[1] == settings.iterations:
             cost = math.nan if moment.judged is None else moment.judged
             kept = _kept(moment.state)
             told = {"command": command, **study.as_dict()}
-            write_checkpoint(
-                here.folder, moment.iteration, _blocks(task, kept), told, mjcf_at(task, np.asarray(kept["theta"])), cost
-            )
+            write_checkpoint(here.folder, at, _blocks(task, kept), told, mjcf_at(task, np.asarray(kept["theta"])), cost)
         return bool(opened)
 
     every = max(settings.iterations // _LOOKS, 1)
@@ -195,20 +209,29 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     iteration = len(result.history) if result.best is None else result.best.iteration
     ending = _kept(result.state) if result.best is None else result.best.kept
     theta, scaling = np.asarray(ending["theta"]), ending["scaling"]
+    tell("evaluating")
     rounds = -(-_EPISODES // len(trials))
     played, finer = play(theta, scaling, rounds), play(theta, scaling, rounds, finer=4)
     real = on_the_real_robot(task, player, theta, scaling, first)
     history = _history(task, result, looks)
-    costs = at_first, cost_of(theta, scaling, played), cost_of(theta, scaling, finer)
+    # Compared are the same episodes before and after.
+    begun = cost_of(first.theta, first.memory, play(first.theta, first.memory, rounds)) if task.rolls else at_first
+    costs = begun, cost_of(theta, scaling, played), cost_of(theta, scaling, finer)
+    rest = settled(history["iteration"], history["episode_cost"], at_first, len(result.history)) if task.rolls else ""
     summary = summary_of(
-        task, theta, scaling, iteration, costs, played, finer, command, compile_seconds, method, result
+        task, theta, scaling, iteration, costs, played, finer, command, compile_seconds, method, result, rest
     )
     summary |= {} if real is None else {"judge": real}
     if len(firsts) > 1:
         summary["race"] = race
         summary["environment_steps"] = race["iterations"] * settings.environments * settings.horizon * task.rolls
         summary["simulated_steps"] = summary["environment_steps"] * chain.substeps
+    if chain.context.cloud is not None and task.rolls:
+        model = functools.partial(compiled, task)
+        summary["tolerance"], told = tolerance(task, player, theta, scaling, at_first, model)
+        summary["warnings"] += told
     summary["warnings"] = [*opened, *summary["warnings"]]
+    summary["cost"]["first_look"] = at_first
     found = Trained(task, theta, scaling, before[0], tuple(played), history, summary)
     groups = {"history": history, "motions": {"untrained": motion(before[0]), "trained": motion(played[0])}}
     groups[GROUP] = drawn_starts(player, theta, seconds=study.seconds).as_dict()
@@ -269,4 +292,6 @@ def _files(study: TrainStudy) -> dict[str, str]:
     """Every file that the costs read, by its place in the study."""
     files = ((name, getattr(cost, key, None)) for name, cost in study.cost.items() for key in ("log", "file"))
     found = {f"file of [cost.{name}]": str(file) for name, file in files if file is not None}
+    if study.result is not None and (Path(study.result) / RUN).is_file():
+        found["result of [randomise]"] = str(Path(study.result) / RUN)
     return found if study.init is None else found | {"result of init": str(init_file(study.init))}

@@ -10,6 +10,7 @@ import numpy as np
 from dso_robotics.core.method import TRAINING
 from dso_robotics.costs.composite import Composite, composite
 from dso_robotics.costs.kind import Scope
+from dso_robotics.costs.kinds.weights import WeightsCost
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.costs.task import Term, When
 from dso_robotics.costs.termination import Outside, Termination
@@ -124,7 +125,7 @@ def build(study: TrainStudy) -> Task:
             raise DsoError(f"{study.source}: {error}") from error
     real = None if study.judge is None else real_robot(study, chain)
     words = tuple(name for name, cost in study.cost.items() if cost.weight == "balance")
-    notes = list(flow.notes)
+    notes = [*flow.notes, *made.notes]
     if words:
         more = {"horizon": windows.horizon, "gamma": windows.gamma, "source": study.source}
         found, told = balanced(chain, scene_cost, supervised, flow, words, **more)
@@ -134,7 +135,9 @@ def build(study: TrainStudy) -> Task:
         scene_cost = dataclasses.replace(scene_cost, weights=tuple(weights[name] for name in scene_cost.names))
         chain = dataclasses.replace(chain, scene_cost=scene_cost)
     # An episode does not show what a cost without a rollout is for: an early look at wrong parameters may well be cheaper.
-    keep = windows.keep or ("last" if supervised else "best")
+    # A prior of a policy's weights is no such cost.
+    other = [name for name in apart if not isinstance(study.cost[name], WeightsCost)]
+    keep = windows.keep or ("last" if other else "best")
     return Task(
         study,
         robot,
@@ -213,7 +216,8 @@ def _supervised(
     study: TrainStudy, name: str, cost: Any, chain: RobotSystem, weight: float, moved: np.ndarray
 ) -> Supervised:
     try:
-        return Supervised(weight, cost.cost(chain), cost.fade, moved)
+        made = cost.cost(chain)
+        return Supervised(weight * cost.sized(made), made, cost.fade, moved)
     except DsoError as error:
         raise DsoError(f"{study.source}: [cost.{name}]: {error}") from error
 

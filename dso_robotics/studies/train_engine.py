@@ -5,6 +5,7 @@ from typing import Literal
 
 import jax
 
+from dso_robotics.core import hosts
 from dso_robotics.costs.kinds.python import PythonCost
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
@@ -27,14 +28,15 @@ def choose_engine(study: TrainStudy, robot: Robot) -> EngineChoice:
     Raises:
       DsoError: the study asks for C MuJoCo, and has a part that is only on MJX.
     """
-    asked, lacking = study.training.engine, _only_on_mjx(study, robot)
+    asked, lacking = study.engine, _only_on_mjx(study, robot)
     if asked == "mjx":
         return EngineChoice("mjx", "asked for")
     if asked == "mujoco":
         if lacking:
             raise DsoError(
-                f'{study.source}: [training] engine = "mujoco": {lacking} is only on MJX; leave it out, or write "auto".'
+                f'{study.source}: engine = "mujoco": {lacking} is only on MJX; leave it out, or write "auto".'
             )
+        hosts.refuse_sharing("C MuJoCo")
         return EngineChoice("mujoco", "asked for")
     if lacking:
         return EngineChoice("mjx", f"{lacking} is only on MJX")
@@ -42,6 +44,7 @@ def choose_engine(study: TrainStudy, robot: Robot) -> EngineChoice:
         return EngineChoice("mjx", "a cost in Python may read scene.kinematics, which C MuJoCo has not")
     if jax.default_backend() != "cpu":
         return EngineChoice("mjx", "a GPU simulates thousands of environments at once")
+    hosts.refuse_sharing("C MuJoCo, which suits this study on a CPU,")
     return EngineChoice("mujoco", "C MuJoCo needs no compilation of the physics, and linearises each step")
 
 

@@ -11,10 +11,10 @@ from dso_robotics.parameters.path import Declaration
 from dso_robotics.physics.design.map import DESIGN_MAPS, DesignMap
 from dso_robotics.physics.model import Robot
 from dso_robotics.robot.context import Draw, one_of
-from dso_robotics.robot.corrector import CORRECTORS
 from dso_robotics.studies.action import ActionTable
 from dso_robotics.studies.curriculum import CurriculumTable
-from dso_robotics.studies.declaration import FREE, MODEL
+from dso_robotics.studies.declaration import ENGINES, FREE, MODEL
+from dso_robotics.studies.sensing_tables import EstimatorTable, SensorsTable, sensors_table
 from dso_robotics.table import File, Key, Range, Study, Table, key, settle
 
 # What a floating base has -> its places among the six numbers of a free joint, of its position or of its velocity.
@@ -26,6 +26,8 @@ BASE = {
     "velocity": (0, 1, 2),
     "spin": (3, 4, 5),
 }
+# The key of [randomise] that names a result of `dso identify`.
+FROM = "from"
 _RANGES = {"hinge": [0.0, 6.28]}
 
 
@@ -59,36 +61,6 @@ class PolicyTable(Table):
     see_design: bool = key(
         "the policy sees the mechanism's numbers and what is randomised, as parts of their ranges", False
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class SensorsTable(Table):
-    """The readings that the estimator corrects with and the policy may observe: scale * sensor + bias + noise."""
-
-    channels: tuple[str, ...] | None = key("sensors or channels that are read; none: all", None, example=["encoder"])
-    noise: Mapping[str, float] = key(
-        'standard deviation by channel, in its unit; "*" for all others', {}, within="(0, inf)",
-        example={"encoder": 0.001},
-    )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class EstimatorTable(Table):
-    """A predictor-corrector filter in the loop. It starts as the Kalman filter of the model at the start state."""
-
-    corrector: str = key(
-        "how innovations move the prediction (kalman: only in dso estimate)", "gain", choices=CORRECTORS
-    )
-    units: int = key("units of the correctors mlp and recurrent", 8, within="[1, 1000]")
-    model: Literal["world", "own", "nominal"] = key(
-        "physical parameters it predicts with. world: those of theta; own: a block of its own, found besides; nominal: those "
-        "of the model file. What is randomised it does not know",
-        "world",
-    )
-    error: float | None = key(
-        "standard deviation of the estimate's error at the start of windows from [explore]; none: the start's spread",
-        None, unit="rad, m, rad/s, m/s", within="[0, inf)", example=0.05,
-    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,11 +168,6 @@ class Training(Settings, Table):
         "on, at 1/2 of the iterations for the last two, 1/4 for four, and so on",
         1, within="[1, 64]",
     )  # fmt: skip
-    engine: Literal["auto", "mujoco", "mjx"] = key(
-        "what simulates the windows. mujoco: C MuJoCo, with any model, and nothing of the physics to compile; mjx: JAX, for a "
-        "GPU, and for estimators and costs of logs; auto: chosen, with the reason in the summary",
-        "auto",
-    )
     method: str = "auto"
     notes: ClassVar[Mapping[str, Key]] = {
         "method": Key(
@@ -316,10 +283,15 @@ class TrainStudy(Study):
         example=0.02,
     )  # fmt: skip
     seconds: float = key("length of an episode", 10.0, unit="s", within="(0, inf)")
+    engine: str = key(
+        "what simulates the windows. mujoco: C MuJoCo, with any model, and nothing of the physics to compile; mjx: JAX, for a "
+        "GPU, and for estimators and costs of logs; auto: chosen, with the reason in the summary",
+        "auto", choices=ENGINES,
+    )  # fmt: skip
     free: tuple[Declaration, ...] = key("physical parameters to find too", (), **FREE)
     policy: PolicyTable = key("the policy", PolicyTable())
     action: ActionTable = key("what its actions do", ActionTable())
-    sensors: SensorsTable | None = key("the readings; none: no noise, no bias", None)
+    sensors: SensorsTable | None = key("the readings; none: no noise, no bias", None, read=sensors_table)
     estimator: EstimatorTable | None = key("the estimator; none: the policy sees what is there", None)
     flow: Mapping[str, tuple[str, ...]] = key(
         "which costs move a block of theta, where it shall not be the usual ones: names of costs of logs, and rollouts for all "
@@ -333,8 +305,9 @@ class TrainStudy(Study):
     terminate: Mapping[str, TerminateTable] = key("where episodes end early", {})
     design: Mapping[str, DesignTable] = key("numbers of the mechanism to design", {})
     task: Mapping[str, TaskTable] = key("numbers that every episode draws anew and the policy sees", {})
-    randomise: Mapping[str, Range] = key(
-        "physical numbers that every episode draws anew and the policy does not see", {},
+    randomise: Mapping[str, Range | File] = key(
+        "physical numbers that every episode draws anew and the policy does not see; from: the folder of a result of dso "
+        "identify, whose numbers are drawn together from its posterior or, without one, from its intervals", {},
         example={"joint/*/damping": [0.05, 0.3]},
     )  # fmt: skip
     source: str = "study"
@@ -345,6 +318,12 @@ class TrainStudy(Study):
             raise DsoError("the study has no cost, so there is nothing to minimise; add a [cost.NAME] table.")
         if "rollouts" in self.cost:
             raise DsoError("[cost.rollouts]: this name means all costs of the motion in [flow]; give the cost another.")
+        for path, given in self.randomise.items():
+            if (path == FROM) != isinstance(given, str):
+                raise DsoError(
+                    f"[randomise] {path} = {list(given) if isinstance(given, tuple) else given!r}: write a range, such as "
+                    '"joint/*/damping" = [0.05, 0.3], or from = "result", the folder of a result of dso identify.'
+                )
         for name, cost in self.cost.items():
             self.conditions(name, getattr(cost, "when", {}))
         if self.estimator is not None and self.sensors is None:
@@ -356,6 +335,17 @@ class TrainStudy(Study):
             raise DsoError('[policy] observe = "estimate", but there is no [estimator]; add one, or observe the state.')
         if self.policy.observe == "readings" and self.sensors is None:
             raise DsoError('[policy] observe = "readings", but there is no [sensors] table; add one.')
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The ranges of [randomise] by path."""
+        return {path: (given[0], given[1]) for path, given in self.randomise.items() if not isinstance(given, str)}
+
+    @property
+    def result(self) -> str | None:
+        """The folder of the result that [randomise] draws from."""
+        given = self.randomise.get(FROM)
+        return given if isinstance(given, str) else None
 
     def conditions(self, cost: str, when: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
         """Which task numbers, by index, must have which values for a cost to count.

@@ -31,11 +31,13 @@ def summary(
     compile_seconds: float,
     method: Any,
     result: Result,
+    rest: str,
 ) -> dict[str, Any]:
     """The content of summary.json.
 
     iteration: that of the policy that is kept.
     at: the cost before, after, and after at a quarter of the time step.
+    rest: what speaks against it that the training came to rest, see `train_settled.settled`.
     """
     settings, (at_first, reached, fine) = task.windows, at
     costs, done = np.array([e.cost for e in played]), len(result.history)
@@ -52,6 +54,8 @@ def summary(
         )
     context = task.chain.context
     kept = f", the policy after {iteration} of them kept" if iteration < done else ""
+    if rest and not broken:
+        warnings.append(f"The training had not come to rest: {rest}.")
     gain = at_first - reached
     if task.rolls and gain > 0 and at_first - fine < 0.95 * gain:
         warnings.append(
@@ -82,7 +86,7 @@ def summary(
         "status": str(result.status),
         "converged": not broken
         and met
-        and (bool(reached < at_first) if task.rolls else result.status is Status.CONVERGED),
+        and (bool(reached < at_first and not rest) if task.rolls else result.status is Status.CONVERGED),
         "message": f"{result.message}{kept}; {what} {at_first:.4g} before, {reached:.4g} after",
         "evaluations": done,
         "kept": {"rule": task.keep, "iteration": iteration},

@@ -23,6 +23,7 @@ from dso_robotics.robot.squash import Squash
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_build import multiple, robot_system, seen_besides
 from dso_robotics.studies.action import make_squash
+from dso_robotics.studies.drawn_result import DrawnResult, drawn_of
 from dso_robotics.studies.train_engine import Engine
 from dso_robotics.studies.train_start import start_position
 from dso_robotics.studies.train_study import TrainStudy
@@ -30,11 +31,15 @@ from dso_robotics.studies.train_study import TrainStudy
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Made:
-    """The system, its mechanism, and the entries of theta (n,) that are not free although their block is."""
+    """The system, its mechanism, and the entries of theta (n,) that are not free although their block is.
+
+    notes: sentences for the summary.
+    """
 
     chain: RobotSystem
     mechanism: Mechanism
     held: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def make_system(study: TrainStudy, robot: Robot, scene_cost: Any, engine: Engine = "mjx") -> Made:
@@ -44,7 +49,10 @@ def make_system(study: TrainStudy, robot: Robot, scene_cost: Any, engine: Engine
       DsoError: the study names what the robot does not have, or parts that do not go together.
     """
     noisy = [declared for declared in study.free if noise_named(declared.path)]
-    mechanism, context = _mechanism(study, robot, [declared for declared in study.free if declared not in noisy])
+    result = drawn_of(study, robot) if study.result is not None else None
+    mechanism, context = _mechanism(
+        study, robot, result, [declared for declared in study.free if declared not in noisy]
+    )
     sensing, free = _sensing(study, mechanism, noisy)
     given = study.policy
     sees = given.observe if isinstance(given.observe, str) else "readings" if sensing is not None else "state"
@@ -92,7 +100,7 @@ def make_system(study: TrainStudy, robot: Robot, scene_cost: Any, engine: Engine
     held = np.zeros(chain.layout.size, bool)
     if sensing is not None and sensing.noise_free:
         held[chain.layout.where("sensor noise")] = ~free
-    return Made(chain, mechanism, held)
+    return Made(chain, mechanism, held, () if result is None else result.notes)
 
 
 def make_actions(study: TrainStudy, robot: Robot) -> tuple[Squash, float, Draw | None]:
@@ -174,13 +182,18 @@ def _sensing(study: TrainStudy, mechanism: Mechanism, noisy: list[Declaration]) 
     return dataclasses.replace(made, sigma=sigma), free
 
 
-def _mechanism(study: TrainStudy, robot: Robot, free: list[Declaration]) -> tuple[Mechanism, Context]:
+def _mechanism(
+    study: TrainStudy, robot: Robot, result: DrawnResult | None, free: list[Declaration]
+) -> tuple[Mechanism, Context]:
     """The mechanism and what is drawn for every episode, tasks and physical numbers."""
-    drawn = [Declaration(path, low=low, high=high) for path, (low, high) in study.randomise.items()]
+    drawn = [Declaration(path, low=low, high=high) for path, (low, high) in study.ranges.items()]
+    drawn += [] if result is None else result.declarations()
     _refuse_free_and_drawn(study, robot, free, drawn)
     own = pack(free, robot).size if free else 0
     declared = [d for part in (free, drawn) for d in sorted(part, key=lambda one: _of_sensors(one, robot))]
     vector = pack(declared, robot) if declared else None
+    if vector is not None and result is not None:
+        vector = result.placed_in(vector)
     if vector is None and study.sensors is not None:
         delays = {"sensor_delay": nominal(robot.mj, "sensor_delay")}
         vector = ParameterVector((), without_delays(robot).mj, delays)
@@ -190,13 +203,15 @@ def _mechanism(study: TrainStudy, robot: Robot, free: list[Declaration]) -> tupl
             maps.append(table.map(robot))
         except DsoError as error:
             raise DsoError(f"{study.source}: [design.{name}]: {error}") from error
-    draws, start = (), ()
+    draws, start, cloud = (), (), None
     if vector is not None:
         rows = list(zip(vector.coordinate_names, vector.low, vector.high, strict=True))[own:]
         draws, start = tuple(Draw(*row) for row in rows), tuple(map(float, vector.initial[own:]))
+        if result is not None:
+            draws, cloud = result.cloud(draws)
     tasks = tuple(table.draw(f"task/{name}") for name, table in study.task.items())
     mechanism = Mechanism(robot, vector, compose(maps, robot) if maps else None, len(draws))
-    return mechanism, Context(tasks, draws, start)
+    return mechanism, Context(tasks, draws, start, cloud=cloud)
 
 
 def _of_sensors(declared: Declaration, robot: Robot) -> bool:

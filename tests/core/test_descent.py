@@ -201,3 +201,10 @@ def test_the_loop_counts_judges_and_resumes_any_method():
     assert seen == [2.0**-i for i in (0, 3, 6, 7)]
     with pytest.raises(DsoError, match="iterations"):
         descend(method, Number(1.0), iterations=-1)
+
+
+@pytest.mark.parametrize("theta", [[0.1, 0.2], jnp.array([1, 2]), np.ones((2, 1)), 0.5])
+def test_a_descent_from_what_is_no_vector_of_floats_says_what_to_write(theta):
+    sampler = ExactSampler(lambda t: jnp.sum(t**2))
+    with pytest.raises(DsoError, match="theta: expected one flat vector of floats"):
+        minimise(jax.random.key(0), sampler, theta, FirstOrder(optax.sgd(0.1)))

@@ -131,6 +131,36 @@ def test_each_block_s_share_of_the_information_is_what_its_own_unknown_leaves():
         np.testing.assert_allclose(found[b], jz[b].T @ (np.eye(25) - seen) @ jz[b], rtol=1e-8)
 
 
+class Straight(Exponentials):
+    """Residuals that are linear in z and in the private unknowns."""
+
+    def __init__(self):
+        super().__init__()
+        rng = np.random.default_rng(3)
+        self.jz, self.jx, self.r = rng.normal(size=(6, 5, 2)), rng.normal(size=(6, 5, 1)), rng.normal(size=(6, 5))
+
+    def residual(self, z, x):
+        return self.r + self.jz @ z + (self.jx @ x[..., None])[..., 0]
+
+    def linearize(self, z, x):
+        return self.residual(z, x), self.jz, self.jx
+
+
+def test_the_predicted_decrease_is_that_of_a_linear_problem():
+    """Of any step of z, here one that a bound holds back, with the private unknowns at their best after it."""
+    problem, z, x = Straight(), np.array([0.3, -0.2]), np.full((6, 1), 0.7)
+    low, high = np.array([0.29, -50.0]), np.array([0.31, 50.0])
+    step, predicted = Normal(problem, z, x, np.array([2.0, 0.5])).step(z, low, high, 0.0)
+    assert 0.0 < abs(step[0]) <= 0.0101
+
+    def cost(r):
+        return 0.5 * np.sum(r**2)
+
+    after = problem.residual(z + step, np.zeros((6, 1)))
+    best = sum(cost(a + j @ np.linalg.lstsq(j, -a, rcond=None)[0]) for a, j in zip(after, problem.jx, strict=True))
+    assert predicted == pytest.approx(cost(problem.residual(z, x)) - best, rel=1e-9)
+
+
 @pytest.mark.slow
 def test_both_kinds_of_interval_cover_when_noise_is_white():
     hits = {"jackknife": [], "likelihood": []}

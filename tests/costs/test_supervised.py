@@ -1,5 +1,7 @@
 """Costs that need no rollout, and tracking, against the same numbers written out."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,11 +10,13 @@ import pytest
 
 from dso_robotics.costs.cloning import cloning
 from dso_robotics.costs.composite import composite
+from dso_robotics.costs.kinds.recorded import CloningCost
 from dso_robotics.costs.prior import prior
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.costs.task import Square
 from dso_robotics.costs.tracking import tracking
+from dso_robotics.data.log import Log, write_log
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import parse
@@ -56,6 +60,36 @@ def test_cloning_is_the_likelihood_of_the_recorded_actions(chain, rollout):
     slope = jax.grad(lambda at: cost(chain, at))(theta)[chain.layout.where("policy")]
     features = np.c_[STATES, np.ones(3)]
     np.testing.assert_allclose(slope, -(features * errors[:, None]).mean(0) / 0.25, rtol=1e-10)
+
+
+def test_the_sum_over_a_log_grows_with_the_log_and_the_mean_does_not(chain, rollout, tmp_path):
+    """Sums of log-likelihoods and of priors may be added: together they are the logarithm of a posterior density."""
+    theta = jnp.asarray(chain.layout.initial).at[chain.layout.where("policy")].set(np.array([0.3, -0.6, 0.1]))
+    errors = CTRL[:, 0] - STATES @ [0.3, -0.6] - 0.1
+    every = 0.5 * (errors / 0.5) ** 2 + np.log(0.5) + 0.5 * np.log(2 * np.pi)
+    for copies in (1, 3):
+        path = tmp_path / f"{copies}.h5"
+        rows = tuple(dataclasses.replace(rollout, name=f"run{k}") for k in range(copies))
+        write_log(path, Log("", "made for a test", "CC0", rows))
+        for per, wanted in (("number", every.mean()), ("log", copies * every.sum())):
+            cost = CloningCost(log=str(path), per=per)
+            made = cost.cost(chain)
+            np.testing.assert_allclose(cost.sized(made) * made(chain, theta), wanted, rtol=1e-12)
+    with pytest.raises(DsoError, match="per has no effect"):
+        CloningCost(log=str(path), per="log", weight="balance")
+
+
+def test_a_cost_of_two_actuators_is_the_mean_over_their_numbers(tmp_path):
+    two = CART.replace("</actuator>", '<motor name="pull" joint="x"/></actuator>')
+    (tmp_path / "cart.xml").write_text(two)
+    robot = load(tmp_path / "cart.xml")
+    scene_cost = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
+    policy = LinearPolicy(2, 2)
+    chain = robot_system(Mechanism(robot), policy, state_observation(robot), scene_cost=scene_cost, noise=0.5)
+    given = {"ctrl": np.c_[CTRL, CTRL], "ctrl_names": ("push", "pull"), "qpos": STATES[:, :1], "qvel": STATES[:, 1:]}
+    cost = cloning([Rollout(name="one", time=TIME, **given)], chain)
+    wanted = np.mean(0.5 * (CTRL / 0.5) ** 2 + np.log(0.5) + 0.5 * np.log(2 * np.pi))
+    np.testing.assert_allclose(cost(chain, jnp.asarray(chain.layout.initial)), wanted, rtol=1e-12)
 
 
 def test_cloning_refuses_a_log_without_states(chain):

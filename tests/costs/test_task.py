@@ -96,6 +96,12 @@ def test_terms_and_their_sum(robot, scene, data):
     assert cost.names == tuple(parts)
 
 
+def test_beyond_the_target_the_hinge_loss_is_zero(robot, scene):
+    velocity = quantity("joint/slider/velocity", robot)
+    np.testing.assert_allclose(Hinge(velocity, 0.5, 2.0)(scene), 0.0)
+    np.testing.assert_allclose(Hinge(velocity, 0.9, 2.0)(scene), 0.1)
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

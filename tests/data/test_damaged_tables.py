@@ -30,7 +30,7 @@ def npy(header: str, data: bytes = b"") -> bytes:
 
 def refusal(path, **given) -> str:
     tracemalloc.start()
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(DsoError) as caught:
         convert_table(path, ["u"], ["q[0]"], **given)
     _, peak = tracemalloc.get_traced_memory()
@@ -40,7 +40,7 @@ def refusal(path, **given) -> str:
     assert "\n" not in message
     assert len(message) < 2000
     assert peak < 2e7
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     return message
 
 
@@ -101,9 +101,9 @@ def test_columns_are_found_in_one_look(monkeypatch):
     """Doubling the columns may not double the time of each look-up, so the names are compared by a table."""
     names = tuple(f"c{i}" for i in range(20_000))
     table = Table("f", names, lambda i: (0, np.full(2, i)))
-    began = time.monotonic()
+    began = time.process_time()
     assert [table.find(name) for name in names] == list(range(len(names)))
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_a_wide_text(tmp_path):
@@ -111,21 +111,21 @@ def test_a_wide_text(tmp_path):
     rows = [[t, *(t + np.arange(count))] for t in range(3)]
     names = ",".join(["time", *(f"c{i}" for i in range(count))])
     path.write_text(names + "\n" + "\n".join(",".join(map(str, row)) for row in rows) + "\n")
-    began = time.monotonic()
+    began = time.process_time()
     found = convert_table(path, ["c0"], ["c19999"])
     assert found.rollouts[0].sensor("c19999").tolist() == [19999, 20000, 20001]
     assert len(found.unused) == count - 2
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
 
 
 def test_many_groups_are_named_in_linear_time(tmp_path):
     path = tmp_path / "demos.json"
     groups = {f"demo_{i}": {"time": [0, 1], "u": [1, 2], "q": [[3, 4], [5, 6]]} for i in range(3000)}
     path.write_text(json.dumps(groups))
-    began = time.monotonic()
+    began = time.process_time()
     found = convert_table(path, ["u"], ["q[0]"])
     assert [rollout.name for rollout in found.rollouts] == list(groups)
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
 
 
 def test_each_object_of_a_log_is_opened_once(tmp_path, rollout, monkeypatch):

@@ -125,3 +125,22 @@ def test_writing_is_atomic(tmp_path, log, monkeypatch):
 def test_a_missing_folder_is_named(tmp_path, log):
     with pytest.raises(DsoError, match=r"create the folder .*nowhere"):
         write_log(tmp_path / "nowhere" / "log.h5", log)
+
+
+def test_a_log_shows_itself_in_a_few_lines():
+    time = np.arange(2000) * 0.002
+    values = np.zeros((2000, 2))
+    names = {"ctrl": values[:, :1], "ctrl_names": ("motor",), "ctrl_units": ("N*m",), "qpos": values[:, :1]}
+    sensors = {"sensordata": values, "sensor_names": ("angle", "odd"), "sensor_units": ("rad", "")}
+    log = Log("", "made here", "", tuple(Rollout(name=f"{i:02d}", time=time, **names, **sensors) for i in range(20)))
+    shown = repr(log).splitlines()
+    assert shown[0] == "Log: 20 rollout(s), 40,000 samples"
+    assert "00 (3.998 s)" in shown[1]
+    assert "and 8 more" in shown[1]
+    assert shown[2:] == [
+        "  ctrl        motor [N*m]",
+        "  sensordata  angle [rad], odd",
+        "  state       qpos (1)",
+        "  source      made here",
+    ]
+    assert repr(log["03"]).splitlines()[0] == "Rollout '03': 2,000 samples, 3.998 s"

@@ -140,7 +140,7 @@ def test_refused_connection(cache, small):
     start = time.monotonic()
     with pytest.raises(DsoError, match=r"download failed \(the connection was refused\).*DSO_DATA"):
         fetch("small")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20
 
 
 def test_a_silent_server_is_given_up(server):
@@ -148,16 +148,16 @@ def test_a_silent_server_is_given_up(server):
     start = time.monotonic()
     with pytest.raises(DsoError, match=r"file\.csv: download failed"):
         download(url, patience=0.5, way_round="walk.")
-    assert time.monotonic() - start < 1.4
+    assert time.monotonic() - start < 7
     assert len(asked) <= 1  # no retries
 
 
 def test_a_hanging_name_resolution_is_given_up(monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(9))
     start = time.monotonic()
     with pytest.raises(DsoError, match=r"no data for 0\.3 s"):
         download("http://nowhere.invalid/file.csv", patience=0.3)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 8
 
 
 def test_a_missing_page(server):

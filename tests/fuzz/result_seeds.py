@@ -12,6 +12,7 @@ import numpy as np
 
 from dso_robotics.data.log import Log, Rollout, write_log
 from dso_robotics.data.run_file import write_run
+from dso_robotics.physics.inertia import COORDINATES
 from dso_robotics.robot.deployed_policy import Policy
 from dso_robotics.robot.policy_numbers import PolicyNumbers
 from dso_robotics.studies.estimate import estimate
@@ -108,6 +109,31 @@ def results(folder: Path) -> dict[str, Files]:
     write_run(folder / "train.h5", tree, {"command": "train", "model": "pendulum.xml"}, MODEL.decode())
     found["train"] = {"out/run.h5": (folder / "train.h5").read_bytes(), "out/model.xml": MODEL}
     return found
+
+
+def drawn(folder: Path) -> dict[str, Files]:
+    """Results of `dso identify` that a training draws from: with a posterior, and with a full inertia's intervals alone."""
+    interval = {"centre": [0.1, -0.01], "estimate": [0.1, 0.0], "low": [0.0, 0.0], "high": [1.0, np.inf]}
+    more = {"scale": [0.1, 0.1], "active": [0, 1], "quantile": 2.0, "method": "jackknife"}
+    rows = np.abs(np.random.default_rng(0).normal([0.1, 0.0], 0.01, size=(40, 2)))
+    names = ["joint/hinge/damping", "joint/hinge/frictionloss"]
+    posterior = {
+        "z": rows,
+        "names": names,
+        "reliable": 1,
+        "route": "laplace",
+        "told": "",
+        "diagnostics": {"pareto_k": 0.1},
+    }
+    tree = {"status": "finished", "names": names, "covariance": 1e-4 * np.eye(2), "interval": interval | more}
+    study = {"command": "identify", "model": "pendulum.xml"}
+    write_run(folder / "a.h5", tree | {"posterior": posterior}, study, MODEL.decode())
+    body = [f"body/pole/inertia[{name}]" for name in COORDINATES]
+    ten = {key: np.full(10, value) for key, value in (("centre", 0.0), ("estimate", 0.0), ("low", -7.0), ("high", 7.0))}
+    ten |= {"scale": np.ones(10), "active": np.zeros(10, int), "factors": {"body/pole/inertia": np.eye(4)}}
+    tree |= {"names": body, "covariance": 0.01 * np.eye(10), "interval": more | ten}
+    write_run(folder / "b.h5", tree, study, MODEL.decode())
+    return {name: {"out/run.h5": (folder / f"{name}.h5").read_bytes()} for name in ("a", "b")}
 
 
 def estimators(folder: Path) -> dict[str, Files]:

@@ -17,6 +17,7 @@ from dso_robotics.report.replay import read_replay
 from dso_robotics.robot.deployed_controller import Controller
 from dso_robotics.robot.deployed_policy import Policy
 from dso_robotics.robot.estimator import Estimator
+from dso_robotics.studies.drawn_result import read_drawn
 from dso_robotics.studies.estimate_study import EstimateStudy
 from dso_robotics.studies.study import IdentifyStudy
 from dso_robotics.studies.train_study import TrainStudy
@@ -147,6 +148,14 @@ def _view() -> Sequence[str]:
     return []
 
 
+def _drawn() -> Sequence[str]:
+    found = read_drawn("out")
+    assert found.rows.shape == (len(found.rows), len(found.names))
+    assert np.isfinite(found.rows).all()
+    assert len(found.declarations()) == len(found.paths)
+    return []
+
+
 def _study() -> Sequence[str]:
     for kind in (IdentifyStudy, EstimateStudy, TrainStudy):
         try:
@@ -211,6 +220,7 @@ TARGETS = {
     "old logs": Target(result_seeds.old_logs, _read_log, {"": (damage_hdf5.as_hdf5, damage.raw)}, batch=20, new=3),
     "runs": Target(result_seeds.runs, _resume, _HDF5, result_seeds.inputs, batch=20, new=8),
     "results": Target(result_seeds.results, _view, {**_HDF5, ".xml": (damage.as_xml,)}),
+    "drawn results": Target(result_seeds.drawn, _drawn, _HDF5),
     "estimators": Target(result_seeds.estimators, _estimate, {**_HDF5, ".xml": (damage.as_xml,)}),
     "policies": Target(result_seeds.policies, _act, {**_HDF5, ".xml": (damage.as_xml,)}),
     "models": Target(result_seeds.robots, _simulate, {"": (damage.as_xml, damage.as_xml, damage.raw, damage.text())}),

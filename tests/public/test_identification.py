@@ -109,6 +109,12 @@ def test_without_a_folder_the_run_goes_with_its_result(pendulum, tmp_path):
     place = result.folder.parent
     assert place.is_dir()
     kept = result.save(tmp_path / "kept", report=False)
+    assert result.export("csv", tmp_path / "table.csv") == [tmp_path / "table.csv"]
+    assert "joint/hinge/damping" in (tmp_path / "table.csv").read_text()
+    with pytest.raises(dso.DsoError, match=r"force=True"):
+        result.export("csv", tmp_path / "table.csv")
+    with pytest.raises(dso.DsoError, match="expected one of tabular"):
+        result.export("latex", tmp_path / "table.tex", environment="tabel")
     with pytest.raises(dso.DsoError, match=r"out=.*force=True to replace"):
         result.save(kept)
     result.save(kept, force=True, report=False)
@@ -192,7 +198,7 @@ def test_a_study_file_is_read_and_arguments_win(pendulum):
     lines = []
     found = dso.identify(pendulum / "study.toml", hold_out="run1", progress=lines.append)
     assert found.summary["windows"]["rollouts"]["hold_out"] == ["run1"]
-    assert lines[-1].stage == "evaluating"
+    assert [news for news in lines if news.stage == "evaluating"][-1].event == "end"
 
 
 def test_every_key_of_a_study_is_an_argument():

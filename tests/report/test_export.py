@@ -123,6 +123,9 @@ def test_the_list_has_every_format_and_its_options(capsys):
         (["--to", "csv", "--out", "{folder}/log.h5", "--force"], "another name"),
         (["--to", "csv", "--out", "{folder}"], "name a file"),
         (["--to", "csv", "--out", "{folder}/nowhere/x.csv"], "nowhere"),
+        (["--to", "csv", "--to", "latex", "--out", "x"], "one at a time"),
+        (["--onnx"], "results of `dso train`"),
+        (["--urdf"], "name the URDF to copy with --set file=FILE"),
     ],
 )
 def test_what_cannot_be_done_is_told_and_nothing_is_written(tmp_path, capsys, arguments, told):
@@ -132,6 +135,12 @@ def test_what_cannot_be_done_is_told_and_nothing_is_written(tmp_path, capsys, ar
     assert told in capsys.readouterr().err
     assert sorted(p.name for p in folder.iterdir()) == ["log.h5", "run.h5"]
     assert (folder / "log.h5").read_bytes() == b"log"
+
+
+def test_several_formats_at_once(tmp_path, capsys):
+    folder = finished(tmp_path / "r")
+    assert main(["export", str(folder), "--to", "csv", "--to", "latex"]) == 0
+    assert capsys.readouterr().out.split() == [str(folder / "parameters.csv"), str(folder / "parameters.tex")]
 
 
 def test_an_existing_file_is_replaced_only_when_asked(tmp_path):

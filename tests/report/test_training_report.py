@@ -8,10 +8,10 @@ import mujoco
 import numpy as np
 import pytest
 
-from dso_robotics.report import loop_estimate
-from dso_robotics.report.loop_estimate import degrees_of_freedom, draw_estimate
+from dso_robotics.report.state_charts import degrees_of_freedom, state_charts
 from dso_robotics.report.table import training_table
 from dso_robotics.report.train import write_report
+from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.play import Episode
 from dso_robotics.studies.train import Trained
 from dso_robotics.studies.train_build import build
@@ -43,6 +43,10 @@ quantity = "joint/hinge/position"
 [judge]
 """
 _SUMMARY = {
+    "engine": "mjx",
+    "engine_reason": "asked for",
+    "seed": 0,
+    "version": "0.1",
     "command": "train",
     "message": "20 iterations; cost of an episode on C MuJoCo 9 before, 4 after",
     "method": {"name": "pathwise", "reason": "the derivative is exact"},
@@ -54,6 +58,7 @@ _SUMMARY = {
     "cost": {
         "total": 4.0,
         "before": 9.0,
+        "first_look": 9.0,
         "quarter_timestep": 4.25,
         "terms": {"upright": 4.0},
         "supervised": {"recorded": -3.5, "bench": 0.75},
@@ -95,7 +100,7 @@ def _found(folder, more, observe, summary):
 
 def _rows(page):
     """The cells of all table rows."""
-    return [tuple(re.split(r"<t[dh][^>]*>", row)[1:]) for row in re.findall(r"<tr>(.*?)(?=<tr>|</table>)", page)]
+    return [tuple(re.findall(r"<td[^>]*>(.*?)</td>", row)) for row in re.findall(r"<tr>(.*?)</tr>", page)]
 
 
 def test_the_report_shows_costs_weights_blocks_judge_and_estimate(tmp_path):
@@ -111,26 +116,33 @@ def test_the_report_shows_costs_weights_blocks_judge_and_estimate(tmp_path):
     assert ("sensor noise", "1", "bench") in rows
     assert ("corrector", "25", "upright") in rows
     assert ("body/pole/mass", "0.25", "0.2", "kg", "at bound") in rows
-    assert "<h2>Physics, sensors and design</h2>" in page
+    assert ">Physics, sensors and design</h2>" in page
     assert "Method: pathwise (the derivative is exact)." in page
     assert "mean of 2 episodes: 9 (8 to 10) before, 5.5 (5 to 6) after" in page
     assert "quarter of the time step: 4.25" in page
-    assert (tmp_path / "estimate.png").is_file()
+    titles = re.findall(r'data-title="([^"]*)"', page)
+    assert "hinge, velocity" in titles
+    assert "hinge, error of the velocity" in titles
     # A note about a weight is no warning.
-    assert "class=warning" not in page
+    assert "No warnings." in page
 
 
 def test_a_training_without_costs_of_the_motion_tells_of_no_episode(tmp_path):
     found = _found(tmp_path, "", "", _data_only(_SUMMARY))
     write_report(found, tmp_path, video=False)
     page = html.unescape((tmp_path / "report.html").read_text())
-    assert "sum of the costs" in page.lower()
+    assert "sum of the weighted costs" in page.lower()
     assert ("policy", "6", "nothing; it stays as it started") in _rows(page)
     for text in (page, "\n".join(training_table(found.summary))):
         for word in ("episode", "quarter", "steps of the environment"):
             assert word not in text
     # The policy was not trained, so it is not shown.
-    assert not (tmp_path / "episode.png").exists()
+    assert "positions" not in re.findall(r'data-title="([^"]*)"', page)
+
+
+def test_charts_are_also_pictures_on_request(tmp_path):
+    write_report(_found(tmp_path, _MOTION, 'observe = "estimate"', _SUMMARY), tmp_path, video=False, figures=True)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"training.png", "episode.png", "estimate.png"}
 
 
 def test_the_table_names_method_costs_blocks_and_judge():
@@ -147,7 +159,7 @@ def test_the_table_names_method_costs_blocks_and_judge():
     assert lines[-1] == "note: cost bench: weight 0.5."
 
 
-def test_the_errors_of_a_floating_body_are_in_its_tangent_space(monkeypatch):
+def test_the_errors_of_a_floating_body_are_in_its_tangent_space():
     """An estimate that is turned by 0.1 rad about x, and 0.2 m too high."""
     model, steps = mujoco.MjModel.from_xml_string(FLOATER), 6
     names = [model.joint(i).name for i in range(model.njnt)]
@@ -172,17 +184,32 @@ def test_the_errors_of_a_floating_body_are_in_its_tangent_space(monkeypatch):
         False,
         estimate=np.concatenate([believed, qvel + 0.5], 1),
     )
-    drawn = []
-    monkeypatch.setattr(loop_estimate.canvas, "picture", lambda figure, name, text: drawn.append(figure))
-    draw_estimate(model, names, episode)
-    axes = drawn[0].axes
-    positions, velocities = axes[-2], axes[-1]
-    last = [line.get_ydata() for line in positions.lines[:4]]
-    np.testing.assert_allclose(last, np.tile([[0], [0], [0.2], [0.1]], steps), atol=1e-12)
-    np.testing.assert_allclose([line.get_ydata() for line in velocities.lines[:4]], 0.5)
-    # The row of the height shows it in the world, not relative to the model's reference.
-    np.testing.assert_allclose([line.get_ydata() for line in axes[4].lines], [[1.0] * steps, [1.2] * steps])
-    assert positions.get_title("right") == "rms 0, 0, 0.2, 0.1"
+    assert episode.estimate is not None
+    space = Space(model)
+    reference = np.concatenate([model.qpos0, np.zeros(model.nv)])
+    shown = space.difference(np.broadcast_to(reference, episode.estimate.shape), episode.estimate)
+    error = space.difference(np.concatenate([qpos, qvel], 1), episode.estimate)
+    charts = {chart.title: chart for chart in state_charts(model, names, episode.time, shown, error)}
+    # The height is that in the world, not relative to the model's reference.
+    true, estimated = charts["root z, position"].lines
+    np.testing.assert_allclose(true.values, 1.0)
+    np.testing.assert_allclose(estimated.values, 1.2)
+    for title, value in (("root z, error of the position", 0.2), ("root rotation x, error of the position", 0.1)):
+        np.testing.assert_allclose(charts[title].lines[-1].values, value, atol=1e-12)
+    np.testing.assert_allclose(charts["wrist, error of the velocity"].lines[-1].values, 0.5)
+    assert charts["root rotation x, error of the position"].remark == "RMS 0.100 rad"
+
+
+def test_a_band_shows_what_the_estimator_claims_and_not_its_start():
+    model = mujoco.MjModel.from_xml_string(CARTPOLE)
+    error, spread = np.full((100, 4), 0.01), np.full((100, 4), 0.02)
+    spread[0] = 10.0
+    shown = state_charts(model, ["slider", "hinge"], 0.01 * np.arange(100), np.zeros((100, 4)), error, spread)
+    low, high, line = next(c for c in shown if c.title == "hinge, error of the velocity").lines
+    np.testing.assert_allclose(high.values[1:], 1.959963984540054 * 0.02)
+    np.testing.assert_allclose(low.values[1:], -high.values[1:])
+    assert np.isnan(high.values[0])
+    np.testing.assert_allclose(line.values, 0.01)
 
 
 @pytest.mark.parametrize("missing", ["judge", "terms"])

@@ -19,6 +19,7 @@ from dso_robotics.physics.model import load
 from dso_robotics.robot import filter_data
 from dso_robotics.robot.corrector import CORRECTORS, make_corrector
 from dso_robotics.robot.correctors.kalman import Noise, correction, measurable, process_covariance, turned
+from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.kalman_filter import KalmanFilter
 from dso_robotics.robot.kalman_theta import KalmanTheta, groups
 
@@ -195,6 +196,23 @@ def test_a_quaternion_is_three_numbers():
     np.testing.assert_allclose(e, [0.2, *small, 0], atol=1e-7)
     assert measurable(np.ones(5, bool), places).tolist() == [True, True, True, True, False]
     assert not measurable(np.array([True, True, False, True, True]), places)[1:].any()
+
+
+def test_the_prior_of_a_rotation_is_about_the_axes_of_the_world():
+    """A turn w about the world's axes is R' w in the body's own, so its covariance is R' diag(s^2) R."""
+    model = mujoco.MjModel.from_xml_string(
+        "<mujoco><worldbody><body><freejoint/><geom size='0.1'/></body></worldbody></mujoco>"
+    )
+    deviation = np.array([1.0, 2.0, 3.0, 0.1, 0.2, 2.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    noise = Noise(np.ones(12), np.ones(1), np.zeros(1), deviation, np.ones(1))
+    quat = np.array([0.5, 0.1, -0.7, 0.4])
+    quat /= np.linalg.norm(quat)
+    turn = np.zeros(9)
+    mujoco.mju_quat2Mat(turn, quat)
+    found = noise.start(Space(model), np.concatenate([np.zeros(3), quat, np.zeros(6)]))
+    turn = turn.reshape(3, 3)
+    np.testing.assert_allclose(found[3:6, 3:6], turn.T @ np.diag(deviation[3:6] ** 2) @ turn, atol=1e-12)
+    np.testing.assert_allclose(found[:3, :3], np.diag([1.0, 4.0, 9.0]))
 
 
 def test_noises_belong_to_joints_and_sensors():

@@ -12,6 +12,7 @@ from dso_robotics.core.gradient.pathwise import pathwise_loss
 from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.rollout import Ending
 from dso_robotics.core.value import ZeroValue
+from dso_robotics.core.zlearning import Passive, any_chain_target
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Distance, Square
@@ -201,7 +202,7 @@ def test_passive_chain_is_the_chain_of_a_silent_policy(chain):
     passive = PassiveChain(chain, theta)
     state = chain.initial(jax.random.key(0), theta)
     xi = jnp.array([0.7])
-    one, two = jax.jit(lambda s: (passive.move(xi, s, jnp.zeros(3)), chain.move(xi, s, silent)))(state)
+    one, two = jax.jit(lambda s: (passive.move(xi, s), chain.move(xi, s, silent)))(state)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-14)
 
@@ -222,14 +223,15 @@ def test_a_policy_that_does_nothing_plays_no_control_clipped_to_the_range():
     chain = robot_system(Mechanism(robot), LinearPolicy(observation.size, 5), observation, scene_cost=cost, noise=0.3)
     theta = jnp.zeros(chain.layout.size)
     passive = PassiveChain(chain, theta)
+    assert isinstance(passive, Passive)
     state = chain.rest()
 
     @jax.jit
     def found(state):
-        still, noisy = passive.drift(state, theta), passive.move(0.5 * jnp.ones(5), state, theta)
+        still, noisy = passive.drift(state), passive.move(0.5 * jnp.ones(5), state)
         silent = theta.at[chain.layout.where("policy").stop - 5 :].set(still.action)  # the biases
         strain = jax.vmap(chain.strain, (None, 0))(state, jnp.stack([theta, silent]))
-        return still, noisy, passive.log_prob(noisy, state, theta), strain
+        return still, noisy, passive.log_prob(noisy, state), strain
 
     still, noisy, log_prob, (middle, silent) = found(state)
     control = chain.squash(still.action)
@@ -241,6 +243,27 @@ def test_a_policy_that_does_nothing_plays_no_control_clipped_to_the_range():
     np.testing.assert_allclose(log_prob, 5 * (-0.5 * 0.5**2 - np.log(0.3) - 0.5 * np.log(2 * np.pi)), rtol=1e-9)
     np.testing.assert_allclose(silent, 0.0, atol=1e-12)
     np.testing.assert_allclose(middle, 0.5 * np.sum((np.asarray(still.action) / 0.3) ** 2), rtol=1e-9)
+    # The policy of zeros plays the middle of the ranges: a move of it has the ratio of the two densities as its weight.
+    moved = np.asarray(noisy.action)
+    logs = -0.5 * ((moved - np.asarray(still.action)) / 0.3) ** 2 + 0.5 * (moved / 0.3) ** 2
+    ratio = passive.ratio(noisy, state, theta)
+    np.testing.assert_allclose(ratio, np.exp(logs.sum()), rtol=1e-9)
+    target = any_chain_target(passive, lambda x: 0.5, state, noisy, ratio=ratio)
+    np.testing.assert_allclose(target, 0.5 * ratio * np.exp(-(0.0**2)), rtol=1e-12)
+
+
+def test_samples_of_a_chain_with_too_little_noise_are_refused():
+    """The weight base / P of a normal density has a finite variance if P's noise is above 1 / sqrt(2) of the baseline's."""
+    robot = load(mujoco.MjSpec.from_string(RANGES))
+    cost = composite({"x": (1.0, Square(quantity("joint/x/position", robot)))})
+    more = {"scene_cost": cost, "noise": 0.3, "noise_free": True}
+    chain = robot_system(Mechanism(robot), LinearPolicy(2, 5), state_observation(robot), **more)
+    theta, state = jnp.asarray(chain.layout.initial), chain.rest()
+    passive = PassiveChain(chain, theta)
+    noises = chain.layout.where("action noise")
+    assert np.isfinite(passive.ratio(state, state, theta.at[noises].set(np.log(0.3 * 0.72))))
+    with pytest.raises(DsoError, match="no finite variance"):
+        passive.ratio(state, state, theta.at[noises].set(np.log(0.3 * 0.70)))
 
 
 def test_a_blow_up_ends_the_rollout_and_leaves_the_gradient_finite(tmp_path):

@@ -33,8 +33,8 @@ SERVOS = '<position name="a" joint="a" kp="5" ctrlrange="-1 2"/><position name="
 def arm(folder, actuators=MOTORS, ctrl="", **more):
     (folder / "arm.xml").write_text(ARM.format(actuators=actuators, ctrl=ctrl))
     given = {"seconds": 0.1, "cost": {"a": {"kind": "square", "quantity": "joint/a/position"}}, **more}
-    training = {"horizon": 4, "environments": 4, "iterations": 2, "engine": "mujoco", **given.pop("training", {})}
-    return TrainStudy(model=str(folder / "arm.xml"), training=training, **given)
+    training = {"horizon": 4, "environments": 4, "iterations": 2, **given.pop("training", {})}
+    return TrainStudy(model=str(folder / "arm.xml"), training=training, engine="mujoco", **given)
 
 
 def made(study):
@@ -118,7 +118,7 @@ def test_windows_and_episodes_are_those_of_mjx(tmp_path):
         policy={"delay": [0.0, 0.01]},
         action={"rate": {"a": 30.0}, "noise": "after", "home": {"a": 0.5}},
     )
-    task = build(dataclasses.replace(study, training=dataclasses.replace(study.training, engine="mjx")))
+    task = build(dataclasses.replace(study, engine="mjx"))
     chain, steps = task.chain, 12
     rng = np.random.default_rng(0)
     theta = jnp.asarray(chain.layout.initial + 0.5 * rng.standard_normal(chain.layout.size))

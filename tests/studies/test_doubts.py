@@ -11,7 +11,7 @@ from dso_robotics.data.rollout import Rollout
 from dso_robotics.parameters.path import parse
 from dso_robotics.report.table import identification_table
 from dso_robotics.studies.identify import identify
-from dso_robotics.studies.misfit import own_noise
+from dso_robotics.studies.misfit import likeness, own_noise
 from dso_robotics.studies.study import IdentifyStudy
 from tests.pendulum import NOISE, PENDULUM, TRUTH, record
 
@@ -77,6 +77,26 @@ def test_residuals_that_are_no_noise_put_the_result_in_doubt(tmp_path):
     # The ratio is that of the noise in the table to the noise that was added.
     assert summary["misfit"]["angle"] == pytest.approx(summary["noise"]["angle"]["value"] / NOISE[0], rel=0.15)
     assert "converged, but doubtful" in identification_table(summary)
+
+
+def test_small_residuals_that_are_alike_are_no_noise(tmp_path):
+    """The mass of the model is 1.2% wrong: the residuals are hardly larger than the noise, but each is like the one before."""
+    free, model = FREE[:2], PENDULUM.format(**{**TRUTH, "mass": 1.012 * TRUTH["mass"]})
+    summary = run(tmp_path, record(0), free=free, model=model)
+    assert 1.08 < summary["misfit"]["speed"] < 1.25
+    assert told(summary, "residuals are not only noise")
+    assert summary["doubts"] == []
+
+
+def test_the_likeness_of_neighbours_is_that_of_the_process():
+    rng, values = np.random.default_rng(0), np.zeros((4, 2000, 2))
+    drive = rng.normal(size=values.shape)
+    for k in range(1, 2000):
+        values[:, k, 0] = 0.5 * values[:, k - 1, 0] + drive[:, k, 0]
+    values[..., 1] = drive[..., 1]
+    found, error = likeness(values)
+    np.testing.assert_allclose(found, [0.5, 0.0], atol=0.04)
+    np.testing.assert_allclose(error, 1 / np.sqrt(4 * 1999))
 
 
 def test_the_quantum_of_an_encoder_is_noise(tmp_path):

@@ -1,6 +1,7 @@
 """`dso estimate` with a Kalman filter: stable and honest on every log, at any times, with late sensors and drifting biases."""
 
 import dataclasses
+import re
 
 import mujoco
 import numpy as np
@@ -228,4 +229,6 @@ def test_the_command_shows_it_and_draws_a_report(tmp_path, capsys):
     assert "(NIS/n)" in said.out
     assert "noise of angle" in said.out
     assert "joint/hinge/velocity" in said.out
-    assert "kalman" in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "kalman" in page
+    assert {"hinge, position", "hinge, velocity", "angle"} <= set(re.findall(r'data-title="([^"]*)"', page))

@@ -159,7 +159,7 @@ def test_consistency_is_one_for_errors_as_claimed():
     sigma, spread = np.array([0.3, 2.0]), np.array([[0.4], [-0.2]])
     features = rng.normal(size=(*shape, 1))
     innovation = rng.normal(size=(*shape, 2)) * sigma * np.exp(features @ spread.T)
-    fit = Fit(innovation, np.zeros_like(innovation), features, state, root @ root.T, 0)
+    fit = Fit(innovation, np.zeros_like(innovation), features, state, state, root @ root.T, 0)
     table = estimate_trust.consistency(
         {"train": fit, "hold_out": dataclasses.replace(fit, state_error=2 * state)}, sigma, spread, None, np.ones(2)
     )

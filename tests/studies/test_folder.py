@@ -200,7 +200,7 @@ def test_a_signal_ends_with_the_line_that_resumes(files, number, status):
     while not (files / "out" / "run.h5").exists() and time.monotonic() < until:
         time.sleep(0.05)
     child.send_signal(number)
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=240)
     assert child.returncode == status
     assert said.splitlines()[-1] == "dso: interrupted; `dso identify --resume --out out` continues the run."
     assert [p.name for p in (files / "out").iterdir()] == ["run.h5"]

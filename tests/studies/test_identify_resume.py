@@ -36,9 +36,9 @@ def study(**changes):
     return IdentifyStudy(**({"model": "pendulum.xml", "logs": ("pendulum.h5",), "free": FREE} | changes))
 
 
-def kill_at(stage, iteration=0):
+def kill_at(stage, iteration=0, event="at"):
     def progress(news):
-        if news.stage == stage and news.iteration >= iteration:
+        if news.event == event and news.stage == stage and news.iteration >= iteration:
             raise Killed
 
     return progress
@@ -99,9 +99,9 @@ def test_a_changed_residual_is_noticed(files, monkeypatch, tmp_path_factory):
 
 def test_a_run_killed_after_its_search_is_finished_not_searched_again(files, monkeypatch):
     whole = identify(study(), "whole", report=lambda folder: None)
-    for moment in ("evaluating", "report"):
+    for moment, event in (("evaluating", "at"), ("report", "begin")):
         with pytest.raises(Killed):
-            identify(study(), moment, progress=kill_at(moment), report=lambda folder: None)
+            identify(study(), moment, progress=kill_at(moment, event=event), report=lambda folder: None)
         drawn = []
         found = identify(study(), moment, resume=True, report=drawn.append)
         assert len(drawn) == 1

@@ -211,7 +211,8 @@ def test_studies_stored_before_this_reader_are_read():
         "score_window": None, "seed": 0, "starts": 1, "warm_start": False, "robust": False, "noise": {}, "residual": None,
         "network": {"hidden": [8]}, "continuity": None, "controller": {"m1": {"gains": {"q": 1.0}, "hold": True}},
     }  # fmt: skip
-    assert IdentifyStudy.from_dict(old).as_dict() == old | {"fit": "motion", "actuator": [], "choose": None}
+    new = {"fit": "motion", "actuator": [], "choose": None, "posterior": False, "sampler": "auto", "draws": 500}
+    assert IdentifyStudy.from_dict(old).as_dict() == old | new
     trained = {
         "model": "m.xml", "cost": {"a": {"kind": "square", "quantity": "q", "weight": 2.0}}, "seed": 0, "seconds": 10.0,
         "control_step": None, "free": ["joint/a/damping=0.1@0:1"], "policy": {"hidden": [8]}, "explore": {}, "task": {},

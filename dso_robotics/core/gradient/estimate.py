@@ -1,5 +1,6 @@
 """What every gradient estimator returns, and how samples from rollouts become a mean with a standard error."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from dso_robotics.core import devices
 from dso_robotics.core.objective import Episodic, Objective, Problem
 from dso_robotics.core.rollout import Ending, Trajectory, batched
 from dso_robotics.errors import DsoError
@@ -66,24 +68,42 @@ def group_gradients(
     theta: Float[Array, " n"],
     *batch: Any,
     groups: int,
+    shared: Any = None,
 ) -> tuple[Float[Array, "G n"], Any]:
-    """Gradient of the mean of loss(problem, theta, *items) -> (value, aux) over each group of rollouts, and all aux."""
+    """Gradient of the mean of loss(problem, theta, *items) -> (value, aux) over each group of rollouts, and all aux.
+
+    shared: an argument of `loss` by this name, if given: what is the same for all rollouts and was computed before.
+    """
     count = jax.tree.leaves(batch)[0].shape[0]
+    parts = devices.parts(count, groups)
     if groups == count or problem.axes is not None:
-        each = batched(problem, lambda p, *items: jax.grad(lambda t: loss(p, t, *items), has_aux=True)(theta), *batch)
+        each = batched(
+            problem,
+            lambda p, mine, *items: jax.grad(lambda t: _with(loss, mine[1])(p, t, *items), has_aux=True)(mine[0]),
+            *batch,
+            shared=(theta, shared),
+        )
         return jnp.mean(each[0].reshape(groups, -1, theta.shape[0]), axis=1), each[1]
 
-    def one(*parts: Any) -> tuple[Float[Array, " n"], Any]:
+    def one(every: tuple[Problem, Array, Any], *parts: Any) -> tuple[Float[Array, " n"], Any]:
+        problem, theta, common = every
+
         def mean(at: Float[Array, " n"]) -> tuple[Float[Array, ""], Any]:
-            losses, aux = batched(problem, lambda p, *items: loss(p, at, *items), *parts)
+            losses, aux = batched(problem, lambda p, *items: _with(loss, common)(p, at, *items), *parts)
             return jnp.mean(losses), aux
 
         return jax.grad(mean, has_aux=True)(theta)
 
-    gradients, aux = jax.vmap(one)(
-        *jax.tree.map(lambda leaf: leaf.reshape((groups, count // groups, *leaf.shape[1:])), batch)
+    pieces = jax.tree.map(lambda leaf: leaf.reshape((parts, count // parts, *leaf.shape[1:])), batch)
+    gradients, aux = devices.spread(
+        lambda every, *mine: jax.vmap(functools.partial(one, every))(*mine), (problem, theta, shared), *pieces
     )
+    gradients = jnp.mean(gradients.reshape(groups, parts // groups, -1), axis=1)
     return gradients, jax.tree.map(lambda leaf: leaf.reshape((count, *leaf.shape[2:])), aux)
+
+
+def _with(loss: Callable[..., Any], shared: Any) -> Callable[..., Any]:
+    return loss if shared is None else functools.partial(loss, shared=shared)
 
 
 def unpriced(trajectory: Trajectory, objective: Objective) -> Bool[Array, "..."]:

@@ -23,10 +23,14 @@ def mixed(
     horizon: int | None = None,
     value: Value | None = None,
     baseline: Baseline | None = None,
+    lam: float = 1.0,
     checkpoint: int | None = None,
     groups: int | None = None,
 ) -> tuple[Estimate, Batch]:
-    """One unbiased gradient from one batch: score for the entries of the mask `by_score`, pathwise for the others."""
+    """One unbiased gradient from one batch: score for the entries of the mask `by_score`, pathwise for the others.
+
+    lam: of the score, see `score`.
+    """
     check_theta(theta)
     chosen = covered(problem.chain, theta, by_score)
     through, path = pathwise(
@@ -34,7 +38,7 @@ def mixed(
     )
     groups = group_count(count, theta.shape[0], groups)
     baseline = NoBaseline() if baseline is None else baseline
-    batch = _assemble(problem, theta, path, baseline)
+    batch = _assemble(problem, theta, path, baseline, lam)
     scored = _gradient(batch, jnp.asarray(chosen), groups)
     return Estimate(
         value=through.value,

@@ -18,9 +18,10 @@ from dso_robotics.core.gradient.estimate import (
     summarise,
     unpriced,
 )
-from dso_robotics.core.objective import Average, Problem, check_theta
+from dso_robotics.core.objective import Average, Objective, Problem, check_theta
 from dso_robotics.core.rollout import (
     Credit,
+    Ending,
     Trajectory,
     batched,
     check_count,
@@ -30,6 +31,7 @@ from dso_robotics.core.rollout import (
     rollouts,
 )
 from dso_robotics.core.value import Value, ZeroValue
+from dso_robotics.errors import DsoError
 
 
 class Baseline(eqx.Module):
@@ -110,8 +112,43 @@ def advantages(
     return to_go - jax.vmap(one)(times, before)
 
 
-def assemble(problem: Problem, theta: Float[Array, " n"], trajectory: Trajectory, baseline: Baseline) -> Batch:
-    """The batch of given rollouts. No derivative passes through credit and advantages."""
+def lambda_to_go(trajectory: Trajectory, objective: Objective, value: Value, lam: float) -> Float[Array, " T"]:
+    """(1 - lam) V(x_{t+1}) + lam G_{t+1} of one rollout, G_t = L_t + gamma ((1 - lam) V(x_{t+1}) + lam G_{t+1}).
+
+    With lam = 1 it is R_{t+1}, with lam = 0 the fitted value of x_{t+1}. Less the baseline it is
+    V(x_{t+1}) - b(x_t) + lam sum_k (gamma lam)^k delta_{t+1+k}, with delta_t = L_t + gamma V(x_{t+1}) - V(x_t): what
+    generalised advantage estimation is for V(x), here for any baseline. A cost at the end is known, so it is V there.
+    """
+    times = jnp.arange(objective.steps + 1)
+    values = jax.vmap(lambda time, state: value.at(time)(state))(times, trajectory.states)
+    ended = trajectory.counted & ~jnp.append(trajectory.moved, False) & (trajectory.ending != Ending.RANDOM)
+    values = jnp.where(ended, trajectory.costs, values)
+
+    def back(following: Float[Array, ""], now: tuple) -> tuple:
+        cost, moved, ahead = now
+        mixed = (1.0 - lam) * ahead + lam * following
+        return cost + objective.discount * jnp.where(moved, mixed, 0.0), mixed
+
+    parts = (trajectory.costs[:-1], trajectory.moved, values[1:])
+    return jax.lax.scan(back, values[-1], parts, reverse=True)[1]
+
+
+def check_lambda(lam: float, objective: Objective) -> None:
+    """Raise DsoError unless lam is from 0 to 1, and 1 for an average cost."""
+    if not (isinstance(lam, int | float) and 0.0 <= lam <= 1.0):
+        raise DsoError(f"lam: expected a number from 0 (values of the next state) to 1 (returns), got {lam!r}.")
+    if lam != 1.0 and isinstance(objective, Average):
+        raise DsoError(
+            "lam: for an average cost `window` of Average says after how many steps the fitted value takes over; leave lam "
+            "at 1."
+        )
+
+
+def assemble(
+    problem: Problem, theta: Float[Array, " n"], trajectory: Trajectory, baseline: Baseline, lam: float = 1.0
+) -> Batch:
+    """The batch of given rollouts. No derivative passes through credit and advantages. lam: see `score`."""
+    check_lambda(lam, problem.objective)
     average = jnp.zeros(trajectory.ending.shape)
     if isinstance(problem.objective, Average):
         used = trajectory.costs[:, problem.objective.burn_in : -1]
@@ -119,7 +156,8 @@ def assemble(problem: Problem, theta: Float[Array, " n"], trajectory: Trajectory
 
     def one(part: Problem, rollout: Trajectory, mean: Float[Array, ""]) -> tuple[Credit, Float[Array, " T"]]:
         earned = credit(rollout, part.objective, baseline.value, average=mean)
-        return earned, advantages(part, theta, rollout, earned.to_go, baseline)
+        to_go = earned.to_go if lam == 1.0 else lambda_to_go(rollout, part.objective, baseline.value, lam)
+        return earned, advantages(part, theta, rollout, to_go, baseline)
 
     earned, advantage = batched(problem, one, trajectory, average)
     start = jnp.zeros_like(average)
@@ -160,18 +198,31 @@ def batch_gradient(batch: Batch, *, entries: Bool[Array, " n"], groups: int) -> 
 
 
 def sample_batch(
-    key: PRNGKeyArray, problem: Problem, theta: Float[Array, " n"], *, count: int, baseline: Baseline | None = None
+    key: PRNGKeyArray,
+    problem: Problem,
+    theta: Float[Array, " n"],
+    *,
+    count: int,
+    baseline: Baseline | None = None,
+    lam: float = 1.0,
 ) -> Batch:
     """Steps 1 and 2 of Algorithm 1: `count` rollouts with returns and advantages."""
     trajectory = rollouts(key, problem, theta, count=count)
-    return assemble(problem, theta, trajectory, NoBaseline() if baseline is None else baseline)
+    return assemble(problem, theta, trajectory, NoBaseline() if baseline is None else baseline, lam)
 
 
 @eqx.filter_jit
 def _score(
-    key: PRNGKeyArray, problem: Problem, theta: Array, count: int, baseline: Baseline, entries: np.ndarray, groups: int
+    key: PRNGKeyArray,
+    problem: Problem,
+    theta: Array,
+    count: int,
+    baseline: Baseline,
+    lam: float,
+    entries: np.ndarray,
+    groups: int,
 ) -> tuple[Estimate, Batch]:
-    batch = sample_batch(key, problem, theta, count=count, baseline=baseline)
+    batch = sample_batch(key, problem, theta, count=count, baseline=baseline, lam=lam)
     return batch_gradient(batch, entries=jnp.asarray(entries), groups=groups), batch
 
 
@@ -182,10 +233,14 @@ def score(
     *,
     count: int,
     baseline: Baseline | None = None,
+    lam: float = 1.0,
     entries: np.ndarray | None = None,
     groups: int | None = None,
 ) -> tuple[Estimate, Batch]:
     """Algorithm 1: an unbiased gradient of J (Corollary 1 (32), Theorem 3 (35)) from `count` rollouts.
+
+    lam: below 1 the fitted value takes the place of costs far ahead (see `lambda_to_go`). There is less variance, and no
+      bias only where the value is exact. It needs a baseline with a value.
 
     Returns the estimate and the batch. The value is refitted to the batch (`fitting.py`) for the *next* gradient. `entries`
     restricts the gradient to parameters that have a score; other entries raise DsoError.
@@ -194,4 +249,9 @@ def score(
     wanted = covered(problem.chain, theta, entries)
     groups = group_count(check_count(count), theta.shape[0], groups)
     baseline = NoBaseline() if baseline is None else baseline
-    return _score(key, problem, theta, count, baseline, wanted, groups)
+    check_lambda(lam, problem.objective)
+    if lam < 1.0 and isinstance(baseline.value, ZeroValue):
+        raise DsoError(
+            f"lam: {lam} needs a fitted value for what lies ahead; give a baseline with a value, or lam = 1."
+        )
+    return _score(key, problem, theta, count, baseline, lam, wanted, groups)

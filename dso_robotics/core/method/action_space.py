@@ -92,7 +92,7 @@ class ActionSpace(ShortHorizon):
         s = self.settings
         key, step_key = jax.random.split(jax.random.fold_in(learner.key, 1))
         progress = learner.iteration / s.iterations
-        chain = self.course.at(learner.memory, progress)
+        chain = self.course.anchored(self.course.at(learner.memory, progress), learner.anchor)
         problem = eqx.tree_at(lambda p: p.chain, self.problem, chain)
         paths = jax.vmap(lambda window: settled(problem, window, self._costs(chain, learner.theta, window)))(states)
         batch = self._batch(learner, problem, paths)

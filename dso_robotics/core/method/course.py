@@ -32,6 +32,15 @@ class Course(eqx.Module):
         """The chain under `memory` at the fraction `progress` (0 to 1) of the training. Without `progress`: the final chain."""
         return self.chain
 
+    @property
+    def anchored_every(self) -> int:
+        """Iterations after which the theta that `anchored` is given is replaced by the present one; 0: never."""
+        return 0
+
+    def anchored(self, chain: Any, anchor: Array) -> Chain:
+        """The chain with a cost of moving away from the chain at theta = `anchor` (R-MDP)."""
+        return chain
+
     def fresh(self, key: PRNGKeyArray, theta: Array) -> State:
         """A new first state for a window that restarts."""
         return self.chain.initial(key, theta)

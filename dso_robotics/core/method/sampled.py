@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from dso_robotics.core.descent import CACHE, Last, Moment, Result, Status, descend
 from dso_robotics.core.gradient.score import Batch
 from dso_robotics.core.method.trust_region import TrustRegion
+from dso_robotics.core.objective import check_theta
 from dso_robotics.core.sampler import Sample, Sampler
 from dso_robotics.errors import DsoError
 
@@ -166,9 +167,8 @@ class Sampled:
 
     def init(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> State:
         """The state before the first step. Its sample is drawn here."""
+        check_theta(theta)
         theta = jnp.asarray(theta)
-        if theta.ndim != 1:
-            raise DsoError(f"theta: expected one flat vector, got shape {theta.shape}.")
         zero = (0.0, 0.0, 0.0, 0.0, 0, 0)
         state = State(theta, self.rule.init(theta), self.sampler.memory(), key, 0, 1.0, 0, 0, False, *zero)
         sample = self._draw(state, theta, 0)

@@ -16,26 +16,33 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from dso_robotics.core import devices
 from dso_robotics.core.chain import Chain, State
 from dso_robotics.core.descent import Status
 from dso_robotics.core.fitting import lambda_returns, usable_states
 from dso_robotics.core.gradient.estimate import Estimate, group_gradients, summarise
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.course import Course
+from dso_robotics.core.method.curved_step import Curvature, curved_step
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.method.window import scored_entries, window_loss
 from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.rollout import Ending, Trajectory
-from dso_robotics.core.value import NetworkValue
+from dso_robotics.core.value import CostToGo, NetworkValue
 
-# Training is lost if every window blows up, or the gradient is not finite, for this fraction of its iterations.
+# Training is lost if for this fraction of its iterations every window blows up, or the gradient is not finite.
 _LOST = 20
 
 
 class Learner(eqx.Module):
-    """Everything that the next iteration depends on. lost: consecutive iterations without a usable gradient."""
+    """Everything that the next iteration depends on.
+
+    anchor: the theta that a proximal cost measures from.
+    lost: consecutive iterations without a usable gradient.
+    """
 
     theta: Float[Array, " n"]
+    anchor: Float[Array, " n"]
     optimiser: Any
     critic: Any
     slow: Any
@@ -63,43 +70,6 @@ class Record:
     value_error: float
     blown: float
     accepted: bool
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Curvature:
-    """A matrix that scales the gradient of some entries: the Gauss-Newton matrix of the likelihoods among the costs.
-
-    entries: indices (c,) of theta.
-    matrix: chain, theta -> (c, c), positive semi-definite, in the units of the total cost.
-    rate: fraction of the Gauss-Newton step that is taken in an iteration.
-    blocks: positions in `entries` of each block of theta. A step that is too long in one block does not shorten the others.
-    """
-
-    entries: np.ndarray
-    matrix: Callable[[Any, Array], Array]
-    rate: float = 0.3
-    blocks: tuple[np.ndarray, ...] = ()
-
-
-# Added to the diagonal of the matrix: a fraction of it, and a fraction of the mean curvature, which holds back entries that the
-# costs hardly determine. The largest change of an entry in one step.
-_DAMPING, _RIDGE, _LONGEST = 1e-3, 1e-3, 0.3
-
-
-def curved_step(
-    matrix: Float[Array, "c c"], gradient: Float[Array, " c"], blocks: Sequence[np.ndarray] = ()
-) -> Float[Array, " c"]:
-    """(M + damping)^-1 g, shortened in each of `blocks` so that no entry exceeds 0.3.
-
-    Entries without curvature do not move.
-    """
-    curved = jnp.maximum(jnp.diag(matrix), 0.0)
-    ridge = _RIDGE * jnp.sum(curved) / jnp.maximum(jnp.sum(curved > 0), 1)
-    extra = jnp.where(curved > 0, _DAMPING * curved + ridge, 1.0)
-    step = jnp.where(curved > 0, jnp.linalg.solve(matrix + jnp.diag(extra), gradient), 0.0)
-    for at in blocks or (np.arange(len(gradient)),):
-        step = step.at[at].multiply(jnp.minimum(1.0, _LONGEST / (jnp.max(jnp.abs(step[at])) + 1e-30)))
-    return step
 
 
 class Step(eqx.Module):
@@ -166,7 +136,7 @@ class ShortHorizon:
 
     def init(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Learner:
         """The state before the first iteration."""
-        return self._begin(key, jnp.asarray(theta))
+        return self._laid_out(self._begin(key, jnp.asarray(theta)))
 
     def compile(self, state: Learner) -> None:
         """Compile the step ahead of the first call."""
@@ -174,7 +144,7 @@ class ShortHorizon:
 
     def step(self, state: Learner) -> tuple[Learner, Record]:
         """One iteration."""
-        following, news = self._iterate(state)
+        following, news = self._iterate(self._laid_out(state))
         cost, terms, norm, error, blown, accepted = (np.asarray(entry) for entry in news)
         return following, Record(float(cost), terms, float(norm), float(error), float(blown), bool(accepted))
 
@@ -191,9 +161,10 @@ class ShortHorizon:
             )
         return f"{steps} iterations"
 
-    def _value(self, network: Any, learner: Learner, theta: Array) -> NetworkValue:
-        scale = learner.critic_scale
-        return NetworkValue(network, self.course.inputs(learner.memory, theta), scale, scale)
+    def _value(self, network: Any, learner: Learner, theta: Array) -> CostToGo:
+        inputs, scale = self.course.inputs(learner.memory, theta), learner.critic_scale
+        chain = self.course.anchored(self.course.at(learner.memory), learner.anchor)
+        return CostToGo(self.course.bind(chain, theta, None), theta, NetworkValue(network, inputs, scale, scale))
 
     def _fresh(self, key: PRNGKeyArray, theta: Array) -> State:
         """First states of all environments."""
@@ -209,6 +180,7 @@ class ShortHorizon:
         costs = jax.vmap(lambda state: chain.cost(state, theta))(states)
         return Learner(
             theta=theta,
+            anchor=theta,
             optimiser=self.optimiser.init(theta),
             critic=network,
             slow=network,
@@ -223,24 +195,31 @@ class ShortHorizon:
             lost=jnp.zeros((), int),
         )
 
+    def _laid_out(self, learner: Learner) -> Learner:
+        """The learner on all devices: the environments split over them, everything else on each."""
+        rest = devices.everywhere(dataclasses.replace(learner, states=None, age=None))
+        return dataclasses.replace(rest, states=devices.rows(learner.states), age=devices.rows(learner.age))
+
     def _iterated(self, learner: Learner) -> tuple[Learner, tuple[Array, ...]]:
         key, roll_key = jax.random.split(learner.key)
         progress = learner.iteration / self.settings.iterations
         gradients, paths = self._gradients(learner, roll_key, progress)
-        return self._stepped(learner, key, paths, gradients, progress)
+        following, news = self._stepped(learner, key, paths, gradients, progress)
+        return self._laid_out(following), devices.everywhere(news)
 
     def _gradients(
         self, learner: Learner, key: PRNGKeyArray, progress: Array, record: Any = None
     ) -> tuple[Float[Array, "G n"], Trajectory]:
         """Gradients of groups of windows, and the windows: simulated by the chain or, with a `record`, replayed from it."""
         s, course = self.settings, self.course
-        chain = course.at(learner.memory, progress)
+        chain = course.anchored(course.at(learner.memory, progress), learner.anchor)
         value = self._value(learner.slow, learner, learner.theta)
         value = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, value)
 
         def loss(
-            problem: Problem, theta: Array, one: PRNGKeyArray, state: State, new: Array, record: Any
+            problem: Problem, theta: Array, one: PRNGKeyArray, state: State, new: Array, record: Any, *, shared: Any
         ) -> tuple[Array, Trajectory]:
+            chain, value = shared
             mine = chain if record is None else course.replayed(chain, record)
             here = eqx.tree_at(lambda p: p.chain, problem, mine)
             theta = self._held(theta)
@@ -251,7 +230,7 @@ class ShortHorizon:
 
         keys = jax.random.split(key, s.environments)
         batch = keys, learner.states, learner.age == 0, record
-        return group_gradients(loss, self.problem, learner.theta, *batch, groups=s.groups)
+        return group_gradients(loss, self.problem, learner.theta, *batch, groups=s.groups, shared=(chain, value))
 
     def _stepped(
         self, learner: Learner, key: PRNGKeyArray, paths: Trajectory, gradients: Float[Array, "G n"], progress: Array
@@ -303,8 +282,10 @@ class ShortHorizon:
             share,
             moved.accepted,
         )
+        due = (learner.iteration + 1) % max(self.course.anchored_every, 1) == 0
         following = Learner(
             theta=moved.theta,
+            anchor=jnp.where(due, moved.theta, learner.anchor),
             optimiser=moved.optimiser,
             critic=critic,
             slow=slow,
@@ -348,11 +329,11 @@ class ShortHorizon:
         return Step(theta, optimiser, finite, norm)
 
     def _fit(self, key: PRNGKeyArray, learner: Learner, paths: Trajectory) -> tuple[Any, Any, Any, Array]:
-        """Regression of the critic on the TD(lambda) returns computed with the slow critic."""
-        s, theta = self.settings, learner.theta
-        slow = self._value(learner.slow, learner, theta)
-        targets = jax.vmap(lambda path: lambda_returns(path, self.objective, slow, lam=s.lam))(paths)[:, :-1]
-        features = jax.vmap(jax.vmap(slow.features))(jax.tree.map(lambda leaf: leaf[:, :-1], paths.states))
+        """Regression of the critic on the TD(lambda) returns after each state, computed with the slow critic."""
+        s, slow = self.settings, self._value(learner.slow, learner, learner.theta)
+        returns = jax.vmap(lambda path: lambda_returns(path, self.objective, slow, lam=s.lam))(paths)
+        targets = (returns - paths.costs)[:, :-1]
+        features = jax.vmap(jax.vmap(slow.rest.features))(jax.tree.map(lambda leaf: leaf[:, :-1], paths.states))
         usable = jax.vmap(usable_states)(paths)[:, :-1] & jnp.isfinite(targets)
         features = features.reshape(-1, features.shape[-1])
         targets = jnp.where(usable, targets, 0.0).reshape(-1) / learner.critic_scale - 1.0

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from dso_robotics.costs.behaviour_likelihood import identification_with_cloning
 from dso_robotics.costs.cloning import cloning
 from dso_robotics.costs.filter_likelihood import estimation
-from dso_robotics.costs.kind import COSTS, MotionCost, Scope, SupervisedCost
+from dso_robotics.costs.kind import COSTS, MotionCost, RecordedCost, Scope
 from dso_robotics.costs.motion_likelihood import identification
 from dso_robotics.costs.sensor_likelihood import calibration
 from dso_robotics.costs.task import Surprise, Term
@@ -37,7 +37,7 @@ class TrackingCost(MotionCost):
 
 @COSTS.register("cloning")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CloningCost(SupervisedCost):
+class CloningCost(RecordedCost):
     """-log-likelihood of recorded actions under the policy."""
 
     moves: ClassVar[tuple[str, ...]] = ("policy", "action noise")
@@ -50,7 +50,7 @@ class CloningCost(SupervisedCost):
 
 @COSTS.register("identification")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IdentificationCost(SupervisedCost):
+class IdentificationCost(RecordedCost):
     """-log-likelihood of recorded sensors under the `free` parameters."""
 
     moves: ClassVar[tuple[str, ...]] = ("physics", "sensor")
@@ -64,7 +64,7 @@ class IdentificationCost(SupervisedCost):
 
 @COSTS.register("calibration")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CalibrationCost(SupervisedCost):
+class CalibrationCost(RecordedCost):
     """-log-likelihood of recorded readings at recorded states, under the sensors' bias, scale and noise."""
 
     moves: ClassVar[tuple[str, ...]] = ("physics", "sensor", "sensor noise")
@@ -77,7 +77,7 @@ class CalibrationCost(SupervisedCost):
 
 @COSTS.register("identification_cloning")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IdentificationCloningCost(SupervisedCost):
+class IdentificationCloningCost(RecordedCost):
     """-log-likelihood of recorded states when the actions were not recorded: the policy acts in their place."""
 
     moves: ClassVar[tuple[str, ...]] = ("policy", "physics")
@@ -91,7 +91,7 @@ class IdentificationCloningCost(SupervisedCost):
 
 @COSTS.register("estimation")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EstimationCost(MotionCost, SupervisedCost):
+class EstimationCost(MotionCost, RecordedCost):
     """-log-likelihood of each reading given the estimator's prediction, on a log or on the chain's own rollouts."""
 
     log: File | None = key("log file with the recordings; none: the chain's own rollouts", None, example="robot.h5")
@@ -115,6 +115,8 @@ class EstimationCost(MotionCost, SupervisedCost):
             raise DsoError("`when` is of episodes, and a cost of a log has none; leave it out.")
         if not self.supervised and self.fade is not None:
             raise DsoError("`fade` is for costs of a log; leave it out, or give `log`.")
+        if not self.supervised and self.per != "number":
+            raise DsoError("`per` is for costs of a log; leave it out, or give `log`.")
 
     def term(self, scope: Scope) -> Term:
         """See `MotionCost`."""

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 from dso_robotics.data.atomic import atomic_file, refuse_existing
 from dso_robotics.errors import DsoError
+from dso_robotics.progress.phase import phase
 from dso_robotics.registry import Registry
 from dso_robotics.report.export.finished import Finished
 from dso_robotics.studies import folder as folders
@@ -101,7 +102,8 @@ def write_export(
     path = result.folder / form.filename if out is None else Path(out)
     if not path.name or path.is_dir():
         raise DsoError(f"--out {out}: this is a folder; name a file, such as {path / form.filename}.")
-    export = form.export(result, path.name)
+    with phase(f"export to {name}"):
+        export = form.export(result, path.name)
     paths = [path.parent / file for file in export.files]
     kept = [result.folder / file for file in (folders.SUMMARY, folders.RUN, folders.MODEL, folders.REPORT)]
     kept += [*result.inputs.values(), *(Path(file) for file in form.files().values())]

@@ -1,0 +1,1 @@
+"""What work tells while it runs: phases that report how far they are, and ways to show it. Imports no array library."""
