@@ -138,7 +138,8 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
             f"term {name}": float(term) for name, term in zip(task.scene_cost.names, record.terms, strict=False)
         }
         more = {"steps": at * settings.environments * settings.horizon if task.rolls else 0, "values": numbers}
-        tell("training", at, record.cost, total=settings.iterations, episode_cost=looks[-1][1], **more)
+        episode_cost = looks[-1][1] if looks else at_first
+        tell("training", at, record.cost, total=settings.iterations, episode_cost=episode_cost, **more)
         return bool(opened)
 
     every = max(settings.iterations // _LOOKS, 1)
