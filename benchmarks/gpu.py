@@ -323,7 +323,7 @@ def trained(kind: str, precision: str, tell, dry: bool) -> None:
     name = "cartpole_swing_up" if kind == "train" else "everything"
     study = TrainStudy.read(ROOT / "examples" / "studies" / f"{name}.toml")
     size = {"environments": 8, "iterations": 2, "horizon": 4} if dry else {"environments": 4096, "iterations": 400}
-    study = dataclasses.replace(study, training=dataclasses.replace(study.training, engine="mjx", **size))
+    study = dataclasses.replace(study, engine="mjx", training=dataclasses.replace(study.training, **size))
     steps, seen, began = 0, [], time.perf_counter()
 
     def hear(news) -> None:

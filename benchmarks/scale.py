@@ -278,9 +278,12 @@ def training(engine: str, hidden: tuple[int, ...], environments: int, devices: i
 
     study = TrainStudy.read(ROOT / "examples" / "studies" / "cartpole_swing_up.toml")
     kind = {"kind": "network", "hidden": hidden} if hidden else {"kind": "linear"}
-    change = {"environments": environments, "horizon": 32, "engine": engine}
+    change = {"environments": environments, "horizon": 32}
     study = dataclasses.replace(
-        study, policy=dataclasses.replace(study.policy, **kind), training=dataclasses.replace(study.training, **change)
+        study,
+        engine=engine,
+        policy=dataclasses.replace(study.policy, **kind),
+        training=dataclasses.replace(study.training, **change),
     )
     with on_devices(devices):
         task = build(study)

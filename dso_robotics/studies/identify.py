@@ -273,17 +273,8 @@ def _identify(
     # Channels without a unit are listed one by one, each with its assumed unit.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]
     warnings = calibration.warnings(windows, vector.mj) if windows.single else windows.warnings()
-    warnings = [
-        *left_out,
-        *unused,
-        *map(str, servos),
-        *channels.warnings,
-        *suspicious,
-        *warnings,
-        *(drives.warnings if drives else ()),
-        *told,
-        *found,
-    ]
+    warnings = [*left_out, *unused, *map(str, servos), *channels.warnings, *suspicious, *warnings]
+    warnings += [*(drives.warnings if drives else ()), *told, *found]
     summary = {
         "command": "identify",
         "version": __version__,

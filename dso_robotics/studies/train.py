@@ -24,11 +24,9 @@ from dso_robotics.physics.loop import OpenLoopError
 from dso_robotics.progress.phase import phase, tell
 from dso_robotics.progress.report import Progress
 from dso_robotics.robot.episode_starts import GROUP
-from dso_robotics.robot.learned import Learned
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode, Player
 from dso_robotics.robot.schedule import training_method
-from dso_robotics.robot.system import RobotSystem
 from dso_robotics.studies.checkpoint import rows
 from dso_robotics.studies.drawn_starts import drawn_starts
 from dso_robotics.studies.flow import ROLLOUTS
@@ -40,6 +38,7 @@ from dso_robotics.studies.train_method import curvature
 from dso_robotics.studies.train_settled import settled
 from dso_robotics.studies.train_study import TrainStudy
 from dso_robotics.studies.train_table import parameter_table
+from dso_robotics.studies.trained_robot import learned_filter
 
 _LOOKS, _EPISODES = 20, 3
 _SHOWN = 60.0
@@ -257,31 +256,6 @@ def _believed(task: Task, theta: np.ndarray, folder: Path) -> dict[str, str]:
     fields = mechanism.fields_at(task.chain.believed_parameters(jnp.asarray(theta)), _numbers(task, theta))
     text = to_mjcf(task.robot, {name: np.asarray(value) for name, value in fields.items()})
     return {"mjcf": write_bundled(folder, text)}
-
-
-def learned_filter(chain: RobotSystem, theta: Any) -> Learned:
-    """The estimator at theta, in the form that `Estimator.load` reads."""
-    filter, sensing, theta = chain.filter, chain.sensing, jnp.asarray(theta)
-    assert filter is not None
-    assert sensing is not None
-    scale, bias, late = (np.asarray(part) for part in chain.sensors(theta))
-    ny, corrector = sensing.size, filter.corrector
-    part = np.asarray(chain.layout.split(theta)["corrector"])
-    return Learned(
-        corrector=corrector,
-        weights=part[: corrector.size],
-        scales=filter.scales,
-        scale=scale,
-        bias=bias,
-        delay=late,
-        sigma=filter.scales.innovation * np.exp(part[corrector.size :]),
-        spread=np.zeros((ny, corrector.nf)),
-        covariance=None,
-        names=sensing.names,
-        addresses=np.array(sensing.addresses, int),
-        interval=sensing.interval,
-        substeps=chain.substeps,
-    )
 
 
 def _numbers(task: Task, theta: Any) -> np.ndarray:

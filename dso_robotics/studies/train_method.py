@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.short_horizon import Curvature
+from dso_robotics.core.method.curved_step import Curvature
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.system import RobotSystem

@@ -23,6 +23,7 @@ KINDS = {
 _TRAINED = ("train", "score", "likelihood")
 LIKELIHOOD = """
 model = "robot.xml"
+engine = "mjx"
 seconds = 0.5
 free = ["joint/x/damping=0.3@0:5", "sensor/place/noise"]
 [sensors]
@@ -36,7 +37,6 @@ kind = "calibration"
 log = "cart.h5"
 [training]
 iterations = 4
-engine = "mjx"
 """
 
 
@@ -48,7 +48,7 @@ def inputs(folder: Path) -> None:
     write_log(folder / "pendulum.h5", record(0, runs=3, seconds=0.7))
     text = 'model = "pendulum.xml"\nlogs = ["pendulum.h5"]\nfree = ["joint/hinge/damping"]\nwindow = 0.2\n'
     (folder / "estimate.toml").write_text(f'{text}corrector = "gain"\nengine = "mjx"\niterations = 5\n')
-    train = write(folder).read_text() + 'engine = "mjx"\n'
+    train = 'engine = "mjx"\n' + write(folder).read_text()
     (folder / "train.toml").write_text(train)
     (folder / "score.toml").write_text(train + 'method = "score"\n')
     cart, rng = mujoco.MjModel.from_xml_string(EVERYTHING), np.random.default_rng(0)

@@ -162,7 +162,7 @@ def known_keys():
 
 
 def test_tables_and_keys_within_sentences_are_known():
-    """`[training] engine` and `[training] engine = "mjx"`."""
+    """`[training] method` and `[training] method = "score"`."""
     known, wrong = known_keys(), []
     for page, text in pages().items():
         for code in inline(text):

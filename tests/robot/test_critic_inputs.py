@@ -25,6 +25,7 @@ ROBOT = """<mujoco><option timestep="0.05" integrator="implicitfast"/>
   <sensor><jointvel name="speed" joint="x"/></sensor></mujoco>"""
 STUDY = """
 model = "robot.xml"
+engine = "{engine}"
 seconds = 2.0
 [policy]
 kind = "linear"
@@ -39,7 +40,6 @@ quantity = "joint/turn/cosine"
 target = 1.0
 {costs}
 [training]
-engine = "{engine}"
 environments = 4
 horizon = 4
 iterations = 2

@@ -19,9 +19,10 @@ from dso_robotics.robot.play import Player
 from dso_robotics.robot.policy_log import given_starts, record_policy
 from dso_robotics.robot.policy_loop import PolicyLoop
 from dso_robotics.studies.drawn_starts import drawn_starts
-from dso_robotics.studies.train import _mjcf, learned_filter
+from dso_robotics.studies.train import _mjcf
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import TrainStudy
+from dso_robotics.studies.trained_robot import learned_filter
 
 ROBOT = """<mujoco model="arm">
   <option timestep="0.01"><flag contact="disable"/></option>

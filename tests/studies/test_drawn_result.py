@@ -20,6 +20,7 @@ from tests.pendulum import PENDULUM, record
 FREE = ("joint/hinge/damping", "joint/hinge/frictionloss", "body/pole/mass")
 STUDY = """
 model = "pendulum.xml"
+engine = "{engine}"
 seconds = 1.0
 [policy]
 kind = "linear"
@@ -31,7 +32,6 @@ kind = "square"
 quantity = "joint/hinge/cosine"
 target = 1.0
 [training]
-engine = "{engine}"
 environments = 4
 horizon = 4
 iterations = 2

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from dso_robotics.core.method.short_horizon import curved_step
+from dso_robotics.core.method.curved_step import curved_step
 from dso_robotics.data.log import write_log
 from dso_robotics.data.record import Flaws, record
 from dso_robotics.errors import DsoError

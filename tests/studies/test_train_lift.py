@@ -98,7 +98,7 @@ def test_the_lowest_geom_is_as_high_as_the_joint_says_at_every_design(task):
 
 def test_only_new_windows_are_put_on_the_floor_and_with_a_derivative_by_the_design(task):
     study = task.study
-    task = build(dataclasses.replace(study, training=dataclasses.replace(study.training, engine="mjx")))
+    task = build(dataclasses.replace(study, engine="mjx"))
     chain, theta = task.chain, jnp.asarray(task.chain.layout.initial)
     method, state = training_method(chain, task.windows, explore=task.explore), chain.start(jax.random.key(0))
     way = jnp.asarray(np.random.default_rng(0).standard_normal(chain.layout.size))
