@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dso_robotics.cli.window_length import window_length
 from dso_robotics.errors import DsoError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--sensors", action="append", default=[], metavar="NAME", help="channels that are recorded (all)"
     )
     group.add_argument(
-        "--window", type=_window, metavar="SECONDS|full", help="window of the later identification (0.5)"
+        "--window", type=window_length, metavar="SECONDS|full", help="window of the later identification (0.5)"
     )
     group.add_argument("--robust", action="store_true", help="the runs will be identified with --robust")
     group = parser.add_argument_group("the runs")
@@ -121,15 +122,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     group.add_argument("--video", metavar="FILE", help="a film of the first run: .webp, .gif, or with ffmpeg .mp4")
     group.add_argument("--force", action="store_true", help="replace files that exist")
     parser.set_defaults(run=run)
-
-
-def _window(text: str) -> float:
-    try:
-        return float("inf") if text == "full" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of seconds; give one, such as 0.5, or full"
-        ) from None
 
 
 def run(args: argparse.Namespace) -> int:

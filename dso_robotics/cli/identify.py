@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dso_robotics.cli.machines import add_options
+from dso_robotics.cli.window_length import window_length
 from dso_robotics.errors import DsoError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--window",
-        type=_seconds,
+        type=window_length,
         metavar="SECONDS|full|0",
         help="length of the windows fitted open loop (0.5); full: each rollout is one window; 0: no simulation, to calibrate "
         "sensors each sample is compared with its recorded state",
@@ -75,7 +76,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "full inertias; for logs of every joint and control",
     )
     parser.add_argument(
-        "--score-window", type=_seconds, metavar="SECONDS|full", help="length of the windows scored (as --window)"
+        "--score-window", type=window_length, metavar="SECONDS|full", help="length of the windows scored (as --window)"
     )
     parser.add_argument("--robust", action="store_true", help="assume heavy-tailed errors, so that outliers count less")
     parser.add_argument(
@@ -130,15 +131,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_options(parser)
     parser.set_defaults(run=run)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float("inf") if text == "full" else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number of seconds; give one, such as 0.5, or full"
-        ) from None
 
 
 def _jump(text: str) -> float | str:

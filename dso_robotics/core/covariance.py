@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 # The 97.5% quantile of the normal distribution.
 Z95 = 1.959963984540054
+# A standard deviation of more than this many typical sizes: nothing holds the number, and its interval is not printed.
+ENDLESS = 1e3
 # With fewer blocks than this per coordinate, the spread of the block scores is too poor an estimate of the noise.
 BLOCKS_PER_COORDINATE = 3
 # With fewer blocks than this per coordinate, that spread is uncertain, and may be smaller than white noise makes it by chance.

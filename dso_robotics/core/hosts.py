@@ -85,4 +85,4 @@ def _jax() -> Any:
 
 
 def _joined() -> bool:
-    return "jax" in sys.modules and _jax().distributed.is_initialized()
+    return sys.modules.get("jax") is not None and _jax().distributed.is_initialized()

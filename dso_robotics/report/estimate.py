@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 from markupsafe import Markup
 
+from dso_robotics.core.covariance import Z95
 from dso_robotics.data.bundle import load_text
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
@@ -24,7 +25,6 @@ from dso_robotics.report.table import noise_lines, trust_lines
 from dso_robotics.report.trace import PART_NAMES, Trace
 from dso_robotics.studies import folder as folders
 
-_Z95 = 1.959963984540054
 # Runs that are drawn, charts of them all, and charts that are shown at first.
 _MOST_RUNS, _MOST_CHARTS, _FIRST = 12, 400, 8
 
@@ -134,7 +134,7 @@ class _Page:
     def _innovations(self, run: _Run) -> list[Chart]:
         c, charts = run.columns, []
         for k, (name, text) in enumerate(self._units.items()):
-            error, band = c["measured"][:, k] - c["predicted"][:, k], _Z95 * c["std"][:, k]
+            error, band = c["measured"][:, k] - c["predicted"][:, k], Z95 * c["std"][:, k]
             band = shown_band(band, error)
             lines = [Line("95% as predicted", side, "measured", "band") for side in (-band, band)]
             lines.append(Line("innovation", error, run.part, "dots" if run.trace.sparse(k) else "line"))

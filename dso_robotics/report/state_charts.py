@@ -6,12 +6,12 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from dso_robotics.core.covariance import Z95
 from dso_robotics.report.chart import Chart, Line
 from dso_robotics.report.quantity import quantity
 
 _FREE, _BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
 _SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)
-_Z95 = 1.959963984540054
 
 
 def state_charts(
@@ -44,7 +44,7 @@ def state_charts(
                 continue
             lines = [Line("estimated minus true", error[:, k], "p1")]
             if deviation is not None:
-                band = shown_band(_Z95 * deviation[:, k], error[:, k])
+                band = shown_band(Z95 * deviation[:, k], error[:, k])
                 lines = [Line("95% of its own", side, "measured", "band") for side in (-band, band)] + lines
             seen = error[np.isfinite(error[:, k]), k]
             remark = f"RMS {quantity(float(np.sqrt(np.mean(seen**2))), more['unit'], 3)}" if len(seen) else ""

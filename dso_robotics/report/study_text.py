@@ -4,10 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Keys whose values are files or folders.
+_FILES = ("model", "logs", "log", "file", "from", "source")
 
-def study_text(study: Mapping[str, Any], leave_out: Sequence[str] = ("command",)) -> str:
-    """Lines KEY = VALUE of what is given, then each table under its [NAME]; keys of `leave_out` are left out."""
-    given = {key: value for key, value in study.items() if key not in leave_out and value not in (None, [], (), {})}
+
+def study_text(study: Mapping[str, Any]) -> str:
+    """Lines KEY = VALUE of what is given, then each table under its [NAME]."""
+    given = {key: value for key, value in study.items() if key != "command" and value not in (None, [], (), {})}
     tables = {key: value for key, value in given.items() if isinstance(value, Mapping)}
     lines = [
         f"{key} = {words(file_name(value) if key in _FILES else value)}"
@@ -20,9 +23,6 @@ def study_text(study: Mapping[str, Any], leave_out: Sequence[str] = ("command",)
         else:
             lines += _section(name, table)
     return "\n".join(lines)
-
-
-_FILES = ("model", "logs", "log", "file")
 
 
 def _section(name: str, table: Mapping[str, Any]) -> list[str]:

@@ -147,8 +147,7 @@ class _Page:
         nv, space = int(model.nv), Space(model)
         estimate = episode.estimate
         true = np.concatenate([episode.qpos, episode.qvel, estimate[:, model.nq + nv :]], axis=1)
-        reference = np.concatenate([model.qpos0, np.zeros(nv + model.na)])
-        shown = space.difference(np.broadcast_to(reference, estimate.shape), estimate)[:, : 2 * nv]
+        shown = space.from_pose(model.qpos0, estimate)[:, : 2 * nv]
         error = space.difference(true, estimate)[:, : 2 * nv]
         return state_charts(model, self._joints, episode.time, shown, error, group="episode")
 

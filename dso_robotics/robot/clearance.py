@@ -9,6 +9,7 @@ import numpy as np
 
 from dso_robotics.errors import DsoError, nearest
 from dso_robotics.parameters.path import matches
+from dso_robotics.physics.geom_pair import may_touch
 
 # A contact that is less deep than this is resting or rounding [m].
 _TOUCH = 1e-4
@@ -41,7 +42,9 @@ def pairs(model: mujoco.MjModel, asked: Mapping[str, float], touching: Sequence[
     free = {two for text in touching for two in _named(text, names, "--touch")}
     found = {}
     contacts = not model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_CONTACT
-    tested = [two for two in itertools.combinations(range(model.ngeom), 2) if _tested(model, *two)] if contacts else []
+    tested = (
+        [two for two in itertools.combinations(range(model.ngeom), 2) if may_touch(model, *two)] if contacts else []
+    )
     explicit = {tuple(sorted((int(a), int(b)))) for a, b in zip(model.pair_geom1, model.pair_geom2, strict=True)}
     for a, b in {*tested, *(explicit if contacts else ())} - free:
         found[a, b] = Pair(a, b, margin, f"{names[a]}:{names[b]}", asked=False)
@@ -62,22 +65,6 @@ def _named(text: str, names: Sequence[str], option: str) -> list[tuple[int, int]
             raise DsoError(f"{option} {text}: the model has no geom '{pattern}'; it has {nearest(pattern, names, 8)}.")
         sides.append(side)
     return sorted({(min(a, b), max(a, b)) for a in sides[0] for b in sides[1] if a != b})
-
-
-def _tested(model: mujoco.MjModel, one: int, two: int) -> bool:
-    """Whether MuJoCo looks for contacts of two geoms by itself."""
-    if not (
-        model.geom_contype[one] & model.geom_conaffinity[two] or model.geom_contype[two] & model.geom_conaffinity[one]
-    ):
-        return False
-    a, b = int(model.geom_bodyid[one]), int(model.geom_bodyid[two])
-    roots = [int(model.body_weldid[x]) for x in (a, b)]
-    if roots[0] == roots[1] or (min(a, b) << 16) + max(a, b) in model.exclude_signature:
-        return False
-    if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_FILTERPARENT:
-        return True
-    parents = [int(model.body_weldid[model.body_parentid[root]]) for root in roots]
-    return not (0 not in roots and (parents[0] == roots[1] or parents[1] == roots[0]))
 
 
 def distance(model: mujoco.MjModel, data: mujoco.MjData, pair: Pair) -> float:

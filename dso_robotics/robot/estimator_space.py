@@ -72,6 +72,11 @@ class Space:
             "ball": np.array([balls.get(q, -1.0) for _, q, _ in self._joints]),
         }
 
+    def from_pose(self, qpos: np.ndarray, states: np.ndarray) -> np.ndarray:
+        """States (..., nq+nv+na) as tangents (..., 2*nv+na) from rest in the pose `qpos` (nq,)."""
+        rest = np.concatenate([qpos, np.zeros(self.nv + self.na)])
+        return self.difference(np.broadcast_to(rest, states.shape), states)
+
     def move(self, state: Array, change: Array) -> Array:
         """`state` moved by `change`. Quaternions keep unit length, and no correction moves a joint beyond its limits.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.core.covariance import Z95
+from dso_robotics.core.covariance import ENDLESS, Z95
 from dso_robotics.core.truncated import truncated_normal
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
@@ -19,14 +19,11 @@ from dso_robotics.physics.model import Robot
 from dso_robotics.robot.context import Cloud, Draw
 from dso_robotics.robot.mechanism import is_of_sensors
 from dso_robotics.studies import folder as folders
+from dso_robotics.studies.posterior import NARROW
 from dso_robotics.studies.train_study import TrainStudy
 
 # Draws of the jackknife's normal.
 _COUNT = 500
-# A standard deviation of more than this many sizes: nothing holds the number.
-_ENDLESS = 1e3
-# A posterior this much narrower than the jackknife's normal takes an inexact model for exact.
-_NARROW = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,8 +148,8 @@ def read_drawn(folder: str | Path, *, seed: int = 0) -> DrawnResult:
     except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
         raise DsoError(f"{folder / folders.RUN}: the run file is damaged ({error}); {cure}.") from error
     std = np.sqrt(np.diag(covariance))
-    if rows is not None and method == "jackknife" and np.any(rows.std(0) < _NARROW * std):
-        narrow = ", ".join(name for name, a, b in zip(names, rows.std(0), std, strict=True) if a < _NARROW * b)
+    if rows is not None and method == "jackknife" and np.any(rows.std(0) < NARROW * std):
+        narrow = ", ".join(name for name, a, b in zip(names, rows.std(0), std, strict=True) if a < NARROW * b)
         rows, notes = (
             None,
             [
@@ -162,7 +159,7 @@ def read_drawn(folder: str | Path, *, seed: int = 0) -> DrawnResult:
         )
     if rows is not None:
         return DrawnResult(folder, names, rows, np.median(rows, axis=0), factors, "posterior", tuple(notes))
-    endless = (std > _ENDLESS * np.maximum(scale, np.abs(estimate))) & ~(np.isfinite(low) & np.isfinite(high))
+    endless = (std > ENDLESS * np.maximum(scale, np.abs(estimate))) & ~(np.isfinite(low) & np.isfinite(high))
     if endless.any():
         named = ", ".join(name for name, bad in zip(names, endless, strict=True) if bad)
         raise DsoError(

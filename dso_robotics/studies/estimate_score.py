@@ -7,6 +7,7 @@ import mujoco
 import numpy as np
 from scipy.optimize import minimize
 
+from dso_robotics.core.covariance import Z95
 from dso_robotics.core.likelihood import Likelihood, likelihood
 from dso_robotics.data.match import Channels
 from dso_robotics.robot.corrector import EstimatorTheta, Scales
@@ -14,7 +15,6 @@ from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.robot.filter_data import FilterWindows
 
-_Z95 = 1.959963984540054
 # Prior on the spread: a change of the scale by more than a factor exp(this) over the range of a feature is unlikely.
 _PRIOR = 1.0
 
@@ -107,7 +107,7 @@ def table(channels: Channels, fit: Fit, std: np.ndarray) -> dict[str, Any]:
         found[name] = {
             "rmse": rmse,
             "unit": channels.sensor_units[c],
-            "covered_percent": float(100 * np.mean(np.abs(error) <= _Z95 * scale)) if seen.any() else float("nan"),
+            "covered_percent": float(100 * np.mean(np.abs(error) <= Z95 * scale)) if seen.any() else float("nan"),
             "normalised_square": float(np.mean((error / scale) ** 2)) if seen.any() else float("nan"),
         }
     return found
@@ -127,9 +127,7 @@ def state_table(fit: Fit) -> dict[str, Any] | None:
 def traces(model: mujoco.MjModel, fit: Fit, given: FilterWindows, std: np.ndarray) -> dict[str, Any]:
     """The data for figures, by rollout. std: predicted deviations of the readings, (B, U, ny)."""
     found, space = {}, Space(model)
-    reference = np.concatenate([model.qpos0, np.zeros(space.nv + space.na)])
-    # States as tangents from the model's reference pose.
-    states = space.difference(np.broadcast_to(reference, fit.states.shape), fit.states)[..., : 2 * space.nv]
+    states = space.from_pose(model.qpos0, fit.states)[..., : 2 * space.nv]
     for b, i in enumerate(given.rollout):
         rollout = given.rollouts[int(i)]
         first = int(given.first[b])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.core.covariance import Uncertainty
+from dso_robotics.core.covariance import Z95, Uncertainty
 from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.match import Channels
@@ -22,7 +22,6 @@ from dso_robotics.physics.model import nearest
 from dso_robotics.physics.state import Tangent
 
 _STATE = re.compile(r"^log/(?P<name>[^/]+)/initial_state$")
-_Z95 = 1.959963984540054
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +105,7 @@ def table(
     for name in asked.reported:
         c = channels.sensor_names.index(name)
         low, high = asked.noise[name]
-        factor = 1.0 if low == high else float(np.exp(_Z95 * deviation[c]))
+        factor = 1.0 if low == high else float(np.exp(Z95 * deviation[c]))
         rows[noise_path(*_sensor(channels, c))] = _row(
             sigma[c],
             begun[0][c],
@@ -124,7 +123,7 @@ def table(
         h = 1e-6 * np.eye(tangent.size)
         slope = (tangent.move(np.tile(x, (len(h), 1)), h) - tangent.move(np.tile(x, (len(h), 1)), -h)).T / 2e-6
         covariance = slope @ solution.private_covariance(window, spread.covariance) @ slope.T
-        half = _Z95 * np.sqrt(np.maximum(np.diag(covariance), 0.0))
+        half = Z95 * np.sqrt(np.maximum(np.diag(covariance), 0.0))
         for k in range(model.nq + model.nv + model.na):
             rows[f"log/{escape(name)}/initial_state[{k}]"] = _row(
                 x[k], begun[1][window, k], units[k], x[k] - half[k], x[k] + half[k], False

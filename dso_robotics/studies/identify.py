@@ -268,7 +268,7 @@ def _identify(
     table |= estimated(asked, vector, problem, solution, spread, begun)
     sampled, posterior = None, {}
     if study.posterior and not brief:
-        sampled, posterior = checked(study, route, problem, solution, spread, table, scored, tell)
+        sampled, posterior = checked(study, route, problem, solution, spread, table, scored)
         found += posterior["warnings"]
     # Channels without a unit are listed one by one, each with its assumed unit.
     suspicious = [text for text in problems(log) if not text.startswith("no unit is stated")]

@@ -15,6 +15,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.parameter import Parameter
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.batch import BatchEngine
+from dso_robotics.physics.geom_pair import may_touch
 
 _GEOMS = {"geom_friction": 3, "geom_solref": 2, "geom_solimp": 5}
 _PAIRS = {
@@ -145,22 +146,9 @@ def _condim(model: mujoco.MjModel, one: int, two: int) -> int:
 
 
 def _collide(model: mujoco.MjModel, one: int, two: int) -> bool:
-    """Whether MuJoCo looks for contacts of two geoms by itself."""
-    a, b = int(model.geom_bodyid[one]), int(model.geom_bodyid[two])
-    if not (
-        model.geom_contype[one] & model.geom_conaffinity[two] or model.geom_contype[two] & model.geom_conaffinity[one]
-    ):
-        return False
-    for i in range(model.npair):
-        if {int(model.pair_geom1[i]), int(model.pair_geom2[i])} == {one, two}:
-            return False
-    roots = [int(model.body_weldid[x]) for x in (a, b)]
-    if roots[0] == roots[1] or (min(a, b) << 16) + max(a, b) in model.exclude_signature:
-        return False
-    if model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_FILTERPARENT:
-        return True
-    parents = [int(model.body_weldid[model.body_parentid[root]]) for root in roots]
-    return not (0 not in roots and (parents[0] == roots[1] or parents[1] == roots[0]))
+    """Whether MuJoCo looks for contacts of two geoms by itself, and no <pair> does."""
+    paired = ({int(a), int(b)} == {one, two} for a, b in zip(model.pair_geom1, model.pair_geom2, strict=True))
+    return not any(paired) and may_touch(model, one, two)
 
 
 def _touching(p: Parameter, model: mujoco.MjModel):

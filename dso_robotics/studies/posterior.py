@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.core.covariance import NOWHERE, Uncertainty
+from dso_robotics.core.covariance import ENDLESS, NOWHERE, Uncertainty
 from dso_robotics.core.importance import UNRELIABLE_K, sample
 from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.identification import WindowedIdentification
@@ -27,12 +27,10 @@ from dso_robotics.parameters.vector import ParameterVector
 _FEWEST = 100
 # Importance sampling from more numbers than this rarely works.
 _MANY = 20
-# A standard deviation of more than this many sizes: nothing holds the number.
-_ENDLESS = 1e3
 # Numbers in the start states that are kept.
 _KEPT_STARTS = 2_000_000
-# A posterior this much narrower than the jackknife's interval is not to be believed.
-_NARROW = 0.5
+# A posterior this much narrower than the jackknife's interval takes an inexact model for exact.
+NARROW = 0.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,7 +144,7 @@ def _refuse_improper(vector: ParameterVector, solution: Solution, spread: Uncert
     bounded = np.isfinite(vector.low) & np.isfinite(vector.high)
     loose = [
         name
-        for name, wide, box in zip(vector.coordinate_names, spread.std > _ENDLESS * size, bounded, strict=True)
+        for name, wide, box in zip(vector.coordinate_names, spread.std > ENDLESS * size, bounded, strict=True)
         if wide and not box
     ]
     if loose:
@@ -213,7 +211,7 @@ def noise_table(problem: WindowedIdentification, posterior: Posterior) -> dict[s
 def warnings(posterior: Posterior, rows: Mapping[str, Mapping[str, Any]], method: str) -> list[str]:
     """What a reader should know before the draws are used."""
     found = [] if posterior.reliable else [f"Posterior: {posterior.told}"]
-    narrow = [label for label, row in rows.items() if (row["over_jackknife"] or 1.0) < _NARROW]
+    narrow = [label for label, row in rows.items() if (row["over_jackknife"] or 1.0) < NARROW]
     if method == "jackknife" and narrow:
         found.append(
             f"The posterior of {', '.join(narrow)} is less than half as wide as the interval of the table: it takes the model "

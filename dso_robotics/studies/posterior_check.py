@@ -1,7 +1,6 @@
 """The posterior of an identification with everything that checks it, as summary.json holds it."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dso_robotics.core.covariance import Uncertainty
@@ -9,6 +8,7 @@ from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
+from dso_robotics.progress.phase import tell
 from dso_robotics.studies import posterior as posteriors
 from dso_robotics.studies import predictive
 from dso_robotics.studies.influence import influence
@@ -27,7 +27,6 @@ def checked(
     spread: Uncertainty,
     rows: Mapping[str, Mapping[str, Any]],
     scored: Mapping[str, Windows],
-    tell: Callable[[str, int, float], None],
 ) -> tuple[Posterior | None, dict[str, Any]]:
     """The draws, and the entry "posterior" of the summary, with "warnings"; without draws where there is no posterior.
 
@@ -39,7 +38,7 @@ def checked(
 
     def progress(done: int) -> None:
         if done % _EVERY == 0:
-            tell("posterior, draws", done, math.nan)
+            tell("posterior, draws", done, unit="draw")
 
     try:
         found = posteriors.draw(
@@ -63,7 +62,7 @@ def checked(
     for part, windows in scored.items():
         if windows.single:
             continue
-        tell("bands of the prediction", 0, math.nan)
+        tell("bands of the prediction")
         band = predictive.bands(problem, found.z, found.sigma, windows, robust=study.robust, seed=study.seed)
         if band is not None:
             summary["bands"][part] = band.as_dict()

@@ -282,8 +282,8 @@ class RunFile:
 
     def write(self, status: str = "running", **more: Any) -> None:
         """Write all kept groups, and `more`. The first write of a new run replaces the files of an earlier run."""
-        self._saved = time.perf_counter()
         if hosts.index():
+            self._saved = time.perf_counter()
             return
         tree = {"inputs": self._inputs, "seconds": self.seconds, **self._kept, "status": status, **more}
         try:

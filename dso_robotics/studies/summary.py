@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.core.covariance import BLOCKS_PER_COORDINATE, Z95, Uncertainty, describe
+from dso_robotics.core.covariance import BLOCKS_PER_COORDINATE, ENDLESS, Z95, Uncertainty, describe
 from dso_robotics.core.method.least_squares import Solution
 from dso_robotics.costs.continuity import Continuity
 from dso_robotics.data.match import Channels
@@ -15,8 +15,6 @@ from dso_robotics.studies.evaluate import Evaluation
 
 # Random draws for the interval of a number that is not itself a coordinate. Its ends are then accurate to about one percent.
 _DRAWS = 20_000
-# A standard deviation of more than this many typical sizes is not printed.
-_ENDLESS = 1e3
 # The data count as uninformative if the posterior standard deviation is above this fraction of the prior's.
 _NEWS = 0.7
 _MOSTLY = 0.9
@@ -89,7 +87,7 @@ def _plain_interval(
 ) -> Interval:
     """Both ends of the intervals (k,), and whether the data determine the numbers (k,)."""
     size = np.maximum(p.scale, np.abs(z))
-    half = np.where(deviation > _ENDLESS * size, np.inf, Z95 * deviation)
+    half = np.where(deviation > ENDLESS * size, np.inf, Z95 * deviation)
     for i in np.flatnonzero(active):
         half[i] = _beyond_bound(-abs(centre[i] - z[i]), deviation[i])
     low, high = np.maximum(z - half, np.minimum(p.low, z)), np.minimum(z + half, np.maximum(p.high, z))

@@ -6,10 +6,9 @@ import json
 import pytest
 
 from dso_robotics.cli import main
-from tests.studies.train_robots import write
 
 # Two seconds, and what a busy machine adds.
-LONGEST = 5.0
+LONGEST = 15.0
 KEYS = {
     "event",
     "stage",
@@ -83,6 +82,8 @@ def test_estimate(pendulum, tmp_path, capsys, corrector, stage):
 
 @pytest.mark.mjx
 def test_train(tmp_path, capsys):
+    from tests.studies.train_robots import write
+
     news, begun = run(capsys, "train", write(tmp_path, iterations=6), "--engine", "mjx", "--out", tmp_path / "out")
     assert begun[:2] == ["train", "reading"]
     assert {"first states", "step of the training", "training", "evaluating", "report"} <= {*begun}
@@ -95,6 +96,8 @@ def test_train(tmp_path, capsys):
 
 @pytest.mark.mjx
 def test_design(tmp_path, capsys):
+    from tests.studies.train_robots import write
+
     more = '\n[design.drive]\nkind = "gear"\nof = "push"\nlow = 1.0\nhigh = 4.0\n'
     news, _ = run(capsys, "design", write(tmp_path, iterations=3, more=more), "--no-report", "--out", tmp_path / "out")
     assert last(news, "training")["iteration"] == 3

@@ -23,6 +23,7 @@ KINDS = {
 _TRAINED = ("train", "score", "likelihood")
 LIKELIHOOD = """
 model = "robot.xml"
+engine = "mjx"
 seconds = 0.5
 free = ["joint/x/damping=0.3@0:5", "sensor/place/noise"]
 [sensors]
@@ -36,7 +37,6 @@ kind = "calibration"
 log = "cart.h5"
 [training]
 iterations = 4
-engine = "mjx"
 """
 
 

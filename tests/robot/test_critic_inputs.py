@@ -133,7 +133,7 @@ PLAIN = {"angle", "velocity"}
         ({"policy": LEAVE_OUT + "\ndelay = 0.05"}, PLAIN | {"queue"}),
         ({"policy": LEAVE_OUT, "costs": TRACKING, "engine": "mjx"}, PLAIN | {"place", "turned", "time"}),
     ],
-    ids=str,
+    ids=lambda part: str(sorted(part) if isinstance(part, set) else part),
 )
 def test_the_critic_sees_what_the_cost_to_come_depends_on_and_no_more(tmp_path, given, needed):
     counts, sees = seen(*made(tmp_path, **given))

@@ -36,7 +36,7 @@ def test_train_writes_a_result_that_c_confirms(tmp_path, capsys):
         mujoco.mj_step(model, data)
         total += data.qpos[0] ** 2 + 0.3 * data.ctrl[0] ** 2
     assert total == pytest.approx(summary["cost"]["total"], rel=1e-9)
-    assert "data:image/png" in (tmp_path / "out" / "report.html").read_text()
+    assert 'class="chart"' in (tmp_path / "out" / "report.html").read_text()
     assert "episode on C MuJoCo" in capsys.readouterr().err
 
 

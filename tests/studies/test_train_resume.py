@@ -74,8 +74,8 @@ def test_the_folder_alone_ends_as_an_uninterrupted_run_does(begun, tmp_path, mon
     np.testing.assert_array_equal(whole.theta, mine["best.kept.theta"])
     np.testing.assert_array_equal(mine["theta.policy"], whole.theta[: len(mine["theta.policy"])])
     if '"pathwise"' in (begun / "study.toml").read_text():
-        # Going on made it worse, and the best look came before the kill.
-        assert best < KILLED
+        # Going on made it worse, and the best look came before the kill, or just then.
+        assert best <= KILLED
         assert costs[best] < 0.99 * costs[-1]
         assert np.abs(mine["state.theta"] - whole.theta).max() > 1e-3
     with pytest.raises(DsoError, match="finished already"):
