@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dso_robotics import cli
+from dso_robotics.core.method.short_horizon import ShortHorizon
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.studies import train as training
@@ -35,10 +36,19 @@ def begun(request, tmp_path_factory):
         if news.iteration == KILLED:
             raise Killed
 
+    traced, close = [], ShortHorizon._close
+
+    def counted(*args):
+        traced.append(1)
+        return close(*args)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "EVERY", 0.0)
+        patch.setattr(ShortHorizon, "_close", counted)
         with pytest.raises(Killed):
             train(TrainStudy.read(path), folder / "out", progress=kill)
+    # JAX calls the step once: all four iterations run what was compiled ahead of the first.
+    assert len(traced) == 1
     return folder
 
 

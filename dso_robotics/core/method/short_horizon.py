@@ -136,7 +136,12 @@ class ShortHorizon:
 
     def init(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Learner:
         """The state before the first iteration."""
-        return self._laid_out(self._begin(key, jnp.asarray(theta)))
+        # With types of their own, as a step gives them: another type of one number would compile the step a second time.
+        begun = jax.tree.map(
+            lambda leaf: leaf.astype(leaf.dtype) if eqx.is_inexact_array(leaf) else leaf,
+            self._begin(key, jnp.asarray(theta)),
+        )
+        return self._laid_out(begun)
 
     def compile(self, state: Learner) -> None:
         """Compile the step ahead of the first call."""
