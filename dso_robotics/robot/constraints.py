@@ -17,7 +17,7 @@ from dso_robotics.robot.observation import Scaling
 TOLERANCE = 1e-3
 """How far above its limit a constraint's mean may be and still be met."""
 # Share of a new window in the running mean; share of an augmented step that the multiplier takes; growth of the penalty.
-_NEW, _STEP, _GROWTH = 0.2, 0.1, 1.02
+_NEW, _STEP, _GROWTH = 0.2, 0.1, 1.05
 _MOST = 1e8
 
 

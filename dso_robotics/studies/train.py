@@ -31,7 +31,7 @@ from dso_robotics.studies.search import search
 from dso_robotics.studies.tolerance import tolerance
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_method import curvature
-from dso_robotics.studies.train_race import Runner, first_states, first_thetas, run_race
+from dso_robotics.studies.train_race import LOOK, Runner, first_states, first_thetas, run_race
 from dso_robotics.studies.train_settled import settled
 from dso_robotics.studies.train_study import TrainStudy
 from dso_robotics.studies.train_summary import constraints, supervised
@@ -149,11 +149,11 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
             looked, reached = [], math.inf
             if isinstance(error, OpenLoopError):
                 opened.append(f"The training stopped at iteration {at}: {error}")
+        broken = sum(row["violation"] for row in constraints(task, looked, state.memory).values() if not row["met"])
         if at:
-            looks.append((at, reached, file.seconds))
+            looks.append((at, reached, file.seconds, broken))
         if task.rolls and any(episode.ended for episode in looked):
             return math.inf
-        broken = sum(row["violation"] for row in constraints(task, looked, state.memory).values() if not row["met"])
         return reached if not broken else _BROKEN * (1.0 + broken)
 
     def watch(moment: Moment) -> bool:
@@ -179,7 +179,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         """Go on with one training, up to an iteration."""
         running[:] = index, until
         begun = bool(file.tree) and file.count("stage") == stage
-        looks[:] = rows(file.tree.get("spent", {}), "looks", 3, file.path) if begun else runner.looks
+        looks[:] = rows(file.tree.get("spent", {}), "looks", LOOK, file.path) if begun else runner.looks
         keep = Best(judge, every=every, take=_kept) if task.keep == "best" else Last(judge, every=every)
         keep.best = runner.best
         found = search(
@@ -192,7 +192,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
             keep=keep,
             watch=watch,
             survive=True,
-            spent=lambda moment: {"looks": np.array(looks, float).reshape(-1, 3)},
+            spent=lambda moment: {"looks": np.array(looks, float).reshape(-1, LOOK)},
             blocks=lambda state: _blocks(task, _kept(state) if keep.best is None else keep.best.kept),
             past=runner.history,
         )
@@ -217,7 +217,8 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     # Compared are the same episodes before and after.
     begun = cost_of(first.theta, first.memory, play(first.theta, first.memory, rounds)) if task.rolls else at_first
     costs = begun, cost_of(theta, scaling, played), cost_of(theta, scaling, finer)
-    rest = settled(history["iteration"], history["episode_cost"], at_first, len(result.history)) if task.rolls else ""
+    kept_costs = np.where(history["violation"] > 0, np.nan, history["episode_cost"])
+    rest = settled(history["iteration"], kept_costs, at_first, len(result.history)) if task.rolls else ""
     summary = summary_of(
         task, theta, scaling, iteration, costs, played, finer, command, compile_seconds, method, result, rest
     )
@@ -269,7 +270,7 @@ def _blocks(task: Task, kept: dict[str, Any]) -> dict[str, Any]:
 def _history(task: Task, result: Result, looks: list[tuple[float, ...]]) -> dict[str, np.ndarray]:
     """One row for each evaluation of episodes, with the training values at that point."""
     per = task.windows.environments * task.windows.horizon
-    table = np.array(looks, float).reshape(-1, 3)
+    table = np.array(looks, float).reshape(-1, LOOK)
     at = table[:, 0].astype(int)
     found = [result.history[i - 1] for i in at]
     terms = np.array([record.terms for record in found]).reshape(len(at), -1) if task.rolls else np.zeros((len(at), 0))
@@ -279,6 +280,7 @@ def _history(task: Task, result: Result, looks: list[tuple[float, ...]]) -> dict
         "training_cost": np.array([record.cost for record in found]),
         "episode_cost": table[:, 1],
         "seconds": table[:, 2],
+        "violation": table[:, 3],
         "gradient_norm": np.array([record.gradient_norm for record in found]),
         "blown": np.array([record.blown for record in found]),
     } | {f"term {name}": terms[:, k] for k, name in enumerate(task.scene_cost.names)}

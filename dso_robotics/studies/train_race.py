@@ -24,6 +24,9 @@ from dso_robotics.studies.run import RunFile
 # Standard deviation of the logarithm of a drawn number that has no two bounds.
 _FACTOR = math.log(1.5)
 
+LOOK = 4
+"""Numbers of a look at episodes: iteration, cost, seconds, violation of the constraints."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Runner:
@@ -38,7 +41,7 @@ class Runner:
     def as_dict(self) -> dict[str, Any]:
         """As a run file stores it."""
         found: dict[str, Any] = {"state": flatten(self.state), "records": columns(self.history), "cost": self.cost}
-        found["looks"] = np.array(self.looks, float).reshape(-1, 3)
+        found["looks"] = np.array(self.looks, float).reshape(-1, LOOK)
         if self.best is not None:
             best = self.best
             found["best"] = {"iteration": best.iteration, "cost": best.cost, "kept": flatten(best.kept)}
@@ -125,7 +128,7 @@ def _kept(file: RunFile, firsts: Sequence[Any]) -> tuple[list[Runner], int]:
             )
             candidate = None if best is None else Candidate(int(best["iteration"]), float(best["cost"]), kept)
             history = tuple(records(Record, mine.get("records", {}), file.path))
-            looks = tuple(rows(mine, "looks", 3, file.path))
+            looks = tuple(rows(mine, "looks", LOOK, file.path))
             found.append(
                 Runner(restore(first, mine["state"], file.path), history, candidate, looks, float(mine["cost"]))
             )

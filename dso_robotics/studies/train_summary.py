@@ -55,7 +55,8 @@ def summary(
     context = task.chain.context
     kept = f", the policy after {iteration} of them kept" if iteration < done else ""
     if rest and not broken:
-        warnings.append(f"The training had not come to rest: {rest}.")
+        kept_limits = ", not counting those that break a constraint" if task.scene_cost.constrained else ""
+        warnings.append(f"The training had not come to rest (by the looks at episodes{kept_limits}): {rest}.")
     gain = at_first - reached
     if task.rolls and gain > 0 and at_first - fine < 0.95 * gain:
         warnings.append(

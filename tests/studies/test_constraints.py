@@ -31,7 +31,7 @@ def test_the_multiplier_of_a_known_problem():
         assert float(memory.weights[0]) == pytest.approx(multiplier, abs=5e-3)
 
 
-def limited(folder, limit, iterations=120, **replaced):
+def limited(folder, limit, iterations=200, **replaced):
     text = write(folder, iterations).read_text()
     text = text.replace("weight = 0.3", f"limit = {limit}").replace("learning_rate = 0.05", "learning_rate = 0.03")
     for old, new in replaced.items():
@@ -60,6 +60,14 @@ def test_a_limit_that_cannot_be_kept_is_said(tmp_path):
     assert not found.summary["converged"]
     assert not found.summary["constraints"]["still"]["met"]
     assert any("The constraint cost.still is not met" in text for text in found.summary["warnings"])
+
+
+def test_a_result_that_is_the_start_is_said(tmp_path):
+    """Too few small steps: no look keeps the limit, and only the untrained policy, which does nothing, does."""
+    found = train(limited(tmp_path, 1e-9, 4), tmp_path / "out")
+    assert found.summary["kept"]["iteration"] == 0
+    assert not found.summary["converged"]
+    assert any("found a lower cost than before" in text for text in found.summary["warnings"])
 
 
 def test_what_has_no_constraints_is_refused(tmp_path):
