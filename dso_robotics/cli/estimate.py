@@ -1,6 +1,7 @@
 """`dso estimate`: learns a state estimator from logs."""
 
 import argparse
+import dataclasses
 import functools
 import sys
 
@@ -17,7 +18,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "Learn a state estimator: MuJoCo predicts, and a corrector corrects the prediction by the difference between "
             "measured and predicted sensor readings. Corrector, sensor biases and scales, noise and physics are optimised "
             "together, to predict each measurement as well as possible from the earlier ones; no ground truth is needed. The "
-            "results in DIR are summary.json, report.html, model.xml and run.h5; "
+            "results in DIR are summary.json, report.html, model.xml and run.h5, with --smooth also smoothed.h5; "
             "`dso_robotics.robot.estimator.Estimator.load(DIR)` loads the estimator."
         ),
         epilog=(
@@ -31,6 +32,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--resume", action="store_true", help="continue the interrupted run in DIR; `--resume --out DIR` is enough"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier result in DIR")
+    parser.add_argument(
+        "--smooth",
+        action="store_true",
+        help="also find the most probable motion given all readings, as a log with the state, DIR/smoothed.h5",
+    )
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
     parser.add_argument(
         "--figures", action="store_true", help="the report's charts also as PNG files in DIR/figures, some seconds more"
@@ -58,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         study = stored_study(args.out, "estimate", EstimateStudy, {})
     else:
         raise DsoError("no study was given; name a STUDY.toml, or continue an interrupted run with --resume --out DIR.")
+    if args.smooth:
+        study = dataclasses.replace(study, smooth=True)
     prepare_jax()
     silence_mujoco()
     if not args.no_report:
@@ -73,5 +81,7 @@ def run(args: argparse.Namespace) -> int:
     summary = estimate(study, args.out, **options)
     for line in estimation_table(summary):
         print(plain(line))
+    if "smoother" in summary:
+        print(plain(f"\nsmoothed motion: {args.out}/smoothed.h5"))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0

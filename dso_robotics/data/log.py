@@ -119,10 +119,13 @@ def read_log(path: "str | Path | Log") -> Log:
     return Log(str(path), source, licence, rollouts, MappingProxyType(attributes))
 
 
-def write_log(path: str | Path, log: Log, *, dtype: Any = np.float64) -> None:
+def write_log(
+    path: str | Path, log: Log, *, dtype: Any = np.float64, beside: Mapping[str, Mapping[str, np.ndarray]] | None = None
+) -> None:
     """Write `log` to `path` atomically, replacing an existing file.
 
-    Arrays are gzip-compressed. `dtype=np.float32` halves their size (time stays float64). The bytes depend on the log only.
+    Arrays are gzip-compressed. `dtype=np.float32` halves their size (time stays float64). The bytes depend on the arguments
+    only. `beside` has further arrays by rollout and name, which readers of logs pass over.
     Raises DsoError when the folder is not writable.
     """
     with atomic_file(path) as temporary, memory_file(temporary) as file:
@@ -134,8 +137,9 @@ def write_log(path: str | Path, log: Log, *, dtype: Any = np.float64) -> None:
                 file.attrs[key] = value
         for rollout in log.rollouts:
             group = file.create_group(f"rollouts/{rollout.name}")
-            for kind in RANKS:
-                if (values := getattr(rollout, kind)) is None:
+            arrays = {kind: getattr(rollout, kind) for kind in RANKS} | dict((beside or {}).get(rollout.name, {}))
+            for kind, values in arrays.items():
+                if values is None:
                     continue
                 stored = values if kind == "time" else values.astype(dtype)
                 packed = {"compression": "gzip", "shuffle": True, "fletcher32": True, "track_times": False}

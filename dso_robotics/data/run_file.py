@@ -86,8 +86,13 @@ def read_run(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], str]:
 
 def run_schema(path: Path) -> Any:
     """The schema that an HDF5 file states, None if it states none. Raises DsoError when it is damaged."""
+    return label_of(path, "schema")
+
+
+def label_of(path: Path, key: str) -> Any:
+    """An attribute of an HDF5 file, None if it has none of this name. Raises DsoError when it is damaged."""
     with open_archive(path, "run file", "move it away") as archive:
-        return archive.label(archive.file, "schema")
+        return archive.label(archive.file, key)
 
 
 def _write(group: h5py.Group, tree: Tree) -> None:

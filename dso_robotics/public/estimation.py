@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.data.log import Log, read_log
+from dso_robotics.errors import DsoError
 from dso_robotics.progress.report import Progress
 from dso_robotics.public.computing import computing
 from dso_robotics.public.inputs import Logs, sitting
@@ -19,6 +21,7 @@ from dso_robotics.report.trace import PART_NAMES
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.studies.estimate import estimate as run
 from dso_robotics.studies.estimate_study import EstimateStudy
+from dso_robotics.studies.folder import SMOOTHED
 
 if TYPE_CHECKING:
     import mujoco
@@ -37,6 +40,18 @@ class Estimation(Result):
     def estimator(self) -> Estimator:
         """The learned estimator, which runs on C MuJoCo and NumPy; `reset` it before its first update."""
         return Estimator.load(self.folder)
+
+    @property
+    def smoothed(self) -> Log:
+        """The logs with the most probable qpos and qvel given all readings; of an estimation with `smooth=True`.
+
+        Raises:
+          DsoError: the estimation was made without `smooth`.
+        """
+        path = self.folder / SMOOTHED
+        if not path.is_file():
+            raise DsoError(f"{self.folder}: no motion was smoothed here; estimate with smooth=True.")
+        return read_log(path)
 
     def _draw(self, video: bool) -> None:
         from dso_robotics.report.estimate import write_report
@@ -88,6 +103,7 @@ def estimate(
     gate: float | None = None,
     supervised: float | None = None,
     covariance: bool | None = None,
+    smooth: bool | None = None,
     timestep: float | None = None,
     engine: str | None = None,
     iterations: int | None = None,
@@ -108,6 +124,7 @@ def estimate(
       Kalman filter does not do (late sensors whose delay is free, `supervised`, `ahead`, `robust`, `covariance`, `validation`).
     sensors: the sensors that the estimator reads; by default all sensors of the model.
     drift: sensors whose bias drifts; a Kalman filter estimates it.
+    smooth: also find the most probable motion given all readings; `smoothed` of the result has it.
     The other arguments are the study file keys of the same name (docs/estimators.md).
 
     Raises:
@@ -129,6 +146,7 @@ def estimate(
         "gate": gate,
         "supervised": supervised,
         "covariance": covariance,
+        "smooth": smooth,
         "timestep": timestep,
         "engine": engine,
         "iterations": iterations,

@@ -21,7 +21,7 @@ from dso_robotics.report.page import Charts, write_page
 from dso_robotics.report.residual import verdict, whiteness
 from dso_robotics.report.state_charts import degrees_of_freedom, shown_band, state_charts
 from dso_robotics.report.study_text import file_name, study_text
-from dso_robotics.report.table import noise_lines, trust_lines
+from dso_robotics.report.table import noise_lines, smoother_lines, trust_lines
 from dso_robotics.report.trace import PART_NAMES, Trace
 from dso_robotics.studies import folder as folders
 
@@ -128,7 +128,14 @@ class _Page:
         if "state" not in c:  # of an earlier version
             return []
         return state_charts(
-            self._mj, self._names, c["time"], c["state"], c["state_error"], c.get("state_std"), group=_group(run)
+            self._mj,
+            self._names,
+            c["time"],
+            c["state"],
+            c["state_error"],
+            c.get("state_std"),
+            smoothed=c.get("smoothed"),
+            group=_group(run),
         )
 
     def _innovations(self, run: _Run) -> list[Chart]:
@@ -161,7 +168,7 @@ class _Page:
     @property
     def trust(self) -> list[str]:
         """Whether errors shrink, and whether they are as large as the estimator claims."""
-        return [" ".join(line.split()) for line in trust_lines(self._summary)]
+        return [" ".join(line.split()) for line in (*trust_lines(self._summary), *smoother_lines(self._summary))]
 
     @property
     def noises(self) -> list[str]:
@@ -186,16 +193,25 @@ class _Page:
         ]
 
     @property
+    def state_columns(self) -> list[str]:
+        """Headings of `state_errors`."""
+        more = [">fitted, smoothed", ">held-out, smoothed"] if "smoother" in self._summary else []
+        return ["of", ">fitted runs", ">held-out runs", *more, "unit"]
+
+    @property
     def state_errors(self) -> list[tuple[str, ...]]:
         """The error of each position and velocity; empty where no log holds the state."""
         known = {part: entry["rmse"] for part, entry in self._summary["state"].items() if entry}
         if not known:
             return []
+        smoother = self._summary.get("smoother", {})
+        known |= {f"smoothed {part}": row["rmse"] for part, row in smoother.items() if row["rmse"]}
+        parts = ["train", "hold_out", *(["smoothed train", "smoothed hold_out"] if smoother else [])]
         labels, units, _ = degrees_of_freedom(self._mj, self._names)
         rows = [(f"{name}, position", unit) for name, unit in zip(labels, units, strict=True)]
         rows += [(f"{name}, velocity", f"{unit}/s") for name, unit in zip(labels, units, strict=True)]
         return [
-            (label, *(q.number(known[part][k]) if part in known else q.MISSING for part in ("train", "hold_out")), unit)
+            (label, *(q.number(known[part][k]) if part in known else q.MISSING for part in parts), unit)
             for k, (label, unit) in enumerate(rows)
         ]
 

@@ -22,13 +22,15 @@ def state_charts(
     error: np.ndarray,
     deviation: np.ndarray | None = None,
     *,
+    smoothed: np.ndarray | None = None,
     group: str = "",
 ) -> list[Chart]:
     """For each degree of freedom its position, its velocity, and the errors of both.
 
     names: of the model's joints. time: (T,) [s]. estimate: (T, 2 nv), tangents from the model's reference.
     error: (T, 2 nv), estimate minus truth; NaN where the truth is unknown. deviation: (T, 2 nv), what the estimator
-    takes for the standard deviation of its error. group: charts of one group zoom together.
+    takes for the standard deviation of its error. smoothed: (T, 2 nv), the estimate given all readings, if there is one.
+    group: charts of one group zoom together.
     """
     nv = int(model.nv)
     labels, units, offset = degrees_of_freedom(model, names)
@@ -37,15 +39,21 @@ def state_charts(
     for i in range(nv):
         for what, rate, k, shift in (("position", "", i, offset[i]), ("velocity", "/s", nv + i, 0.0)):
             shown = estimate[:, k] + shift
-            lines = [Line("true", shown - error[:, k], "measured", "thick")] if known else []
+            truth = shown - error[:, k]
+            lines = [Line("true", truth, "measured", "thick")] if known else []
             more: dict[str, Any] = {"unit": f"{units[i]}{rate}", "group": group, "x_label": "time [s]"}
-            charts.append(Chart(f"{labels[i]}, {what}", time, [*lines, Line("estimated", shown, "p0")], **more))
+            lines.append(Line("estimated", shown, "p0"))
+            if smoothed is not None:
+                lines.append(Line("smoothed", smoothed[:, k] + shift, "p2"))
+            charts.append(Chart(f"{labels[i]}, {what}", time, lines, **more))
             if not known:
                 continue
             lines = [Line("estimated minus true", error[:, k], "p1")]
             if deviation is not None:
                 band = shown_band(Z95 * deviation[:, k], error[:, k])
                 lines = [Line("95% of its own", side, "measured", "band") for side in (-band, band)] + lines
+            if smoothed is not None:
+                lines.append(Line("smoothed minus true", smoothed[:, k] + shift - truth, "p2"))
             seen = error[np.isfinite(error[:, k]), k]
             remark = f"RMS {quantity(float(np.sqrt(np.mean(seen**2))), more['unit'], 3)}" if len(seen) else ""
             charts.append(Chart(f"{labels[i]}, error of the {what}", time, lines, remark=remark, height=100, **more))

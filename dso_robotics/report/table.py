@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dso_robotics.report import posterior as posteriors
-from dso_robotics.report.quantity import unit
+from dso_robotics.report.quantity import counted, unit
 from dso_robotics.report.trace import PART_NAMES
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ def estimation_table(summary: Mapping[str, Any]) -> list[str]:
     ]
     lines += noise_lines(summary)
     lines += trust_lines(summary)
+    lines += smoother_lines(summary)
     state = "converged" if summary["converged"] else "NOT converged"
     return [*lines, f"{state}: {summary['message']}", *(f"warning: {text}" for text in summary["warnings"])]
 
@@ -196,6 +197,20 @@ def noise_lines(summary: Mapping[str, Any]) -> list[str]:
     rows += [(f"noise that drives {name}", entry) for name, entry in summary["process"].items()]
     rows += [(f"drift of the bias of {name}", entry) for name, entry in summary["drift"].items()]
     return [f"{text}: {entry['value']:.3g} {unit(entry['unit'])}" for text, entry in rows]
+
+
+def smoother_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What the smoother did; nothing where none was asked for."""
+    lines = []
+    for part, row in summary.get("smoother", {}).items():
+        texts = [f"{counted(row['runs'], 'run')} in {counted(row['steps'], 'step')}"]
+        texts += [f"left out {n} of {name}" for name, n in row["left_out"].items()]
+        if row["breaks"]:
+            texts.append(f"{counted(row['breaks'], 'break')}, where the motion before does not lead to the one after")
+        if row["nees"] is not None:
+            texts.append(f"squared error of the state over its variance (NEES/n) {row['nees']:.3g}")
+        lines.append(f"{PART_NAMES[part]:9} smoother: {', '.join(texts)}")
+    return lines
 
 
 def trust_lines(summary: Mapping[str, Any]) -> list[str]:

@@ -56,6 +56,8 @@ class KalmanEstimator(Estimator):
         self.horizon = max(_HORIZON, 1.5 * self._oldest)
         self._events: deque[_Event] = deque(maxlen=_KEPT)
         self._now, self.dropped = 0.0, 0
+        # Whether the last update made the filter start anew.
+        self._fresh = False
 
     @property
     def gated(self) -> dict[str, int]:
@@ -113,7 +115,8 @@ class KalmanEstimator(Estimator):
         now = np.where(self._late, np.nan, y)
         before, after = self._cloud, self._clouds.predicted(self._cloud, u, seconds)
         cloud, told, wild = self._clouds.corrected(after, now, u)
-        if self._chi.count(wild, np.isfinite(now)):
+        self._fresh = self._chi.count(wild, np.isfinite(now))
+        if self._fresh:
             cloud = self._clouds.begun(after.best.state, after.best.offset)
             cloud, told, _ = self._clouds.corrected(cloud, now, u)
         self._now += seconds

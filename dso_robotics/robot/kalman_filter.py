@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from mujoco import batch
 
 from dso_robotics.data.quaternion import facing
-from dso_robotics.physics.batch import set_fields
 from dso_robotics.robot.correctors.kalman import (
     correction,
     measurable,
@@ -24,17 +22,12 @@ from dso_robotics.robot.correctors.kalman import (
     turned,
 )
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.filter import needed_stage
 from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.robot.kalman_gate import TrainingGate
+from dso_robotics.robot.kalman_slopes import Engines, Slopes
 from dso_robotics.robot.kalman_theta import KalmanTheta
 from dso_robotics.robot.learned import MOST_PREDICTED
 
-# Steps of the finite differences: in the tangent space, and of the physics in units of their scales. The second are larger,
-# since the derivative of A and H divides twice.
-_STEP, _PHYSICS_STEP = 1e-6, 1e-4
-# Fewer simulations than this are done by one thread: waking others takes longer.
-_ALONE = 64
 # Share of readings that come from elsewhere than the sensor, spread as widely as all its readings.
 _WILD = 1e-3
 
@@ -49,6 +42,7 @@ class KalmanRun:
     passed: (B, U, ny), False where a reading was missing or taken for a wild one.
     states: (B, U, nx) after the correction. deviation: their standard deviations, (B, U, 2 nv).
     offset: biases of all channels, (B, U, ny).
+    anew: (B, U) updates before which the filter started anew around its estimate.
     square: squared error of the state over its covariance, divided by 2 nv, (B, U); NaN without truth.
     transition: (B, K, K), what becomes of a small error over all updates, divided by exp(`log_size`) (B,).
     """
@@ -62,6 +56,7 @@ class KalmanRun:
     states: np.ndarray
     deviation: np.ndarray
     offset: np.ndarray
+    anew: np.ndarray
     square: np.ndarray
     transition: np.ndarray
     log_size: np.ndarray
@@ -79,8 +74,7 @@ class KalmanFilter:
         self._model = copy.copy(theta.physics.mj)
         self._timestep = self._model.opt.timestep = windows.interval / windows.substeps
         self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-        self._stage, self._threads = needed_stage(self._model, windows.channels.sensor_ids), threads
-        self._engines: dict[int, batch.Batch] = {}
+        self.engines = Engines(self._model, windows.channels.sensor_ids, threads)
         spread = np.nanstd(windows.measured, axis=(0, 1))
         # Spread of readings that come from elsewhere.
         self.wild = np.where(np.isfinite(spread) & (spread > 0), spread, 1.0)
@@ -92,47 +86,20 @@ class KalmanFilter:
         with np.errstate(over="ignore", invalid="ignore"):
             return _Pass(self, z, derivatives).run()
 
-    def engine(self, z: np.ndarray, moves: np.ndarray) -> batch.Batch:
-        """An engine of (1 + m)(1 + k) B simulations; all but the first (1 + k) B have a moved physical coordinate each."""
-        physics, many = _points(self.theta.physical(z), self.space.size, moves), len(self.windows)
-        count = len(physics) * many
-        if count not in self._engines:
-            threads = self._threads or (1 if count < _ALONE else 0)
-            self._engines[count] = batch.Batch(self._model, count, threads)
-        engine = self._engines[count]
-        fields = self.theta.physics.fields(physics) if physics.shape[1] else {}
-        set_fields(engine, self._model, fields, repeat=many)
-        engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
-        return engine
-
 
 class _Pass:
     """One pass over the windows at one z. Arrays begin with the axis of the windows."""
 
     def __init__(self, chain: KalmanFilter, z: np.ndarray, derivatives: bool):
-        theta, given, space = chain.theta, chain.windows, chain.space
-        self.chain, self.given, self.space = chain, given, space
-        self.noise = theta.noise(z)
-        self.b, self.k, self.ny = len(given), space.size, given.measured.shape[2]
-        self.biases = self.noise.drifting
-        self.size = self.k + len(self.biases)
-        physics = theta.physics
-        scale = physics.scale if derivatives else np.zeros(0)
-        place = theta.physical(z)
-        self.moves = _PHYSICS_STEP * scale
-        if derivatives:
-            self.moves = np.where(place + self.moves > physics.high, -self.moves, self.moves)
-        self.n, self.m = (theta.size if derivatives else 0), len(self.moves)
-        points = _points(place, self.k, self.moves).reshape(1 + self.m, 1 + self.k, 1, -1)
-        self.gain, self.bias = physics.sensors(points, given.channels.sensor_addresses)
-        self.slopes = theta.slopes(z) if derivatives else {}
-        self.engine = chain.engine(z, self.moves)
-        self.bind = {name: self.engine.bind(name) for name in ("qpos", "qvel", "ctrl", "sensordata")}
-        self.bind |= {"act": self.engine.bind("act")} if space.na else {}
+        theta, given = chain.theta, chain.windows
+        self.chain, self.given, self.space = chain, given, chain.space
+        self.noise, self.b, self.ny = theta.noise(z), len(given), given.measured.shape[2]
         uniform = np.allclose(given.seconds, given.interval, rtol=1e-9)
-        self.timestep = None if uniform else self.engine.expand("opt.timestep")
+        self.linear = Slopes(chain.engines, theta, given, z, self.b, derivatives=derivatives, uniform=uniform)
+        self.k, self.size, self.biases = self.linear.k, self.linear.size, self.linear.biases
+        self.n, self.m = (theta.size if derivatives else 0), self.linear.m
+        self.slopes = theta.slopes(z) if derivatives else {}
         self.quaternions = given.channels.quaternions
-        self.bases = _STEP * np.eye(self.k)[:, None]
 
     def run(self) -> KalmanRun:
         given, b, n, ny = self.given, self.b, self.n, self.ny
@@ -142,7 +109,7 @@ class _Pass:
         dx, dp = np.zeros((b, n, self.size)), np.zeros((b, n, self.size, self.size))
         cost, gradient, information = np.zeros(b), np.zeros((b, n)), np.zeros((n, n))
         predicted, std = np.empty((b, updates, ny)), np.empty((b, updates, ny))
-        passed = np.zeros((b, updates, ny), bool)
+        passed, anew = np.zeros((b, updates, ny), bool), np.zeros((b, updates), bool)
         states, offsets = np.empty((b, updates, self.space.width)), np.empty((b, updates, ny))
         square, deviation = np.full((b, updates), np.nan), np.empty((b, updates, 2 * self.space.nv))
         total, log_size = np.broadcast_to(np.eye(self.size), (b, self.size, self.size)), np.zeros(b)
@@ -154,8 +121,8 @@ class _Pass:
         for t in range(updates):
             seconds, here = given.seconds[:, t], seen[:, t + 1]
             lost = seconds > MOST_PREDICTED * self.chain._timestep
-            forecast, a, by_theta, da = self._predict(state, given.ctrl[:, t], np.where(lost, 0.0, seconds))
-            reading, h, read_by_theta, dh = self._read(forecast, offset)
+            forecast, a, by_theta, da = self.linear.predict(state, given.ctrl[:, t], np.where(lost, 0.0, seconds))
+            reading, h, read_by_theta, dh = self.linear.read(forecast, offset)
             q = self.noise.process_covariance(self.space.nv, seconds)
             if n:
                 dx = dx @ transposed(a)
@@ -173,7 +140,8 @@ class _Pass:
             dh = slopes[..., self.size + self.m :].reshape(b, ny, self.m, self.size).swapaxes(1, 2)
             spread = h @ p @ transposed(h) + variances[:, None] * np.eye(ny)
             let, penalty, again = gate.update(e, spread, here)
-            if (fresh := again | lost).any():
+            anew[:, t] = fresh = again | lost
+            if fresh.any():
                 let, penalty = np.where(fresh[:, None], here, let), np.where(fresh, 0.0, penalty)
                 p = np.where(fresh[:, None, None], self.noise.start(self.space, forecast), p)
                 if n:
@@ -226,53 +194,8 @@ class _Pass:
         whole = np.asarray(np.isfinite(cost) & np.isfinite(states).all((1, 2)))
         cost = np.where(whole, cost, np.inf)
         return KalmanRun(
-            cost, gradient, information, predicted, std, passed, states, deviation, offsets, square, total, log_size
+            cost, gradient, information, predicted, std, passed, states, deviation, offsets, anew, square, total, log_size
         )  # fmt: skip
-
-    def _place(self, states: np.ndarray) -> None:
-        flat, nq, nv = states.reshape(-1, self.space.width), self.space.nq, self.space.nv
-        self.bind["qpos"][:], self.bind["qvel"][:] = flat[:, :nq], flat[:, nq : nq + nv]
-        if self.space.na:
-            self.bind["act"][:] = flat[:, nq + nv :]
-
-    def _beside(self, state: np.ndarray) -> np.ndarray:
-        """`state` (B, nx) and beside it in each tangent direction, for each physics, (1 + m, 1 + k, B, nx)."""
-        moved = self.space.move(state, np.broadcast_to(self.bases, (self.k, self.b, self.k)))
-        return np.broadcast_to(np.concatenate([state[None], moved]), (1 + self.m, 1 + self.k, *state.shape))
-
-    def _predict(
-        self, state: np.ndarray, ctrl: np.ndarray, seconds: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Forecast (B, nx), its derivative A (B, K, K), that by the physics (B, m, k), and that of A (B, m, K, K)."""
-        steps = self.given.substeps
-        if self.timestep is not None:
-            steps = max(int(np.ceil(seconds.max() / self.chain._timestep - 1e-6)), 1)
-            self.timestep[:] = np.tile(np.maximum(seconds / steps, 1e-12), (1 + self.m) * (1 + self.k)).reshape(
-                self.timestep.shape
-            )
-        self._place(self._beside(state))
-        self.bind["ctrl"].reshape(-1, *ctrl.shape)[:] = ctrl
-        self.engine.step(nstep=steps)
-        ends = np.concatenate([self.bind[name] for name in ("qpos", "qvel", "act") if name in self.bind], -1)
-        ends = ends.reshape(1 + self.m, 1 + self.k, self.b, self.space.width)
-        off = self.space.difference(ends[:, :1], ends[:, 1:])
-        a = np.zeros((self.b, 1 + self.m, self.size, self.size))
-        a[..., : self.k, : self.k] = off.transpose(2, 0, 3, 1) / _STEP
-        a[..., range(self.k, self.size), range(self.k, self.size)] = 1.0
-        by_theta = np.moveaxis(self.space.difference(ends[0, 0], ends[1:, 0]), 0, 1) / self.moves[:, None]
-        return ends[0, 0].copy(), a[:, 0], by_theta, (a[:, 1:] - a[:, :1]) / self.moves[:, None, None]
-
-    def _read(self, state: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Readings (B, ny) in `state`, their derivative H (B, ny, K), that by the physics (B, m, ny), and that of H."""
-        self._place(self._beside(state))
-        self.engine.forward(stage=self.chain._stage)
-        rows = self.bind["sensordata"][:, self.given.channels.sensor_addresses]
-        rows = rows.reshape(1 + self.m, 1 + self.k, self.b, self.ny) * self.gain + self.bias + offset
-        h = np.zeros((self.b, 1 + self.m, self.ny, self.size))
-        h[..., : self.k] = (rows[:, 1:] - rows[:, :1]).transpose(2, 0, 3, 1) / _STEP
-        h[..., self.biases, self.k + np.arange(len(self.biases))] = 1.0
-        by_theta = np.moveaxis(rows[1:, 0] - rows[0, 0], 0, 1) / self.moves[:, None]
-        return rows[0, 0], h[:, 0], by_theta, (h[:, 1:] - h[:, :1]) / self.moves[:, None, None]
 
     def _process_slopes(self, seconds: np.ndarray) -> np.ndarray:
         """Derivative of Q by theta, (B, n, K, K)."""
@@ -289,9 +212,3 @@ class _Pass:
         off = self.space.difference(np.where(known[:, None], full, state), state)[:, :many]
         found = np.sum(off * np.linalg.solve(p[:, :many, :many], off[..., None])[..., 0], -1) / many
         return np.where(known, found, np.nan)
-
-
-def _points(place: np.ndarray, k: int, moves: np.ndarray) -> np.ndarray:
-    """The physical coordinates `place` (m,) for 1 + k simulations, and as many more with each of `moves` (m or 0 numbers)."""
-    moved = np.concatenate([place[None], place + np.diag(moves)]) if len(moves) else place[None]
-    return np.repeat(moved, 1 + k, axis=0)

@@ -76,12 +76,28 @@ class KalmanTracker:
 
         Raises DsoError if the prediction diverges.
         """
-        model, data = self._model, self._data
-        steps = max(int(np.ceil(seconds / self._timestep - 1e-6)), 1)
-        if steps > MOST_PREDICTED:
+        if self.lost(seconds):
             return self.begun(belief.state, belief.offset)
+        forecast, a = self.advanced(belief.state, u, seconds)
+        p = a @ belief.covariance @ a.T + self.added(seconds)
+        over = p.diagonal() / self._widest**2
+        if over.max() > 1:
+            shrink = 1 / np.sqrt(np.maximum(over, 1.0))
+            p = p * shrink[:, None] * shrink
+        return Belief(forecast, belief.offset, (p + p.T) / 2)
+
+    def lost(self, seconds: float) -> bool:
+        """Whether nothing is known of a state after so long without a reading."""
+        return self._steps(seconds) > MOST_PREDICTED
+
+    def advanced(self, state: np.ndarray, u: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+        """The state `seconds` later, and the derivative A (K, K) of state and biases.
+
+        Raises DsoError if the prediction diverges.
+        """
+        model, data, steps = self._model, self._data, self._steps(seconds)
         model.opt.timestep = seconds / steps
-        self._place(belief.state, u)
+        self._place(state, u)
         with quiet():
             a = self._linear.advance(data, steps)
         forecast = np.concatenate([data.qpos, data.qvel, data.act])
@@ -93,14 +109,16 @@ class KalmanTracker:
         if len(self._biases):
             a, small = self._eye.copy(), a
             a[: len(small), : len(small)] = small
+        return forecast, a
+
+    def added(self, seconds: float) -> np.ndarray:
+        """What the noise adds to the covariance in `seconds`, (K, K)."""
         if self._added[0] != seconds:
             self._added = seconds, self.noise.process_covariance(self._space.nv, seconds)
-        p = a @ belief.covariance @ a.T + self._added[1]
-        over = p.diagonal() / self._widest**2
-        if over.max() > 1:
-            shrink = 1 / np.sqrt(np.maximum(over, 1.0))
-            p = p * shrink[:, None] * shrink
-        return Belief(forecast, belief.offset, (p + p.T) / 2)
+        return self._added[1]
+
+    def _steps(self, seconds: float) -> int:
+        return max(int(np.ceil(seconds / self._timestep - 1e-6)), 1)
 
     def corrected(
         self, belief: Belief, y: np.ndarray, u: np.ndarray, shut: list[bool] | None = None, *, weighed: bool = True
@@ -111,7 +129,7 @@ class KalmanTracker:
         """
         measured = np.isfinite(y)
         seen = measurable(measured, self._quaternions)
-        reading, e, h = self._compared(belief.state, belief.offset, y, u)
+        reading, e, h = self.compared(belief.state, belief.offset, y, u)
         if not np.isfinite(reading).all():
             raise DsoError("the sensors of the model read no finite number, so this update was not made; reset().")
         p, r = belief.covariance, self._variances
@@ -136,7 +154,7 @@ class KalmanTracker:
             if self._search.turns(done.change):
                 jacobian = self._search.jacobian(done.change)
                 covariance = jacobian @ covariance @ jacobian.T
-            after = self._moved(belief, done.change, covariance)
+            after = self.moved(belief, done.change, covariance)
         left_out = seen & ~let
         if left_out.any():
             innovation = np.where(left_out, np.nan, innovation)
@@ -148,10 +166,10 @@ class KalmanTracker:
         """The update where angles were unknown; see `WideSearch`. The gate judges what is left at the most probable state."""
 
         def compared(state: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return self._compared(state, offset, y, u)[1:]
+            return self.compared(state, offset, y, u)[1:]
 
         def placed(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            moved = self._moved(belief, change, belief.covariance)
+            moved = self.moved(belief, change, belief.covariance)
             return moved.state, moved.offset
 
         p, r = belief.covariance, self._variances
@@ -168,7 +186,7 @@ class KalmanTracker:
                 found = self._search.best(p, r, let, compared, placed)
         # Laplace's approximation of the likelihood: the cost at its minimum, and the volume that the readings leave.
         volume = np.linalg.slogdet(p)[1] - np.linalg.slogdet(found.covariance)[1] + np.sum(np.log(r[let]))
-        return self._moved(belief, found.change, found.covariance), wild, found.cost + 0.5 * float(volume)
+        return self.moved(belief, found.change, found.covariance), wild, found.cost + 0.5 * float(volume)
 
     def _place(self, state: np.ndarray, u: np.ndarray) -> None:
         nq, nv, data = self._space.nq, self._space.nv, self._data
@@ -176,7 +194,7 @@ class KalmanTracker:
         if self._space.na:
             data.act[:] = state[nq + nv :]
 
-    def _compared(
+    def compared(
         self, state: np.ndarray, offset: np.ndarray, y: np.ndarray, u: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Readings in `state`, the innovation with quaternions as rotations (a number where missing), and H (ny, K)."""
@@ -194,7 +212,8 @@ class KalmanTracker:
         e, h = turned(reading, np.where(np.isnan(y), 0.0, y) - reading, h, self._quaternions)
         return reading, e, h
 
-    def _moved(self, belief: Belief, change: np.ndarray, covariance: np.ndarray) -> Belief:
+    def moved(self, belief: Belief, change: np.ndarray, covariance: np.ndarray) -> Belief:
+        """The belief around the state after `change` (K,). Raises DsoError if that is out of all bounds."""
         k = self._learned.corrector.k
         state, offset = self._space.move(belief.state, change[:k]), belief.offset
         if len(self._biases):

@@ -23,6 +23,7 @@ from dso_robotics.robot import filter_data, filter_times
 from dso_robotics.robot.corrector import CORRECTORS
 from dso_robotics.studies import estimate_gain, estimate_kalman
 from dso_robotics.studies import estimate_score as score
+from dso_robotics.studies import estimate_smooth as smooth
 from dso_robotics.studies import estimate_trust as trust
 from dso_robotics.studies.estimate_outcome import Asked, Outcome
 from dso_robotics.studies.estimate_study import EstimateStudy
@@ -59,6 +60,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     split = hold_out(log, study.hold_out)
     timestep = study.timestep or float(robot.mj.opt.timestep)
     kind, why = _corrector(study, physics)
+    recorded = log
     if CORRECTORS[kind].linearises:
         interval, substeps = filter_times.usual_interval(log.rollouts, timestep)
         log = _when_taken(log, channels, physics)
@@ -105,7 +107,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         **outcome.summary,
         "cost": {"total": sum(found.cost.values()), "terms": found.cost},
         "fit": fit,
-        "stability": trust.stability_table(settled, whole),
+        "stability": trust.stability_table(settled, outcome.whole),
         "consistency": {
             part: entry | {"worst_channel": None if (c := entry["worst_channel"]) is None else named[c]}
             for part, entry in outcome.consistency.items()
@@ -121,11 +123,14 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
             *left_out, *problems(log), *doubts, *outcome.notes, *_warnings(outcome, fit, physics, doubts),
         ],
     }  # fmt: skip
-    groups: dict[str, Any] = {
-        "theta": outcome.theta,
-        "history": found.history,
-        "traces": {name: score.traces(robot.mj, f, whole[name], outcome.std[name]) for name, f in fits.items()},
-    }
+    traces = {name: score.traces(robot.mj, f, outcome.whole[name], outcome.std[name]) for name, f in fits.items()}
+    for part, runs in smooth.traces(outcome.smoothed, robot.mj).items():
+        for name, columns in runs.items():
+            n = len(traces[part][name]["time"])
+            traces[part][name] |= {key: values[:n] for key, values in columns.items()}
+    if outcome.smoothed:
+        summary["warnings"] += smooth.write(here.folder, recorded, log, outcome.smoothed, robot.mj)
+    groups: dict[str, Any] = {"theta": outcome.theta, "history": found.history, "traces": traces}
     if settled.stable:
         groups["estimator"] = outcome.learned.as_dict()
     here.finish(summary, to_mjcf(robot, physics.written(outcome.physical)), report, groups)
@@ -148,17 +153,23 @@ def _corrector(study: EstimateStudy, physics: ParameterVector) -> tuple[str, str
     """
     unable = estimate_kalman.without(study, physics)
     if study.corrector is None:
-        if unable and not study.drift:
+        if unable and not study.drift and not study.smooth:
             return "gain", f"a Kalman filter does not do {unable[0]}"
         if not unable:
             return "kalman", "the default"
     kind = study.corrector or "kalman"
-    if CORRECTORS[kind].linearises and unable:
+    linearises = CORRECTORS[kind].linearises
+    if linearises and unable:
+        other = 'choose corrector = "gain", "linear", "mlp" or "recurrent"'
         raise DsoError(
-            f'corrector {kind!r} does not do {" and ".join(unable)}; leave it out, or choose corrector = "gain", "linear", '
-            '"mlp" or "recurrent".'
+            f"corrector {kind!r} does not do {' and '.join(unable)}; leave it out, or "
+            f"{'leave smooth out' if study.smooth else other}."
         )
-    if study.drift and not CORRECTORS[kind].linearises:
+    if study.smooth and not linearises:
+        raise DsoError(
+            f'corrector {kind!r} has no model of its noise to smooth with; leave smooth out, or choose corrector = "kalman".'
+        )
+    if study.drift and not linearises:
         raise DsoError(f'corrector {kind!r} has no bias states; leave `drift` out, or choose corrector = "kalman".')
     return kind, "asked for"
 

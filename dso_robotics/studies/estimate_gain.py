@@ -133,6 +133,7 @@ def learn(asked: Asked, kind: str) -> Outcome:
     named = zip(channels.sensor_names, found.sigma[0], channels.sensor_units, strict=True)
     return Outcome(
         settled=settled,
+        whole=asked.whole,
         fits=fits,
         std={part: sigma * np.exp(f.features @ spread.T) for part, f in fits.items()},
         consistency=trust.consistency(fits, sigma, spread, problem.degrees, factor),

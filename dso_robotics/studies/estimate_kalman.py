@@ -24,6 +24,7 @@ from dso_robotics.robot.kalman_filter import KalmanFilter, KalmanRun
 from dso_robotics.robot.kalman_theta import KalmanTheta, groups
 from dso_robotics.robot.learned import Learned
 from dso_robotics.studies import estimate_score as score
+from dso_robotics.studies import estimate_smooth as smooth
 from dso_robotics.studies import estimate_trust as trust
 from dso_robotics.studies.checkpoint import columns
 from dso_robotics.studies.estimate_outcome import Asked, Outcome
@@ -36,6 +37,7 @@ from dso_robotics.studies.search import search
 _UPDATES = 20_000
 # Steps from each start that is tried.
 _TRIED = 3
+_PARTS = {"train": "fitted", "hold_out": "held-out"}
 # A sensor of whose readings more than this share are taken for wild is told.
 _MANY_WILD = 0.05
 
@@ -216,8 +218,15 @@ def learn(asked: Asked, kind: str) -> Outcome:
     )
     made = learned(study, theta, found.z, given, judged["train"])
     ahead = zip(channels.sensor_names, made.sigma, strict=True)
+    smoothed: dict[str, smooth.SmoothedRuns] = {}
+    for name, part in whole.items() if study.smooth and stable else ():
+        tell(f"smoothing the {_PARTS[name]} runs")
+        smoothed[name] = smooth.smoothed(theta, found.z, part, counted, study.gate)
+    rows = smooth.table(smoothed, channels)
+    more = {"smoother": rows} if rows else {}
     return Outcome(
         settled=settled,
+        whole=whole,
         fits={name: j.fit for name, j in judged.items()},
         std={name: j.std for name, j in judged.items()},
         consistency=consistency(judged),
@@ -227,8 +236,9 @@ def learn(asked: Asked, kind: str) -> Outcome:
         physical=theta.physical(found.z),
         theta=theta.by_name(found.z),
         windows={"train": len(given), "validation": 0},
-        summary=table(theta, found.z, channels) | {"noise_ahead": {name: [float(s)] for name, s in ahead}},
-        notes=tuple(doubts(judged, channels)),
+        summary=table(theta, found.z, channels) | {"noise_ahead": {name: [float(s)] for name, s in ahead}} | more,
+        notes=(*doubts(judged, channels), *smooth.doubts(rows)),
+        smoothed=smoothed,
     )
 
 

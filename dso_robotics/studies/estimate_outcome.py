@@ -11,6 +11,7 @@ from dso_robotics.physics.model import Robot
 from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.robot.learned import Learned
 from dso_robotics.studies.estimate_score import Fit
+from dso_robotics.studies.estimate_smooth import SmoothedRuns
 from dso_robotics.studies.estimate_study import EstimateStudy
 from dso_robotics.studies.estimate_trust import Settled
 from dso_robotics.studies.run import RunFile, Session
@@ -44,13 +45,16 @@ class Asked:
 class Outcome:
     """A learned corrector and how it does.
 
+    whole: the runs as they were judged, by part.
     fits: errors over whole runs, by part; std: the deviations (B, U, ny) that were predicted of them.
     consistency: see `estimate_trust.consistency`.
     engine: name and reason. numbers: how many the corrector has. physical: physics coordinates (m,).
     theta: for the run file. windows: how many were used. summary: further entries. notes: further warnings.
+    smoothed: by part, if the study asks for it.
     """
 
     settled: Settled
+    whole: Mapping[str, FilterWindows]
     fits: Mapping[str, Fit]
     std: Mapping[str, np.ndarray]
     consistency: Mapping[str, dict[str, Any]]
@@ -62,3 +66,4 @@ class Outcome:
     windows: Mapping[str, int]
     summary: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    smoothed: Mapping[str, SmoothedRuns] = dataclasses.field(default_factory=dict)

@@ -72,6 +72,7 @@ class EstimateStudy(Study):
         "share of right readings that the estimator lets in at run time; one that is less likely counts as missing (none: all)",
         None, within="(0, 1)", example=0.999,
     )  # fmt: skip
+    smooth: bool = key("also write the most probable motion given all readings, smoothed.h5 (a Kalman filter)", False)
     timestep: float | None = key(
         "time step of the simulation; none: the model's", None, unit="s", within="(0, inf)", example=0.001
     )

@@ -10,11 +10,13 @@ from typing import Any
 
 from dso_robotics.data.atomic import atomic_file
 from dso_robotics.data.bundle import write_bundled
-from dso_robotics.data.run_file import SCHEMA, run_schema
+from dso_robotics.data.run_file import SCHEMA, label_of, run_schema
 from dso_robotics.errors import DsoError
 
 SUMMARY, RUN, MODEL, REPORT = "summary.json", "run.h5", "model.xml", "report.html"
 FIGURES = "figures"
+SMOOTHED, SMOOTHED_BY = "smoothed.h5", "dso estimate --smooth"
+"""A log with the smoothed state, and the value of its attribute `smoothed_by`."""
 MARK = "written by dso"
 """In the first lines of every model.xml and report.html that dso wrote."""
 _MARKED_BYTES = 1000
@@ -74,7 +76,7 @@ def _refuse_others(folder: Path, *, force: bool) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     """Refuse to write to a folder in which a file of a result's name is not one that dso wrote."""
-    checks = {RUN: _is_run, SUMMARY: _is_summary, MODEL: _is_marked, REPORT: _is_marked}
+    checks = {RUN: _is_run, SUMMARY: _is_summary, MODEL: _is_marked, REPORT: _is_marked, SMOOTHED: _is_smoothed}
     for name, ours in checks.items():
         path = folder / name
         if (path.exists() or path.is_symlink()) and not ours(path):
@@ -102,6 +104,13 @@ def _is_summary(path: Path) -> bool:
     return isinstance(found, dict) and found.get("command") in _COMMANDS and "version" in found
 
 
+def _is_smoothed(path: Path) -> bool:
+    try:
+        return label_of(path, "smoothed_by") == SMOOTHED_BY
+    except DsoError:
+        return False
+
+
 def _is_marked(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
@@ -116,7 +125,7 @@ def refuse_inputs(folder: Path, files: Iterable[str | Path]) -> None:
     Raises:
       DsoError: one of `files` is in `folder` under the name of a result.
     """
-    results = {(folder / name).resolve() for name in (SUMMARY, RUN, MODEL, REPORT)}
+    results = {(folder / name).resolve() for name in (SUMMARY, RUN, MODEL, REPORT, SMOOTHED)}
     figures = (folder / FIGURES).resolve()
     for file in files:
         path = Path(file).resolve()
@@ -129,7 +138,7 @@ def refuse_inputs(folder: Path, files: Iterable[str | Path]) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed run left half-written. The lock is held, so nobody is writing these."""
-    for name in (SUMMARY, RUN, MODEL, REPORT):
+    for name in (SUMMARY, RUN, MODEL, REPORT, SMOOTHED):
         stem, suffix = Path(name).stem, Path(name).suffix
         for left in folder.glob(f".{stem}-????????{suffix}"):
             with contextlib.suppress(OSError):
@@ -162,7 +171,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 def clear(folder: Path) -> None:
     """Remove the files of an earlier run. The summary is removed first, because it marks a finished run."""
-    for name in (SUMMARY, REPORT, MODEL):
+    for name in (SUMMARY, REPORT, MODEL, SMOOTHED):
         (folder / name).unlink(missing_ok=True)
 
 
