@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dso_robotics.errors import DsoError as DsoError
     from dso_robotics.physics.model import Robot as Robot
     from dso_robotics.physics.model import load as load
+    from dso_robotics.public.environment import Environment as Environment
     from dso_robotics.public.estimation import Estimation as Estimation
     from dso_robotics.public.estimation import estimate as estimate
     from dso_robotics.public.excitation import Excitation as Excitation
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "DsoError": "errors",
+    "Environment": "public.environment",
     "Estimation": "public.estimation",
     "Estimator": "robot.estimator",
     "Excitation": "public.excitation",
@@ -63,6 +65,7 @@ _PUBLIC = {
 __all__ = [
     "Controller",
     "DsoError",
+    "Environment",
     "Estimation",
     "Estimator",
     "Excitation",

@@ -17,6 +17,7 @@ _EXTRAS = {
     "onnx": ("onnx",),
     "posterior": ("blackjax", "jax"),
     "tensorboard": ("tensorboardX",),
+    "gymnasium": ("gymnasium",),
 }
 
 
@@ -43,14 +44,12 @@ def require(extra: str, what: str) -> None:
     """
     for module in _EXTRAS[extra]:
         if importlib.util.find_spec(module) is None:
-            raise MissingExtra(
-                f"{what} needs the package {module}, which is not installed: pip install 'dso-robotics[{extra}]'"
-            )
+            raise MissingExtra(_told(what, module, extra))
 
 
 @contextlib.contextmanager
 def needing(what: str) -> Iterator[None]:
-    """Within the context a failed import of what the extra [mjx] brings is told as `require_mjx` does.
+    """Within the context a failed import of what an extra brings is told as `require_mjx` and `require` do.
 
     >>> with needing("the differentiable engine"):
     ...     import mujoco.mjx
@@ -64,6 +63,9 @@ def needing(what: str) -> Iterator[None]:
         module = error.name or ""
         if any(f"{module}.".startswith(f"{name}.") for name in (*_MJX, "jaxlib")):
             raise _missing(what, module) from error
+        for extra, packages in _EXTRAS.items():
+            if module.split(".")[0] in packages:
+                raise MissingExtra(_told(what, module, extra)) from error
         if "mujoco-core" in str(error):  # pip removes the files of MuJoCo 3 after it has put those of 4 in their place
             raise MissingExtra(" ".join(str(error).split())) from error
         raise
@@ -71,3 +73,7 @@ def needing(what: str) -> Iterator[None]:
 
 def _missing(what: str, module: str) -> MissingExtra:
     return MissingExtra(f"{what} needs JAX and MJX ({module} is not installed): pip install 'dso-robotics[mjx]'")
+
+
+def _told(what: str, module: str, extra: str) -> str:
+    return f"{what} needs the package {module}, which is not installed: pip install 'dso-robotics[{extra}]'"

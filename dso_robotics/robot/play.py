@@ -94,10 +94,10 @@ class Player:
         def read(theta: Any, reality: Any, state: RobotState) -> Any:
             return _real(chain, reality).reading(state, theta)
 
-        self._decide: Callable[..., Any] = jax.jit(decide)
-        self._control: Callable[..., Any] = jax.jit(lambda action, state: chain.control(action, state))
-        self._arrive: Callable[..., Any] = jax.jit(arrive)
-        self._read: Callable[..., Any] = jax.jit(read)
+        self.decide: Callable[..., Any] = jax.jit(decide)
+        self.control: Callable[..., Any] = jax.jit(lambda action, state: chain.control(action, state))
+        self.arrive: Callable[..., Any] = jax.jit(arrive)
+        self.read: Callable[..., Any] = jax.jit(read)
         self._scene_cost: Callable[..., Any] = jax.jit(jax.vmap(scene_cost, in_axes=(None, 0)))
 
         def start(theta: Any, key: Any, context: Any) -> RobotState:
@@ -134,29 +134,15 @@ class Player:
           readings have noise drawn with `seed`.
         sensors: the sensors of a real robot, in the place of theta's. The estimator still uses theta's.
         """
-        chain = self.chain
-        model = copy.copy(chain.mj if model is None else model)
-        if finer > 1:
-            model.opt.timestep /= finer
-        data, probe = mujoco.MjData(model), mujoco.MjData(model)
-        vector = jnp.asarray(theta)
-        state: Any = self.start(vector, seed, context)
-        data.qpos[:], data.qvel[:] = state.body.qpos, state.body.qvel
-        state = self._seen(state, model, data, probe, np.asarray(state.ctrl))
-        nu, rows, states, ended = model.nu, [(0.0, data.qpos.copy(), data.qvel.copy(), None)], [], False
-        draws, scale = self._noise(vector, steps, seed, noise)
-        readings, estimates = [], []
-
-        if chain.sensing is not None:
-            exact = self._measured(model, data, probe, np.asarray(state.ctrl))
-            rows_of = jnp.broadcast_to(jnp.asarray(exact), state.sensed.exact.shape)
-            state = eqx.tree_at(lambda s: s.sensed.exact, state, rows_of)
-            readings.append(np.asarray(self._read(vector, sensors, state)))
-        if chain.filter is not None:
-            estimates.append(np.asarray(state.estimated.belief.state))
-        terminated = False
+        chain, states = self.chain, []
+        now = Running(self, theta, scaling, seed=seed, model=model, finer=finer, context=context, sensors=sensors)
+        rows = [(0.0, now.data.qpos.copy(), now.data.qvel.copy(), None)]
+        draws, scale = self._noise(now.theta, steps, seed, noise)
+        nu, ended, terminated = now.model.nu, False, False
+        readings = [now.reading] if chain.sensing is not None else []
+        estimates = [now.estimate] if chain.filter is not None else []
         for t in range(steps):
-            mean, memory, terminated = self._decide(vector, scaling, sensors, state)
+            mean, memory, terminated = now.decide()
             if terminated and not states:
                 raise DsoError(
                     "the start state itself ends the episode; widen the bounds in [terminate], or start elsewhere."
@@ -164,39 +150,30 @@ class Player:
             if terminated:
                 break
             action: Any = np.asarray(mean) + scale * draws[t, :nu]
-            queue = [*np.asarray(state.queue), action]
-            data.ctrl[:] = self._control(action, state)
-            reached = data.time
-            mujoco.mj_step(model, data, nstep=chain.substeps * finer)
-            if data.time <= reached or not np.all(np.isfinite(data.qpos)):
-                ended = True
+            ended = not now.step(action, intended=mean, memory=memory, noise=draws[t, nu:])
+            if ended:
                 break
+            data = now.data
             rows.append((data.time, data.qpos.copy(), data.qvel.copy(), data.ctrl.copy()))
-            body = _body(data)
-            if chain.sensing is None:
-                held: Any = np.stack(queue[1:]) if len(queue) > 1 else np.zeros((0, nu))
-                led: Any = data.ctrl.copy()
-                rest = held, memory, state.context, None, None, state.shown
-                state = RobotState(body, action, led, state.ctrl, *rest)
-            else:
-                exact = self._measured(model, data, probe, data.ctrl)
-                more = mean, draws[t, nu:]
-                state, reading = self._arrive(vector, sensors, state, body, exact, action, memory, more)
-                readings.append(np.asarray(reading))
-            state = self._seen(state, model, data, probe, data.ctrl)
+            if chain.sensing is not None:
+                readings.append(now.reading)
             if chain.filter is not None:
-                estimates.append(np.asarray(state.estimated.belief.state))
-            states.append(state)
+                estimates.append(now.estimate)
+            states.append(now.state)
         cost: Any = chain.scene_cost
         terms, measured = np.zeros((0, len(cost.names))), np.zeros((0, len(cost.constrained)))
         if states:
-            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
-            terms, measured = (np.asarray(part) for part in self._scene_cost(vector, stacked))
+            terms, measured = self.terms(now.theta, jax.tree.map(lambda *leaves: np.stack(leaves), *states))
         time, qpos, qvel, ctrl = zip(*rows, strict=True)
         played = np.stack(ctrl[1:]) if states else np.zeros((0, nu))
         more = [np.stack(part) if part else None for part in (readings, estimates)]
         more.append(measured if cost.constrained else None)
         return Episode(np.array(time), np.stack(qpos), np.stack(qvel), played, terms, ended, bool(terminated), *more)
+
+    def terms(self, theta: Any, states: RobotState) -> tuple[np.ndarray, np.ndarray]:
+        """The weighted cost terms (T, k) of states (T, ...), and what the hard constraints measure there, (T, c)."""
+        terms, measured = self._scene_cost(theta, states)
+        return np.asarray(terms), np.asarray(measured)
 
     def _noise(self, theta: Any, steps: int, seed: int, noise: Any) -> tuple[np.ndarray, np.ndarray]:
         """Standard normal numbers (steps, noises), and the scale (nu,) of those of the actions."""
@@ -206,28 +183,113 @@ class Player:
         draws = np.random.default_rng(seed).standard_normal((steps, chain.noises))
         return draws, np.zeros(chain.mj.nu)
 
-    def _seen(self, state: Any, model: Any, data: Any, probe: Any, ctrl: np.ndarray) -> Any:
+
+def _real(chain: RobotSystem, reality: Any) -> RobotSystem:
+    if reality is None:
+        return chain
+    return eqx.tree_at(lambda c: c.reality, chain, reality, is_leaf=lambda leaf: leaf is None)
+
+
+class Running:
+    """One episode that is under way, control step by control step. Arguments are those of `Player.play`.
+
+    theta: (n,).
+    model, data: what C MuJoCo simulates.
+    state: the chain's state now.
+    reading: the noisy reading in it, (ny,); empty without sensors of the system's own.
+    """
+
+    def __init__(
+        self,
+        player: Player,
+        theta: Any,
+        scaling: Scaling,
+        *,
+        seed: int,
+        model: Any = None,
+        finer: int = 1,
+        context: np.ndarray | None = None,
+        sensors: Reality | None = None,
+    ):
+        self._player, self._scaling, self._sensors, self._finer = player, scaling, sensors, finer
+        chain = player.chain
+        self.model = copy.copy(chain.mj if model is None else model)
+        if finer > 1:
+            self.model.opt.timestep /= finer
+        self.data, self._probe = mujoco.MjData(self.model), mujoco.MjData(self.model)
+        self.theta = jnp.asarray(theta)
+        self.reading = np.zeros(0)
+        state: Any = player.start(self.theta, seed, context)
+        self.data.qpos[:], self.data.qvel[:] = state.body.qpos, state.body.qvel
+        ctrl = np.asarray(state.ctrl)
+        state = self._seen(state, ctrl)
+        if chain.sensing is not None:
+            rows = jnp.broadcast_to(jnp.asarray(self._measured(ctrl)), state.sensed.exact.shape)
+            state = eqx.tree_at(lambda s: s.sensed.exact, state, rows)
+            self.reading = np.asarray(player.read(self.theta, sensors, state))
+        self.state = state
+
+    @property
+    def estimate(self) -> np.ndarray:
+        """The estimator's state, (nq+nv+na,)."""
+        return np.asarray(self.state.estimated.belief.state)
+
+    def decide(self) -> tuple[Any, Any, Any]:
+        """The policy's action (nu,) without noise, its next memory, and whether this state ends the episode."""
+        return self._player.decide(self.theta, self._scaling, self._sensors, self.state)
+
+    def step(self, action: Any, *, intended: Any = None, memory: Any = None, noise: Any = None) -> bool:
+        """One control step under `action` (nu,), before squashing. False, and no new state, if the simulation diverged.
+
+        intended: the action without noise, which an estimator knows.
+        memory: the policy's next memory; unchanged by default.
+        noise: standard normal noise of the next reading, (ny,); none by default.
+        """
+        chain, data, state = self._player.chain, self.data, self.state
+        memory = state.memory if memory is None else memory
+        queue = [*np.asarray(state.queue), action]
+        data.ctrl[:] = self._player.control(action, state)
+        reached = data.time
+        mujoco.mj_step(self.model, data, nstep=chain.substeps * self._finer)
+        if data.time <= reached or not np.all(np.isfinite(data.qpos)):
+            return False
+        body = _body(data)
+        if chain.sensing is None:
+            held: Any = np.stack(queue[1:]) if len(queue) > 1 else np.zeros((0, self.model.nu))
+            led: Any = data.ctrl.copy()
+            rest = held, memory, state.context, None, None, state.shown
+            state = RobotState(body, action, led, state.ctrl, *rest)
+        else:
+            exact = self._measured(data.ctrl)
+            more = action if intended is None else intended, np.zeros(len(exact)) if noise is None else noise
+            arrived = self._player.arrive(self.theta, self._sensors, state, body, exact, action, memory, more)
+            state, self.reading = arrived[0], np.asarray(arrived[1])
+        self.state = self._seen(state, data.ctrl)
+        return True
+
+    def _seen(self, state: Any, ctrl: np.ndarray) -> Any:
         """The state with what the watch reads in it under `ctrl`; the same on MJX."""
-        watch = self.chain.watch
+        watch = self._player.chain.watch
         if watch is None:
             return state
-        _forward(model, data, probe, ctrl)
-        return eqx.tree_at(lambda s: s.shown, state, watch.read(probe), is_leaf=lambda leaf: leaf is None)
+        self._forward(ctrl)
+        return eqx.tree_at(lambda s: s.shown, state, watch.read(self._probe), is_leaf=lambda leaf: leaf is None)
 
-    def _measured(self, model: Any, data: Any, probe: Any, ctrl: np.ndarray) -> np.ndarray:
+    def _measured(self, ctrl: np.ndarray) -> np.ndarray:
         """Noise-free readings (ny,) in the state of `data` under `ctrl`. A second MjData leaves the simulation as it is."""
-        assert self.chain.sensing is not None
-        _forward(model, data, probe, ctrl)
-        return probe.sensordata[list(self.chain.sensing.addresses)]
+        sensing = self._player.chain.sensing
+        assert sensing is not None
+        self._forward(ctrl)
+        return self._probe.sensordata[list(sensing.addresses)]
 
-
-def _forward(model: Any, data: Any, probe: Any, ctrl: np.ndarray) -> None:
-    """mj_forward in `probe`, at the state of `data`."""
-    probe.qpos[:], probe.qvel[:], probe.ctrl[:] = data.qpos, data.qvel, ctrl
-    if model.na:
-        probe.act[:] = data.act
-    probe.time = data.time
-    mujoco.mj_forward(model, probe)
+    def _forward(self, ctrl: np.ndarray) -> None:
+        """mj_forward in the second MjData, at the state of `data`."""
+        data, probe = self.data, self._probe
+        probe.qpos[:], probe.qvel[:], probe.ctrl[:] = data.qpos, data.qvel, ctrl
+        if self.model.na:
+            probe.act[:] = data.act
+        probe.time = data.time
+        mujoco.mj_forward(self.model, probe)
 
 
 def _body(data: Any) -> physics.State:
@@ -238,9 +300,3 @@ def _body(data: Any) -> physics.State:
         warmstart=data.qacc_warmstart.copy(),
         time=jnp.asarray(data.time),
     )
-
-
-def _real(chain: RobotSystem, reality: Any) -> RobotSystem:
-    if reality is None:
-        return chain
-    return eqx.tree_at(lambda c: c.reality, chain, reality, is_leaf=lambda leaf: leaf is None)

@@ -61,10 +61,10 @@ class Squash(eqx.Module):
         """The action whose control is home."""
         return self.mean(jnp.zeros(self.middle.shape))
 
-    def action(self, ctrl: Any) -> Any:
-        """Actions (..., nu) that give controls (..., nu); an end of the range is moved inside by a thousandth of its half."""
+    def action(self, ctrl: Any, inside: float = _INSIDE) -> Any:
+        """Actions (..., nu) that give controls (..., nu); an end of the range is moved inside by this part of its half."""
         limited, middle, half = (np.asarray(x) for x in (self.limited, self.middle, self.half))
-        place = np.clip((ctrl - middle) / np.where(half > 0, half, 1.0), -1 + _INSIDE, 1 - _INSIDE)
+        place = np.clip((ctrl - middle) / np.where(half > 0, half, 1.0), -1 + inside, 1 - inside)
         z = np.where(limited, place if self.after else np.arctanh(place), ctrl)
         plain = (np.asarray(self.gain) == 1.0) & (np.asarray(self.shift) == 0.0)
         back = np.where(plain, z, (z - np.asarray(self.shift)) / np.asarray(self.gain))
