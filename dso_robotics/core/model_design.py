@@ -107,5 +107,5 @@ class SoftmaxModel(eqx.Module):
 
 
 def model_error(mdp: FiniteMDP, dynamics: Float[Array, "ns na ns"], costs: Table) -> Float[Array, ""]:
-    """What maximum likelihood minimises: the mean over x and u of KL(p of the truth, p of the model) and of squared cost errors."""
+    """What maximum likelihood minimises: means over x, u of KL(true p || p of the model) and of the squared error of costs."""
     return jnp.mean(kl_divergence(mdp.dynamics, dynamics)) + jnp.mean((costs - mdp.costs) ** 2)

@@ -22,3 +22,9 @@ def test_a_designed_model_plans_better_than_a_likely_one():
     best, likely, designed = load("model_design").main(iterations=400, seeds=2)
     assert best == pytest.approx(1.0272551, abs=1e-6)
     assert designed > likely + 0.2
+
+
+@pytest.mark.slow
+def test_a_model_without_lag_is_designed_for_a_motor_that_has_one():
+    before, after = load("model_design_cartpole").main(iterations=12)
+    assert after < 0.75 * before
