@@ -67,7 +67,7 @@ ARM = """
       <joint name="shoulder" axis="0 1 0" damping="0.05" armature="0.003" {shoulder}/>
       <geom type="capsule" size="0.02" fromto="0 0 0 0 0 0.3" mass="0.6"/>
       <body name="{motor}" pos="0 0 0.3">
-        <joint name="elbow" axis="0 1 0" damping="0.05" armature="0.003"/>
+        <joint name="elbow" axis="0 1 0" damping="0.05" armature="0.02"/>
         {lower}
       </body>
     </body>
@@ -104,7 +104,7 @@ def arm(lag=None):
     if lag is None:
         return ARM.format(lag="", shoulder="", motor="lower", lower=link)
     hub = '<geom name="hub" type="sphere" size="0.02" mass="0.05"/>'
-    lower = BENT.format(first=hub, second=link, at=0.0, stiffness=10, damping=0.01)
+    lower = BENT.format(first=hub, second=link, at=0.0, stiffness=5, damping=0.01)
     return ARM.format(lag=late(lag), shoulder='frictionloss="0.1"', motor="motor", lower=lower)
 
 
@@ -119,7 +119,7 @@ ROBOTS = {
     "arm": {
         "xml": arm,
         "free": ("body/upper/mass", "body/lower/mass", "joint/shoulder/damping", "joint/elbow/damping"),
-        "weights": (np.array([10.0, 10.0, 0.1, 0.1]), np.array([0.05, 0.05])),
+        "weights": (np.array([10.0, 10.0, 0.1, 0.1]), np.array([0.02, 0.02])),
         "hang": np.array([np.pi, 0.0]),
         "spread": np.array([0.15, 0.15, 0.3, 0.3]),
     },
