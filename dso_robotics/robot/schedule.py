@@ -1,6 +1,7 @@
 """Prepares a robot's chain for training on windows: annealing, window starts, and the critic's inputs."""
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.replayed import RecordedCourse, Replayed
-from dso_robotics.core.method.settings import Settings
+from dso_robotics.core.method.settings import THROUGH_THE_CHAIN, Settings
 from dso_robotics.core.objective import Problem
 from dso_robotics.physics.impedance import softened
 from dso_robotics.robot.constraints import Constrained, constrained
@@ -192,7 +193,9 @@ def training_method(
         windows=CWindows(chain),
         depends=depends,
     )
-    made = Replayed if settings.method == "pathwise" and chain.watch is not None else TRAINING[settings.method]
+    made = TRAINING[settings.method]
+    if settings.method in THROUGH_THE_CHAIN and chain.watch is not None:
+        made = types.new_class(f"Replayed{made.__name__}", (Replayed, made))
     return made(
         course,
         settings,

@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 
 from dso_robotics.core import hosts
+from dso_robotics.core.method.settings import THROUGH_THE_CHAIN
 from dso_robotics.costs.kinds.python import PythonCost
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
@@ -52,7 +53,7 @@ def _only_on_mjx(study: TrainStudy, robot: Robot) -> str | None:
     """What of the study needs MJX."""
     if study.estimator is not None:
         return "an estimator in the loop"
-    if study.training.method not in ("auto", "pathwise"):
+    if study.training.method not in ("auto", *THROUGH_THE_CHAIN):
         return f"the cost of method = '{study.training.method}'"
     if study.training.soften > 1.0:
         return "soften"

@@ -171,12 +171,12 @@ class Training(Settings, Table):
     method: str = "auto"
     notes: ClassVar[Mapping[str, Key]] = {
         "method": Key(
-            doc="auto: chosen, with the reason in the summary; how a window is differentiated: pathwise, score, mixed; a step "
-            "in action space: pco, natural, chain_iteration, newton; without costs of the motion: gauss_newton, "
-            "likelihood_adam; or one of your own"
+            doc="auto: chosen, with the reason in the summary; how a window is differentiated: pathwise, score, mixed, "
+            "adaptive_horizon (the longest whose variance stays under a bound); a step in action space: pco, natural, "
+            "chain_iteration, newton; without costs of the motion: gauss_newton, likelihood_adam; or one of your own"
         ),
         "environments": Key(doc="how many play at once; a multiple of 4"),
-        "horizon": Key(doc="control steps of a window"),
+        "horizon": Key(doc="control steps of a window; of adaptive_horizon: the longest"),
         "iterations": Key(doc="how many windows each environment plays"),
         "gamma": Key(doc="discount of a control step"),
         "lam": Key(doc="lambda of the critic's targets"),
@@ -195,6 +195,7 @@ class Training(Settings, Table):
         "abandon": Key(doc="a window whose mean cost a step is above this starts anew; by default none", example=3.0),
         "updates": Key(doc="of one window's surrogate (pco), or of the conjugate gradients (natural)"),
         "divergence": Key(doc="mean KL divergence that an iteration in action space may move the policy by"),
+        "variance": Key(doc="of the gradient at most, as a share of its squared norm (adaptive_horizon)"),
     }
 
     def __post_init__(self) -> None:

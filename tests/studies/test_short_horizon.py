@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dso_robotics as dso
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
@@ -18,7 +19,7 @@ from dso_robotics.robot.policy import LinearPolicy
 from dso_robotics.robot.schedule import training_method
 from dso_robotics.robot.system_build import robot_system
 from dso_robotics.robot.system_state import Spread
-from tests.studies.train_robots import CART, regulated_cart, trained
+from tests.studies.train_robots import CART, regulated_cart, trained, write
 
 GAMMA = 0.95
 
@@ -101,3 +102,13 @@ def test_refuses_settings_that_cannot_be():
     ):
         with pytest.raises(DsoError, match=next(iter(wrong))):
             Settings(**wrong)
+
+
+@pytest.mark.parametrize("engine", ["mujoco", "mjx"])
+def test_a_study_names_the_adaptive_horizon_on_either_engine(tmp_path, engine):
+    study = write(tmp_path, iterations=6, more=f'engine = "{engine}"')
+    study.write_text(study.read_text() + 'method = "adaptive_horizon"\nvariance = 0.9\n')
+    result = dso.train(study, progress=False)
+    assert result.summary["method"]["name"] == "adaptive_horizon"
+    assert "of at most 8 steps" in result.summary["message"]
+    assert result.summary["engine"] == engine

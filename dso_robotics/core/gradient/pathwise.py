@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from dso_robotics.core.chain import State
 from dso_robotics.core.gradient.estimate import Estimate, group_count, group_gradients, summarise, unpriced
@@ -38,7 +38,7 @@ def pathwise_loss(
     problem: Problem,
     theta: Float[Array, " n"],
     *,
-    horizon: int,
+    horizon: int | Int[Array, ""],
     value: Value,
     start: State | None = None,
     checkpoint: int | None = None,
@@ -49,7 +49,7 @@ def pathwise_loss(
 
     With H = 1 this is Corollary 2 with h = F. With H the whole rollout it is back-propagation through time. V is a fixed
     function: its derivative is taken in x only. The end of a rollout is assumed not to depend on theta. The rollout begins
-    at `start` if it is given.
+    at `start` if it is given. A `horizon` that is an array may change without compiling anew.
     """
     objective = problem.objective
     first = objective.burn_in if isinstance(objective, Average) else 0
@@ -57,7 +57,7 @@ def pathwise_loss(
     def opens(time: Array) -> Bool[Array, ""]:
         return (time < first) | ((time - first) % horizon == 0) & (time > 0)
 
-    whole = first == 0 and horizon >= objective.steps
+    whole = isinstance(horizon, int) and first == 0 and horizon >= objective.steps
     path, last = roll(key, problem, theta, start=start, cut=None if whole else opens, checkpoint=checkpoint)
     times = jnp.arange(objective.steps + 1)
     # The last cost of a rollout that ended by itself is its value there, so no critic is needed.

@@ -1,5 +1,6 @@
 """Any optax optimiser, applied to the gradient."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,9 +13,13 @@ from dso_robotics.core.sampler import Sample
 
 
 class FirstOrder(Rule):
-    """Any optax optimiser, applied to the gradient."""
+    """Any optax optimiser, applied to the gradient.
+
+    project: maps theta after the step to the nearest allowed theta, if given (projected descent).
+    """
 
     optimiser: optax.GradientTransformation
+    project: Callable[[Float[Array, " n"]], Float[Array, " n"]] | None = None
     judged: bool = eqx.field(static=True, default=False)
 
     def init(self, theta: Float[Array, " n"]) -> Any:
@@ -24,6 +29,7 @@ class FirstOrder(Rule):
     def propose(
         self, key: PRNGKeyArray, theta: Float[Array, " n"], sample: Sample, state: Any, scale: Float[Array, ""]
     ) -> Proposal:
-        """theta + scale * update."""
+        """theta + scale * update, projected."""
         change, state = self.optimiser.update(sample.estimate.gradient, state, theta)
-        return Proposal(theta + scale * jnp.asarray(change), state, jnp.asarray(jnp.nan))
+        moved = theta + scale * jnp.asarray(change)
+        return Proposal(moved if self.project is None else self.project(moved), state, jnp.asarray(jnp.nan))

@@ -5,6 +5,9 @@ import math
 
 from dso_robotics.errors import DsoError
 
+# Methods that differentiate through the steps of the chain and by no score. They also train on recorded windows of C MuJoCo.
+THROUGH_THE_CHAIN = ("pathwise", "adaptive_horizon")
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -29,6 +32,7 @@ class Settings:
     method: a name in `core.method.TRAINING`.
     updates: for methods in action space: updates of a window's surrogate (pco), or conjugate-gradient iterations (natural).
     divergence: for methods in action space: the mean KL by which an iteration may move the policy.
+    variance: for `adaptive_horizon`: the largest variance of the gradient, as a share of its squared norm.
     """
 
     environments: int = 64
@@ -55,6 +59,7 @@ class Settings:
     method: str = "pathwise"
     updates: int = 20
     divergence: float = 0.02
+    variance: float = 0.3
 
     def __post_init__(self) -> None:
         for name in (
@@ -69,7 +74,7 @@ class Settings:
         ):
             if getattr(self, name) < 1:
                 raise DsoError(f"{name}: expected at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "final_rate", "clip", "critic_rate", "noise_end", "divergence"):
+        for name in ("learning_rate", "final_rate", "clip", "critic_rate", "noise_end", "divergence", "variance"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise DsoError(f"{name}: expected a positive number, got {getattr(self, name)}.")
         if not 1.0 <= self.soften < 100.0:

@@ -229,7 +229,7 @@ class ShortHorizon:
             here = eqx.tree_at(lambda p: p.chain, problem, mine)
             theta = self._held(theta)
             start = course.placed(mine, state, new, theta)
-            more = {"horizon": s.horizon, "value": value, "by_score": self.by_score, "bind": course.bind}
+            more = {"horizon": self._horizon(learner), "value": value, "by_score": self.by_score, "bind": course.bind}
             total, path = window_loss(one, here, theta, start=start, **more)
             return jnp.where(path.ending == Ending.DIVERGED, 0.0, total), path
 
@@ -288,14 +288,14 @@ class ShortHorizon:
             moved.accepted,
         )
         due = (learner.iteration + 1) % max(self.course.anchored_every, 1) == 0
-        following = Learner(
+        following = dataclasses.replace(
+            learner,
             theta=moved.theta,
             anchor=jnp.where(due, moved.theta, learner.anchor),
             optimiser=moved.optimiser,
             critic=critic,
             slow=slow,
             critic_optimiser=critic_state,
-            critic_scale=learner.critic_scale,
             memory=memory,
             states=states,
             age=jnp.where(again, 0, age),
@@ -308,6 +308,10 @@ class ShortHorizon:
     def _fallen(self, progress: Array) -> Array:
         """The remaining fraction of a step size."""
         return 1.0 - (1.0 - self.settings.final_rate) * progress
+
+    def _horizon(self, learner: Learner) -> int | Array:
+        """Steps after which the derivative through the chain ends and the critic takes over. Windows may be longer."""
+        return self.settings.horizon
 
     def _held(self, theta: Array) -> Array:
         """Theta without a derivative by the entries that rollouts do not move."""

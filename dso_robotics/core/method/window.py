@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dso_robotics.core.chain import Chain, State, covered
 from dso_robotics.core.gradient.pathwise import pathwise_loss
@@ -39,7 +39,7 @@ def window_loss(
     theta: Float[Array, " n"],
     *,
     start: State,
-    horizon: int,
+    horizon: int | Int[Array, ""],
     value: Value,
     by_score: np.ndarray,
     bind: Bind = lambda chain, theta, start: chain,
