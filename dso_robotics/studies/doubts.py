@@ -15,6 +15,7 @@ from dso_robotics.studies.evaluate import Evaluation, evaluate
 from dso_robotics.studies.extrapolation import extrapolated
 from dso_robotics.studies.misfit import misfit, no_better, unexplained
 from dso_robotics.studies.race import cheap
+from dso_robotics.studies.roughness import rough
 from dso_robotics.studies.summary import fit
 
 # A value has moved if it differs from its start by this many standard deviations.
@@ -40,7 +41,9 @@ def doubts(
     z, x, vector = solution.z, solution.x, problem.vector
     ratios, text, severe = misfit(problem, z, x)
     found, aside = unexplained(problem, z, x), []
-    (found if severe else aside).extend([text] if text else [])
+    for sentence, grave in ((text, severe), rough(problem, solution)):
+        if sentence:
+            (found if grave else aside).append(sentence)
     if not vector.local:
         found += _beside_the_start(vector, z, spread, problem, evaluations, scored, channels, robust)
         aside += extrapolated(vector, z, parts, channels, evaluations)
