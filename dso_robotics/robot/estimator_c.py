@@ -11,9 +11,12 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import sensor_ids
 from dso_robotics.robot import c_source as c
 from dso_robotics.robot.corrector import ConstantGain, LinearCorrector, MlpCorrector, RecurrentCorrector
+from dso_robotics.robot.correctors.kalman import KalmanCorrector
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.innovation_gate import PATIENCE, chi_squared_quantile
+from dso_robotics.robot.kalman_c import kalman_constants
+from dso_robotics.robot.kalman_estimator import KalmanEstimator
 
 _KINDS = (ConstantGain, LinearCorrector, MlpCorrector, RecurrentCorrector)
 _JOINTPOS, _JOINTVEL = int(mujoco.mjtSensor.mjSENS_JOINTPOS), int(mujoco.mjtSensor.mjSENS_JOINTVEL)
@@ -30,8 +33,8 @@ def estimator_header(estimator: Estimator, model_file: str, *, source: str, guar
     """
     model, learned = estimator.model, estimator.learned
     corrector = learned.corrector
-    if type(corrector) not in _KINDS:
-        known = ", ".join(kind.kind for kind in _KINDS)
+    if type(corrector) not in (*_KINDS, KalmanCorrector):
+        known = ", ".join(kind.kind for kind in (*_KINDS, KalmanCorrector))
         raise DsoError(f"{source}: the corrector {corrector.kind!r} has no C code; learn one that has: {known}.")
     space = Space(model)
     ids = [int(i) for i in sensor_ids(model, learned.addresses)]
@@ -63,20 +66,42 @@ def estimator_header(estimator: Estimator, model_file: str, *, source: str, guar
         "QUATERNIONS": len(places),
         **space.counts(),
     }
-    freedoms = range(1, corrector.ny + 1)
-    limits = [chi_squared_quantile(learned.gate, k) if learned.gate else np.inf for k in freedoms]
-    arrays = [
+    head = _head(estimator, model_file, source, guard)
+    shared = [
         c.strings("dso_estimator_channels", learned.names),
         c.strings("dso_estimator_controls", estimator.ctrl_names),
         c.strings("dso_estimator_sensors", sensors),
-        *(
-            c.integers(f"dso_estimator_{name}", values)
-            for name, values in _integers(model, ids, sensors, space).items()
-        ),
         c.integers("dso_estimator_sensordata", learned.addresses),
         c.integers("dso_estimator_quaternion", places),
         *(c.doubles(f"dso_estimator_{name}", values) for name, values in space.limits().items()),
-        *(c.doubles(f"dso_estimator_{name}", getattr(learned, name)) for name in ("scale", "bias", "delay", "sigma")),
+        *(c.doubles(f"dso_estimator_{name}", getattr(learned, name)) for name in ("scale", "bias")),
+    ]
+    integers = _integers(model, ids, sensors, space)
+    if isinstance(estimator, KalmanEstimator):
+        more, arrays = kalman_constants(estimator, source)
+        kept = ("NQ", "NV", "NA", "NU", "NSENSORDATA", "NY", "SENSORS", "SUBSTEPS", "INTERVAL", "JOINTS")
+        sizes = {name: sizes[name] for name in kept} | more
+        shared += [
+            c.integers(f"dso_estimator_{name}", integers[name]) for name in ("member", "qpos_of", "qvel_of", "joint")
+        ]
+        return "\n".join(
+            [
+                head,
+                c.defined("DSO_ESTIMATOR", sizes),
+                "",
+                *shared,
+                *arrays,
+                "",
+                c.fixed("estimator_space.h"),
+                c.fixed("kalman.h"),
+            ]
+        )
+    freedoms = range(1, corrector.ny + 1)
+    limits = [chi_squared_quantile(learned.gate, k) if learned.gate else np.inf for k in freedoms]
+    arrays = [
+        *shared,
+        *(c.integers(f"dso_estimator_{name}", values) for name, values in integers.items()),
+        *(c.doubles(f"dso_estimator_{name}", getattr(learned, name)) for name in ("delay", "sigma")),
         c.doubles("dso_estimator_noise", learned.spread),
         c.doubles("dso_estimator_innovation", learned.scales.innovation),
         c.doubles("dso_estimator_change", learned.scales.change),
@@ -86,15 +111,26 @@ def estimator_header(estimator: Estimator, model_file: str, *, source: str, guar
         c.doubles("dso_estimator_covariance", [] if learned.covariance is None else learned.covariance),
         c.doubles("dso_estimator_weights", learned.weights),
     ]
+    return "\n".join(
+        [head, c.defined("DSO_ESTIMATOR", sizes), "", *arrays, "", c.fixed("estimator_space.h"), c.fixed("estimator.h")]
+    )
+
+
+def _head(estimator: Estimator, model_file: str, source: str, guard: str) -> str:
+    """The first comment, the guard and what is included."""
+    learned, covariance = estimator.learned, ""
+    if not learned.corrector.linearises:
+        covariance = (
+            "   dso_estimator_covariance: of the state's error in the tangent space, if it was known; else one 0."
+        )
     told = (
-        f"A state estimator learned by dso, {c.comment(source)}: corrector {corrector.kind}, one update every "
+        f"A state estimator learned by dso, {c.comment(source)}: corrector {learned.corrector.kind}, one update every "
         f"{learned.interval:g} s.\n\n   Readings: {c.comment(', '.join(learned.names))}.\n"
         f"   Controls: {c.comment(', '.join(estimator.ctrl_names))}.\n"
-        "   dso_estimator_covariance: of the state's error in the tangent space, if the training knew the state; else one 0."
+        f"{covariance}"
     )
     head = f"/* {told} */\n\n#ifndef {guard}\n#define {guard}\n\n#include <math.h>\n#include <stddef.h>\n"
-    head += f"#include <mujoco/mujoco.h>\n\n#define DSO_ESTIMATOR_MODEL {c.text(model_file)}"
-    return "\n".join([head, c.defined("DSO_ESTIMATOR", sizes), "", *arrays, "", c.fixed("estimator.h")])
+    return head + f"#include <mujoco/mujoco.h>\n\n#define DSO_ESTIMATOR_MODEL {c.text(model_file)}"
 
 
 def _integers(model: mujoco.MjModel, ids: list[int], sensors: list[str], space: Space) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import mujoco
 import numpy as np
 
+from dso_robotics.robot.correctors.kalman import Noise
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.kalman_tracker import Belief, Corrected, KalmanTracker, Told
 
@@ -39,15 +40,14 @@ class Clouds:
 
     def __init__(self, model: mujoco.MjModel, space: Space, tracker: KalmanTracker):
         self._space, self._tracker = space, tracker
-        self._turn = space.free_turns[0] if len(space.free_turns) == 1 else None
 
     def begun(self, state: np.ndarray, offset: np.ndarray) -> Cloud:
         """The hypotheses around a guess of the state."""
         first = self._tracker.begun(state, offset)
         prior = self._tracker.noise.prior
-        if self._turn is None or prior[self._turn[1] + 2] < _WIDE or prior[self._turn[1]] > _WIDE:
+        if not heading_unknown(self._space, self._tracker.noise):
             return Cloud((first,), (0.0,))
-        (q, v), found = self._turn, []
+        (q, v), found = self._space.free_turns[0], []
         for heading in 2 * np.pi / _HEADINGS * np.arange(_HEADINGS):
             turn, moved = np.array([np.cos(heading / 2), 0.0, 0.0, np.sin(heading / 2)]), state.copy()
             mujoco.mju_mulQuat(moved[q : q + 4], turn, np.ascontiguousarray(state[q : q + 4]))
@@ -112,6 +112,14 @@ class Clouds:
             off = np.concatenate([off, np.zeros(len(p) - len(off))])
             p += weight * (belief.covariance + np.outer(off, off))
         return Belief(best.state, best.offset, p)
+
+
+def heading_unknown(space: Space, noise: Noise) -> bool:
+    """Whether a filter begins with several headings: those of the one free body, which is nearly level."""
+    if len(space.free_turns) != 1:
+        return False
+    v = space.free_turns[0][1]
+    return bool(noise.prior[v + 2] >= _WIDE and noise.prior[v] <= _WIDE)
 
 
 def _conjugate(quat: np.ndarray) -> np.ndarray:

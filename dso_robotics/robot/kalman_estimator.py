@@ -15,6 +15,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.robot.correctors.kalman import Noise
 from dso_robotics.robot.deployed_model import as_number
 from dso_robotics.robot.estimator import Estimate, Estimator
+from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.kalman_cloud import Cloud, Clouds
 from dso_robotics.robot.kalman_gate import RuntimeGate
 from dso_robotics.robot.kalman_tracker import KalmanTracker, Told
@@ -42,6 +43,7 @@ class _Event:
 class KalmanEstimator(Estimator):
     """See the module.
 
+    prompt: (ny,), channels that tell of position and velocity alone, and so correct a start.
     dropped: number of late readings that were older than `horizon` [s], and were left out.
     """
 
@@ -52,12 +54,27 @@ class KalmanEstimator(Estimator):
         self._tracker = KalmanTracker(model, self._space, learned, noise, self._chi)
         self._clouds = Clouds(model, self._space, self._tracker)
         self._late = learned.delay > 0
-        self._prompt = np.array([model.sensor_needstage[i] <= 2 for i in self._ids]) & ~self._late
+        self.prompt = np.array([model.sensor_needstage[i] <= 2 for i in self._ids]) & ~self._late
         self.horizon = max(_HORIZON, 1.5 * self._oldest)
         self._events: deque[_Event] = deque(maxlen=_KEPT)
         self._now, self.dropped = 0.0, 0
         # Whether the last update made the filter start anew.
         self._fresh = False
+
+    @property
+    def noise(self) -> Noise:
+        """The learned noises."""
+        return self._tracker.noise
+
+    @property
+    def space(self) -> Space:
+        """Moves and differences of states."""
+        return self._space
+
+    @property
+    def widest(self) -> np.ndarray:
+        """Deviations (K,) that the covariance never exceeds: beyond them nothing is known."""
+        return self._tracker.widest
 
     @property
     def gated(self) -> dict[str, int]:
@@ -83,7 +100,7 @@ class KalmanEstimator(Estimator):
         self._cloud = self._clouds.begun(self._state, np.zeros(len(self.names)))
         told = Told(first.predicted, first.innovation, self._tracker.noise.sensor)
         if measurement is not None:
-            y = np.where(self._prompt, self._measurement(measurement), np.nan)
+            y = np.where(self.prompt, self._measurement(measurement), np.nan)
             self._cloud, told, _ = self._clouds.corrected(self._cloud, y, np.zeros(self.model.nu))
         return self._told(told)
 

@@ -169,4 +169,9 @@ def _all_around() -> list[np.ndarray]:
     return found
 
 
+def turns_around() -> np.ndarray:
+    """The rotation vectors (23, 3) [rad] of the starts that turn a body."""
+    return np.array(_TURNS)
+
+
 _TURNS = _all_around()

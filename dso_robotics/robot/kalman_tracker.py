@@ -56,10 +56,10 @@ class KalmanTracker:
         self._data = mujoco.MjData(model)
         self.noise, self._biases, self._variances = noise, noise.drifting, noise.sensor**2
         self._eye = np.eye(learned.corrector.k + len(self._biases))
-        self._widest = _WIDEST * np.concatenate([noise.prior, noise.offset[self._biases]])
+        self.widest = _WIDEST * np.concatenate([noise.prior, noise.offset[self._biases]])
         for _, v in space.free_turns:
             # The prior of a rotation is about the world's axes.
-            self._widest[v : v + 3] = self._widest[v : v + 3].max()
+            self.widest[v : v + 3] = self.widest[v : v + 3].max()
         # The last interval [s] and what the noise adds in it.
         self._added = 0.0, np.zeros_like(self._eye)
         self._timestep = learned.interval / learned.substeps
@@ -80,7 +80,7 @@ class KalmanTracker:
             return self.begun(belief.state, belief.offset)
         forecast, a = self.advanced(belief.state, u, seconds)
         p = a @ belief.covariance @ a.T + self.added(seconds)
-        over = p.diagonal() / self._widest**2
+        over = p.diagonal() / self.widest**2
         if over.max() > 1:
             shrink = 1 / np.sqrt(np.maximum(over, 1.0))
             p = p * shrink[:, None] * shrink

@@ -21,6 +21,9 @@ from dso_robotics.studies.folder import SMOOTHED, SMOOTHED_BY
 
 # Times closer than this [s] are one.
 _SAME = 1e-6
+# More than this squared error over its variance is told.
+_MOST_NEES = 3.0
+_PARTS = {"train": "fitted", "hold_out": "held-out"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,9 +85,15 @@ def table(parts: Mapping[str, SmoothedRuns], channels: Channels) -> dict[str, An
 
 
 def doubts(rows: Mapping[str, Any]) -> list[str]:
-    """Warnings on the search."""
-    return [
-        f"The smoother did not converge in a {part} run; its motion there is the best one found."
+    """Warnings on the search and on what the smoother claims."""
+    found = [
+        f"Squared errors of the smoothed state in the {_PARTS[part]} runs are {row['nees']:.3g} times what the smoother "
+        "claims; do not trust its covariance."
+        for part, row in rows.items()
+        if row["nees"] is not None and row["nees"] > _MOST_NEES
+    ]
+    return found + [
+        f"The smoother did not converge in one of the {_PARTS[part]} runs; its motion there is the best one found."
         for part, row in rows.items()
         if not row["converged"]
     ]

@@ -210,7 +210,9 @@ def test_a_corrector_without_c_code_is_refused(tmp_path):
 
     given = learned("gain", model)
     object.__setattr__(given, "corrector", Other(given.corrector.k, given.corrector.ny, given.corrector.nf))
-    with pytest.raises(DsoError, match="'other' has no C code; learn one that has: gain, linear, mlp, recurrent"):
+    with pytest.raises(
+        DsoError, match="'other' has no C code; learn one that has: gain, linear, mlp, recurrent, kalman"
+    ):
         estimator_header(Estimator(model, given), "estimator.xml", source="here")
 
 

@@ -1,0 +1,62 @@
+"""A learned Kalman filter as one C99 header that uses MuJoCo's C API."""
+
+import mujoco
+import numpy as np
+
+from dso_robotics.data.match import quaternion_places
+from dso_robotics.errors import DsoError
+from dso_robotics.robot import c_source as c
+from dso_robotics.robot.innovation_gate import chi_squared_quantile
+from dso_robotics.robot.kalman_cloud import heading_unknown
+from dso_robotics.robot.kalman_estimator import GATE, KalmanEstimator
+from dso_robotics.robot.kalman_search import angle_axes, turns_around
+from dso_robotics.robot.learned import MOST_PREDICTED
+
+
+def kalman_constants(estimator: KalmanEstimator, source: str) -> tuple[dict[str, int], list[str]]:
+    """The #define constants and arrays of the filter's numbers, beside those that every estimator has.
+
+    Raises:
+      DsoError: the filter does what its C code does not: late sensors, a heading to be found, or the integrator RK4.
+    """
+    model, learned, noise = estimator.model, estimator.learned, estimator.noise
+    space = estimator.space
+    if (learned.delay > 0).any():
+        late = learned.names[int(np.argmax(learned.delay > 0))]
+        raise DsoError(
+            f"{source}: sensor {late!r} is late, and the C code of a Kalman filter takes no late readings; leave the sensor "
+            'out, or learn corrector = "gain".'
+        )
+    if heading_unknown(space, noise):
+        raise DsoError(
+            f"{source}: the C code of a Kalman filter follows one hypothesis, and the heading of this free body needs several; "
+            'give it a sensor of its orientation (framequat), or learn corrector = "gain".'
+        )
+    if int(model.opt.integrator) == int(mujoco.mjtIntegrator.mjINT_RK4):
+        raise DsoError(f"{source}: MuJoCo's C API has no derivatives of the integrator RK4; choose implicitfast.")
+    biases, places = noise.drifting, quaternion_places(model, learned.addresses)
+    angles = angle_axes(model)
+    free, ball = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
+    kinds = list(zip(map(int, model.jnt_type), map(int, model.jnt_dofadr), strict=True))
+    turns = [v + 3 * (kind == free) for kind, v in kinds if kind in (free, ball)]
+    hinges = [v for kind, v in kinds if kind == int(mujoco.mjtJoint.mjJNT_HINGE)]
+    limits = [chi_squared_quantile(learned.gate or GATE, k) for k in range(1, len(learned.names) + 1)]
+    sizes = {
+        "BIASES": len(biases), "QUATERNIONS": len(places), "ANGLES": len(angles), "TURNS": len(turns), "HINGES": len(hinges),
+        "FREE": len(space.free_turns), "MOST": MOST_PREDICTED,
+    }  # fmt: skip
+    arrays = [
+        c.integers("dso_estimator_biases", biases),
+        c.integers("dso_estimator_angles", angles),
+        c.integers("dso_estimator_turns", turns),
+        c.integers("dso_estimator_hinges", hinges),
+        c.integers("dso_estimator_free_turns", space.free_turns),
+        c.integers("dso_estimator_prompt", estimator.prompt),
+        c.doubles("dso_estimator_around", turns_around()),
+        c.doubles("dso_estimator_process", np.concatenate([noise.process, noise.drift[biases]]) ** 2),
+        c.doubles("dso_estimator_noise", noise.sensor**2),
+        c.doubles("dso_estimator_prior", np.concatenate([noise.prior, noise.offset[biases]])),
+        c.doubles("dso_estimator_widest", estimator.widest),
+        c.doubles("dso_estimator_limits", [np.inf, *limits]),
+    ]
+    return sizes, arrays
