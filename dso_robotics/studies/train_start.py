@@ -155,7 +155,8 @@ def start_states(study: TrainStudy, chain: RobotSystem, robot: Robot) -> tuple[A
     given = None if study.estimator is None else study.estimator.error
     error = width if given is None else given
     rest = chain.rest(jnp.asarray(middle), jnp.asarray(speed))
-    return start, Spread(rest, jnp.asarray(half), jnp.asarray(spin), uniform=True, mj=model, error=error)
+    more = {"mj": model, "error": error, "smallest": wide.smallest}
+    return start, Spread(rest, jnp.asarray(half), jnp.asarray(spin), uniform=True, **more)
 
 
 def _free(study: TrainStudy, robot: Robot, section: str, name: str) -> tuple[int, int]:

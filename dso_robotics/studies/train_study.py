@@ -137,9 +137,18 @@ class Explore(Table):
         "of free joints: position, height, heading, tilt, velocity, spin, one range for all numbers of each", {},
         example={"root": {"heading": [-3.14, 3.14], "tilt": [-0.5, 0.5]}},
     )  # fmt: skip
+    smallest: float = key(
+        "every start takes a share of the ranges, log-uniformly from this to 1, about their middle: so there are as many near "
+        "the middle, at each scale, as far from it; 1: always the whole ranges",
+        1.0, within="(0, 1]", example=0.03,
+    )  # fmt: skip
 
     def check(self) -> None:
         """Names of ranges."""
+        if self.smallest != 1.0 and not (self.position or self.velocity or self.base):
+            raise DsoError(
+                "`smallest` is a share of ranges, and there are none; give `position`, `velocity` or `base`."
+            )
         for name, ranges in self.base.items():
             _base_names(ranges, f"base.{name}")
 
