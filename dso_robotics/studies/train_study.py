@@ -14,6 +14,7 @@ from dso_robotics.robot.context import Draw, one_of
 from dso_robotics.studies.action import ActionTable
 from dso_robotics.studies.curriculum import CurriculumTable
 from dso_robotics.studies.declaration import ENGINES, FREE, MODEL
+from dso_robotics.studies.push import PushesTable
 from dso_robotics.studies.sensing_tables import EstimatorTable, SensorsTable, sensors_table
 from dso_robotics.table import File, Key, Range, Study, Table, key, settle
 
@@ -260,6 +261,10 @@ class TaskTable(Table):
     values: tuple[float, ...] = key("what is drawn from", (), example=[0.0, 1.0])
     low: float | None = key("lower end of a range", None, example=0.0)
     high: float | None = key("upper end", None, example=1.0)
+    every: float | None = key(
+        "mean time after which it is drawn anew within an episode of the training, at ends of windows; none: never", None,
+        unit="s", within="(0, inf)", example=2.0,
+    )  # fmt: skip
 
     def check(self) -> None:
         """Values or a range."""
@@ -311,6 +316,7 @@ class TrainStudy(Study):
     explore: Explore = key("where windows may start besides", Explore())
     training: Training = key("the method and its settings", Training())
     curriculum: Mapping[str, CurriculumTable] = key("numbers that move while a policy is trained", {})
+    pushes: PushesTable | None = key("changes of velocity that the policy is to recover from", None)
     terminate: Mapping[str, TerminateTable] = key("where episodes end early", {})
     design: Mapping[str, DesignTable] = key("numbers of the mechanism to design", {})
     task: Mapping[str, TaskTable] = key("numbers that every episode draws anew and the policy sees", {})
