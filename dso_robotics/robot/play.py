@@ -163,7 +163,10 @@ class Player:
         cost: Any = chain.scene_cost
         terms, measured = np.zeros((0, len(cost.names))), np.zeros((0, len(cost.constrained)))
         if states:
-            terms, measured = self.terms(now.theta, jax.tree.map(lambda *leaves: np.stack(leaves), *states))
+            # Always as many rows: an episode that ends early would have its costs compiled for a length of its own.
+            rest = [states[-1]] * (steps - len(states))
+            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states, *rest)
+            terms, measured = (part[: len(states)] for part in self.terms(now.theta, stacked))
         time, qpos, qvel, ctrl = zip(*rows, strict=True)
         played = np.stack(ctrl[1:]) if states else np.zeros((0, nu))
         more = [np.stack(part) if part else None for part in (readings, estimates)]

@@ -16,6 +16,7 @@ from dso_robotics.core.method.replayed import RecordedCourse, Replayed
 from dso_robotics.core.method.settings import THROUGH_THE_CHAIN, Settings
 from dso_robotics.core.objective import Problem
 from dso_robotics.physics.impedance import softened
+from dso_robotics.robot.between import Between
 from dso_robotics.robot.constraints import Constrained, constrained
 from dso_robotics.robot.critic_inputs import CriticInputs, Dependence, dependence
 from dso_robotics.robot.observation import Scaling
@@ -36,6 +37,7 @@ class RobotCourse(RecordedCourse):
     noise_end: final standard deviation of the actions, reached geometrically. Not used if theta holds the noise.
     soften: initial contact time constant, as a multiple of the model's own.
     depends: what the cost to come depends on besides the policy's observation.
+    happens: what happens between two windows; None: nothing.
     """
 
     explore: Callable[[PRNGKeyArray], RobotState] = eqx.field(kw_only=True)
@@ -44,6 +46,7 @@ class RobotCourse(RecordedCourse):
     soften: float = eqx.field(static=True, kw_only=True)
     windows: CWindows = eqx.field(static=True, kw_only=True)
     depends: Dependence = eqx.field(static=True, kw_only=True)
+    happens: Between | None = eqx.field(kw_only=True, default=None)
 
     @property
     def memory(self) -> Scaling:
@@ -88,6 +91,10 @@ class RobotCourse(RecordedCourse):
         choice, one, two = jax.random.split(key, 3)
         wide = jax.random.bernoulli(choice, self.share)
         return jax.tree.map(lambda a, b: jnp.where(wide, a, b), self.explore(one), self.chain.start(two))
+
+    def between(self, key: PRNGKeyArray, state: RobotState) -> RobotState:
+        """See `Between`."""
+        return state if self.happens is None else self.happens(key, state)
 
     @property
     def places(self) -> bool:
@@ -173,10 +180,11 @@ def training_method(
     supervised: Mapping[str, Callable[..., Array]] | None = None,
     moved: np.ndarray | None = None,
     curvature: Any = None,
+    happens: Between | None = None,
 ) -> Any:
     """The training method that `settings` name in `core.method.TRAINING`, for a robot's chain.
 
-    explore: see `RobotCourse`.
+    explore, happens: see `RobotCourse`.
     supervised, moved, curvature: see `core.method.short_horizon.ShortHorizon`.
     """
     layout, explore = chain.layout, chain.start if explore is None else explore
@@ -192,6 +200,7 @@ def training_method(
         soften=settings.soften,
         windows=CWindows(chain),
         depends=depends,
+        happens=happens,
     )
     made = TRAINING[settings.method]
     if settings.method in THROUGH_THE_CHAIN and chain.watch is not None:

@@ -86,6 +86,7 @@ class Spread(eqx.Module):
     mj: the model, if it has free or ball joints; their positions move as `base.displaced` does.
     error: standard deviation of an estimator's error at the start, in every direction of the tangent space. None: the
       estimator starts at the centre of the distribution.
+    smallest: each start takes a share of the widths, drawn log-uniformly from this number to 1.
     """
 
     state: RobotState
@@ -94,15 +95,17 @@ class Spread(eqx.Module):
     uniform: bool = eqx.field(static=True, default=False)
     mj: mujoco.MjModel | None = eqx.field(static=True, default=None)
     error: float | None = eqx.field(static=True, default=None)
+    smallest: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, key: PRNGKeyArray) -> RobotState:
         """Draw one start."""
         draw = (lambda k, n: jax.random.uniform(k, (n,), minval=-1.0)) if self.uniform else _normal
         one, two = jax.random.split(key)
         body = self.state.body
-        change = self.qpos * draw(one, self.qpos.shape[0])
+        share = 1.0 if self.smallest == 1.0 else self.smallest ** jax.random.uniform(jax.random.fold_in(key, 2))
+        change = share * self.qpos * draw(one, self.qpos.shape[0])
         qpos = body.qpos + change if self.mj is None else displaced(self.mj, body.qpos, change)
-        qvel = body.qvel + self.qvel * draw(two, body.qvel.shape[0])
+        qvel = body.qvel + share * self.qvel * draw(two, body.qvel.shape[0])
         state = eqx.tree_at(lambda s: (s.body.qpos, s.body.qvel), self.state, (qpos, qvel))
         if state.sensed is not None:
             noise = _normal(jax.random.fold_in(key, 0), state.sensed.noise.shape[0])

@@ -245,8 +245,12 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
 
 def method_of(task: Task) -> Any:
     """The training method of a prepared study."""
-    more = {"moved": task.flow.masks.get(ROLLOUTS), "curvature": curvature(task.choice, task.supervised)}
-    return training_method(task.chain, task.windows, explore=task.explore, supervised=task.supervised, **more)
+    more: dict[str, Any] = {
+        "moved": task.flow.masks.get(ROLLOUTS),
+        "curvature": curvature(task.choice, task.supervised),
+    }
+    more |= {"explore": task.explore, "supervised": task.supervised, "happens": task.between}
+    return training_method(task.chain, task.windows, **more)
 
 
 def _kept(state: Any) -> dict[str, Any]:

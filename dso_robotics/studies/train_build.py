@@ -17,6 +17,7 @@ from dso_robotics.costs.termination import Outside, Termination
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load
+from dso_robotics.robot.between import Between
 from dso_robotics.robot.context import Varied
 from dso_robotics.robot.lift import Lift, lift
 from dso_robotics.robot.placement import Placement
@@ -32,7 +33,7 @@ from dso_robotics.studies.train_bounds import refuse_open_loops, refuse_overlap
 from dso_robotics.studies.train_engine import EngineChoice, choose_engine
 from dso_robotics.studies.train_method import Choice, choose
 from dso_robotics.studies.train_refuse import refuse_senseless
-from dso_robotics.studies.train_start import start_closing, start_states
+from dso_robotics.studies.train_start import start_between, start_closing, start_states
 from dso_robotics.studies.train_study import Training, TrainStudy
 from dso_robotics.studies.train_system import make_system
 from dso_robotics.studies.train_trace import trace_costs
@@ -48,6 +49,7 @@ class Task:
     engine: the engine, and why.
     notes: sentences for the summary.
     real: the robot on which the result is judged, if it is not the chain's.
+    between: what happens between two windows.
     """
 
     study: TrainStudy
@@ -64,6 +66,7 @@ class Task:
     engine: EngineChoice
     notes: tuple[str, ...] = ()
     real: RealRobot | None = None
+    between: Between | None = None
 
     @property
     def rolls(self) -> bool:
@@ -153,6 +156,7 @@ def build(study: TrainStudy) -> Task:
         engine,
         tuple(notes),
         real,
+        start_between(study, chain, robot),
     )
 
 

@@ -11,6 +11,7 @@ from dso_robotics.errors import DsoError, nearest
 from dso_robotics.physics.model import Robot
 from dso_robotics.physics.posture import BALL, FREE
 from dso_robotics.robot.base import free_joints, heading_and_tilt, orientation
+from dso_robotics.robot.between import Between, chance
 from dso_robotics.robot.closing import Closing, closing
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import Spread
@@ -155,7 +156,29 @@ def start_states(study: TrainStudy, chain: RobotSystem, robot: Robot) -> tuple[A
     given = None if study.estimator is None else study.estimator.error
     error = width if given is None else given
     rest = chain.rest(jnp.asarray(middle), jnp.asarray(speed))
-    return start, Spread(rest, jnp.asarray(half), jnp.asarray(spin), uniform=True, mj=model, error=error)
+    more = {"mj": model, "error": error, "smallest": wide.smallest}
+    return start, Spread(rest, jnp.asarray(half), jnp.asarray(spin), uniform=True, **more)
+
+
+def start_between(study: TrainStudy, chain: RobotSystem, robot: Robot) -> Between | None:
+    """What happens between two windows: tasks with `every` and [pushes]; None if nothing does.
+
+    Raises:
+      DsoError: [pushes] names a joint that the model does not have, or one of the wrong kind.
+    """
+    seconds = study.training.horizon * chain.substeps * float(chain.mj.opt.timestep)
+    chances = tuple(chance(table.every, seconds) for table in study.task.values())
+    pushes, change = study.pushes, np.zeros(robot.mj.nv)
+    if pushes is None and not any(chances):
+        return None
+    for name, size in ({} if pushes is None else pushes.velocity).items():
+        change[_address(study, robot, "pushes.velocity", name)[1]] = size
+    for name, sizes in ({} if pushes is None else pushes.base).items():
+        _, v = _free(study, robot, "pushes.base", name)
+        for key, size in sizes.items():
+            change[[v + k for k in BASE[key]]] = size
+    often = chance(None if pushes is None else pushes.every, seconds)
+    return Between(chain.context, chances, often, jnp.asarray(change))
 
 
 def _free(study: TrainStudy, robot: Robot, section: str, name: str) -> tuple[int, int]:

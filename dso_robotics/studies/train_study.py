@@ -14,6 +14,7 @@ from dso_robotics.robot.context import Draw, one_of
 from dso_robotics.studies.action import ActionTable
 from dso_robotics.studies.curriculum import CurriculumTable
 from dso_robotics.studies.declaration import ENGINES, FREE, MODEL
+from dso_robotics.studies.push import PushesTable
 from dso_robotics.studies.sensing_tables import EstimatorTable, SensorsTable, sensors_table
 from dso_robotics.table import File, Key, Range, Study, Table, key, settle
 
@@ -137,9 +138,18 @@ class Explore(Table):
         "of free joints: position, height, heading, tilt, velocity, spin, one range for all numbers of each", {},
         example={"root": {"heading": [-3.14, 3.14], "tilt": [-0.5, 0.5]}},
     )  # fmt: skip
+    smallest: float = key(
+        "every start takes a share of the ranges, log-uniformly from this to 1, about their middle: so there are as many near "
+        "the middle, at each scale, as far from it; 1: always the whole ranges",
+        1.0, within="(0, 1]", example=0.03,
+    )  # fmt: skip
 
     def check(self) -> None:
         """Names of ranges."""
+        if self.smallest != 1.0 and not (self.position or self.velocity or self.base):
+            raise DsoError(
+                "`smallest` is a share of ranges, and there are none; give `position`, `velocity` or `base`."
+            )
         for name, ranges in self.base.items():
             _base_names(ranges, f"base.{name}")
 
@@ -252,6 +262,10 @@ class TaskTable(Table):
     values: tuple[float, ...] = key("what is drawn from", (), example=[0.0, 1.0])
     low: float | None = key("lower end of a range", None, example=0.0)
     high: float | None = key("upper end", None, example=1.0)
+    every: float | None = key(
+        "mean time after which it is drawn anew within an episode of the training, at ends of windows; none: never", None,
+        unit="s", within="(0, inf)", example=2.0,
+    )  # fmt: skip
 
     def check(self) -> None:
         """Values or a range."""
@@ -303,6 +317,7 @@ class TrainStudy(Study):
     explore: Explore = key("where windows may start besides", Explore())
     training: Training = key("the method and its settings", Training())
     curriculum: Mapping[str, CurriculumTable] = key("numbers that move while a policy is trained", {})
+    pushes: PushesTable | None = key("changes of velocity that the policy is to recover from", None)
     terminate: Mapping[str, TerminateTable] = key("where episodes end early", {})
     design: Mapping[str, DesignTable] = key("numbers of the mechanism to design", {})
     task: Mapping[str, TaskTable] = key("numbers that every episode draws anew and the policy sees", {})

@@ -48,6 +48,16 @@ def test_an_episode_ends_in_the_first_state_outside_with_its_cost_on_both_engine
     assert int(path.counted.sum()) == int(path.moved.sum()) + 1
 
 
+def test_costs_of_episodes_of_any_length_are_compiled_once(tmp_path):
+    task, theta = pushed(tmp_path, FAR)
+    player, lengths = Player(task.chain), set()
+    for strength in (50.0, 0.5, 0.0):
+        theta[next(b for b in task.chain.layout.blocks if b.name == "policy").size - 1] = strength
+        lengths.add(len(player.play(theta, task.chain.scaling, steps=task.steps).terms))
+    assert len(lengths) == 3
+    assert player._scene_cost._cache_size() == 1  # type: ignore[attr-defined]
+
+
 def test_a_window_that_ended_starts_anew(tmp_path):
     task, theta = pushed(tmp_path, FAR)
     method = training_method(task.chain, task.windows, explore=task.explore)

@@ -82,6 +82,22 @@ def test_spreads_and_ranges_are_those_of_the_tangent_space(tmp_path):
     np.testing.assert_allclose(spin[:, 3:6].std(0), 2 / np.sqrt(3), rtol=0.1)
 
 
+def test_a_share_of_the_ranges_is_drawn_log_uniformly(tmp_path):
+    more = "[explore]\nsmallest = 0.01\n[explore.base.root]\nheight = [0.0, 2.0]\nvelocity = [-3.0, 3.0]"
+    made = task(tmp_path, more)
+    qpos, qvel = drawn(made.explore, 4000)
+    off, speed = np.abs(qpos[:, 2] - 1.0), np.abs(qvel[:, :3]).max(1)
+    # A width of 0.01^s with s uniform: the mean of |U| is 1/2, that of the width (1 - 0.01) / log(100).
+    width = 0.99 / np.log(100)
+    assert off.mean() == pytest.approx(0.5 * width, rel=0.08)
+    assert off.max() <= 1.0
+    # Height and speed of one start share their width, so both are small at once.
+    slow = speed < 0.05 * 3
+    assert off[slow].mean() < 0.4 * off[~slow].mean()
+    # Of starts 0.01^s wide, log(10) / log(100), half, are within a tenth of the range.
+    assert np.mean(off < 0.1) == pytest.approx(0.5 + 0.5 * 0.1 * 9 / np.log(10), abs=0.03)
+
+
 @pytest.mark.parametrize("height", [None, 0.05])
 def test_a_tilted_base_is_lifted_onto_the_floor(tmp_path, height):
     more = '[start]\nlift = "root"\nposition = { left = 0.5 }\n[start.base.root]\ntilt = [0.6, -0.3]\n'
@@ -108,6 +124,7 @@ def test_a_tilted_base_is_lifted_onto_the_floor(tmp_path, height):
         ("[start]\nposition = { root = 1.0 }", r"for this one give \[start.base.root\]"),
         ("[start.base.left]\nheight = 1.0", "no free joint 'left'; it has 'root'"),
         ("[start.base.root]\nspread = { hight = 1.0 }", "no 'hight'; it has position, height"),
+        ("[explore]\nsmallest = 0.1", "a share of ranges, and there are none"),
         ("[explore.base.root]\nrol = [0.0, 1.0]", "no 'rol'; it has position, height"),
         ('[start]\nlift = "left"', "does not raise|no slide or free joint"),
     ],

@@ -54,6 +54,10 @@ class Course(eqx.Module):
         """The first state of a window. Where `new`, the state is set from theta, with a derivative."""
         return state
 
+    def between(self, key: PRNGKeyArray, state: State) -> State:
+        """The state from which a window goes on, after the last state of the one before."""
+        return state
+
     def bind(self, chain: Any, theta: Array, start: State) -> Chain:
         """The chain with everything that theta fixes for a whole window computed once. The window begins at `start`."""
         return chain

@@ -274,9 +274,14 @@ class ShortHorizon:
             | (age >= s.episode)
             | jax.random.bernoulli(choice_key, s.restart, age.shape)
         )
-        fresh = self._fresh(fresh_key, learner.theta)
+        fresh, between = (
+            self._fresh(fresh_key, learner.theta),
+            jax.random.split(jax.random.fold_in(choice_key, 1), len(age)),
+        )
         states = jax.tree.map(
-            lambda new, old: jnp.where(again.reshape((-1,) + (1,) * (old.ndim - 1)), new, old), fresh, last
+            lambda new, old: jnp.where(again.reshape((-1,) + (1,) * (old.ndim - 1)), new, old),
+            fresh,
+            jax.vmap(self.course.between)(between, last),
         )
         share = jnp.mean(blown)
         news = (
