@@ -1,16 +1,18 @@
 """Value expansion on a pendulum: the variance law in H, the horizon rule, and value against value-gradient critics.
 
-Run: python benchmarks/companions_expansion.py [variance] [critics] [rule] [--out benchmarks/results]
+Run: python benchmarks/companions_expansion.py [variance] [critics] ["rule pendulum"] ["rule chaos"] [--out benchmarks/results]
 It writes companions_expansion.json after every part, and a figure for each.
 
 A pendulum with limited torque and a linear policy of two gains, gamma 0.95, noise of the torque; the model is perfect.
 `variance`: of the pathwise gradient by horizon, without a critic, at gains that stabilise, do nothing, and drive it apart.
 `critics`: error of the policy gradient, closed every H steps by a critic fitted on the same number of simulated steps, once on
 values (TD(lambda)) and once on value gradients (TD(k)), both linear in 60 random features. Five seeds. `rule`: training with
-fixed horizons and with the longest whose variance stays under a bound, three seeds.
+fixed horizons and with the longest whose variance stays under a bound, three seeds, here
+and on a chaotic map.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import time
@@ -66,6 +68,39 @@ class Pendulum(Chain):
 
 
 CHAIN = Pendulum(jnp.array([0.6, 0.6]))
+
+
+class Wild(Pendulum):
+    """x' = 3.5 sin(x) + theta0 x + theta1 + noise: chaotic, until a feedback of about -3.5 tames it."""
+
+    def initial(self, key, theta):
+        return self.spread[:1] * jax.random.normal(key, (1,))
+
+    def draw(self, key, theta, steps):
+        return 0.1 * jax.random.normal(key, (steps, 1))
+
+    def move(self, noise, state, theta):
+        return 3.5 * jnp.sin(state) + theta[0] * state + theta[1] + noise
+
+    def cost(self, state, theta):
+        return jnp.sum(jnp.tanh(state**2 / 4.0))
+
+
+def angles(state, theta):
+    """What the pendulum's critic sees."""
+    return jnp.concatenate([jnp.sin(state), jnp.cos(state[:1]), jnp.tanh(state[1:])])
+
+
+def waves(state, theta):
+    """What the critic of the map sees."""
+    return jnp.concatenate([jnp.sin(state), jnp.cos(state), state / 4])
+
+
+# Name -> chain, start of theta, step size, the critic's inputs.
+TASKS = {
+    "pendulum": (CHAIN, GAINS["driven apart"], 0.2, 4, angles),
+    "chaos": (Wild(jnp.ones(1)), (-0.2, 0.1), 0.05, 3, waves),
+}
 
 
 def variance():
@@ -129,8 +164,8 @@ def critics(seeds=5, windows=64, steps=32):
     return found
 
 
-def judged(theta):
-    problem = Problem(CHAIN, Episodic(GAMMA, 160), theta=theta)
+def judged(chain, theta):
+    problem = Problem(chain, Episodic(GAMMA, 160), theta=theta)
     paths = rollouts(jax.random.key(5), problem, theta, count=2000)
     return float(jnp.mean(paths.costs @ GAMMA ** jnp.arange(161)))
 
@@ -146,34 +181,33 @@ class Spans:
             self.kept.append(int(moment.state.horizon))
 
 
-def rule(seeds=3, iterations=150):
+def rule(task, seeds=3, iterations=150):
     """Cost of the trained policy by horizon, (seeds,), and the adaptive horizon along the training."""
-    theta, found = jnp.array(GAINS["driven apart"]), {}
-    course = Course(
-        CHAIN, 4, lambda state, theta: jnp.concatenate([jnp.sin(state), jnp.cos(state[:1]), jnp.tanh(state[1:])])
-    )
+    chain, theta, rate, width, features = TASKS[task]
+    theta, course, found = jnp.array(theta), Course(chain, width, features), {}
     for name in (1, 4, 16, 32, "adaptive"):
         made, horizon = (AdaptiveHorizon, 32) if name == "adaptive" else (ShortHorizon, name)
         # The same number of simulated steps in an iteration.
         more = {
             "critic_hidden": 32,
-            "learning_rate": 0.2,
+            "learning_rate": rate,
             "restart": 0.3,
             "gamma": GAMMA,
             "episode": 100,
             "variance": 0.3,
         }
         settings = Settings(environments=512 // horizon, horizon=horizon, iterations=iterations, **more)
-        method = made(course, settings, theta=np.asarray(theta), blocks=[slice(0, 2)], rates=np.full(2, 0.2))
+        method = made(course, settings, theta=np.asarray(theta), blocks=[slice(0, 2)], rates=np.full(2, rate))
         costs, spans = [], []
         for seed in range(seeds):
             done = descend(method, method.init(jax.random.key(seed), theta), iterations=iterations, watch=Spans(spans))
-            costs.append(judged(done.theta))
+            costs.append(judged(chain, done.theta))
         found[str(name)] = {"costs": costs, "horizons": spans}
         print(
-            f"rule, H {name}: {np.round(costs, 3)}" + (f", horizon at the end {spans[-1]}" if spans else ""), flush=True
+            f"{task}, H {name}: {np.round(costs, 3)}" + (f", horizon at the end {spans[-1]}" if spans else ""),
+            flush=True,
         )
-    found["start"] = judged(theta)
+    found["start"] = judged(chain, theta)
     return found
 
 
@@ -195,21 +229,26 @@ def draw(results, out):
         ax.set(xscale="log", yscale="log", xlabel="horizon H", ylabel="error of the policy gradient, relative")
         ax.legend(fontsize=8)
         fig.savefig(out / "companions_expansion_critics.png", dpi=110)
-    if "rule" in results:
-        fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-        names = [name for name in results["rule"] if name != "start"]
-        for at, name in enumerate(names):
-            axes[0].plot([at] * len(results["rule"][name]["costs"]), results["rule"][name]["costs"], "o")
-        axes[0].set_xticks(range(len(names)), [f"H = {name}" if name != "adaptive" else name for name in names])
-        axes[0].set(ylabel="discounted cost after training, by seed", yscale="log")
-        for row in np.reshape(results["rule"]["adaptive"]["horizons"], (len(results["rule"]["adaptive"]["costs"]), -1)):
-            axes[1].plot(row)
-        axes[1].set(xlabel="iteration", ylabel="adaptive horizon, by seed")
+    tasks = [task for task in TASKS if f"rule {task}" in results]
+    if tasks:
+        fig, axes = plt.subplots(len(tasks), 2, figsize=(9, 3.2 * len(tasks)), squeeze=False, layout="constrained")
+        for task, row in zip(tasks, axes, strict=True):
+            told = results[f"rule {task}"]
+            names = [name for name in told if name != "start"]
+            for at, name in enumerate(names):
+                row[0].plot([at] * len(told[name]["costs"]), told[name]["costs"], "o", ms=4)
+            row[0].set_xticks(range(len(names)), [f"H = {name}" if name != "adaptive" else name for name in names])
+            row[0].set(ylabel="discounted cost, by seed", title=f"{task} (before: {told['start']:.1f})")
+            for line in np.reshape(told["adaptive"]["horizons"], (len(told["adaptive"]["costs"]), -1)):
+                row[1].plot(line)
+            row[1].set(xlabel="iteration", ylabel="adaptive horizon, by seed")
         fig.savefig(out / "companions_expansion_rule.png", dpi=110)
 
 
 def main():
-    parts = {"variance": variance, "critics": critics, "rule": rule}
+    parts = {"variance": variance, "critics": critics} | {
+        f"rule {task}": functools.partial(rule, task) for task in TASKS
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=list(parts))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results")

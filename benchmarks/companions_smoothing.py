@@ -158,7 +158,8 @@ def main():
             column[1].errorbar(at + 0.12 * (shift - 1), means, spreads, fmt="o", ms=4, label=kind)
         column[1].plot(at, [row["truth"] for row in results[name]["rows"]], "k_", ms=22, label="truth")
         column[1].set_xticks(at, [f"{u:g}" for u in places])
-        column[1].set(xlabel="input", yscale="symlog")
+        wide = max(row[kind]["sd"] for row in results[name]["rows"] for kind in KINDS) > 5.0
+        column[1].set(xlabel="input", yscale="symlog" if wide else "linear")
         for row in results[name]["rows"]:
             told = ", ".join(
                 f"{kind} {row[kind]['mean']:.3f} sd {row[kind]['sd']:.3f}" for kind in ("first", "zeroth", "mixture")
