@@ -263,3 +263,30 @@ def fit_slope(
 ) -> ValueGradient:
     """The value-gradient critic with a slope linear in `features`, fitted by regression on its targets."""
     return ValueGradient(LinearSlope(features, ridge_solve(jax.vmap(features)(states), targets, ridge)))
+
+
+class SmoothedSlope(eqx.Module):
+    """z(x, rho) = W phi(x, rho), close to dV/dx of the chain smoothed by rho: one critic for a whole annealing.
+
+    features: state (nx,) and rho () -> (k,).
+    """
+
+    features: Callable[[Float[Array, " nx"], Float[Array, ""]], Float[Array, " k"]]
+    weights: Float[Array, "k nx"]
+
+    def at(self, rho: Float[Array, ""] | float) -> ValueGradient:
+        """The critic of one level of smoothing."""
+        level = jnp.asarray(rho)
+        return ValueGradient(lambda state: self.features(state, level) @ self.weights)
+
+
+def fit_smoothed_slope(
+    features: Callable[[Float[Array, " nx"], Float[Array, ""]], Float[Array, " k"]],
+    states: Float[Array, "M nx"],
+    levels: Float[Array, " M"],
+    targets: Float[Array, "M nx"],
+    *,
+    ridge: float = 1e-8,
+) -> SmoothedSlope:
+    """The critic conditioned on smoothing, by regression on `value_gradient_targets` of chains smoothed by `levels`."""
+    return SmoothedSlope(features, ridge_solve(jax.vmap(features)(states, levels), targets, ridge))

@@ -44,6 +44,15 @@ class GaussianChain(Chain):
         """F(x, theta) + S^(1/2) xi."""
         return self.move(self.draw(key, theta, 1)[0], state, theta)
 
+    def inferred(self, following: Vector, state: Vector, theta: Float[Array, " n"]) -> Float[Array, " k"]:
+        """The noise xi with which `move` goes from x to a recorded x': off-policy data as noise (stochastic value gradients).
+
+        It is a constant: no derivative by theta. With it the recorded step can be differentiated as `move(xi, x, theta)`. If
+        the noise has fewer dimensions than the state, it is the one that comes closest to x'.
+        """
+        deviation = jax.lax.stop_gradient(following - self.drift(state, theta))
+        return jnp.linalg.lstsq(jax.lax.stop_gradient(self.root(theta)), deviation)[0]
+
     def log_prob(self, following: Vector, state: Vector, theta: Float[Array, " n"]) -> Float[Array, ""]:
         """log N(x'; F(x, theta), S(theta))."""
         return gaussian_log(following - self.drift(state, theta), self.root(theta))

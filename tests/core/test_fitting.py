@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 from core_chains import enumerate_paths, exact, layered_chain, random_chain, regulator
 
+from dso_robotics.core.chain import Chain
 from dso_robotics.core.finite import FiniteChain
 from dso_robotics.core.fitting import (
+    SmoothedSlope,
     bellman_errors,
     fit_linear,
     fit_network,
     fit_slope,
+    fit_smoothed_slope,
     fit_time_varying,
     lambda_returns,
     value_gradient_targets,
@@ -142,3 +145,47 @@ def test_value_gradient_critic():
     error = np.std(targets - states @ (2.0 * m), axis=0) / np.sqrt(4000)
     assert np.all(np.abs(fitted.slope.weights[1:] - 2.0 * m) < 6.0 * error)
     assert np.all(np.abs(fitted.slope.weights[0]) < 6.0 * error)
+
+
+class SmoothedQuartic(Chain):
+    """x' = x / 2 with the cost E_w[(x + rho w)^4], w ~ N(0, 1)."""
+
+    rho: jax.Array
+
+    def initial(self, key, theta):
+        return jnp.ones(1)
+
+    def step(self, key, state, theta):
+        return 0.5 * state
+
+    def cost(self, state, theta):
+        return jnp.sum(state**4 + 6 * self.rho**2 * state**2 + 3 * self.rho**4)
+
+
+def test_one_critic_holds_the_value_gradient_of_every_level_of_smoothing():
+    """dV/dx = 4 x^3 / (1 - gamma / 16) + 12 rho^2 x / (1 - gamma / 4); TD(3) on gradients finds it, levels in between too."""
+    theta, gamma = jnp.zeros(1), 0.9
+
+    def features(state, rho):
+        return jnp.concatenate([state**3, rho**2 * state, jnp.ones(1)])
+
+    levels = jnp.repeat(jnp.array([0.0, 0.4, 1.0]), 20)
+    states = jax.random.normal(KEY, (60, 1))
+    critic = fit_smoothed_slope(features, states, levels, jnp.zeros((60, 1)))
+    problems = [Problem(SmoothedQuartic(jnp.asarray(rho)), Episodic(gamma, 3), theta=theta) for rho in (0.0, 0.4, 1.0)]
+
+    @jax.jit
+    def swept(weights):
+        critic = SmoothedSlope(features, weights)
+        parts = [
+            value_gradient_targets(KEY, problem, theta, states=here, horizon=3, critic=critic.at(problem.chain.rho))
+            for problem, here in zip(problems, jnp.split(states, 3), strict=True)
+        ]
+        return fit_smoothed_slope(features, states, levels, jnp.concatenate(parts)).weights
+
+    for _ in range(12):
+        critic = SmoothedSlope(features, swept(critic.weights))
+    for rho in (0.0, 0.7, 1.0):
+        x = jnp.array([0.8])
+        exact = 4 * x**3 / (1 - gamma / 16) + 12 * rho**2 * x / (1 - gamma / 4)
+        np.testing.assert_allclose(critic.at(rho).slope(x), exact, rtol=1e-5, atol=1e-6)
