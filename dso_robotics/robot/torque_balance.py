@@ -173,6 +173,10 @@ class TorqueBalance:
         friction = np.concatenate([model.dof_frictionloss, model.tendon_frictionloss])
         model.dof_frictionloss[:] = 0.0
         model.tendon_frictionloss[:] = 0.0
+        if model.opt.integrator != mujoco.mjtIntegrator.mjINT_RK4:
+            # An implicit step lets a stiff servo and damping act on the speed after it, as if the inertia were larger by the
+            # time step times the damping. Without this, the forces of a motion of the model itself would not balance.
+            model.opt.enableflags |= mujoco.mjtEnableBit.mjENBL_INVDISCRETE
         data, nv = mujoco.MjData(model), model.nv
         needed, given = np.empty((2, len(self.moments), nv))
         motion, ctrl, drive = np.split(self.moments, [3 * nv, 3 * nv + model.nu], axis=1)

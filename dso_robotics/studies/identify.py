@@ -263,7 +263,8 @@ def _identify(
         )
     doubtful = [*told_race(raced), *elsewhere, *doubtful]
     found += [*doubtful, *aside]
-    forces = {} if windows.single or brief else torque_fit.torque_errors(vector, solution.z, parts, channels, drives)
+    unjudged = windows.single or brief
+    forces = {} if unjudged else torque_fit.judged(problem, solution, parts, channels, drives)
     found += torque_fit.worse(forces) if study.fit == "motion" else []
     table |= estimated(asked, vector, problem, solution, spread, begun)
     sampled, posterior = None, {}

@@ -18,19 +18,25 @@ from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.costs.torque import TorqueIdentification
 from dso_robotics.data.match import Channels
 from dso_robotics.data.rollout import Rollout
-from dso_robotics.data.windows import Windows
+from dso_robotics.data.windows import Windows, cut
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.robot import start
 from dso_robotics.robot.controller import Drives
+from dso_robotics.robot.prediction import CPrediction
 from dso_robotics.robot.torque_balance import TorqueBalance, sampled
+from dso_robotics.studies.misfit import own_noise
 
 # Samples in the regression: at least so many, and so many for each free number. And in the yardstick.
 _SAMPLES, _EACH, _JUDGED = 600, 12, 250
 # Pieces whose scores tell how much the data scatter [s].
 _BLOCK = 0.1
 _ROUGH = Settings(iterations=40, noise_tolerance=0.05)
-# A fit whose forces are this much worse than those of least squares is told of.
-_WORSE = 1.1
+# A fit whose forces are this much worse than those of least squares is told of, if they are also that much worse than those of
+# a motion of the fitted model itself.
+_WORSE, _OWN = 1.1, 1.25
+# A simulation that moves this many times as much as the robot says nothing of its forces.
+_RUNS_AWAY = 1.5
 
 
 def regress(vector: ParameterVector, windows: Windows, drives: Drives | None = None) -> np.ndarray:
@@ -98,14 +104,33 @@ def _share(model: mujoco.MjModel, drives: Drives | None) -> np.ndarray:
     return np.zeros((0, model.nu)) if drives is None else drives.share
 
 
+def judged(
+    problem: WindowedIdentification,
+    solution: Solution,
+    parts: Mapping[str, Sequence[Rollout]],
+    channels: Channels,
+    drives: Drives | None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """`torque_errors` at the solution of a fit by motion, beside those of its own predictions."""
+    error = problem.error(solution.z, solution.x)
+    error = np.where(np.isfinite(problem.windows.measured), error, np.nan)
+    noise = np.fmin(problem.pooled_sigma(), own_noise(error))
+    return torque_errors(problem.vector, solution.z, parts, channels, drives, noise)
+
+
 def torque_errors(
     vector: ParameterVector,
     z: np.ndarray,
     parts: Mapping[str, Sequence[Rollout]],
     channels: Channels,
     drives: Drives | None,
+    noise: np.ndarray | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Root mean square error of each joint's force in "train" and "hold_out", and that of plain least squares.
+
+    noise: standard deviations (C,) of the sensors. With them the table has as "own" the error that a motion of the model at z
+      itself has, seen in the same way. A stiff servo turns noise of positions, and what is lost by smoothing them, into force;
+      least squares lowers such an error by wrong numbers.
 
     Least squares fits the free numbers to the forces of "train" alone, without bounds, priors and physical consistency: the
     field's yardstick. It is None where the force is not linear in the numbers. The table is empty where the recordings do
@@ -123,7 +148,9 @@ def torque_errors(
         found[part] = TorqueBalance(vector, moments, _share(model, drives))
     best = None
     for part, balance in found.items():
-        errors, applied = balance(z), balance.applied(z)
+        errors, applied, own = balance(z), balance.applied(z), None
+        if noise is not None and drives is None:
+            own = _of_its_own(balance, z, parts[part], channels, noise)
         least = None
         if balance.affine:
             force, matrix = balance.around(z)
@@ -136,6 +163,7 @@ def torque_errors(
             model.joint(int(model.dof_jntid[dof])).name or f"joint {int(model.dof_jntid[dof])}": {
                 "rmse": float(_rms(errors, balance.known)[dof]),
                 "least_squares": None if least is None else float(least[dof]),
+                "own": None if own is None else float(own[dof]),
                 "spread": float(applied[:, dof].std()),
                 "unit": "N" if model.jnt_type[model.dof_jntid[dof]] == int(mujoco.mjtJoint.mjJNT_SLIDE) else "N*m",
             }
@@ -146,6 +174,29 @@ def torque_errors(
 
 def _rms(errors: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.sqrt((errors**2).sum(0) / np.maximum(known.sum(0), 1))
+
+
+def _of_its_own(
+    balance: TorqueBalance, z: np.ndarray, rollouts: Sequence[Rollout], channels: Channels, noise: np.ndarray
+) -> np.ndarray | None:
+    """Error of the forces (nv,) at z of a simulation under the recorded controls, with noise (C,); None if it runs away."""
+    vector, rng, made = balance.vector, np.random.default_rng(0), []
+    for rollout in rollouts:
+        whole = cut([rollout], channels, timestep=float(vector.mj.opt.timestep), seconds=np.inf)
+        begin = start.guess(whole, vector.mj, vector.signals(z))
+        readings = CPrediction(vector, whole, threads=1).predict(z, begin)[0]
+        measured = whole.measured[0]
+        if not np.isfinite(readings).all() or np.any(readings.std(0) > _RUNS_AWAY * np.nanstd(measured, axis=0)):
+            return None
+        readings = readings + np.nan_to_num(noise) * rng.normal(size=readings.shape)
+        made.append(
+            dataclasses.replace(rollout, sensordata=readings, sensor_names=channels.sensor_names, qpos=None, qvel=None)
+        )
+    moments, blind = sampled(made, channels, vector, None, most=_JUDGED)
+    if blind or not len(moments):
+        return None
+    other = TorqueBalance(vector, moments, balance.share)
+    return _rms(other(z), other.known)
 
 
 def _touches(vector: ParameterVector, moments: np.ndarray) -> bool:
@@ -164,7 +215,9 @@ def worse(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     told = []
     for joint, row in table.get(part, {}).items():
         least = row["least_squares"]
-        if least is not None and row["rmse"] > _WORSE * least and row["rmse"] > 0.05 * row["spread"]:
+        if least is None or row["rmse"] <= _OWN * (row.get("own") or 0.0):
+            continue
+        if row["rmse"] > _WORSE * least and row["rmse"] > 0.05 * row["spread"]:
             told.append(f"{joint} {row['rmse']:.3g} where least squares has {least:.3g} {row['unit']}")
     if not told:
         return []

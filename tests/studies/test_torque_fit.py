@@ -9,6 +9,7 @@ import pytest
 from dso_robotics.costs.torque import TorqueIdentification
 from dso_robotics.data.log import Log, write_log
 from dso_robotics.data.match import match_channels
+from dso_robotics.data.record import Flaws, record
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.data.windows import cut
 from dso_robotics.errors import DsoError
@@ -18,7 +19,7 @@ from dso_robotics.physics.model import load
 from dso_robotics.robot.torque_balance import TorqueBalance
 from dso_robotics.studies.identify import identify
 from dso_robotics.studies.study import IdentifyStudy
-from dso_robotics.studies.torque_fit import minimum, regress, worse
+from dso_robotics.studies.torque_fit import minimum, regress, torque_errors, worse
 
 FREE = {
     "joint/shoulder/frictionloss": 1.46084,
@@ -258,3 +259,45 @@ def test_a_fit_whose_forces_are_worse_is_told():
 def test_what_needs_a_simulation_does_not_go_with_forces(models, log, tmp_path, more, text):
     with pytest.raises(DsoError, match=text):
         study(models, log, tmp_path, fit="torque", **more)
+
+
+STIFF = """<mujoco><option timestep="0.002" integrator="implicitfast"/><worldbody><body><joint name="lift" axis="0 1 0"
+damping="16" frictionloss="4" armature="0.3"/>
+<geom type="capsule" fromto="0 0 0 .4 0 0" size=".05" mass="5" contype="0" conaffinity="0"/>
+</body></worldbody><actuator><general name="servo" joint="lift"
+gainprm="2000" biasprm="0 -2000 -400" biastype="affine"/></actuator>
+<sensor><jointpos name="q" joint="lift"/></sensor></mujoco>"""
+
+
+def test_noise_that_a_stiff_servo_turns_into_force_is_no_fault_of_the_fit():
+    robot, time = load(mujoco.MjSpec.from_string(STIFF)), 0.008 * np.arange(500)
+    ctrl = 0.5 * np.stack([np.sin(3 * time) + 0.5 * np.sin(8 * time + 1)], axis=1)
+    log = record(robot.mj, np.random.default_rng(0), [("a", ctrl)], every=4, flaws=Flaws(sensor_noise={"q": 2e-4}))
+    vector, channels = (
+        pack([parse("joint/lift/damping"), parse("joint/lift/armature")], robot),
+        match_channels(log, robot.mj),
+    )
+    told = {}
+    for name, z in (("true", np.array([16.0, 0.3])), ("wrong", np.array([16.0, 4.0]))):
+        table = torque_errors(vector, z, {"train": log.rollouts}, channels, None, np.array([2e-4]))
+        row = table["train"]["lift"]
+        told[name] = worse(table)
+        if name == "true":
+            # Least squares explains the noise by wrong numbers; a motion of the model itself has the same error.
+            assert row["rmse"] > 1.1 * row["least_squares"]
+            assert row["rmse"] == pytest.approx(row["own"], rel=0.2)
+    assert told["true"] == []
+    assert len(told["wrong"]) == 1
+
+
+def test_the_force_of_an_implicit_step_balances():
+    robot = load(mujoco.MjSpec.from_string(STIFF.replace('loss="4"', 'loss="0"')))
+    vector, model = pack([parse("joint/lift/damping")], robot), robot.mj
+    data, rows = mujoco.MjData(model), []
+    for k in range(40):
+        data.ctrl[:] = np.sin(0.2 * k)
+        qpos, qvel = data.qpos.copy(), data.qvel.copy()
+        mujoco.mj_step(model, data)
+        rows.append(np.concatenate([qpos, qvel, (data.qvel - qvel) / model.opt.timestep, data.ctrl]))
+    error = TorqueBalance(vector, np.array(rows), np.zeros((0, 1)))(vector.initial)
+    np.testing.assert_allclose(error, 0.0, atol=1e-9)
