@@ -50,9 +50,15 @@ class Composite(eqx.Module):
 
     def of_the_policy(self) -> Callable[[Scene], Array]:
         """The part that depends on theta at a given state: the costs of how the policy chooses its action."""
-        parts = zip(self.weights, self.parts, strict=True)
-        mine = [(weight, part) for weight, part in parts if isinstance(getattr(part, "part", part), PolicyTerm)]
+        parts = zip(self.names, self.weights, self.parts, strict=True)
+        mine = [(weight, part) for name, weight, part in parts if name in self.policy_names]
         return lambda scene: sum((weight * part(scene) for weight, part in mine), jnp.zeros(()))
+
+    @property
+    def policy_names(self) -> tuple[str, ...]:
+        """The terms of that part."""
+        parts = zip(self.names, self.parts, strict=True)
+        return tuple(name for name, part in parts if isinstance(getattr(part, "part", part), PolicyTerm))
 
     @property
     def anchored(self) -> int:

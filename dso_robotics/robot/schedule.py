@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core.method import TRAINING
+from dso_robotics.core.method.off_policy import ActedCourse, Law
 from dso_robotics.core.method.replayed import RecordedCourse, Replayed
 from dso_robotics.core.method.settings import THROUGH_THE_CHAIN, Settings
 from dso_robotics.core.objective import Problem
@@ -19,7 +20,7 @@ from dso_robotics.physics.impedance import softened
 from dso_robotics.robot.between import Between
 from dso_robotics.robot.constraints import Constrained, constrained
 from dso_robotics.robot.critic_inputs import CriticInputs, Dependence, dependence
-from dso_robotics.robot.observation import Scaling
+from dso_robotics.robot.observation import Scaling, no_scaling
 from dso_robotics.robot.replay import Record, ReplayedSystem, replayed
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
@@ -29,7 +30,7 @@ from dso_robotics.robot.windows import CWindows
 _SOFT = 0.7
 
 
-class RobotCourse(RecordedCourse):
+class RobotCourse(RecordedCourse, ActedCourse):
     """How a robot's chain changes during training. Its memory is the scaling of the observation.
 
     explore: draws start states, like the chain's `start`, but the distribution may be much wider.
@@ -142,13 +143,46 @@ class RobotCourse(RecordedCourse):
 
     def noise(self, theta: Array, key: PRNGKeyArray, progress: Array, shape: tuple[int, int]) -> Array:
         """Action noise (E, T, nu) for E windows of T steps, then standard normal noise of the readings."""
-        chain = self.at(self.chain.scaling, progress)
-        draws = jax.random.normal(key, (*shape, chain.noises))
-        return draws.at[..., : chain.mj.nu].multiply(jnp.exp(chain.noise_scale(theta)))
+        draws = jax.random.normal(key, (*shape, self.noises))
+        return draws.at[..., : self.chain.mj.nu].multiply(self.deviation(theta, progress))
+
+    def deviation(self, theta: Array, progress: Array) -> Float[Array, " nu"]:
+        """The standard deviation of the actions at this point of the training."""
+        return jnp.exp(self.at(self.chain.scaling, progress).noise_scale(theta))
 
     def play(self, theta: Array, memory: Scaling, states: RobotState, noise: Array) -> RobotState:
         """Simulate the windows on C MuJoCo."""
         return self.windows(theta, memory, states, noise)
+
+    def explored(self, theta: Array, memory: Scaling, states: RobotState, noise: Array, law: Law) -> RobotState:
+        """Simulate the windows on C MuJoCo."""
+        return self.windows.explored(theta, memory, states, noise, law)
+
+    @property
+    def limited(self) -> np.ndarray:
+        """Actuators with a range."""
+        return np.array(self.chain.squash.limited, bool)
+
+    def taken(self, states: RobotState) -> Float[Array, "*N nu"]:
+        """The actions, before squashing."""
+        return states.action
+
+    def row(self, theta: Array, state: RobotState) -> Float[Array, " r"]:
+        """The critic's inputs with the observation as it is, and the time."""
+        plain = no_scaling(self.chain.scaling.mean.shape[0])
+        inputs = CriticInputs(self.at(plain), theta, self.depends)(state)
+        return jnp.append(inputs, self.chain.sound(state).body.time)
+
+    def seen(self, memory: Scaling, row: Float[Array, " r"]) -> Float[Array, " width"]:
+        """The critic's inputs."""
+        size = memory.mean.shape[0]
+        return jnp.concatenate([memory(row[:size]), row[size:-1]])
+
+    def mean(self, theta: Array, memory: Scaling, row: Float[Array, " r"]) -> Float[Array, " nu"]:
+        """The policy's action, in the precision of the row."""
+        size, weights = memory.mean.shape[0], self.chain.layout.split(theta)["policy"].astype(row.dtype)
+        own = row[size : size + self.chain.policy.memory]
+        return self.chain.policy(weights, memory(row[:size]).astype(row.dtype), own, row[-1])[0]
 
     @property
     def noises(self) -> int:
@@ -198,7 +232,7 @@ def training_method(
         share=settings.explore,
         noise_end=settings.noise_end,
         soften=settings.soften,
-        windows=CWindows(chain),
+        windows=CWindows(chain, depends=depends),
         depends=depends,
         happens=happens,
     )

@@ -14,10 +14,12 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco import batch
 
+from dso_robotics.core.method.off_policy import Law
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.batch import set_fields
 from dso_robotics.physics.sensitivity import window_slopes
 from dso_robotics.physics.state import Tangent
+from dso_robotics.robot.critic_inputs import CriticInputs, Dependence
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.replay import Moves, Record, Seen
 from dso_robotics.robot.system import RobotSystem
@@ -33,13 +35,14 @@ _STAGE = mujoco.mjtStage
 class CWindows:
     """Simulates windows of one chain, whose physics may be on MJX or on C, on C MuJoCo."""
 
-    def __init__(self, chain: RobotSystem, *, threads: int = 0):
-        self.chain, self._threads, self._watch = chain, threads, chain.watch
+    def __init__(self, chain: RobotSystem, *, threads: int = 0, depends: Dependence | None = None):
+        """depends: what the inputs of a law of exploration are, see `explored`."""
+        self.chain, self._threads, self._watch, self._depends = chain, threads, chain.watch, depends
         self._model = copy.copy(chain.mj if self._watch is None else self._watch.model)
         # Without this flag, MuJoCo would silently reset a diverged simulation.
         self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._engine: batch.Batch | None = None
-        self._decide: Any = jax.jit(self._decided)
+        self._decide: Any = eqx.filter_jit(self._decided)
         self._arrive: Any = jax.jit(self._arrived)
         self._fields: Any = jax.jit(self._fields_of)
         self.fields_at: Any = jax.jit(jax.vmap(self._fields_at, in_axes=(None, 0)))
@@ -55,6 +58,17 @@ class CWindows:
         noise: what is added to the actions and, for a system with sensors, standard normal noise of the readings.
         """
         return self._played(theta, scaling, start, noise)[0]
+
+    def explored(
+        self,
+        theta: Float[Array, " n"],
+        scaling: Scaling,
+        start: RobotState,
+        noise: Float[Array, "E T noises"],
+        law: Law,
+    ) -> RobotState:
+        """As a call, with standard normal noise, and the actions that `law` makes of it and of the critic's inputs."""
+        return self._played(theta, scaling, start, noise, law)[0]
 
     def record(
         self,
@@ -104,7 +118,9 @@ class CWindows:
         first = Seen(before[0], none[0], none[1], before[1])
         return Record(noise, moves, first, jax.tree.map(lambda leaf: leaf[:, 0], seen))
 
-    def _played(self, theta: Any, scaling: Scaling, start: RobotState, noise: Any) -> tuple[RobotState, np.ndarray]:
+    def _played(
+        self, theta: Any, scaling: Scaling, start: RobotState, noise: Any, law: Law | None = None
+    ) -> tuple[RobotState, np.ndarray]:
         """States (E, T+1, ...), and the control (E, T+1, nu) that led to each."""
         count, steps = noise.shape[:2]
         engine, model = self.ready(theta, start.context, count), self._model
@@ -119,7 +135,7 @@ class CWindows:
         states, controls, draws, nu = [state], [ctrl.copy()], np.asarray(noise), model.nu
         passed = self.chain.substeps * float(model.opt.timestep)
         for t in range(steps):
-            chosen: Any = [np.asarray(part) for part in self._decide(theta, scaling, state, draws[:, t, :nu])]
+            chosen: Any = [np.asarray(part) for part in self._decide(theta, scaling, state, draws[:, t, :nu], law)]
             mean, action, memory, queue, ctrl[:] = chosen
             engine.step(nstep=self.chain.substeps)
             now: dict[str, Any] = {"qpos": qpos.copy(), "qvel": qvel.copy(), "warmstart": warmstart.copy()}
@@ -187,14 +203,20 @@ class CWindows:
 
         return jax.vmap(one)(start, new, shown)
 
-    def _decided(self, theta: Array, scaling: Scaling, states: RobotState, noise: Array) -> tuple[Array, ...]:
+    def _decided(
+        self, theta: Array, scaling: Scaling, states: RobotState, noise: Array, law: Law | None = None
+    ) -> tuple[Array, ...]:
         """Means and actions (E, nu), memories, queues, and the controls (E, nu) that act in the next step."""
         chain = eqx.tree_at(lambda c: c.scaling, self.chain, scaling)
 
         def one(theta: Array, state: RobotState, draw: Array) -> tuple[Array, ...]:
             mean, memory = chain.act(state, theta)
-            queue = jnp.concatenate([state.queue, (mean + draw)[None]])
-            return mean, mean + draw, memory, queue[1:], chain.control(mean + draw, state)
+            action = mean + draw
+            if law is not None:
+                assert self._depends is not None
+                action = law(CriticInputs(chain, theta, self._depends)(state), mean, draw)
+            queue = jnp.concatenate([state.queue, action[None]])
+            return mean, action, memory, queue[1:], chain.control(action, state)
 
         return jax.vmap(one, in_axes=(_over(theta), 0, 0))(theta, states, noise)
 

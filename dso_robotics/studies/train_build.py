@@ -174,6 +174,8 @@ def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow
     moved = flow.masks.get(ROLLOUTS)
     try:
         method.entries(windows.method, chain, jnp.asarray(chain.layout.initial), moved)
+        if method.rolls:
+            method.suits(windows)
     except DsoError as error:
         raise DsoError(f"{study.source}: [training] {error}") from error
     if windows.soften > 1.0 and not (method.supervises and method.rolls):
@@ -190,6 +192,23 @@ def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow
         raise DsoError(
             f"{study.source}: [training] method = '{windows.method}' has no hard constraints, and a cost has a `limit`; take "
             "'pathwise', 'score' or 'mixed'."
+        )
+    if study.policy.learn_noise and not method.moves_noise:
+        raise DsoError(
+            f"{study.source}: [policy] learn_noise changes nothing: method = '{windows.method}' explores in its own way. Leave "
+            "it out."
+        )
+    if chain.squash.after and not method.moves_noise:
+        raise DsoError(
+            f"{study.source}: [action] noise = 'after' changes nothing: method = '{windows.method}' explores in its own way. "
+            "Leave it out."
+        )
+    scene_cost: Any = chain.scene_cost
+    own = () if method.moves_noise else scene_cost.policy_names
+    if own:
+        raise DsoError(
+            f"{study.source}: [training] method = '{windows.method}' learns from costs of earlier policies, and cost.{own[0]} "
+            "is of the policy itself; leave it out, or take 'pco'."
         )
     if apart and not method.supervises:
         raise DsoError(

@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 
 from dso_robotics.core import hosts
+from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.settings import THROUGH_THE_CHAIN
 from dso_robotics.costs.kinds.python import PythonCost
 from dso_robotics.errors import DsoError
@@ -53,8 +54,9 @@ def _only_on_mjx(study: TrainStudy, robot: Robot) -> str | None:
     """What of the study needs MJX."""
     if study.estimator is not None:
         return "an estimator in the loop"
-    if study.training.method not in ("auto", *THROUGH_THE_CHAIN):
-        return f"the cost of method = '{study.training.method}'"
+    method = study.training.method
+    if method not in ("auto", *THROUGH_THE_CHAIN) and not TRAINING[method].reads_c:
+        return f"the cost of method = '{method}'"
     if study.training.soften > 1.0:
         return "soften"
     if robot.mj.neq and (study.free or study.randomise or study.start.lift):

@@ -182,8 +182,9 @@ class Training(Settings, Table):
     notes: ClassVar[Mapping[str, Key]] = {
         "method": Key(
             doc="auto: chosen, with the reason in the summary; how a window is differentiated: pathwise, score, mixed, "
-            "adaptive_horizon (the longest whose variance stays under a bound); a step in action space: pco, natural, "
-            "chain_iteration, newton; without costs of the motion: gauss_newton, likelihood_adam; or one of your own"
+            "adaptive_horizon (the longest whose variance stays under a bound); a step in action space: pco, ppo, natural, "
+            "chain_iteration, newton; an actor-critic with a replay: sac, td3, ddpg; without costs of the motion: "
+            "gauss_newton, likelihood_adam; or one of your own"
         ),
         "environments": Key(doc="how many play at once; a multiple of 4"),
         "horizon": Key(doc="control steps of a window; of adaptive_horizon: the longest"),
@@ -196,16 +197,24 @@ class Training(Settings, Table):
         "critic_hidden": Key(doc="units of the critic's layers"),
         "critic_rate": Key(doc="step size of the critic"),
         "critic_updates": Key(doc="its updates an iteration"),
-        "critic_batch": Key(doc="states an update"),
+        "critic_batch": Key(doc="states an update; also moves an update of ppo"),
         "target": Key(doc="share of the new critic that the slow one, which makes the targets, takes on"),
         "noise_end": Key(doc="the actions' noise at the end, as a factor; reached geometrically"),
         "soften": Key(doc="factor of how long contacts push at first; it falls to 1"),
         "restart": Key(doc="share of windows that start anew"),
         "explore": Key(doc="share of these that start from [explore]"),
         "abandon": Key(doc="a window whose mean cost a step is above this starts anew; by default none", example=3.0),
-        "updates": Key(doc="of one window's surrogate (pco), or of the conjugate gradients (natural)"),
+        "updates": Key(doc="of one window's surrogate (pco, ppo), or of the conjugate gradients (natural)"),
         "divergence": Key(doc="mean KL divergence that an iteration in action space may move the policy by"),
         "variance": Key(doc="of the gradient at most, as a share of its squared norm (adaptive_horizon)"),
+        "replay": Key(doc="transitions that sac, td3 and ddpg keep, at least those of an iteration"),
+        "warmup": Key(doc="control steps before their first update"),
+        "ratio": Key(doc="their updates of critic and policy per control step"),
+        "polyak": Key(doc="share of the new networks that the slow ones take on in an update"),
+        "temperature": Key(
+            doc="weight of the entropy (sac), in units of the cost; none: found, so that the entropy is minus one per actuator",
+            example=0.1,
+        ),
     }
 
     def __post_init__(self) -> None:

@@ -71,6 +71,7 @@ def test_c_plays_what_mjx_plays(tmp_path, own):
     ("method", "more"),
     [
         ("pco", {"learning_rate": 0.03}),
+        ("ppo", {"learning_rate": 3e-3, "updates": 40, "critic_batch": 256, "divergence": 0.05}),
         ("natural", {"divergence": 0.01}),
         ("chain_iteration", {"divergence": 0.4}),
         ("newton", {"learning_rate": 0.1}),

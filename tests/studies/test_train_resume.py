@@ -22,13 +22,15 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-@pytest.fixture(scope="module", params=["pathwise", "pco"])
+@pytest.fixture(scope="module", params=["pathwise", "pco", "sac"])
 def begun(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     path = write(folder, ITERATIONS)
-    policy = {"pathwise": 'kind = "gated"\nunits = 3', "pco": 'kind = "linear"'}[request.param]
+    policy = {"pathwise": 'kind = "gated"\nunits = 3', "pco": 'kind = "linear"'}.get(request.param, 'kind = "linear"')
     text = path.read_text().replace('kind = "linear"', policy)
     text = text.replace("[training]", f'[training]\nmethod = "{request.param}"')
+    if request.param == "sac":
+        text = text.replace("[training]", "[training]\nreplay = 200\nwarmup = 100\ncritic_batch = 16\nratio = 0.1")
     # Steps so large that the best look comes before the kill.
     path.write_text(text.replace("learning_rate = 0.05", "learning_rate = 2.0"))
 

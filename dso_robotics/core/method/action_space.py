@@ -96,16 +96,20 @@ class ActionSpace(ShortHorizon):
         problem = eqx.tree_at(lambda p: p.chain, self.problem, chain)
         paths = jax.vmap(lambda window: settled(problem, window, self._costs(chain, learner.theta, window)))(states)
         batch = self._batch(learner, problem, paths)
-        rule, state = self.rule(self._fallen(progress))
+        moved = self._stepping(step_key, learner, batch, self._fallen(progress))
+        return self._close(learner, key, paths, moved)
+
+    def _stepping(self, key: PRNGKeyArray, learner: Learner, batch: Batch, rate: Array) -> Step:
+        """The step of theta by a batch. `rate` is the remaining fraction of the step sizes."""
+        rule, state = self.rule(rate)
         slope = jax.grad(lambda delta: surrogate.surrogate(batch, delta))(jnp.zeros_like(learner.theta))
         zero, ones = jnp.zeros_like(slope), jnp.ones(slope.shape, bool)
-        count = jnp.full((), s.environments)
+        count = jnp.full((), self.settings.environments)
         estimate = Estimate(jnp.zeros(()), slope, zero, jnp.zeros(()), count, 0 * count, ones)
-        proposal = rule.propose(step_key, learner.theta, Sample(estimate, batch, None), state, jnp.ones(()))
+        proposal = rule.propose(key, learner.theta, Sample(estimate, batch, None), state, jnp.ones(()))
         finite = jnp.all(jnp.isfinite(proposal.theta))
         theta = jnp.where(finite, proposal.theta, learner.theta)
-        moved = Step(theta, learner.optimiser, finite, jnp.linalg.norm(theta - learner.theta))
-        return self._close(learner, key, paths, moved)
+        return Step(theta, learner.optimiser, finite, jnp.linalg.norm(theta - learner.theta))
 
     def _costs(self, chain: Chain, theta: Array, window: State) -> Float[Array, " T+1"]:
         before = jax.tree.map(lambda leaf: leaf[:-1], window)

@@ -33,6 +33,11 @@ class Settings:
     updates: for methods in action space: updates of a window's surrogate (pco), or conjugate-gradient iterations (natural).
     divergence: for methods in action space: the mean KL by which an iteration may move the policy.
     variance: for `adaptive_horizon`: the largest variance of the gradient, as a share of its squared norm.
+    replay: for methods with a replay (sac, td3, ddpg): how many transitions it keeps.
+    warmup: control steps before the first update.
+    ratio: updates of critic and policy per control step.
+    polyak: fraction by which the slow networks move to the new ones in an update.
+    temperature: weight of the entropy (sac), in units of the cost. None: found for an entropy of minus one per actuator.
     """
 
     environments: int = 64
@@ -60,6 +65,11 @@ class Settings:
     updates: int = 20
     divergence: float = 0.02
     variance: float = 0.3
+    replay: int = 200_000
+    warmup: int = 1000
+    ratio: float = 1.0
+    polyak: float = 0.005
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -71,19 +81,33 @@ class Settings:
             "critic_batch",
             "episode",
             "updates",
+            "replay",
         ):
             if getattr(self, name) < 1:
                 raise DsoError(f"{name}: expected at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "final_rate", "clip", "critic_rate", "noise_end", "divergence", "variance"):
+        for name in (
+            "learning_rate",
+            "final_rate",
+            "clip",
+            "critic_rate",
+            "noise_end",
+            "divergence",
+            "variance",
+            "ratio",
+        ):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise DsoError(f"{name}: expected a positive number, got {getattr(self, name)}.")
         if not 1.0 <= self.soften < 100.0:
             raise DsoError(f"soften: expected a factor from 1 (contacts as they are) to 100, got {self.soften}.")
         if not self.abandon > 0:
             raise DsoError(f"abandon: expected a positive cost, got {self.abandon}.")
-        for name in ("gamma", "lam", "target", "restart", "explore"):
+        for name in ("gamma", "lam", "target", "restart", "explore", "polyak"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise DsoError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}.")
+        if self.warmup < 0:
+            raise DsoError(f"warmup: expected at least 0, got {self.warmup}.")
+        if self.temperature is not None and not (math.isfinite(self.temperature) and self.temperature >= 0.0):
+            raise DsoError(f"temperature: expected a number from 0, got {self.temperature}.")
         if not self.gamma < 1.0:
             raise DsoError("gamma: the critic's value is finite only for a discount below 1; take 0.99, say.")
         if self.environments % self.groups:

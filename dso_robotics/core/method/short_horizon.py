@@ -100,9 +100,13 @@ class ShortHorizon:
     # Whether supervised costs, which need no rollout, can be added, and whether windows of the chain are simulated.
     supervises = True
     rolls = True
-    # Whether a terminal state ends a window, and whether costs can be hard constraints.
+    # Whether a terminal state ends a window, whether costs can be hard constraints, and whether the scale of the actions' noise
+    # in theta is moved.
     ends = True
     constrains = True
+    moves_noise = True
+    # Whether costs are read in states of C MuJoCo, where it simulates the windows.
+    reads_c = False
 
     def __init__(
         self,
@@ -133,6 +137,10 @@ class ShortHorizon:
     def entries(method: str, chain: Chain, theta: Float[Array, " n"], moved: np.ndarray | None = None) -> np.ndarray:
         """Which entries (n,) are differentiated by the score. Raises DsoError if one of them is `moved` and has no score."""
         return scored_entries(method, chain, theta, moved)
+
+    @staticmethod
+    def suits(settings: Settings) -> None:
+        """Raise DsoError if the method cannot train with these settings."""
 
     def init(self, key: PRNGKeyArray, theta: Float[Array, " n"]) -> Learner:
         """The state before the first iteration."""
@@ -176,11 +184,15 @@ class ShortHorizon:
         keys = jax.random.split(key, self.settings.environments)
         return jax.vmap(lambda one: self.course.fresh(one, theta))(keys)
 
+    def _network(self, key: PRNGKeyArray) -> Any:
+        """The critic before the first iteration."""
+        return eqx.nn.MLP(self.course.width, "scalar", self.settings.critic_hidden, 2, activation=jax.nn.tanh, key=key)
+
     def _begun(self, key: PRNGKeyArray, theta: Array) -> Learner:
         s, course, chain = self.settings, self.course, self.course.chain
         keys = jax.random.split(key, 4)
         states = self._fresh(keys[0], theta)
-        network = eqx.nn.MLP(course.width, "scalar", s.critic_hidden, 2, activation=jax.nn.tanh, key=keys[1])
+        network = self._network(keys[1])
         states = jax.vmap(lambda state: course.placed(chain, state, jnp.ones((), bool), theta))(states)
         costs = jax.vmap(lambda state: chain.cost(state, theta))(states)
         return Learner(
@@ -259,10 +271,17 @@ class ShortHorizon:
         self, learner: Learner, key: PRNGKeyArray, paths: Trajectory, moved: Step
     ) -> tuple[Learner, tuple[Array, ...]]:
         """After the step: fit the critic and choose the next windows' start states."""
-        s = self.settings
-        key, fit_key, fresh_key, choice_key = jax.random.split(key, 4)
+        keys = jax.random.split(key, 4)
+        critic, slow, critic_state, error = self._fit(keys[1], learner, paths)
+        learned = dataclasses.replace(learner, critic=critic, slow=slow, critic_optimiser=critic_state)
+        return self._onwards(learned, (keys[0], keys[2], keys[3]), paths, moved, error)
+
+    def _onwards(
+        self, learner: Learner, keys: tuple[PRNGKeyArray, ...], paths: Trajectory, moved: Step, error: Array
+    ) -> tuple[Learner, tuple[Array, ...]]:
+        """The learner at the start states of the next windows, and the record's entries. keys: next, fresh, choice."""
+        s, (key, fresh_key, choice_key) = self.settings, keys
         blown, sums = paths.ending == Ending.DIVERGED, jnp.sum(paths.costs, axis=1)
-        critic, slow, critic_state, error = self._fit(fit_key, learner, paths)
         memory = self._remembered(learner, paths)
         last = jax.tree.map(lambda leaf: leaf[:, -1], paths.states)
         age = learner.age + s.horizon
@@ -298,9 +317,6 @@ class ShortHorizon:
             theta=moved.theta,
             anchor=jnp.where(due, moved.theta, learner.anchor),
             optimiser=moved.optimiser,
-            critic=critic,
-            slow=slow,
-            critic_optimiser=critic_state,
             memory=memory,
             states=states,
             age=jnp.where(again, 0, age),
@@ -322,12 +338,20 @@ class ShortHorizon:
         """Theta without a derivative by the entries that rollouts do not move."""
         return theta if self.moved.all() else jnp.where(self.moved, theta, jax.lax.stop_gradient(theta))
 
-    def _moved(self, learner: Learner, estimate: Estimate, progress: Array) -> Step:
-        s = self.settings
-        gradient, norm = estimate.gradient, jnp.linalg.norm(estimate.gradient)
+    def clipped(self, gradient: Float[Array, " n"]) -> Float[Array, " n"]:
+        """The gradient with the norm of each block at most `settings.clip`."""
         for part in self.blocks:
             size = jnp.linalg.norm(gradient[part])
-            gradient = gradient.at[part].multiply(jnp.minimum(1.0, s.clip / (size + 1e-12)))
+            gradient = gradient.at[part].multiply(jnp.minimum(1.0, self.settings.clip / (size + 1e-12)))
+        return gradient
+
+    def descended(self, theta: Array, optimiser: Any, gradient: Array, rate: Array) -> tuple[Float[Array, " n"], Any]:
+        """The next theta and optimiser, by a gradient. rate: the remaining fraction of the step sizes."""
+        change, optimiser = self.optimiser.update(self.clipped(gradient), optimiser)
+        return theta - self.rates * rate * jnp.asarray(change), optimiser
+
+    def _moved(self, learner: Learner, estimate: Estimate, progress: Array) -> Step:
+        norm, gradient = jnp.linalg.norm(estimate.gradient), self.clipped(estimate.gradient)
         finite = jnp.all(jnp.isfinite(gradient))
         gradient = jnp.where(finite, gradient, 0.0)
         change, optimiser = self.optimiser.update(gradient, learner.optimiser)

@@ -1,0 +1,176 @@
+"""DDPG, TD3 and SAC: the optimal regulator and its Q, DPG as the limit of SAC, ends and time limits, what is refused."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+from dso_robotics.core.method.sac import log_acting
+from dso_robotics.core.method.settings import Settings
+from dso_robotics.core.objective import Episodic, Problem
+from dso_robotics.errors import DsoError
+from dso_robotics.robot.schedule import training_method
+from dso_robotics.studies.train_build import build
+from dso_robotics.studies.train_study import TrainStudy
+from tests.studies.test_short_horizon import GAMMA, cart
+from tests.studies.train_robots import regulated_cart, trained, write
+
+
+def settings(method, **more):
+    """Short windows of the cart."""
+    given = {
+        "environments": 16,
+        "horizon": 8,
+        "iterations": 160,
+        "critic_hidden": 64,
+        "critic_batch": 128,
+        "ratio": 0.5,
+    }
+    rates = {"critic_rate": 3e-3, "learning_rate": 2e-2, "final_rate": 0.05, "noise_end": 0.1, "polyak": 0.02}
+    given |= {"warmup": 500, "replay": 20_000, "restart": 0.3, "episode": 40, "gamma": GAMMA}
+    return Settings(method=method, **(given | rates | more))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "temperature"), [("ddpg", None), ("td3", None), ("sac", 0.0), ("sac", None)])
+def test_finds_the_optimal_gain_and_its_q(tmp_path, method, temperature):
+    chain = cart(tmp_path)
+    chosen = settings(method, temperature=temperature)
+    trainer = training_method(chain, chosen)
+    learner, news = trained(trainer, chain, chosen.iterations)
+    assert bool(news.accepted)
+    a, b, q, r, value = regulated_cart(GAMMA)
+    root = np.sqrt(GAMMA)
+
+    def cost(k):
+        """Of a gain, from starts uniform in [-1, 1]^2, in closed form."""
+        closed = a - b @ k
+        return np.trace(scipy.linalg.solve_discrete_lyapunov(root * closed.T, closed.T @ q @ closed + k.T @ r @ k)) / 3
+
+    best, found = np.trace(value) / 3, -np.asarray(learner.theta)[None, :2] / np.asarray(learner.memory.spread)
+    assert best <= cost(found) < 1.05 * best
+    if method != "ddpg" and temperature is None:
+        return  # Q of SAC counts the entropy, and that of TD3 noise on the actions
+    draws = np.random.default_rng(0).uniform(-0.8, 0.8, (200, 3))
+    wanted = []
+    for *x, u in draws:
+        after = a @ x + b[:, 0] * u
+        wanted.append(after @ q @ after + r[0, 0] * u**2 + GAMMA * after @ value @ after)
+
+    def q_of(draw):
+        state = eqx.tree_at(lambda s: (s.body.qpos, s.body.qvel), chain.rest(), (draw[:1], draw[1:2]))
+        row = trainer.course.row(learner.theta, state)
+        return learner.critic_scale * (1 + trainer.value(learner.critic, learner.memory, row, draw[2:])[0])
+
+    error = np.asarray(jax.vmap(q_of)(jnp.asarray(draws))) - wanted
+    assert np.sqrt(np.mean(error**2)) < 0.1 * np.std(wanted)
+
+
+def test_dpg_is_sac_without_temperature_and_spread(tmp_path):
+    chain = cart(tmp_path)
+    theta = jnp.asarray(chain.layout.initial) + 0.3
+    sac = training_method(chain, settings("sac", temperature=0.0, warmup=0))
+    td3 = training_method(chain, settings("td3"))
+    learner = sac.init(jax.random.key(0), theta)
+    for _ in range(2):
+        learner, _ = sac.step(learner)
+    one = learner.critic[0]
+    at = dataclasses.replace(learner, critic=(one, one))
+    assert int(learner.experience.count) == 256
+    batch = learner.experience.drawn(jax.random.key(1), 256)
+    narrow = eqx.tree_at(lambda s: s.network.layers[-1].bias, learner.spare.spread, replace_fn=lambda b: b - 50.0)
+    noisy = jax.grad(lambda t: sac.policy_cost(jax.random.key(2), t, narrow, at, at, batch)[0])(theta)
+    plain = jax.grad(lambda t: td3.policy_cost(t, at.critic, learner.memory, batch))(theta)
+    assert float(jnp.linalg.norm(plain)) > 1e-4
+    np.testing.assert_allclose(noisy, plain, atol=0.02 * float(jnp.linalg.norm(plain)))
+
+
+def test_the_density_of_what_acts_integrates_to_one():
+    mean, log_spread = jnp.array([0.4, -0.3]), jnp.array([-0.5, 0.2])
+    acting = jnp.linspace(-1 + 1e-7, 1 - 1e-7, 200_001)
+    action = jnp.arctanh(acting)
+    for k in range(2):
+        draw = (action - mean[k]) * jnp.exp(-log_spread[k])
+        logs = jax.vmap(lambda a, d, k=k: log_acting(a[None], d[None], log_spread[k : k + 1], np.array([True])))(
+            action, draw
+        )
+        assert float(jnp.trapezoid(jnp.exp(logs), acting)) == pytest.approx(1.0, abs=1e-3)
+    both = log_acting(mean + 0.1, jnp.full(2, 0.1) * jnp.exp(-log_spread), log_spread, np.array([False, False]))
+    wanted = jax.scipy.stats.norm.logpdf(0.1, 0.0, jnp.exp(log_spread)).sum()
+    assert float(both) == pytest.approx(float(wanted))
+
+
+FAR = '[terminate.far]\nquantity = "joint/x/position"\nhigh = 1.3\ncost = 7.0\n'
+
+
+def test_a_terminal_state_ends_and_a_time_limit_does_not(tmp_path):
+    path = write(tmp_path, more=FAR)
+    path.write_text(path.read_text().replace("[training]", '[training]\nmethod = "ddpg"\nreplay = 64\nwarmup = 10000'))
+    task = build(TrainStudy.read(path))
+    theta = np.array(task.chain.layout.initial)
+    theta[2] = 50.0  # the bias of a linear policy: it pushes to the right as hard as it can
+    trainer = training_method(task.chain, dataclasses.replace(task.windows, noise_end=1e-6), explore=task.explore)
+    learner = trainer.init(jax.random.key(0), jnp.asarray(theta))
+    learner = dataclasses.replace(
+        learner,
+        experience=dataclasses.replace(learner.experience, count=jnp.asarray(0)),
+        age=jnp.zeros_like(learner.age),
+    )
+    law = trainer.law(
+        dataclasses.replace(learner, experience=dataclasses.replace(learner.experience, count=jnp.asarray(10**6)))
+    )
+    noise = jnp.zeros((8, 8, 1))
+    states = trainer.course.explored(learner.theta, learner.memory, trainer._placed(learner), noise, law)
+    window = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), states)
+    path, found = trainer._taken(trainer.problem, learner.theta, window)
+    x = np.asarray(window.body.qpos[:, 0])
+    first = int(np.argmax(x > 1.3))
+    assert 1 < first < 8
+    # The transition into the terminal state ends and costs; none begins there. Nothing else ends.
+    np.testing.assert_array_equal(found.valid, np.arange(8) < first)
+    np.testing.assert_array_equal(np.flatnonzero(found.ended & found.valid), [first - 1])
+    assert float(found.cost[first - 1]) > 7.0
+    inside = jax.tree.map(lambda leaf: leaf[:first], window)
+    trainer.problem = Problem(trainer.problem.chain, Episodic(0.99, first - 1), theta=learner.theta)
+    path, found = trainer._taken(trainer.problem, learner.theta, inside)
+    assert np.asarray(found.valid).all()
+    assert not np.asarray(found.ended).any()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("replay = 63", "replay: 63 transitions are fewer than one iteration"),
+        ("temperature = -1.0", "temperature: expected a number from 0"),
+        ("ratio = 0.0", "ratio: expected a positive number"),
+        ("polyak = 2.0", "polyak: expected a number from 0 to 1"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path, more, told):
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("[training]", f'[training]\nmethod = "sac"\n{more}'))
+    with pytest.raises(DsoError, match=told):
+        build(TrainStudy.read(path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("noise = 0.1", "noise = 0.1\nlearn_noise = true", "learn_noise changes nothing: method = 'td3'"),
+        (
+            "[cost.effort]",
+            '[cost.sure]\nkind = "entropy"\nweight = 0.1\n[cost.effort]',
+            "cost.sure is of the policy itself",
+        ),
+        ("seconds = 2.0", 'seconds = 2.0\nfree = ["actuator/push/gear=2@1:4"]', "gear"),
+    ],
+)
+def test_what_a_replay_cannot_learn_is_refused(tmp_path, old, new, told):
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("[training]", '[training]\nmethod = "td3"').replace(old, new))
+    with pytest.raises(DsoError, match=told):
+        build(TrainStudy.read(path))
