@@ -121,12 +121,12 @@ class CFilter:
         history = None
         if late is not None:
             history = np.empty((p, b, updates + 1, ny))
-            ctrl.reshape(p, b, -1)[:] = given.ctrl[:, 0]
+            ctrl.reshape(p, b, given.ctrl.shape[2])[:] = given.ctrl[:, 0]
             history[:, :, 0] = revisit(state)
         measured, seen = np.nan_to_num(given.measured), np.isfinite(given.measured) & self._visible[:, None]
         for t in range(updates):
             place(state)
-            ctrl.reshape(p, b, -1)[:] = given.ctrl[:, t]
+            ctrl.reshape(p, b, given.ctrl.shape[2])[:] = given.ctrl[:, t]
             engine.step(nstep=given.substeps, stage=self._stage)
             parts = [qpos, qvel] + ([act] if act is not None else [])
             forecast = np.concatenate([a.reshape(p, b, -1) for a in parts], -1)

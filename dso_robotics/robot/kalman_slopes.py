@@ -86,7 +86,7 @@ class Slopes:
                 self._timestep.shape
             )
         self._place(self._beside(state))
-        self._bind["ctrl"].reshape(-1, *ctrl.shape)[:] = ctrl
+        self._steer(ctrl)
         self.engine.step(nstep=steps)
         ends = np.concatenate([self._bind[name] for name in ("qpos", "qvel", "act") if name in self._bind], -1)
         ends = ends.reshape(1 + self.m, 1 + self.k, self.b, self.space.width)
@@ -110,7 +110,7 @@ class Slopes:
         """
         self._place(self._beside(state))
         if ctrl is not None:
-            self._bind["ctrl"].reshape(-1, *ctrl.shape)[:] = ctrl
+            self._steer(ctrl)
         self.engine.forward(stage=self._stage)
         rows = self._bind["sensordata"][:, self._addresses]
         rows = rows.reshape(1 + self.m, 1 + self.k, self.b, self.ny) * self.gain + self.bias + offset
@@ -119,6 +119,11 @@ class Slopes:
         h[..., self.biases, self.k + np.arange(len(self.biases))] = 1.0
         by_theta = np.moveaxis(rows[1:, 0] - rows[0, 0], 0, 1) / self.moves[:, None]
         return rows[0, 0], h[:, 0], by_theta, (h[:, 1:] - h[:, :1]) / self.moves[:, None, None]
+
+    def _steer(self, ctrl: np.ndarray) -> None:
+        """The control (B, nu) of every simulation."""
+        if ctrl.size:
+            self._bind["ctrl"].reshape(-1, *ctrl.shape)[:] = ctrl
 
     def _place(self, states: np.ndarray) -> None:
         flat, nq, nv = states.reshape(-1, self.space.width), self.space.nq, self.space.nv

@@ -9,6 +9,7 @@ filter's estimates. Each step is a Rauch-Tung-Striebel smoother of the model lin
 iterated Kalman smoother as a Gauss-Newton method"), and a step that does not lower the cost is shortened.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,11 +27,12 @@ from dso_robotics.robot.linear_smoother import LinearProblem, smoothed
 from dso_robotics.robot.tangent_turn import TangentTurns
 
 # Simulations run together, numbers held for one group of runs, and steps of a search.
-_PIECE, _NUMBERS, _STEPS = 8192, 6e7, 30
-# The search ends where no state moves by more than this share of its deviation, or the cost falls by less than this [nat].
-_STILL, _FALL = 1e-4, 1e-6
+_PIECE, _NUMBERS, _STEPS = 8192, 6e7, 20
+# The search ends where no state moves by more than this share of its deviation, or the cost falls by less than this [nat] and
+# this share of it.
+_STILL, _FALL, _SHARE = 1e-4, 1e-2, 1e-7
 # How often readings and breaks are judged anew by the smoothed states.
-_ROUNDS = 4
+_ROUNDS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +67,25 @@ class KalmanSmoother:
     """Smooths the runs of `windows`.
 
     share: of right readings that are let in, such as 0.99999; a less likely one is left out.
+    tell: called with the number of steps taken, and the cost of all runs [nat].
     """
 
-    def __init__(self, theta: KalmanTheta, windows: FilterWindows, *, share: float, threads: int = 0):
+    def __init__(
+        self,
+        theta: KalmanTheta,
+        windows: FilterWindows,
+        *,
+        share: float,
+        threads: int = 0,
+        tell: Callable[[int, float], None] = lambda step, cost: None,
+    ):
         self.theta, self.windows, self._share, self._threads = theta, windows, share, threads
+        self._tell, self._taken = tell, 0
+
+    def told(self, cost: np.ndarray) -> None:
+        """A step was taken to this cost (B,) of the runs."""
+        self._taken += 1
+        self._tell(self._taken, float(cost[np.isfinite(cost)].sum()))
 
     def run(self, z: np.ndarray) -> Smoothed:
         """Smooth all runs at z (n,). Runs are taken in groups that fit in memory."""
@@ -88,6 +105,7 @@ class _Search:
 
     def __init__(self, smoother: KalmanSmoother, given: FilterWindows, z: np.ndarray):
         self.theta, self.given, self.z, self.share = smoother.theta, given, z, smoother._share
+        self.told = smoother.told
         self.chain = KalmanFilter(self.theta, given, threads=smoother._threads)
         self.space, self.noise = self.chain.space, self.theta.noise(z)
         self.turns = TangentTurns(self.theta.physics.mj)
@@ -165,7 +183,8 @@ class _Search:
                 waiting &= ~lower
                 share = np.where(waiting, share / 4, 0.0)
             x, offset, linear = best
-            settled = open_ & (fall < _FALL * np.maximum(linear.cost, 1.0))
+            self.told(linear.cost)
+            settled = open_ & (fall < _FALL + _SHARE * np.abs(linear.cost))
             # Where no step lowers the cost the minimum is reached to rounding, or the model has a kink there.
             converged |= settled & ~waiting
             open_ &= ~settled

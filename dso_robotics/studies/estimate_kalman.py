@@ -1,6 +1,7 @@
 """The study of a Kalman filter: noises and physics by the likelihood of its innovations, and what became of it."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -220,8 +221,10 @@ def learn(asked: Asked, kind: str) -> Outcome:
     ahead = zip(channels.sensor_names, made.sigma, strict=True)
     smoothed: dict[str, smooth.SmoothedRuns] = {}
     for name, part in whole.items() if study.smooth and stable else ():
-        tell(f"smoothing the {_PARTS[name]} runs")
-        smoothed[name] = smooth.smoothed(theta, found.z, part, counted, study.gate)
+        words = f"smoothing the {_PARTS[name]} runs"
+        tell(words, unit="step")
+        told = functools.partial(tell, words, unit="step")
+        smoothed[name] = smooth.smoothed(theta, found.z, part, counted, study.gate, told)
     rows = smooth.table(smoothed, channels)
     more = {"smoother": rows} if rows else {}
     return Outcome(

@@ -1,6 +1,6 @@
 """The most probable motion of every run of a log: a file with the state, a table, and lines for the report."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,16 @@ class SmoothedRuns:
 
 
 def smoothed(
-    theta: KalmanTheta, z: np.ndarray, whole: FilterWindows, warm_up: int, gate: float | None = None
+    theta: KalmanTheta,
+    z: np.ndarray,
+    whole: FilterWindows,
+    warm_up: int,
+    gate: float | None = None,
+    told: Callable[[int, float], None] = lambda step, cost: None,
 ) -> SmoothedRuns:
     """Smooth every run of `whole` with the filter at z (n,). Errors count after `warm_up` updates, as the filter's do."""
-    found, model = KalmanSmoother(theta, whole, share=gate or GATE).run(z), theta.physics.mj
+    smoother = KalmanSmoother(theta, whole, share=gate or GATE, tell=told)
+    found, model = smoother.run(z), theta.physics.mj
     updates, many = whole.measured.shape[1] - 1, 2 * int(model.nv)
     known = np.asarray(np.isfinite(found.states[:, 1:]).all(-1))
     counted = np.where(np.arange(updates) >= min(warm_up, updates // 2), known, False)

@@ -3,12 +3,14 @@
 import re
 
 import h5py
+import mujoco
 import numpy as np
 import pytest
 
 import dso_robotics as dso
 from dso_robotics.cli import main
 from dso_robotics.data.log import Log, read_log, write_log
+from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.studies.estimate import estimate
 from dso_robotics.studies.estimate_study import EstimateStudy
@@ -87,3 +89,36 @@ def test_in_python_it_is_a_log(tmp_path):
     bare = dso.estimate(tmp_path / "model.xml", given, sensors="angle", iterations=1)
     with pytest.raises(DsoError, match="smooth=True"):
         _ = bare.smoothed
+
+
+@pytest.mark.parametrize(("corrector", "smooth"), [("kalman", True), ("gain", False)])
+def test_a_model_without_actuators_is_estimated(tmp_path, corrector, smooth):
+    """A pendulum that swings by itself."""
+    text = MODEL.format(mass=0.7, delay="", timestep=0.01).replace(
+        '<actuator><motor name="motor" joint="hinge"/></actuator>', ""
+    )
+    (tmp_path / "model.xml").write_text(text)
+    model, rng, rollouts = mujoco.MjModel.from_xml_string(text), np.random.default_rng(0), []
+    for name in ("a", "b"):
+        data, states = mujoco.MjData(model), []
+        data.qpos[0] = 1.0
+        for _ in range(101):
+            states.append([data.qpos[0], data.qvel[0]])
+            mujoco.mj_step(model, data)
+        states = np.array(states)
+        readings = states[:, :1] + 0.005 * rng.normal(size=(101, 1))
+        rollouts.append(
+            Rollout(
+                name=name, time=0.01 * np.arange(101), sensordata=readings, sensor_names=("angle",), sensor_units=("rad",),
+                qpos=states[:, :1], qvel=states[:, 1:],
+            )
+        )  # fmt: skip
+    write_log(tmp_path / "log.h5", Log("", "test", "CC0", tuple(rollouts)))
+    given = EstimateStudy(
+        model=str(tmp_path / "model.xml"), logs=(str(tmp_path / "log.h5"),), sensors=("angle",), corrector=corrector,
+        smooth=smooth, window=0.5, hold_out="b", iterations=5,
+    )  # fmt: skip
+    summary = estimate(given, tmp_path / "out")
+    assert summary["state"]["hold_out"]["rmse"][0] < 0.005
+    if smooth:
+        assert summary["smoother"]["hold_out"]["rmse"][0] < 0.003
