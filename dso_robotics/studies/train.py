@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dso_robotics.core.descent import Best, Last, Moment, Result, Status
-from dso_robotics.core.method.short_horizon import Record
+from dso_robotics.core.method.learner import Record
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.loop import OpenLoopError
 from dso_robotics.progress.phase import phase, tell

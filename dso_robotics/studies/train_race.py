@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dso_robotics.core.descent import Candidate, Result
-from dso_robotics.core.method.short_horizon import Record
+from dso_robotics.core.method.learner import Record
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.studies.checkpoint import columns, damaged, flatten, records, restore, rows

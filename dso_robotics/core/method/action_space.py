@@ -20,8 +20,9 @@ from dso_robotics.core.fitting import lambda_returns
 from dso_robotics.core.gradient.estimate import Estimate
 from dso_robotics.core.gradient.score import Batch
 from dso_robotics.core.method.course import Course
+from dso_robotics.core.method.learner import Learner, Step
 from dso_robotics.core.method.sampled import Rule
-from dso_robotics.core.method.short_horizon import Learner, ShortHorizon, Step
+from dso_robotics.core.method.short_horizon import ShortHorizon
 from dso_robotics.core.objective import Credit, Problem
 from dso_robotics.core.rollout import Ending, Trajectory, settled
 from dso_robotics.core.sampler import Sample

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dso_robotics.core.descent import Status
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.short_horizon import Learner, ShortHorizon
+from dso_robotics.core.method.learner import Learner
+from dso_robotics.core.method.short_horizon import ShortHorizon
 from dso_robotics.core.rollout import Ending, Trajectory
 
 # Weight of the last iteration in running means; factors by which the horizon grows and shrinks in one iteration.

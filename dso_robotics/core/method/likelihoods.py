@@ -18,8 +18,8 @@ from dso_robotics.core.descent import Status
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.course import Course
 from dso_robotics.core.method.curved_step import Curvature
+from dso_robotics.core.method.learner import Record
 from dso_robotics.core.method.settings import Settings
-from dso_robotics.core.method.short_horizon import Record
 from dso_robotics.errors import DsoError
 
 # Damping of the first step, its factors after an accepted and a rejected trial, and the most trials of one step.

@@ -18,8 +18,9 @@ from dso_robotics.core.chain import Chain, State, covered
 from dso_robotics.core.experience import Experience, Transitions, no_experience
 from dso_robotics.core.method.action_space import PlayedCourse
 from dso_robotics.core.method.course import Course
+from dso_robotics.core.method.learner import Learner, Step
 from dso_robotics.core.method.settings import Settings
-from dso_robotics.core.method.short_horizon import Learner, ShortHorizon, Step
+from dso_robotics.core.method.short_horizon import ShortHorizon
 from dso_robotics.core.objective import Problem
 from dso_robotics.core.rollout import Ending, Trajectory, settled
 from dso_robotics.errors import DsoError

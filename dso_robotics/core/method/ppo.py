@@ -10,8 +10,8 @@ from dso_robotics.core import surrogate
 from dso_robotics.core.gradient.score import Batch
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.action_space import ActionSpace
+from dso_robotics.core.method.learner import Learner, Step
 from dso_robotics.core.method.sampled import Rule
-from dso_robotics.core.method.short_horizon import Learner, Step
 
 # A minibatch whose mean KL exceeds `divergence` by this factor ends the steps of an iteration.
 _TOO_FAR = 1.5

@@ -14,7 +14,8 @@ from jaxtyping import Array
 
 from dso_robotics.core.chain import Chain, State
 from dso_robotics.core.method.action_space import PlayedCourse
-from dso_robotics.core.method.short_horizon import Learner, ShortHorizon
+from dso_robotics.core.method.learner import Learner
+from dso_robotics.core.method.short_horizon import ShortHorizon
 
 
 class RecordedCourse(PlayedCourse):

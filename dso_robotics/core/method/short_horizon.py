@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core import devices
 from dso_robotics.core.chain import Chain, State
@@ -24,6 +24,7 @@ from dso_robotics.core.gradient.estimate import Estimate, group_gradients, summa
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.course import Course
 from dso_robotics.core.method.curved_step import Curvature, curved_step
+from dso_robotics.core.method.learner import Learner, Record, Step
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.method.window import scored_entries, window_loss
 from dso_robotics.core.objective import Episodic, Problem
@@ -32,53 +33,6 @@ from dso_robotics.core.value import CostToGo, NetworkValue
 
 # Training is lost if for this fraction of its iterations every window blows up, or the gradient is not finite.
 _LOST = 20
-
-
-class Learner(eqx.Module):
-    """Everything that the next iteration depends on.
-
-    anchor: the theta that a proximal cost measures from.
-    lost: consecutive iterations without a usable gradient.
-    """
-
-    theta: Float[Array, " n"]
-    anchor: Float[Array, " n"]
-    optimiser: Any
-    critic: Any
-    slow: Any
-    critic_optimiser: Any
-    critic_scale: Float[Array, ""]
-    memory: Any
-    states: Any
-    age: Array
-    key: PRNGKeyArray
-    iteration: Array
-    lost: Array
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """One iteration: mean cost per step, its terms (k,), the norm of the gradient, and the critic's error.
-
-    blown: fraction of windows that blew up.
-    accepted: whether the step was finite.
-    """
-
-    cost: float
-    terms: np.ndarray
-    gradient_norm: float
-    value_error: float
-    blown: float
-    accepted: bool
-
-
-class Step(eqx.Module):
-    """One step: theta, the optimiser's state, whether the step was finite, and the norm of its gradient."""
-
-    theta: Float[Array, " n"]
-    optimiser: Any
-    accepted: Bool[Array, ""]
-    norm: Float[Array, ""]
 
 
 @TRAINING.register("pathwise")
