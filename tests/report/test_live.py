@@ -35,7 +35,7 @@ def loop(tmp_path):
     rows = np.zeros((3, 3))
     rows[:, 0] = [0.1, 0.2, 0.3]
     none, task = np.zeros(0), np.full((3, 2), -0.9)
-    starts = EpisodeStarts(2.0, rows, 0 * rows, np.zeros((3, 1)), task, np.zeros((3, 0)), (), none, none, none)
+    starts = EpisodeStarts(2.0, rows, 0 * rows, np.zeros((3, 1)), task, *[np.zeros((3, 0))] * 2, (), none, none, none)
     write_run(tmp_path / "run.h5", {GROUP: starts.as_dict()}, {}, "")
     return PolicyLoop(tmp_path, named=False)
 

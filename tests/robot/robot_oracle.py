@@ -58,7 +58,7 @@ def play(
         for _ in range(chain.substeps):
             mujoco.mj_step(model, data)
         mujoco.mj_kinematics(model, data)
-        total += scene_cost(model, data, ctrl)
+        total += scene_cost(model, data, data.ctrl.copy())
     return total
 
 

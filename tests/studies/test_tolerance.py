@@ -15,7 +15,7 @@ NAMES = ("joint/hinge/damping", "body/pole/mass")
 def judged(function, rows, before=10.0, steps=10):
     """The table and warnings of a policy whose episodes cost function(damping, mass)."""
     draws = tuple(Draw(name, *map(float, (c.min(), c.max()))) for name, c in zip(NAMES, rows.T, strict=True))
-    context = Context((), draws, tuple(np.median(rows, axis=0)), Cloud(rows, (0, 1)))
+    context = Context((), draws, tuple(np.median(rows, axis=0)), cloud=Cloud(rows, (0, 1)))
 
     def play(theta, scaling, *, steps, model, context):
         assert model == tuple(context)

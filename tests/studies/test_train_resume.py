@@ -38,15 +38,15 @@ def begun(request, tmp_path_factory):
         if news.iteration == KILLED:
             raise Killed
 
-    traced, close = [], ShortHorizon._close
+    traced, onwards = [], ShortHorizon._onwards
 
     def counted(*args):
         traced.append(1)
-        return close(*args)
+        return onwards(*args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "EVERY", 0.0)
-        patch.setattr(ShortHorizon, "_close", counted)
+        patch.setattr(ShortHorizon, "_onwards", counted)
         with pytest.raises(Killed):
             train(TrainStudy.read(path), folder / "out", progress=kill)
     # JAX calls the step once: all four iterations run what was compiled ahead of the first.

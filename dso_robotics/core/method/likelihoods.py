@@ -47,6 +47,8 @@ class _Supervised:
     engine = "mjx"
     supervises = True
     constrains = False
+    moves_noise = True
+    reads_c = False
     # Whether windows of the chain are simulated, which costs of the motion need.
     rolls = False
 
