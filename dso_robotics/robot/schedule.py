@@ -164,8 +164,8 @@ class RobotCourse(RecordedCourse, ActedCourse):
         return np.array(self.chain.squash.limited, bool)
 
     def taken(self, states: RobotState) -> Float[Array, "*N nu"]:
-        """The actions, before squashing."""
-        return states.action
+        """The z of the actions, see `Squash.moved`, so that tanh gives the place in the actuator's range."""
+        return self.chain.squash.moved(states.action)
 
     def row(self, theta: Array, state: RobotState) -> Float[Array, " r"]:
         """The critic's inputs with the observation as it is, and the time."""
@@ -179,10 +179,11 @@ class RobotCourse(RecordedCourse, ActedCourse):
         return jnp.concatenate([memory(row[:size]), row[size:-1]])
 
     def mean(self, theta: Array, memory: Scaling, row: Float[Array, " r"]) -> Float[Array, " nu"]:
-        """The policy's action, in the precision of the row."""
+        """The z of the policy's action, in the precision of the row."""
         size, weights = memory.mean.shape[0], self.chain.layout.split(theta)["policy"].astype(row.dtype)
         own = row[size : size + self.chain.policy.memory]
-        return self.chain.policy(weights, memory(row[:size]).astype(row.dtype), own, row[-1])[0]
+        raw = self.chain.policy(weights, memory(row[:size]).astype(row.dtype), own, row[-1])[0]
+        return self.chain.squash.moved(raw).astype(row.dtype)
 
     @property
     def noises(self) -> int:

@@ -37,9 +37,17 @@ class Squash(eqx.Module):
     after: bool = eqx.field(static=True, default=False)
     slow: bool = eqx.field(static=True, default=False)
 
+    def moved(self, action: Float[Array, "*N nu"]) -> Float[Array, "*N nu"]:
+        """z = shift + gain a: the argument of tanh, or the control of an actuator without a range."""
+        return self.shift + self.gain * action
+
+    def unmoved(self, z: Float[Array, "*N nu"]) -> Float[Array, "*N nu"]:
+        """The action of a z, see `moved`."""
+        return (z - self.shift) / self.gain
+
     def reach(self, raw: Float[Array, " nu"]) -> Float[Array, " nu"]:
         """The argument of tanh for an output of the policy; zero for actuators without a range."""
-        return jnp.where(np.array(self.limited), self.shift + self.gain * raw, 0.0)
+        return jnp.where(np.array(self.limited), self.moved(raw), 0.0)
 
     def mean(self, raw: Float[Array, " nu"]) -> Float[Array, " nu"]:
         """The action without noise for an output of the policy."""
@@ -47,7 +55,7 @@ class Squash(eqx.Module):
 
     def __call__(self, action: Float[Array, " nu"]) -> Float[Array, " nu"]:
         """Control [actuator units], without the limit of its rate."""
-        moved = self.shift + self.gain * action
+        moved = self.moved(action)
         place = jnp.clip(action, -1.0, 1.0) if self.after else jnp.tanh(moved)
         return jnp.where(np.array(self.limited), self.middle + self.half * place, moved)
 

@@ -214,7 +214,8 @@ class CWindows:
             action = mean + draw
             if law is not None:
                 assert self._depends is not None
-                action = law(CriticInputs(chain, theta, self._depends)(state), mean, draw)
+                z = law(CriticInputs(chain, theta, self._depends)(state), chain.squash.moved(mean), draw)
+                action = chain.squash.unmoved(z)
             queue = jnp.concatenate([state.queue, action[None]])
             return mean, action, memory, queue[1:], chain.control(action, state)
 

@@ -104,6 +104,29 @@ def test_the_density_of_what_acts_integrates_to_one():
     assert float(both) == pytest.approx(float(wanted))
 
 
+def test_what_acts_is_the_place_in_the_range(tmp_path):
+    """Where zero is home and a small action moves the control a little, the critics see and the noise moves the control."""
+    path = write(tmp_path, more="[action]\nscale = { push = 0.5 }")
+    model = tmp_path / "cart.xml"
+    model.write_text(model.read_text().replace('gear="2"', 'gear="2" ctrlrange="-1 3"'))
+    path.write_text(path.read_text().replace("[training]", '[training]\nmethod = "td3"'))
+    task = build(TrainStudy.read(path))
+    trainer = training_method(task.chain, task.windows, explore=task.explore)
+    learner = trainer.init(jax.random.key(0), jnp.asarray(task.chain.layout.initial) + 0.2)
+    law = dataclasses.replace(trainer.law(learner), alone=jnp.array(False), deviation=jnp.array([0.2]))
+    noise = jax.random.normal(jax.random.key(1), (8, 8, 1))
+    states = trainer.course.explored(learner.theta, learner.memory, trainer._placed(learner), noise, law)
+    place = (np.asarray(states.ctrl)[:, 1:] - 1.0) / 2.0
+    acting = trainer.bounded(trainer.course.taken(states))[:, 1:]
+    np.testing.assert_allclose(acting, place, rtol=1e-9)
+    before = jax.tree.map(lambda leaf: jnp.asarray(leaf[0, 0]), states)
+    mean = trainer.course.mean(learner.theta, learner.memory, trainer.course.row(learner.theta, before))
+    np.testing.assert_allclose(jnp.tanh(mean) + 0.2 * noise[0, 0], place[0, 0], rtol=1e-6)
+    # At home the slope is `scale`: a policy's output of 1e-4 moves the control by half of that.
+    squash = task.chain.squash
+    assert float(squash(jnp.array([1e-4]))[0]) == pytest.approx(0.5e-4, rel=1e-3)
+
+
 FAR = '[terminate.far]\nquantity = "joint/x/position"\nhigh = 1.3\ncost = 7.0\n'
 
 
