@@ -13,9 +13,6 @@ from dso_robotics.robot import noise
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
 
-# A recorded control at the end of its range is moved inside by this much: squashing reaches the end only at infinity.
-_INSIDE = 1e-3
-
 
 class Cloning(eqx.Module):
     """Mean of -log N(u; pi(x, theta), Sigma) over all recorded numbers u of actions, before squashing.
@@ -66,9 +63,4 @@ def cloning(rollouts: list[Rollout], chain: RobotSystem, *, source: str = "log")
         raise DsoError(f"{source}: there is no rollout to clone.")
     qpos, qvel, ctrl = (np.concatenate(column) for column in zip(*parts, strict=True))
     states = jax.vmap(lambda q, v: chain.rest(q, v))(jnp.asarray(qpos), jnp.asarray(qvel))
-    return Cloning(states, jnp.asarray(unsquash(chain, ctrl)))
-
-
-def unsquash(chain: RobotSystem, ctrl: np.ndarray) -> np.ndarray:
-    """Actions (M, nu) that the chain squashes to `ctrl`."""
-    return chain.squash.action(ctrl)
+    return Cloning(states, jnp.asarray(chain.squash.action(ctrl)))

@@ -67,6 +67,11 @@ class Robot:
         return [mujoco.mj_id2name(self.mj, KINDS[kind], i) or "" for i in range(self.count(kind))]
 
 
+def actuator_labels(model: mujoco.MjModel) -> tuple[str, ...]:
+    """Names of the actuators (nu,); one without a name is called by its number."""
+    return tuple(model.actuator(i).name or str(i) for i in range(model.nu))
+
+
 def load(source: "str | os.PathLike[str] | mujoco.MjSpec | mujoco.MjModel | Robot") -> Robot:
     """Load a robot from an MJCF or URDF file, an `MjSpec` or an `MjModel`; a `Robot` is returned as it is.
 

@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
-from dso_robotics.physics.model import Robot, compile_spec
+from dso_robotics.physics.model import Robot, actuator_labels, compile_spec
 
 _SCALAR = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 _ON_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
@@ -38,8 +38,7 @@ def with_position_drives(robot: Robot, stiffness: Sequence[float], damping: Sequ
     if robot.spec is None:
         raise DsoError("position: a compiled MjModel cannot be changed; load the XML file.")
     spec = robot.spec.copy()
-    for i, actuator in enumerate(spec.actuators):
-        name = model.actuator(i).name or str(i)
+    for i, (actuator, name) in enumerate(zip(spec.actuators, actuator_labels(model), strict=True)):
         if is_position_drive(model, i):
             continue
         _check(model, i, name)

@@ -5,7 +5,6 @@
 """
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -17,8 +16,9 @@ import numpy as np
 from dso_robotics.data.bundle import bundled, load_text
 from dso_robotics.data.run_file import SCHEMA, read_run, run_schema, write_run
 from dso_robotics.errors import DsoError, nearest
-from dso_robotics.physics.model import Robot
+from dso_robotics.physics.model import Robot, actuator_labels
 from dso_robotics.physics.quiet import quiet
+from dso_robotics.robot.delay_steps import delay_steps
 from dso_robotics.robot.deployed_model import as_number, as_numbers, checked_numbers, model_beside
 from dso_robotics.robot.entries import channel_entries, sensor_entries, state_entries
 from dso_robotics.robot.policy_numbers import PolicyNumbers
@@ -295,9 +295,7 @@ def policy_numbers(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Rob
     step = study["control_step"]
     period = (1 if step is None else max(round(step / timestep), 1)) * timestep
     cycle = given.get("period")
-    delay = given.get("delay", 0.0)
-    ends = delay if isinstance(delay, list | tuple) else (delay, delay)
-    fewest, most = math.ceil(ends[0] / period - 1e-6), math.floor(ends[1] / period + 1e-6)
+    late = delay_steps(given.get("delay", 0.0), period)
     action = {name: np.asarray(tree["action"][name]) for name in ("middle", "half", "shift", "gain", "step", "limited")}
     tasks = [(t.get("values", [t.get("low")]), t) for t in study["task"].values()]
     return PolicyNumbers(
@@ -318,10 +316,10 @@ def policy_numbers(tree: Mapping[str, Any], study: Mapping[str, Any], robot: Rob
         task_low=np.array([min(v) if "values" in t else t["low"] for v, t in tasks], float),
         task_high=np.array([max(v) if "values" in t else t["high"] for v, t in tasks], float),
         task_first=np.array([v[0] for v, _ in tasks], float),
-        ctrl_names=tuple(name or str(i) for i, name in enumerate(robot.names("actuator"))),
+        ctrl_names=actuator_labels(mj),
         **action,
         period=period,
-        delay=fewest + (most - fewest + 1) // 2,
+        delay=late[len(late) // 2],
         nq=int(mj.nq),
         nv=int(mj.nv),
         na=int(mj.na),

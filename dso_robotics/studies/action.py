@@ -1,14 +1,14 @@
 """The actions of a study: what control an action of zero is, how far a small one moves it, how fast, where noise is added."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError, nearest
-from dso_robotics.physics.model import Robot
+from dso_robotics.physics.model import Robot, actuator_labels
 from dso_robotics.physics.position_drive import is_position_drive, with_position_drives
 from dso_robotics.robot.squash import Squash, squash
 from dso_robotics.table import Table, key
@@ -68,7 +68,7 @@ def make_squash(table: ActionTable, robot: Robot, qpos: np.ndarray, *, period: f
     Raises:
       DsoError: a name is none of an actuator, a home is outside the range, or an actuator without a range explores "after".
     """
-    model, names = robot.mj, actuator_names(robot)
+    model, names = robot.mj, actuator_labels(robot.mj)
     for what in ("home", "scale", "rate"):
         known = [*names, ALL] if what != "home" else names
         for name in getattr(table, what):
@@ -90,7 +90,7 @@ def make_squash(table: ActionTable, robot: Robot, qpos: np.ndarray, *, period: f
     return squash(model, home=home, scale=scale, step=rate * period, after=after)
 
 
-def by_name(given: Mapping[str, float] | float, names: list[str], default: float) -> np.ndarray:
+def by_name(given: Mapping[str, float] | float, names: Sequence[str], default: float) -> np.ndarray:
     """Numbers of actuators (nu,): each its own, else that of "*", else `default`."""
     given = given if isinstance(given, Mapping) else {ALL: given}
     return np.array([given.get(name, given.get(ALL, default)) for name in names], float)
@@ -104,7 +104,7 @@ def driven(table: ActionTable, robot: Robot) -> Robot:
     """
     if table.position is None:
         return robot
-    names = actuator_names(robot)
+    names = actuator_labels(robot.mj)
     found = []
     for what, given in (("stiffness", table.position.stiffness), ("damping", table.position.damping)):
         for name in given if isinstance(given, Mapping) else ():
@@ -119,11 +119,6 @@ def driven(table: ActionTable, robot: Robot) -> Robot:
                 f"[action.position] stiffness: there is none for actuator '{names[i]}'; give it one, or \"*\" for all others."
             )
     return with_position_drives(robot, *found)
-
-
-def actuator_names(robot: Robot) -> list[str]:
-    """Names of the actuators; one without a name is called by its number."""
-    return [name or str(i) for i, name in enumerate(robot.names("actuator"))]
 
 
 def _home(table: ActionTable, robot: Robot, qpos: np.ndarray, keyframe: str | None) -> np.ndarray:

@@ -88,6 +88,7 @@ class Curriculum:
 
     def __init__(self, study: Any, iterations: int, make: Callable[[Any], Any], final: Any):
         self._study, self._iterations, self._make, self._final = study, iterations, make, final
+        self._moving = [(table, number_at(study, table.number)) for table in study.curriculum.values()]
         self._numbers: tuple[float, ...] = ()
         self._method = final
 
@@ -97,12 +98,11 @@ class Curriculum:
     def _at(self, iteration: int) -> Any:
         """The method of an iteration. Methods of stages that are over are given up."""
         progress = iteration / self._iterations
-        here = study_at(self._study, progress)
-        tables = self._study.curriculum.values()
-        numbers = tuple(number_at(here, table.number) for table in tables)
+        numbers = tuple(table.value(last, progress) for table, last in self._moving)
         if numbers != self._numbers:
-            last = tuple(number_at(self._study, table.number) for table in tables)
-            self._numbers, self._method = numbers, self._final if numbers == last else self._make(here)
+            done = all(number == last for number, (_, last) in zip(numbers, self._moving, strict=True))
+            self._method = self._final if done else self._make(study_at(self._study, progress))
+            self._numbers = numbers
         return self._method
 
     def init(self, key: Any, theta: Any) -> Any:

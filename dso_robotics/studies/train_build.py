@@ -188,7 +188,8 @@ def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow
             f"{study.source}: [training] method = '{windows.method}' plays its windows to their end, so [terminate] would have "
             "no effect; take 'pathwise', 'score' or 'mixed'."
         )
-    if chain.scene_cost.constrained and not method.constrains:  # type: ignore[attr-defined]
+    scene_cost: Any = chain.scene_cost
+    if scene_cost.constrained and not method.constrains:
         raise DsoError(
             f"{study.source}: [training] method = '{windows.method}' has no hard constraints, and a cost has a `limit`; take "
             "'pathwise', 'score' or 'mixed'."
@@ -203,7 +204,6 @@ def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow
             f"{study.source}: [action] noise = 'after' changes nothing: method = '{windows.method}' explores in its own way. "
             "Leave it out."
         )
-    scene_cost: Any = chain.scene_cost
     own = () if method.moves_noise else scene_cost.policy_names
     if own:
         raise DsoError(

@@ -8,10 +8,10 @@ import numpy as np
 
 from dso_robotics import __version__
 from dso_robotics.core.descent import Result, Status
+from dso_robotics.physics.model import actuator_labels
 from dso_robotics.robot.constraints import TOLERANCE, Constrained
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode
-from dso_robotics.studies.action import actuator_names
 from dso_robotics.studies.train_build import Task
 from dso_robotics.studies.train_table import parameter_table
 
@@ -141,7 +141,7 @@ def constraints(task: Task, played: list[Episode], scaling: Scaling) -> dict[str
 
 def _actions(task: Task, played: list[Episode]) -> tuple[dict[str, Any], list[str]]:
     """What an action of zero does, and in what share of the episodes each actuator is at an end of its range."""
-    squash, names = task.chain.squash, actuator_names(task.robot)
+    squash, names = task.chain.squash, actuator_labels(task.robot.mj)
     share = np.mean([episode.saturated(squash) for episode in played], axis=0)
     found = {
         "home": dict(zip(names, np.asarray(squash(squash.rest)).tolist(), strict=True)),

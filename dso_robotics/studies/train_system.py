@@ -1,7 +1,6 @@
 """The robot system of a study: mechanism, sensors, estimator and policy, each from its table."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.design import compose
 from dso_robotics.physics.model import Robot, without_delays
 from dso_robotics.robot.context import Context, Draw, one_of
+from dso_robotics.robot.delay_steps import delay_steps
 from dso_robotics.robot.estimator_design import design_filter
 from dso_robotics.robot.mechanism import Mechanism, is_of_sensors
 from dso_robotics.robot.observation import sensor_observation, state_observation
@@ -120,8 +120,8 @@ def make_actions(study: TrainStudy, robot: Robot) -> tuple[Squash, float, Draw |
         raise DsoError(f"{study.source}: {error}") from error
     if not isinstance(given, tuple):
         return actions, given, None
-    first, last = math.ceil(given[0] / period - 1e-6), math.floor(given[1] / period + 1e-6)
-    if first > last:
+    steps = delay_steps(given, period)
+    if not steps:
         raise DsoError(
             f"{study.source}: [policy] delay: no whole number of control steps of {period:g} s is between {given[0]:g} and "
             f"{given[1]:g} s; widen the range."
@@ -131,7 +131,7 @@ def make_actions(study: TrainStudy, robot: Robot) -> tuple[Squash, float, Draw |
             f"{study.source}: [policy] delay: an [estimator] must know which control acts, and a drawn delay it does not know; "
             "give one number."
         )
-    return actions, last * period, one_of("delay", tuple(float(n) for n in range(first, last + 1)))
+    return actions, steps[-1] * period, one_of("delay", tuple(map(float, steps)))
 
 
 def _sensing(study: TrainStudy, mechanism: Mechanism, noisy: list[Declaration]) -> tuple[Sensing | None, np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 from dso_robotics.data.rollout import listed
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.model import actuator_labels
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.studies import folder as folders
@@ -161,7 +162,7 @@ def _check_policy(
                 "the same in [policy]."
             )
     named = tree.get("named", {})
-    for what, here in (("sees", seen_names(chain)), ("drives", _drives(chain))):
+    for what, here in (("sees", seen_names(chain)), ("drives", actuator_labels(chain.mj))):
         there = [str(name) for name in named.get(what, ())]
         for i in range(max(len(here), len(there))):
             one, other = (names[i] if i < len(names) else "nothing" for names in (there, here))
@@ -175,13 +176,9 @@ def _check_policy(
         raise DsoError(f"{where}: its policy has {size} weights, and this study's {chain.policy.size}.")
 
 
-def _drives(chain: RobotSystem) -> list[str]:
-    return [chain.mj.actuator(i).name or str(i) for i in range(chain.mj.nu)]
-
-
 def named(chain: RobotSystem) -> dict[str, list[str]]:
     """What a policy sees and drives, as stored beside it."""
-    return {"sees": seen_names(chain), "drives": _drives(chain)}
+    return {"sees": seen_names(chain), "drives": list(actuator_labels(chain.mj))}
 
 
 def _of_saved(policy: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -220,5 +217,8 @@ def _scaling(tree: Mapping[str, Any], chain: RobotSystem) -> Scaling | None:
 def _costs(study: Mapping[str, Any]) -> Any:
     """What the value of a state depends on in a study."""
     training = study.get("training", {})
-    costs = {name: {k: v for k, v in dict(cost).items()} for name, cost in study.get("cost", {}).items()}
-    return json.loads(json.dumps([costs, study.get("terminate", {}), training.get("gamma"), study.get("control_step")]))
+    return json.loads(
+        json.dumps(
+            [study.get("cost", {}), study.get("terminate", {}), training.get("gamma"), study.get("control_step")]
+        )
+    )
