@@ -124,13 +124,14 @@ def main() -> None:
     """Run it and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--runs", type=int, default=6)
     args = parser.parse_args()
     table = {
         "quadrotor": quadrotor(args.runs, 750),
         "arm": arm(args.runs),
         "runs": args.runs,
         "machine": platform.machine(),
+        "command": f"python -m benchmarks.estimate_recovery --runs {args.runs}",
     }
     print(json.dumps(table, indent=1))
     if args.out:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import sys
+from pathlib import Path
 
 from dso_robotics.cli.machines import add_options
 from dso_robotics.errors import DsoError
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.report.table import estimation_table
     from dso_robotics.studies.estimate import estimate
     from dso_robotics.studies.estimate_study import EstimateStudy
+    from dso_robotics.studies.folder import SMOOTHED
     from dso_robotics.studies.run import stored_study
 
     if not args.out:
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     summary = estimate(study, args.out, **options)
     for line in estimation_table(summary):
         print(plain(line))
-    if "smoother" in summary:
+    if (Path(args.out) / SMOOTHED).is_file():
         print(plain(f"\nsmoothed motion: {args.out}/smoothed.h5"))
     print(plain(f"\nresult: {args.out}/{'summary.json' if args.no_report else 'report.html'}"))
     return 0

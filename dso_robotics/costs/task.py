@@ -150,7 +150,7 @@ class PolicyTerm(Term):
 class Saturation(PolicyTerm):
     """Sum of max(0, |z| - free)^2 over the actuators, with the argument z of tanh that the policy gives in the state."""
 
-    free: float = eqx.field(static=True, default=2.0)
+    free: float = eqx.field(static=True)
 
     def __call__(self, scene: Scene) -> Float[Array, ""]:
         """The sum; zero without a policy."""

@@ -19,9 +19,9 @@ from dso_robotics.errors import DsoError
 from dso_robotics.public.computing import computing
 from dso_robotics.robot.play import Player, Running
 from dso_robotics.robot.policy import TimedPolicy
-from dso_robotics.studies.train import compiled
 from dso_robotics.studies.train_build import Task, build
 from dso_robotics.studies.train_study import TrainStudy
+from dso_robotics.studies.trained_robot import compiled
 
 _PLACE = f"{__name__}:Environment"
 _WIDTH, _HEIGHT = 640, 480
@@ -65,6 +65,12 @@ class Environment(gymnasium.Env):
         task, chain = self.task, self.task.chain
         if not task.rolls:
             raise DsoError(f"{task.study.source}: no cost is of the motion, so an episode has no reward; add one.")
+        scene_cost: Any = task.scene_cost
+        if scene_cost.policy_names:
+            raise DsoError(
+                f"{task.study.source}: cost.{scene_cost.policy_names[0]} is of the policy itself, and an environment has "
+                "none; leave it out."
+            )
         self.theta = np.asarray(chain.layout.initial)
         self._player, self._now, self._renderer = Player(chain), None, None
         self._model: Any = None if chain.context.physics else compiled(task, self.theta)
@@ -140,6 +146,7 @@ class Environment(gymnasium.Env):
         with computing(jax=True):
             model = self._model
             if model is None:
+                self.close()  # the picture is of the model of one episode
                 context = np.asarray(self._player.start(self.theta, start, context).context)
                 model = compiled(task, self.theta, context)
             self._now = Running(self._player, self.theta, chain.scaling, seed=start, model=model, context=context)

@@ -46,11 +46,14 @@ class Estimation(Result):
         """The logs with the most probable qpos and qvel given all readings; of an estimation with `smooth=True`.
 
         Raises:
-          DsoError: the estimation was made without `smooth`.
+          DsoError: the estimation was made without `smooth`, or nothing could be smoothed.
         """
         path = self.folder / SMOOTHED
         if not path.is_file():
-            raise DsoError(f"{self.folder}: no motion was smoothed here; estimate with smooth=True.")
+            raise DsoError(
+                f"{self.folder}: no motion was smoothed here; estimate with smooth=True. Where that "
+                "was asked for, the warnings of the summary say why it could not be."
+            )
         return read_log(path)
 
     def _draw(self, video: bool) -> None:

@@ -135,6 +135,7 @@ class _Page:
             c["state_error"],
             c.get("state_std"),
             smoothed=c.get("smoothed"),
+            smoothed_error=c.get("smoothed_error"),
             group=_group(run),
         )
 

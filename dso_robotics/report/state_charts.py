@@ -23,13 +23,15 @@ def state_charts(
     deviation: np.ndarray | None = None,
     *,
     smoothed: np.ndarray | None = None,
+    smoothed_error: np.ndarray | None = None,
     group: str = "",
 ) -> list[Chart]:
     """For each degree of freedom its position, its velocity, and the errors of both.
 
     names: of the model's joints. time: (T,) [s]. estimate: (T, 2 nv), tangents from the model's reference.
     error: (T, 2 nv), estimate minus truth; NaN where the truth is unknown. deviation: (T, 2 nv), what the estimator
-    takes for the standard deviation of its error. smoothed: (T, 2 nv), the estimate given all readings, if there is one.
+    takes for the standard deviation of its error. smoothed: (T, 2 nv), the estimate given all readings, if there is one;
+    smoothed_error: (T, 2 nv), that minus the truth, in the tangent space.
     group: charts of one group zoom together.
     """
     nv = int(model.nv)
@@ -39,8 +41,7 @@ def state_charts(
     for i in range(nv):
         for what, rate, k, shift in (("position", "", i, offset[i]), ("velocity", "/s", nv + i, 0.0)):
             shown = estimate[:, k] + shift
-            truth = shown - error[:, k]
-            lines = [Line("true", truth, "measured", "thick")] if known else []
+            lines = [Line("true", shown - error[:, k], "measured", "thick")] if known else []
             more: dict[str, Any] = {"unit": f"{units[i]}{rate}", "group": group, "x_label": "time [s]"}
             lines.append(Line("estimated", shown, "p0"))
             if smoothed is not None:
@@ -52,8 +53,8 @@ def state_charts(
             if deviation is not None:
                 band = shown_band(Z95 * deviation[:, k], error[:, k])
                 lines = [Line("95% of its own", side, "measured", "band") for side in (-band, band)] + lines
-            if smoothed is not None:
-                lines.append(Line("smoothed minus true", smoothed[:, k] + shift - truth, "p2"))
+            if smoothed_error is not None:
+                lines.append(Line("smoothed minus true", smoothed_error[:, k], "p2"))
             seen = error[np.isfinite(error[:, k]), k]
             remark = f"RMS {quantity(float(np.sqrt(np.mean(seen**2))), more['unit'], 3)}" if len(seen) else ""
             charts.append(Chart(f"{labels[i]}, error of the {what}", time, lines, remark=remark, height=100, **more))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Keys whose values are files or folders.
-_FILES = ("model", "logs", "log", "file", "from", "source")
+_FILES = ("model", "logs", "log", "file", "init", "from", "source")
 
 
 def study_text(study: Mapping[str, Any]) -> str:

@@ -62,7 +62,7 @@ def rise(problem: WindowedIdentification, solution: Solution, seed: int = 0) -> 
         expected = 0.5 * _AWAY**2 * float((u**2).sum() + (v**2).sum())
         rises.append((np.mean([cost for cost, _ in sides]) - before) / max(expected, 1e-12))
         changes.append(np.sqrt(np.mean(((sides[0][1] + sides[1][1]) / 2 / scales) ** 2, axis=(0, 1))))
-    return float(np.median(np.nan_to_num(rises, nan=np.inf))), np.median(changes, axis=0)
+    return float(np.median(np.nan_to_num(rises, nan=np.inf, posinf=np.inf))), np.median(changes, axis=0)
 
 
 def _prior(problem: WindowedIdentification, z: np.ndarray) -> float:

@@ -179,10 +179,16 @@ def _rms(errors: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _of_its_own(
     balance: TorqueBalance, z: np.ndarray, rollouts: Sequence[Rollout], channels: Channels, noise: np.ndarray
 ) -> np.ndarray | None:
-    """Error of the forces (nv,) at z of a simulation under the recorded controls, with noise (C,); None if it runs away."""
+    """Error of the forces (nv,) at z of a simulation under the recorded controls, with noise (C,).
+
+    None if it runs away, or if a recording is too long, or too short, to be simulated as a whole.
+    """
     vector, rng, made = balance.vector, np.random.default_rng(0), []
     for rollout in rollouts:
-        whole = cut([rollout], channels, timestep=float(vector.mj.opt.timestep), seconds=np.inf)
+        try:
+            whole = cut([rollout], channels, timestep=float(vector.mj.opt.timestep), seconds=np.inf)
+        except DsoError:
+            return None
         begin = start.guess(whole, vector.mj, vector.signals(z))
         readings = CPrediction(vector, whole, threads=1).predict(z, begin)[0]
         measured = whole.measured[0]

@@ -167,3 +167,9 @@ def test_without_gymnasium_the_cure_is_told():
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert "dso.Environment needs the package gymnasium" in said
     assert "pip install 'dso-robotics[gymnasium]'" in said
+
+
+def test_a_cost_of_the_policy_itself_is_refused(tmp_path):
+    """An environment has no policy of its own: the reward would be that of a policy which does not act."""
+    with pytest.raises(dso.DsoError, match=r"cost\.sure is of the policy itself"):
+        dso.Environment(study(tmp_path, more='[cost.sure]\nkind = "entropy"'))

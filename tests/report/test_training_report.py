@@ -189,6 +189,11 @@ def test_the_errors_of_a_floating_body_are_in_its_tangent_space():
     reference = np.concatenate([model.qpos0, np.zeros(model.nv)])
     shown = space.difference(np.broadcast_to(reference, episode.estimate.shape), episode.estimate)
     error = space.difference(np.concatenate([qpos, qvel], 1), episode.estimate)
+    # The smoothed motion is drawn with its error as it was computed, in the tangent space: differences of rotations are not it.
+    more = {"smoothed": shown - 0.3, "smoothed_error": np.full_like(error, -0.07)}
+    beside = {chart.title: chart for chart in state_charts(model, names, episode.time, shown, error, **more)}
+    np.testing.assert_allclose(beside["root rotation x, error of the position"].lines[-1].values, -0.07)
+    np.testing.assert_allclose(beside["root rotation x, position"].lines[-1].values, shown[:, 3] - 0.3)
     charts = {chart.title: chart for chart in state_charts(model, names, episode.time, shown, error)}
     # The height is that in the world, not relative to the model's reference.
     true, estimated = charts["root z, position"].lines

@@ -288,6 +288,14 @@ def test_noise_that_a_stiff_servo_turns_into_force_is_no_fault_of_the_fit():
             assert row["rmse"] == pytest.approx(row["own"], rel=0.2)
     assert told["true"] == []
     assert len(told["wrong"]) == 1
+    # A recording that cannot be simulated as a whole leaves that comparison out, and ends nothing.
+    (whole,) = log.rollouts
+    cut_off = dataclasses.replace(
+        whole, name="b", time=whole.time[:2], ctrl=whole.ctrl[:2], sensordata=whole.sensordata[:2]
+    )
+    table = torque_errors(vector, np.array([16.0, 0.3]), {"train": (whole, cut_off)}, channels, None, np.array([2e-4]))
+    assert table["train"]["lift"]["own"] is None
+    assert table["train"]["lift"]["rmse"] > 0
 
 
 def test_the_force_of_an_implicit_step_balances():

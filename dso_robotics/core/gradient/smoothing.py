@@ -2,7 +2,7 @@
 
 A cost through contact may jump, be flat or be stiff; its mean over random inputs is smooth. First order is the mean of the
 derivatives: right where f is continuous, blind to jumps, and noisy where f is stiff. Zeroth order is the mean of
-(f(x + w) - f(x)) w / sigma^2: right in all cases, needs values only, and has more variance where f is smooth.
+(f(x + w) - f(x - w)) w / (2 sigma^2): right in all cases, needs values only, and has more variance where f is smooth.
 `core.gradient.mixed.combine` weights the two by inverse variance.
 """
 

@@ -58,7 +58,7 @@ class ProximalPolicy(ActionSpace):
             theta, optimiser, stopped = carry
             slope, divergence = jax.grad(loss, has_aux=True)(theta, at)
             stopped = stopped | ~(divergence <= _TOO_FAR * s.divergence) | ~jnp.all(jnp.isfinite(slope))
-            moved, following = self.descended(theta, optimiser, jnp.where(stopped, 0.0, slope), rate)
+            moved, following = self.descended(theta, optimiser, slope, rate)
             kept = jax.tree.map(lambda new, old: jnp.where(stopped, old, new), (moved, following), (theta, optimiser))
             return (*kept, stopped), None
 
