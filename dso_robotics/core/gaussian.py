@@ -197,3 +197,8 @@ def discounted_sum(loop: Float[Array, "nx nx"], stage: Float[Array, "nx nx"], ga
     lowest = jnp.min(jnp.linalg.eigvalsh((matrix + matrix.T) / 2.0))
     unstable = ~(lowest >= -1e-6 * jnp.linalg.norm(matrix))
     return eqx.error_if(matrix, unstable, "The closed loop is unstable under this theta: its value is not finite.")
+
+
+def log_slope_of_tanh(x: Float[Array, "*N n"]) -> Float[Array, "*N n"]:
+    """log(1 - tanh(x)^2), without overflow: what squashing adds to a log-density."""
+    return 2.0 * (jnp.log(2.0) - x - jax.nn.softplus(-2.0 * x))

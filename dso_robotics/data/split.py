@@ -9,6 +9,9 @@ from dso_robotics.data.log import Log
 from dso_robotics.data.rollout import Rollout, listed, nearest
 from dso_robotics.errors import DsoError
 
+PART_NAMES = {"train": "fitted", "hold_out": "held-out"}
+"""What the parts of a split are called where results are told."""
+
 
 @dataclass(frozen=True, eq=False)
 class Split:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dso_robotics.data.log import Log, read_log
+from dso_robotics.data.split import PART_NAMES
 from dso_robotics.errors import DsoError
 from dso_robotics.progress.report import Progress
 from dso_robotics.public.computing import computing
@@ -17,7 +18,6 @@ from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
 from dso_robotics.report.quantity import number, percent, unit
 from dso_robotics.report.table import estimation_table
-from dso_robotics.report.trace import PART_NAMES
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.studies.estimate import estimate as run
 from dso_robotics.studies.estimate_study import EstimateStudy

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from dso_robotics.core.covariance import Z95
 from dso_robotics.data.bundle import load_text
 from dso_robotics.data.run_file import read_run
+from dso_robotics.data.split import PART_NAMES
 from dso_robotics.errors import DsoError
 from dso_robotics.report import quantity as q
 from dso_robotics.report.chart import Chart, Line
@@ -22,7 +23,7 @@ from dso_robotics.report.residual import verdict, whiteness
 from dso_robotics.report.state_charts import degrees_of_freedom, shown_band, state_charts
 from dso_robotics.report.study_text import file_name, study_text
 from dso_robotics.report.table import noise_lines, smoother_lines, trust_lines
-from dso_robotics.report.trace import PART_NAMES, Trace
+from dso_robotics.report.trace import Trace
 from dso_robotics.studies import folder as folders
 
 # Runs that are drawn, charts of them all, and charts that are shown at first.

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from dso_robotics.data.run_file import read_run
+from dso_robotics.data.split import PART_NAMES
 from dso_robotics.errors import DsoError
 from dso_robotics.report import posterior as posteriors
 from dso_robotics.report import quantity as q
@@ -25,7 +26,7 @@ from dso_robotics.report.identify_charts import (
 from dso_robotics.report.page import Charts, write_page
 from dso_robotics.report.residual import verdict, whiteness
 from dso_robotics.report.study_text import file_name, words
-from dso_robotics.report.trace import PART_NAMES, Trace, read_traces
+from dso_robotics.report.trace import Trace, read_traces
 
 # Correlations above this are listed; the study warns of the strongest.
 _STRONG = 0.9

@@ -11,9 +11,9 @@ import numpy as np
 
 from dso_robotics.data.bundle import load_text
 from dso_robotics.data.run_file import read_run
+from dso_robotics.data.split import PART_NAMES
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot, load, nearest
-from dso_robotics.report.trace import PART_NAMES
 
 # Episodes of a training: the name of the run in the run file, and its description.
 _EPISODES = {"trained": "the trained policy", "untrained": "the policy before training"}

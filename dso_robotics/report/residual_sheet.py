@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dso_robotics.data.split import PART_NAMES
 from dso_robotics.report import canvas
 from dso_robotics.report.quantity import quantity, unit
 from dso_robotics.report.residual import Whiteness
-from dso_robotics.report.trace import PART_NAMES, Trace
+from dso_robotics.report.trace import Trace
 
 _MOST_NAMES = 12
 # Distance of axis labels from the frame [inches]: below, left.

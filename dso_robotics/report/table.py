@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dso_robotics.data.split import PART_NAMES
 from dso_robotics.report import posterior as posteriors
 from dso_robotics.report.quantity import counted, unit
-from dso_robotics.report.trace import PART_NAMES
 
 if TYPE_CHECKING:
     from dso_robotics.studies.check import Overview

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-PART_NAMES = {"train": "fitted", "hold_out": "held-out"}
 # With more gaps than this between samples, dots are drawn instead of a line.
 _SPARSE = 0.3
 

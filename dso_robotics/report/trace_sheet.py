@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from dso_robotics.data.split import PART_NAMES
 from dso_robotics.report import canvas
 from dso_robotics.report.quantity import quantity, unit
-from dso_robotics.report.trace import PART_NAMES, Trace
+from dso_robotics.report.trace import Trace
 
 _MOST_RESTARTS = 60
 # Distance of axis labels from the frame [inches]: below, left.

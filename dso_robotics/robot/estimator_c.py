@@ -18,7 +18,7 @@ from dso_robotics.robot.innovation_gate import PATIENCE, chi_squared_quantile
 from dso_robotics.robot.kalman_c import kalman_constants
 from dso_robotics.robot.kalman_estimator import KalmanEstimator
 
-_KINDS = (ConstantGain, LinearCorrector, MlpCorrector, RecurrentCorrector)
+_KINDS = (ConstantGain, LinearCorrector, MlpCorrector, RecurrentCorrector, KalmanCorrector)
 _JOINTPOS, _JOINTVEL = int(mujoco.mjtSensor.mjSENS_JOINTPOS), int(mujoco.mjtSensor.mjSENS_JOINTVEL)
 
 
@@ -33,8 +33,8 @@ def estimator_header(estimator: Estimator, model_file: str, *, source: str, guar
     """
     model, learned = estimator.model, estimator.learned
     corrector = learned.corrector
-    if type(corrector) not in (*_KINDS, KalmanCorrector):
-        known = ", ".join(kind.kind for kind in (*_KINDS, KalmanCorrector))
+    if type(corrector) not in _KINDS:
+        known = ", ".join(kind.kind for kind in _KINDS)
         raise DsoError(f"{source}: the corrector {corrector.kind!r} has no C code; learn one that has: {known}.")
     space = Space(model)
     ids = [int(i) for i in sensor_ids(model, learned.addresses)]

@@ -23,7 +23,7 @@ from dso_robotics.robot.kalman_filter import KalmanFilter
 from dso_robotics.robot.kalman_slopes import Slopes
 from dso_robotics.robot.kalman_theta import KalmanTheta
 from dso_robotics.robot.learned import MOST_PREDICTED
-from dso_robotics.robot.linear_smoother import LinearProblem, smoothed
+from dso_robotics.robot.linear_smoother import LinearProblem, smoothed, square
 from dso_robotics.robot.tangent_turn import TangentTurns
 
 # Simulations run together, numbers held for one group of runs, and steps of a search.
@@ -215,7 +215,7 @@ class _Search:
         e, h = turned(reading, e, h, self.quaternions)
         r = self.noise.sensor**2
         cost = 0.5 * (
-            np.sum(np.where(self.let, e**2 / r, 0.0), (1, 2)) + _square(off, q).sum(1) + _square(first, self.start)
+            np.sum(np.where(self.let, e**2 / r, 0.0), (1, 2)) + square(off, q).sum(1) + square(first, self.start)
         )
         cost = np.where(np.isfinite(cost), cost, np.inf)
         # A change of a state is one of its difference to the forecast, but for the curvature of rotations.
@@ -277,7 +277,7 @@ class _Search:
             both = mine[..., :, None] & mine[..., None, :]
             e = np.where(mine, problem.e[..., here], 0.0)
             limits = np.array([np.inf, *(chi_squared_quantile(self.share, n) for n in range(1, len(here) + 1))])
-            likely = np.asarray(_square(e, np.where(both, spread, np.eye(len(here)))) <= limits[mine.sum(-1)])
+            likely = np.asarray(square(e, np.where(both, spread, np.eye(len(here)))) <= limits[mine.sum(-1)])
             let[..., here] &= likely.reshape(*likely.shape, 1)
         breaks = self.breaks & np.concatenate([np.zeros((len(x), 1), bool), self.lost], 1)
         limit = chi_squared_quantile(self.share, self.size)
@@ -287,15 +287,8 @@ class _Search:
         for b, t in np.argwhere(self.breaks & ~breaks):
             off = self.space.difference(forecast[b, t - 1], x[b, t])
             spread = a[b, t - 1] @ covariance[b, t - 1] @ a[b, t - 1].T + self.q[b, t - 1] + covariance[b, t]
-            breaks[b, t] = _square(off, spread[: self.k, : self.k]) > limit
+            breaks[b, t] = square(off, spread[: self.k, : self.k]) > limit
         return let, breaks
-
-
-def _square(off: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """off' covariance^-1 off of the last axes."""
-    size = 1 / np.sqrt(np.maximum(np.abs(np.diagonal(covariance, axis1=-2, axis2=-1)), 1e-300))
-    scaled, off = covariance * size[..., :, None] * size[..., None, :], off * size
-    return np.sum(off * np.linalg.solve(scaled, off[..., None])[..., 0], -1)
 
 
 def _chosen(which: np.ndarray, new: np.ndarray, old: np.ndarray) -> np.ndarray:

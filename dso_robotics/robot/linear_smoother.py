@@ -60,3 +60,10 @@ def _solved(spread: np.ndarray, right: np.ndarray) -> np.ndarray:
     size = 1 / np.sqrt(np.maximum(np.diagonal(spread, axis1=-2, axis2=-1), 1e-300))
     scaled = spread * size[..., :, None] * size[..., None, :]
     return size[..., :, None] * np.linalg.solve(scaled, size[..., :, None] * right)
+
+
+def square(off: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """off' covariance^-1 off of the last axes."""
+    size = 1 / np.sqrt(np.maximum(np.abs(np.diagonal(covariance, axis1=-2, axis2=-1)), 1e-300))
+    scaled, off = covariance * size[..., :, None] * size[..., None, :], off * size
+    return np.sum(off * np.linalg.solve(scaled, off[..., None])[..., 0], -1)

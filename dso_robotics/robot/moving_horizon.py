@@ -20,7 +20,7 @@ from dso_robotics.robot.kalman_estimator import KalmanEstimator
 from dso_robotics.robot.kalman_search import angle_axes
 from dso_robotics.robot.kalman_tracker import Belief
 from dso_robotics.robot.learned import Learned
-from dso_robotics.robot.linear_smoother import LinearProblem, smoothed
+from dso_robotics.robot.linear_smoother import LinearProblem, smoothed, square
 from dso_robotics.robot.tangent_turn import TangentTurns
 
 _MOST = 1000
@@ -217,7 +217,7 @@ class MovingHorizon(KalmanEstimator):
         h, e, seen = np.zeros((count, ny, size)), np.zeros((count, ny)), np.zeros((count, ny), bool)
         a, c, q = np.zeros((count - 1, size, size)), np.zeros((count - 1, size)), np.zeros((count - 1, size, size))
         off = np.concatenate([self._space.difference(arrival.state, states[0]), (offsets[0] - arrival.offset)[biases]])
-        cost = _square(off, arrival.covariance)
+        cost = float(square(off, arrival.covariance))
         mean, start, _ = self._straight(-off, arrival.covariance, None, off)
         for t, sample in enumerate(window):
             forecast, slope = tracker.advanced(states[t], sample.u, sample.seconds)
@@ -227,7 +227,7 @@ class MovingHorizon(KalmanEstimator):
                 [self._space.difference(forecast, states[t + 1]), (offsets[t + 1] - offsets[t])[biases]]
             )
             added = tracker.added(sample.seconds)
-            cost += _square(off, added) + float(np.sum(np.where(sample.let, e[t + 1] ** 2 / r, 0.0)))
+            cost += float(square(off, added)) + float(np.sum(np.where(sample.let, e[t + 1] ** 2 / r, 0.0)))
             c[t], q[t], a[t] = self._straight(-off, added, slope, off)
         problem = LinearProblem(mean[None], start[None], a[None], c[None], q[None], h[None], r, e[None], seen[None])
         return _Fit(states, offsets, cost / 2 if np.isfinite(cost) else np.inf, problem)
@@ -269,8 +269,3 @@ class MovingHorizon(KalmanEstimator):
             jacobian = self._turns.jacobian(change[: self._space.size], len(change))
             covariance = jacobian @ covariance @ jacobian.T
         return self._tracker.moved(Belief(fit.states[1], fit.offsets[1], covariance), change, covariance)
-
-
-def _square(off: np.ndarray, covariance: np.ndarray) -> float:
-    size = 1 / np.sqrt(covariance.diagonal())
-    return float((off * size) @ np.linalg.solve(covariance * size[:, None] * size, off * size))

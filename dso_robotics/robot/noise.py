@@ -1,11 +1,11 @@
 """Normal action noise. It is added before squashing, or after and clipped: controls stay in range. Its scales are a block
 of theta."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.core.gaussian import log_slope_of_tanh
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.theta import Block
 from dso_robotics.robot.squash import Squash
@@ -67,7 +67,7 @@ def certainty(mean: Float[Array, " nu"], log_scale: Float[Array, " nu"], squash:
     """
     points, weights = np.polynomial.hermite_e.hermegauss(_POINTS)
     action = mean + jnp.exp(log_scale) * points[:, None]
-    narrowed = 2.0 * (jnp.log(2.0) - action - jax.nn.softplus(-2.0 * action))  # log(1 - tanh^2), without overflow
+    narrowed = log_slope_of_tanh(action)
     entropy = log_scale + 0.5 * jnp.log(2.0 * jnp.pi * jnp.e)
     limited = jnp.log(2.0) - entropy - (weights / weights.sum()) @ narrowed
     return jnp.sum(jnp.where(np.array(squash.limited), limited, -entropy))

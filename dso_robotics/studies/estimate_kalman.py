@@ -13,6 +13,7 @@ from dso_robotics.core.method.least_squares import Record, StartError
 from dso_robotics.core.method.scoring import FisherScoring
 from dso_robotics.costs.innovation_likelihood import InnovationLikelihood
 from dso_robotics.data.match import Channels
+from dso_robotics.data.split import PART_NAMES
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.model import nearest
@@ -38,7 +39,6 @@ from dso_robotics.studies.search import search
 _UPDATES = 20_000
 # Steps from each start that is tried.
 _TRIED = 3
-_PARTS = {"train": "fitted", "hold_out": "held-out"}
 # A sensor of whose readings more than this share are taken for wild is told.
 _MANY_WILD = 0.05
 
@@ -221,7 +221,7 @@ def learn(asked: Asked, kind: str) -> Outcome:
     ahead = zip(channels.sensor_names, made.sigma, strict=True)
     smoothed: dict[str, smooth.SmoothedRuns] = {}
     for name, part in whole.items() if study.smooth and stable else ():
-        words = f"smoothing the {_PARTS[name]} runs"
+        words = f"smoothing the {PART_NAMES[name]} runs"
         tell(words, unit="step")
         told = functools.partial(tell, words, unit="step")
         smoothed[name] = smooth.smoothed(theta, found.z, part, counted, study.gate, told)

@@ -11,6 +11,7 @@ import numpy as np
 from dso_robotics.data.log import Log, write_log
 from dso_robotics.data.match import Channels
 from dso_robotics.data.rollout import Rollout
+from dso_robotics.data.split import PART_NAMES
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.robot.kalman_estimator import GATE
@@ -23,7 +24,6 @@ from dso_robotics.studies.folder import SMOOTHED, SMOOTHED_BY
 _SAME = 1e-6
 # More than this squared error over its variance is told.
 _MOST_NEES = 3.0
-_PARTS = {"train": "fitted", "hold_out": "held-out"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +93,13 @@ def table(parts: Mapping[str, SmoothedRuns], channels: Channels) -> dict[str, An
 def doubts(rows: Mapping[str, Any]) -> list[str]:
     """Warnings on the search and on what the smoother claims."""
     found = [
-        f"Squared errors of the smoothed state in the {_PARTS[part]} runs are {row['nees']:.3g} times what the smoother "
+        f"Squared errors of the smoothed state in the {PART_NAMES[part]} runs are {row['nees']:.3g} times what the smoother "
         "claims; do not trust its covariance."
         for part, row in rows.items()
         if row["nees"] is not None and row["nees"] > _MOST_NEES
     ]
     return found + [
-        f"The smoother did not converge in one of the {_PARTS[part]} runs; its motion there is the best one found."
+        f"The smoother did not converge in one of the {PART_NAMES[part]} runs; its motion there is the best one found."
         for part, row in rows.items()
         if not row["converged"]
     ]

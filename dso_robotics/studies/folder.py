@@ -16,6 +16,7 @@ from dso_robotics.errors import DsoError
 SUMMARY, RUN, MODEL, REPORT = "summary.json", "run.h5", "model.xml", "report.html"
 FIGURES = "figures"
 SMOOTHED, SMOOTHED_BY = "smoothed.h5", "dso estimate --smooth"
+_RESULTS = (SUMMARY, RUN, MODEL, REPORT, SMOOTHED)
 """A log with the smoothed state, and the value of its attribute `smoothed_by`."""
 MARK = "written by dso"
 """In the first lines of every model.xml and report.html that dso wrote."""
@@ -125,7 +126,7 @@ def refuse_inputs(folder: Path, files: Iterable[str | Path]) -> None:
     Raises:
       DsoError: one of `files` is in `folder` under the name of a result.
     """
-    results = {(folder / name).resolve() for name in (SUMMARY, RUN, MODEL, REPORT, SMOOTHED)}
+    results = {(folder / name).resolve() for name in _RESULTS}
     figures = (folder / FIGURES).resolve()
     for file in files:
         path = Path(file).resolve()
@@ -138,7 +139,7 @@ def refuse_inputs(folder: Path, files: Iterable[str | Path]) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed run left half-written. The lock is held, so nobody is writing these."""
-    for name in (SUMMARY, RUN, MODEL, REPORT, SMOOTHED):
+    for name in _RESULTS:
         stem, suffix = Path(name).stem, Path(name).suffix
         for left in folder.glob(f".{stem}-????????{suffix}"):
             with contextlib.suppress(OSError):

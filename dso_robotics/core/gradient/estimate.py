@@ -126,8 +126,8 @@ def summarise(
     bad_value = failed | ~jnp.isfinite(values)
     bad = jnp.any(bad_value.reshape(groups, -1), axis=1) | jnp.any(~jnp.isfinite(gradients), axis=1)
     gradients = jnp.where(entries, gradients, 0.0)
-    gradient, error = _masked_mean(gradients, bad)
-    value, value_error = _masked_mean(values[:, None], bad_value)
+    gradient, error = masked_mean(gradients, bad)
+    value, value_error = masked_mean(values[:, None], bad_value)
     diverged = jnp.maximum(jnp.sum(bad_value), jnp.sum(bad))
     return Estimate(
         value[0],
@@ -140,7 +140,7 @@ def summarise(
     )
 
 
-def _masked_mean(samples: Float[Array, "m n"], bad: Bool[Array, " m"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+def masked_mean(samples: Float[Array, "m n"], bad: Bool[Array, " m"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Mean of the good samples and its standard error. NaN if there are none; `usable` reports this."""
     good = jnp.sum(~bad)
     kept = jnp.where(bad[:, None], 0.0, samples)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from dso_robotics.core.descent import Status
+from dso_robotics.core.gradient.estimate import masked_mean
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.learner import Learner
 from dso_robotics.core.method.short_horizon import ShortHorizon
@@ -69,12 +70,9 @@ class AdaptiveHorizon(ShortHorizon):
 
     def _judged(self, learner: HorizonLearner, gradients: Float[Array, "G n"], bad: Array) -> HorizonLearner:
         """The horizon moved by the spread of the gradients of groups of windows. Fewer than two good groups shrink it."""
-        s, count = self.settings, jnp.sum(~bad)
-        good = jnp.where(bad[:, None], 0.0, gradients)
-        mean = jnp.sum(good, axis=0) / jnp.maximum(count, 1)
-        spread = jnp.sum(jnp.where(bad[:, None], 0.0, (good - mean) ** 2))
-        now = spread / jnp.maximum(count - 1, 1) / jnp.maximum(count, 1)
-        enough, first = count >= 2, learner.variance == 0.0
+        s, (mean, error) = self.settings, masked_mean(gradients, bad)
+        now = jnp.sum(error**2)
+        enough, first = jnp.sum(~bad) >= 2, learner.variance == 0.0
 
         def running(old: Array, new: Array) -> Array:
             return jnp.where(enough, jnp.where(first, new, old + _NEW * (new - old)), old)

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core.experience import Transitions
+from dso_robotics.core.gaussian import log_slope_of_tanh
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.off_policy import Action, Law, OffPolicy, Player, Update
 
@@ -44,7 +45,7 @@ class Spare(eqx.Module):
 def log_acting(action: Action, draw: Action, log_spread: Action, limited: Any) -> Float[Array, ""]:
     """Log-density of what acts: a normal action, of which the limited entries are squashed by tanh."""
     normal = -0.5 * draw**2 - log_spread - 0.5 * jnp.log(2.0 * jnp.pi)
-    narrowed = 2.0 * (jnp.log(2.0) - action - jax.nn.softplus(-2.0 * action))  # log(1 - tanh^2), without overflow
+    narrowed = log_slope_of_tanh(action)
     return jnp.sum(normal - jnp.where(limited, narrowed, 0.0))
 
 
