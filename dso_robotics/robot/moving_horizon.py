@@ -122,7 +122,7 @@ class MovingHorizon(KalmanEstimator):
             fit, covariances, window = self._fitted(window, filtered)
         except (DsoError, np.linalg.LinAlgError):
             return self._begin(belief, found)
-        lost = self._fresh and (measurable(np.isfinite(event.measured), self._quaternions) & ~window[-1].let).any()
+        lost = self._fresh and (seen & ~window[-1].let).any()
         if lost:
             return self._begin(belief, found)
         arrival = self._arrival

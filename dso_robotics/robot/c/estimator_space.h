@@ -1,4 +1,7 @@
-/* States and their changes, for every estimator. */
+/* Results, states and their changes, for every estimator. */
+
+#define DSO_ESTIMATOR_OK 0
+#define DSO_ESTIMATOR_WRONG_MODEL 1 /* the model has other sizes than the one of the training */
 
 static inline void dso_estimator_copy(const double *from, int count, double *to) {
   int i;
@@ -89,3 +92,28 @@ static inline void dso_estimator_move(const double *state, const double *change,
     moved[DSO_ESTIMATOR_NQ + i] = state[DSO_ESTIMATOR_NQ + i] + change[DSO_ESTIMATOR_NV + i];
 }
 
+/* Whether the model is the one exported beside this header; it then gets the time step of the training. */
+static inline int dso_estimator_prepare(mjModel *model) {
+  if (model->nq != DSO_ESTIMATOR_NQ || model->nv != DSO_ESTIMATOR_NV || model->na != DSO_ESTIMATOR_NA ||
+      model->nu != DSO_ESTIMATOR_NU || model->nsensordata != DSO_ESTIMATOR_NSENSORDATA)
+    return DSO_ESTIMATOR_WRONG_MODEL;
+  model->opt.timestep = DSO_ESTIMATOR_INTERVAL / DSO_ESTIMATOR_SUBSTEPS;
+  model->opt.disableflags |= mjDSBL_AUTORESET;
+  return DSO_ESTIMATOR_OK;
+}
+
+/* The state (DSO_ESTIMATOR_WIDTH) to start from; what is NULL is qpos0, rest and no activation, or read by a joint's sensor. */
+static inline void dso_estimator_first(const mjModel *model, const double *qpos, const double *qvel, const double *act,
+                                       const double *readings, double *state) {
+  int i;
+  for (i = 0; i < DSO_ESTIMATOR_NQ; i++) state[i] = qpos ? qpos[i] : model->qpos0[i];
+  for (i = 0; i < DSO_ESTIMATOR_NV; i++) state[DSO_ESTIMATOR_NQ + i] = qvel ? qvel[i] : 0.0;
+  for (i = 0; i < DSO_ESTIMATOR_NA; i++) state[DSO_ESTIMATOR_NQ + DSO_ESTIMATOR_NV + i] = act ? act[i] : 0.0;
+  for (i = 0; readings && i < DSO_ESTIMATOR_NY; i++) {
+    const double value = (readings[i] - dso_estimator_bias[i]) / dso_estimator_scale[i];
+    if (isnan(readings[i])) continue;
+    if (!qpos && dso_estimator_qpos_of[i] >= 0) state[dso_estimator_qpos_of[i]] = value;
+    if (!qvel && dso_estimator_qvel_of[i] >= 0) state[DSO_ESTIMATOR_NQ + dso_estimator_qvel_of[i]] = value;
+  }
+  mj_normalizeQuat(model, state);
+}

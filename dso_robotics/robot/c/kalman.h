@@ -13,8 +13,6 @@
    end, NAN where nothing was measured, in the order of dso_estimator_channels. Memory is allocated in `init` only. Two threads must
    not use the same estimator at once. */
 
-#define DSO_ESTIMATOR_OK 0
-#define DSO_ESTIMATOR_WRONG_MODEL 1 /* the model has other sizes than the one of the training */
 #define DSO_ESTIMATOR_BAD_INPUT 2   /* a control is not finite, a reading is infinite, or the seconds are negative or over an hour */
 #define DSO_ESTIMATOR_BLEW_UP 3     /* the prediction diverged */
 #define DSO_ESTIMATOR_WILD 4        /* a reading that the filter cannot take in; give NAN instead, or reset */
@@ -511,11 +509,8 @@ static inline int dso_estimator_count(dso_estimator *e, const double *y, const i
 
 /* model: the one exported beside this header. It and what `init` allocates must live as long as the estimator. */
 static inline int dso_estimator_init(dso_estimator *e, mjModel *model) {
-  if (model->nq != DSO_ESTIMATOR_NQ || model->nv != DSO_ESTIMATOR_NV || model->na != DSO_ESTIMATOR_NA ||
-      model->nu != DSO_ESTIMATOR_NU || model->nsensordata != DSO_ESTIMATOR_NSENSORDATA)
-    return DSO_ESTIMATOR_WRONG_MODEL;
-  model->opt.timestep = DSO_ESTIMATOR_INTERVAL / DSO_ESTIMATOR_SUBSTEPS;
-  model->opt.disableflags |= mjDSBL_AUTORESET;
+  const int told = dso_estimator_prepare(model);
+  if (told) return told;
   e->model = model;
   e->data = mj_makeData(model);
   return DSO_ESTIMATOR_OK;
@@ -532,16 +527,7 @@ static inline int dso_estimator_reset(dso_estimator *e, const double *qpos, cons
                                       const double *readings) {
   double state[DSO_ESTIMATOR_WIDTH], none[DSO_ESTIMATOR_NY], y[DSO_ESTIMATOR_NY], rest[DSO_ESTIMATOR_NU + 1];
   int i, wild[DSO_ESTIMATOR_SENSORS];
-  for (i = 0; i < DSO_ESTIMATOR_NQ; i++) state[i] = qpos ? qpos[i] : e->model->qpos0[i];
-  for (i = 0; i < DSO_ESTIMATOR_NV; i++) state[DSO_ESTIMATOR_NQ + i] = qvel ? qvel[i] : 0.0;
-  for (i = 0; i < DSO_ESTIMATOR_NA; i++) state[DSO_ESTIMATOR_NQ + DSO_ESTIMATOR_NV + i] = act ? act[i] : 0.0;
-  for (i = 0; readings && i < DSO_ESTIMATOR_NY; i++) {
-    const double value = (readings[i] - dso_estimator_bias[i]) / dso_estimator_scale[i];
-    if (isnan(readings[i])) continue;
-    if (!qpos && dso_estimator_qpos_of[i] >= 0) state[dso_estimator_qpos_of[i]] = value;
-    if (!qvel && dso_estimator_qvel_of[i] >= 0) state[DSO_ESTIMATOR_NQ + dso_estimator_qvel_of[i]] = value;
-  }
-  mj_normalizeQuat(e->model, state);
+  dso_estimator_first(e->model, qpos, qvel, act, readings, state);
   mj_resetData(e->model, e->data);
   for (i = 0; i < DSO_ESTIMATOR_NY; i++) {
     none[i] = 0.0;
