@@ -5,12 +5,14 @@
     python benchmarks/gpu.py --table              # writes docs/gpu.md from the rows
 
 Rows are ordered so that every minute yields some, and each is written to benchmarks/results/gpu.json (--out) as soon as it
-is there. Work is done in processes of its own, which end with their share of the time; what is left out is a row that says so.
+is there. Each piece of work is a process of its own; several compile at the same time, and one at a time measures (a lock).
+"seconds" of a training leave out its waiting for the lock. What is left out is a row that says so.
 Kinds of rows:
 
   correct    next state and derivative of a step on random states: this device in float64 and float32 against C MuJoCo
   speed      steps/s of rollouts of 32 steps, forward and value-and-gradient, against batch; dso, and plain mjx.step forward
-  train      cart-pole swing-up with 4,096 environments: cost of an episode on C MuJoCo against time
+  train      cart-pole swing-up with the study's 32 environments and with 4,096, on MJX, and at the end on C MuJoCo with all
+             cores: cost of an episode on C MuJoCo against time
   together   examples/studies/everything.toml with 4,096 environments: physics, sensors, estimator and policy from one vector
   brax       PPO of Brax on the same physics, where the Brax that is installed runs with the JAX there; else a row that says so
 
@@ -18,7 +20,10 @@ models/ has cart-pole, hopper and half cheetah; ant and humanoid are read from t
 """
 
 import argparse
+import concurrent.futures
+import contextlib
 import dataclasses
+import fcntl
 import importlib.metadata
 import importlib.util
 import json
@@ -37,41 +42,43 @@ sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
 BATCHES = (4096, 64, 1024, 16384, 65536)
 HORIZON = 32
-# kind, argument, and the most seconds it may take. The first rows of every kind come before the rest of any.
+# Kind and argument. What comes first is begun first.
 WORK = (
-    ("correct", "cartpole", 60),
-    ("speed", "cartpole float32 4096", 45),
-    ("train", "float32", 75),
-    ("correct", "hopper", 75),
-    ("speed", "hopper float32 4096", 60),
-    ("together", "float32", 90),
-    ("speed", "cartpole float32 64,1024,16384,65536", 75),
-    ("speed", "half_cheetah float32 4096,65536", 75),
-    ("brax", "", 60),
-    ("speed", "ant float32 4096", 90),
-    ("speed", "humanoid float32 4096", 120),
-    ("speed", "hopper float32 64,1024,16384,65536", 90),
-    ("speed", "hopper float64 4096", 60),
-    ("correct", "half_cheetah", 75),
-    ("speed", "half_cheetah float32 64,1024,16384", 75),
-    ("speed", "ant float32 64,1024,16384", 90),
-    ("speed", "humanoid float32 64,1024,16384", 120),
-    ("correct", "ant", 120),
-    ("correct", "humanoid", 120),
+    ("correct", "cartpole"),
+    ("train", "mjx float32 4096"),
+    ("speed", "cartpole float32 4096,64,1024,16384,65536"),
+    ("correct", "hopper"),
+    ("speed", "hopper float32 4096,64,1024,16384,65536"),
+    ("together", "mjx float32 4096"),
+    ("speed", "half_cheetah float32 4096,64,1024,16384,65536"),
+    ("speed", "ant float32 4096,64,1024,16384,65536"),
+    ("speed", "humanoid float32 4096,64,1024,16384,65536"),
+    ("train", "mjx float32 32"),
+    ("brax", ""),
+    ("correct", "half_cheetah"),
+    ("correct", "ant"),
+    ("correct", "humanoid"),
+    ("speed", "hopper float64 4096"),
+    ("speed", "cartpole float64 4096"),
 )
+# Begun when all of the above has ended, with all cores for itself; so much of the time is kept for it.
+ALONE, KEPT_SECONDS = (("train", "mujoco float64 32"),), 75
 DRY = (
-    ("correct", "cartpole", 600),
-    ("speed", "cartpole float32 4,8", 600),
-    ("brax", "", 60),
-    ("speed", "ant float32 2", 60),
-    ("train", "float32", 600),
-    ("together", "float32", 600),
+    ("correct", "cartpole"),
+    ("speed", "cartpole float32 4,8"),
+    ("brax", ""),
+    ("train", "mjx float32 8"),
+    ("together", "mjx float32 8"),
+    ("speed", "ant float32 2"),
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="time for all rows (8)")
+    parser.add_argument(
+        "--jobs", type=int, default=max((os.cpu_count() or 2) // 2, 1), help="processes at a time (half the cores)"
+    )
     parser.add_argument("--dry", action="store_true", help="rehearse on the CPU with tiny sizes")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="file of the rows")
     parser.add_argument("--table", action="store_true", help="run nothing, write docs/gpu.md from the rows")
@@ -85,25 +92,51 @@ def main() -> None:
 
         PAGE.write_text(page(json.loads(args.out.read_text())))
         return
-    began, rows = time.perf_counter(), []
-    out = pathlib.Path(tempfile.mkdtemp()) / "gpu.json" if args.dry else args.out
-    with tempfile.TemporaryDirectory() as cache:
-        for kind, argument, most in DRY if args.dry else WORK:
-            left = 60 * args.minutes - (time.perf_counter() - began)
-            if left < 5:
-                rows.append({"kind": kind, "argument": argument, "left_out": "no time left"})
-            else:
-                for row in child(kind, argument, min(most, left), args.dry, cache):
-                    row["at_second"] = round(time.perf_counter() - began, 1)
-                    rows.append(row)
-                    print(line(row), flush=True)
-                    save(out, args, rows, time.perf_counter() - began)
-            save(out, args, rows, time.perf_counter() - began)
-    print(f"{len(rows)} rows in {time.perf_counter() - began:.0f} s: {out}")
+    Run(args).all()
+
+
+class Run:
+    """All pieces of work, and the rows that they told."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.began, self.rows, self.lock = args, time.perf_counter(), [], threading.Lock()
+        self.out = pathlib.Path(tempfile.mkdtemp()) / "gpu.json" if args.dry else args.out
+        self.folder = tempfile.mkdtemp()
+
+    def passed(self) -> float:
+        return time.perf_counter() - self.began
+
+    def all(self) -> None:
+        until = 60 * self.args.minutes
+        if self.args.dry:
+            self.pieces(DRY, until)
+        else:
+            self.pieces(WORK, until - KEPT_SECONDS)
+            self.pieces(ALONE, until)
+        print(f"{len(self.rows)} rows in {self.passed():.0f} s: {self.out}")
+
+    def pieces(self, work, until: float) -> None:
+        with concurrent.futures.ThreadPoolExecutor(self.args.jobs) as pool:
+            list(pool.map(lambda piece: self.piece(*piece, until), work))
+
+    def piece(self, kind: str, argument: str, until: float) -> None:
+        left = until - self.passed()
+        if left < 10:
+            self.add({"kind": kind, "argument": argument, "left_out": "no time left"})
+            return
+        for row in child(kind, argument, left, self.args.dry, self.folder):
+            self.add(row)
+
+    def add(self, row: dict) -> None:
+        with self.lock:
+            row["at_second"] = round(self.passed(), 1)
+            self.rows.append(row)
+            print(line(row), flush=True)
+            save(self.out, self.args, self.rows, self.passed())
 
 
 def save(out: pathlib.Path, args: argparse.Namespace, rows: list[dict], seconds: float) -> None:
-    names = ("mujoco", "mujoco-mjx", "jax", "jaxlib", "equinox", "brax")
+    names = ("mujoco", "mujoco-mjx", "jax", "jaxlib", "equinox", "lineax", "numpy", "brax")
     versions = {"python": platform.python_version()}
     for name in names:
         try:
@@ -120,12 +153,12 @@ def save(out: pathlib.Path, args: argparse.Namespace, rows: list[dict], seconds:
     waiting.replace(out)
 
 
-def child(kind: str, argument: str, seconds: float, dry: bool, cache: str):
+def child(kind: str, argument: str, seconds: float, dry: bool, folder: str):
     """Rows of a process of its own, as they come; it ends after `seconds`."""
     command = [sys.executable, __file__, "--one", kind, argument, *(["--dry"] if dry else [])]
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = {**os.environ, "DSO_BENCHMARK_LOCK": f"{folder}/lock", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if dry:
-        flags = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+        flags = "--xla_backend_optimization_level=0"
         environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
     began, told, lines = time.perf_counter(), 0, queue.Queue()
     with tempfile.TemporaryFile("w+") as errors:
@@ -170,6 +203,15 @@ def line(row: dict) -> str:
     return f"{row['kind']:8} " + ", ".join(
         f"{key} {value}" for key, value in shown.items() if key not in ("kind", "device")
     )
+
+
+@contextlib.contextmanager
+def alone():
+    """Only one process at a time is inside; the value is the seconds that this one waited."""
+    with open(os.environ["DSO_BENCHMARK_LOCK"], "w") as file:
+        began = time.perf_counter()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield time.perf_counter() - began
 
 
 def work(kind: str, argument: str, dry: bool) -> None:
@@ -294,12 +336,13 @@ def speed(name: str, precision: str, batches: list[int], tell, dry: bool) -> Non
                 began = time.perf_counter()
                 compiled = program.lower(ctrls).compile()
                 ready = time.perf_counter() - began
-                found = jax.block_until_ready(compiled(ctrls))
-                seconds = []
-                while len(seconds) < (1 if dry else 3) or sum(seconds) < (0.0 if dry else 1.0):
-                    start = time.perf_counter()
-                    jax.block_until_ready(compiled(ctrls))
-                    seconds.append(time.perf_counter() - start)
+                with alone():
+                    found = jax.block_until_ready(compiled(ctrls))
+                    seconds = []
+                    while len(seconds) < (1 if dry else 3) or sum(seconds) < (0.0 if dry else 1.0):
+                        start = time.perf_counter()
+                        jax.block_until_ready(compiled(ctrls))
+                        seconds.append(time.perf_counter() - start)
             except jax.errors.JaxRuntimeError as error:  # out of memory: larger batches are, too
                 tell(**said, left_out=" ".join(str(error).split())[:200])
                 continue
@@ -311,8 +354,9 @@ def speed(name: str, precision: str, batches: list[int], tell, dry: bool) -> Non
             )  # fmt: skip
 
 
-def trained(kind: str, precision: str, tell, dry: bool) -> None:
-    """Return of an episode on C MuJoCo, each time that the training looks at one."""
+def trained(kind: str, argument: str, tell, dry: bool) -> None:
+    """Cost of an episode on C MuJoCo, each time that the training looks at one."""
+    engine, precision, environments = argument.split()
     import jax
 
     jax.config.update("jax_enable_x64", precision == "float64")
@@ -322,27 +366,38 @@ def trained(kind: str, precision: str, tell, dry: bool) -> None:
 
     name = "cartpole_swing_up" if kind == "train" else "everything"
     study = TrainStudy.read(ROOT / "examples" / "studies" / f"{name}.toml")
-    size = {"environments": 8, "iterations": 2, "horizon": 4} if dry else {"environments": 4096, "iterations": 400}
-    study = dataclasses.replace(study, engine="mjx", training=dataclasses.replace(study.training, **size))
-    steps, seen, began = 0, [], time.perf_counter()
+    size = {"environments": int(environments)} | ({"iterations": 2, "horizon": 4} if dry else {})
+    study = dataclasses.replace(study, engine=engine, training=dataclasses.replace(study.training, **size))
+    said = {"study": name, "engine": engine, "precision": precision, "environments": size["environments"]}
+    seen, first, waited, began = [], [], [], time.perf_counter()
 
-    def hear(news) -> None:
-        if news.stage != "training" or news.event != "at" or news.episode_cost in seen[-1:]:
-            return
-        seen.append(news.episode_cost)
-        said = {"environments": size["environments"], "iteration": news.iteration, "environment_steps": news.steps}
+    def passed() -> float:
+        return time.perf_counter() - began - sum(waited)
+
+    with contextlib.ExitStack() as until_the_end, tempfile.TemporaryDirectory() as folder:
+
+        def hear(news) -> None:
+            if news.stage != "training":
+                return
+            if not waited:
+                waited.append(until_the_end.enter_context(alone()))
+            if news.event == "at" and not first:
+                first.append(passed())
+            if news.event != "at" or news.episode_cost in (None, *seen[-1:]):
+                return
+            seen.append(news.episode_cost)
+            tell(
+                **said, seconds=passed(), episode_cost=news.episode_cost, iteration=news.iteration,
+                environment_steps=news.steps, first_iteration_seconds=first[0],
+            )  # fmt: skip
+
+        with listening(hear):
+            summary = train(study, pathlib.Path(folder) / "out").summary
         tell(
-            study=name, precision=precision, seconds=time.perf_counter() - began, episode_cost=news.episode_cost, **said
-        )
-
-    with tempfile.TemporaryDirectory() as folder, listening(hear):
-        summary = train(study, pathlib.Path(folder) / "out").summary
-    steps = summary["environment_steps"]
-    tell(
-        study=name, precision=precision, environments=size["environments"], seconds=time.perf_counter() - began,
-        environment_steps=steps, episode_cost=summary["cost"]["total"], before=summary["cost"]["before"],
-        compile_seconds=summary["seconds"]["compile"], message=summary["message"], last=True,
-    )  # fmt: skip
+            **said, seconds=passed(), environment_steps=summary["environment_steps"], episode_cost=summary["cost"]["total"],
+            before=summary["cost"]["before"], compile_seconds=summary["seconds"]["compile"], first_iteration_seconds=first[0],
+            judge=summary.get("judge"), message=summary["message"], last=True,
+        )  # fmt: skip
 
 
 def brax(tell) -> None:
@@ -368,7 +423,8 @@ def brax(tell) -> None:
         return
     command[-1:] = ["ppo", "--seed", "0", "--wide", "--cap", "45"]
     began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with alone():
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = done.stdout.splitlines()[-1:] or ["{}"]
     tell(seconds=time.perf_counter() - began, status=done.returncode, result=found[0][:2000])
 

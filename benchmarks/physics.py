@@ -22,6 +22,8 @@ import sys
 import tempfile
 import time
 
+from dso_robotics.cli.jax_setup import add_xla_flags, quick_to_compile
+
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "physics.json"
 PROGRAMS = (("dso", "forward"), ("mjx", "forward"), ("mjx-1", "forward"), ("dso", "gradient"), ("mjx-1", "gradient"))
@@ -81,7 +83,7 @@ def child(model: str, *arguments: object) -> dict:
 
 def measure(path: str, engine: str, what: str, batch: int, horizon: int, cache: str) -> dict:
     """Trace, compile and time one program."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    add_xla_flags(*quick_to_compile())
     import jax
     import jax.numpy as jnp
     import mujoco

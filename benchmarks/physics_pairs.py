@@ -8,11 +8,12 @@ from rest is compared. docs/models.md has the table (`python benchmarks/physics_
 
 import itertools
 import json
-import os
 import pathlib
 
 import mujoco
 import numpy as np
+
+from dso_robotics.cli.jax_setup import add_xla_flags, quick_to_compile
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "physics_pairs.json"
 SHAPES = {
@@ -35,7 +36,7 @@ STATES, SHALLOW, DEEP = 60, -5e-4, -8e-3
 
 
 def main() -> None:
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    add_xla_flags(*quick_to_compile())
     import jax
 
     jax.config.update("jax_enable_x64", True)

@@ -15,12 +15,13 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
 import mujoco
+
+from dso_robotics.cli.jax_setup import add_xla_flags, quick_to_compile
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "physics_sweep.json"
@@ -115,7 +116,7 @@ def bounded(path: pathlib.Path, states: int, limit: float) -> dict:
 
 def examine(path: str, states: int) -> dict:
     """Load the model and compare it with C, or return the reason why not."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    add_xla_flags(*quick_to_compile())
     import jax
 
     jax.config.update("jax_enable_x64", True)

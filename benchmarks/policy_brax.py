@@ -25,6 +25,10 @@ from brax.envs.wrappers import training as wrappers  # noqa: E402
 from brax.training import acting  # noqa: E402
 from mujoco import mjx  # noqa: E402
 
+# Brax 0.14.2 calls this function, which JAX 0.11 no longer has. For one device it adds an axis of length one.
+if getattr(jax, "device_put_replicated", None) is None:
+    jax.device_put_replicated = lambda tree, devices: jax.tree.map(lambda x: jnp.stack([x] * len(devices)), tree)
+
 MODEL = pathlib.Path(__file__).parent.parent / "models" / "cartpole.xml"
 STEPS = 1000
 # [explore] of the study and the share of new starts that come from it; and the mean number of control steps between new starts:

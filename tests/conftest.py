@@ -8,15 +8,14 @@ import os
 import pathlib
 import sys
 
-# Tests compile much and run it little: code that is not optimised compiles in half the time.
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
-)
-
 import pytest
 
+from dso_robotics.cli.jax_setup import add_xla_flags, quick_to_compile
 from dso_robotics.data.log import write_log
 from tests.pendulum import PENDULUM, record
+
+# Tests compile much and run it little: code that is not optimised compiles in half the time.
+add_xla_flags(*quick_to_compile(), "--xla_backend_optimization_level=0")
 
 HAS_JAX = importlib.util.find_spec("jax") is not None
 if HAS_JAX:
