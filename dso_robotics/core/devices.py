@@ -55,6 +55,30 @@ def on_devices(count: int | None = None) -> Iterator[int]:
         jax.clear_caches()
 
 
+@contextlib.contextmanager
+def on_the_processor() -> Iterator[None]:
+    """Within the context JAX computes on the CPU, what is not placed on a device already.
+
+    For work that follows C MuJoCo step by step: a GPU would be waited for several times in each control step.
+    """
+    if jax.default_backend() == "cpu":  # nothing to change, and nothing to compile again
+        yield
+        return
+    with jax.default_device(jax.devices("cpu")[0]):
+        yield
+
+
+def beside_c(function: Callable[..., Any]) -> Callable[..., Any]:
+    """jax.jit of `function`, which is called between steps of C MuJoCo: it runs on the CPU."""
+    compiled = jax.jit(function)
+
+    def run(*args: Any) -> Any:
+        with on_the_processor():
+            return compiled(*args)
+
+    return compiled if jax.default_backend() == "cpu" else run
+
+
 def mesh() -> Mesh | None:
     """The devices that batches are split over; None for one."""
     return _MESH.get()

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +11,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Float
 
+from dso_robotics.core.devices import beside_c, on_the_processor
 from dso_robotics.errors import DsoError
 from dso_robotics.physics import step as physics
 from dso_robotics.robot.observation import Scaling
@@ -94,23 +94,24 @@ class Player:
         def read(theta: Any, reality: Any, state: RobotState) -> Any:
             return _real(chain, reality).reading(state, theta)
 
-        self.decide: Callable[..., Any] = jax.jit(decide)
-        self.control: Callable[..., Any] = jax.jit(lambda action, state: chain.control(action, state))
-        self.arrive: Callable[..., Any] = jax.jit(arrive)
-        self.read: Callable[..., Any] = jax.jit(read)
-        self._scene_cost: Callable[..., Any] = jax.jit(jax.vmap(scene_cost, in_axes=(None, 0)))
+        self.decide = beside_c(decide)
+        self.control = beside_c(lambda action, state: chain.control(action, state))
+        self.arrive = beside_c(arrive)
+        self.read = beside_c(read)
+        self._scene_cost = beside_c(jax.vmap(scene_cost, in_axes=(None, 0)))
 
         def start(theta: Any, key: Any, context: Any) -> RobotState:
             state = chain.start(key)
             state = state if context is None else eqx.tree_at(lambda s: s.context, state, context)
             return chain.placed(state, theta)
 
-        self._start: Callable[..., Any] = jax.jit(start)
+        self._start = beside_c(start)
 
     def start(self, theta: Any, seed: int, context: np.ndarray | None = None) -> RobotState:
         """The start of an episode drawn with `seed`; its context too, unless it is given."""
         given = None if context is None else jnp.asarray(context)
-        return self._start(jnp.asarray(theta), jax.random.key(seed), given)
+        with on_the_processor():
+            return self._start(jnp.asarray(theta), jax.random.key(seed), given)
 
     def play(
         self,
@@ -214,13 +215,14 @@ class Running:
         context: np.ndarray | None = None,
         sensors: Reality | None = None,
     ):
-        self._player, self._scaling, self._sensors, self._finer = player, scaling, sensors, finer
+        self._player, self._sensors, self._finer = player, sensors, finer
         chain = player.chain
         self.model = copy.copy(chain.mj if model is None else model)
         if finer > 1:
             self.model.opt.timestep /= finer
         self.data, self._probe = mujoco.MjData(self.model), mujoco.MjData(self.model)
-        self.theta = jnp.asarray(theta)
+        with on_the_processor():  # copied once, not at each control step
+            self.theta, self._scaling = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), (theta, scaling))
         self.reading = np.zeros(0)
         state: Any = player.start(self.theta, seed, context)
         self.data.qpos[:], self.data.qvel[:] = state.body.qpos, state.body.qvel

@@ -1,5 +1,6 @@
 """Train everything that a study frees, in one vector: study -> chain and costs -> method -> result on C MuJoCo."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dso_robotics.core.descent import Best, Last, Moment, Result, Status
+from dso_robotics.core.devices import on_the_processor
 from dso_robotics.core.method.learner import Record
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.loop import OpenLoopError
@@ -89,7 +91,9 @@ def train(
     with session(out, resume=resume, force=force, longer=longer, progress=progress) as here:
         here.compare(_files(study))
         tell("reading")
-        return _train(build(study), here, command, report)
+        task = build(study)
+        with on_the_processor() if task.engine.name == "mujoco" else contextlib.nullcontext():
+            return _train(task, here, command, report)
 
 
 def _train(task: Task, here: Session, command: str, report: Callable[[Trained, Path], object] | None) -> Trained:
