@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -38,8 +38,8 @@ _TIME = re.compile(
     re.IGNORECASE,
 )
 _DAY = 86_400 * 10**9
-# Beyond this, float64 cannot hold every integer.
-_EXACT = 2**53
+EXACT = 2**53
+"""Beyond this, float64 cannot hold every integer."""
 
 
 def number(cell: str, decimal: str = ".") -> float | None:
@@ -119,7 +119,7 @@ def column(cells: Sequence[str], decimal: str = ".") -> tuple[int, Array] | int:
         found = stamps(cells)
         return found if isinstance(found, int) else (0, found)
     values = None
-    if decimal == ".":
+    if decimal == "." and not any("_" in cell for cell in cells):  # NumPy takes 1_000 for a number
         try:
             values = np.array(cells).astype(np.float64)
         except ValueError:
@@ -131,7 +131,7 @@ def column(cells: Sequence[str], decimal: str = ".") -> tuple[int, Array] | int:
             if value is None:
                 return i
             values[i] = value
-    if np.abs(values[np.isfinite(values)]).max(initial=0.0) >= _EXACT:
+    if np.abs(values[np.isfinite(values)]).max(initial=0.0) >= EXACT:
         whole = [int(cell) if _INTEGER.fullmatch(cell.strip()) else None for cell in cells]
         if all(w is not None or np.isnan(v) for w, v in zip(whole, values, strict=True)):
             origin = next(w for w in whole if w is not None)
@@ -139,7 +139,7 @@ def column(cells: Sequence[str], decimal: str = ".") -> tuple[int, Array] | int:
     return 0, values
 
 
-def undecided(cells: Sequence[str]) -> str | None:
+def undecided(cells: Iterable[str]) -> str | None:
     """A cell such as `1,234` if commas occur and nothing tells whether they are decimal; None if it is certain."""
     doubtful = None
     for cell in cells:

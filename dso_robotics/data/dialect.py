@@ -1,28 +1,19 @@
 """How a text file writes a table: its encoding, the separator of its cells, and its decimal sign."""
 
-import codecs
+import contextlib
 import csv
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dso_robotics.data.cell import nanoseconds, number
 from dso_robotics.errors import DsoError
 
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b]")
 _BLANK = " "
 _SEPARATORS = (",", ";", "\t", "|", _BLANK)
 _NAMED = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "bar": "|", "blank": _BLANK, "space": _BLANK}
-_SAMPLE = 200
+SAMPLE = 200
+"""So many lines at the end of a file tell its dialect."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +45,17 @@ class Dialect:
             raise DsoError(f"--header-line {self.header_line}: lines count from 1.")
         if self.encoding:
             try:
-                codecs.lookup(self.encoding)
+                with contextlib.suppress(UnicodeError):
+                    b"a".decode(self.encoding)
             except LookupError as error:
                 raise DsoError(f"--encoding {self.encoding!r}: is not known; utf-16 or cp1252 are.") from error
 
-    def settled(self, lines: Sequence[str]) -> "Dialect":
+    def settled(self, lines: Iterable[str]) -> "Dialect":
         """This dialect with the delimiter and the decimal sign that fit `lines` best."""
         if self.delimiter and self.decimal:
             return self
         # The end of a file is data; what stands at its beginning may be a preamble.
-        sample = [line for line in lines[-_SAMPLE:] if line.strip()]
+        sample = [line for line in list(lines)[-SAMPLE:] if line.strip()]
         sample = sample[len(sample) // 2 :] if len(sample) > 4 else sample
         best, score = (self.delimiter or ",", self.decimal or "."), -1.0
         for decimal in (self.decimal,) if self.decimal else (".", ","):
@@ -93,46 +85,6 @@ def number_like(cell: str, decimal: str) -> bool:
     """Whether a cell holds a number, a date or a time of day."""
     value = number(cell, decimal)
     return value == value if value is not None else nanoseconds(cell) is not None
-
-
-def decode(path: Path, encoding: str = "") -> str:
-    """The text of a file; the encoding is found out unless given. Raises DsoError when it is no text."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DsoError(f"{path}: cannot be read ({error.strerror}); check its permissions.") from error
-    found = encoding or next((name for mark, name in _BOMS if content.startswith(mark)), "") or _wide(content)
-    if found in ("utf-16", "utf-16-le", "utf-16-be"):
-        content = content[: len(content) // 2 * 2]  # a torn file may end within a character
-    text = ""
-    if found:
-        try:
-            text = content.decode(found)
-        except UnicodeError as error:
-            raise DsoError(f"{path}: is not {found} text ({error}); give the right one with --encoding.") from error
-    else:
-        try:
-            text = content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            torn = error.start >= len(content) - 3 and error.start > 0
-            text = content[: error.start].decode() if torn and error.reason == "unexpected end of data" else ""
-            text = text or content.decode("cp1252", errors="replace")
-    text = text.lstrip("\ufeff").rstrip("\0")
-    if _CONTROL.search(text):
-        raise DsoError(
-            f"{path}: is no text file, nor one of the other kinds that can be read (NPZ, NPY, JSON, MAT, HDF5); export it as "
-            "CSV, or name its encoding with --encoding."
-        )
-    return text
-
-
-def _wide(content: bytes) -> str:
-    """UTF-16 without a mark, as its zero bytes show; "" if it is not."""
-    head = content[:2000]
-    even, odd = head[::2].count(0), head[1::2].count(0)
-    if max(even, odd) < 0.3 * len(head) or min(even, odd) > 0.05 * len(head):
-        return ""
-    return "utf-16-le" if odd > even else "utf-16-be"
 
 
 def _score(lines: Sequence[str], delimiter: str, decimal: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dso_robotics.data.dialect import decode
+from dso_robotics.data.text_file import text_file
 from dso_robotics.data.tree import Leaf
 from dso_robotics.errors import DsoError
 
@@ -18,7 +18,7 @@ _DEEPEST = 32
 
 def read_json(path: Path, encoding: str = "") -> tuple[list[Leaf], list[str]]:
     """The arrays of a JSON file or of JSON lines, and notes. Raises DsoError naming the line that is no JSON."""
-    text = decode(path, encoding)
+    text = text_file(path, encoding).read()
     notes: list[str] = []
     try:
         content = json.loads(text)

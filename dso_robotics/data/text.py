@@ -2,15 +2,20 @@
 
 import csv
 import re
-from collections import Counter
-from dataclasses import dataclass
+from array import array
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
-from dso_robotics.data.cell import column, number, undecided
+import numpy as np
+
+from dso_robotics.data.cell import EXACT, column, number, undecided
 from dso_robotics.data.conversion import unit_cell, unit_in_name, unit_like
-from dso_robotics.data.dialect import Dialect, decode, number_like
+from dso_robotics.data.dialect import SAMPLE, Dialect, number_like
 from dso_robotics.data.rollout import Array
 from dso_robotics.data.table import Table
+from dso_robotics.data.text_file import TextFile, text_file
+from dso_robotics.data.text_rows import Piece, Row, Rows, gathered, rows_of
 from dso_robotics.errors import DsoError, shortened
 
 _COMMENT = re.compile(r"^\s*(?:#+|%+|//+)")
@@ -18,62 +23,86 @@ _PREAMBLE = 80
 _RULE = re.compile(r"[-=+*_]{2,}")
 
 
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    cells: list[str]
-
-
 def read_text(path: Path, dialect: Dialect) -> Table:
     """The table in a text file. Raises DsoError naming the file, the line and the option that decides what is not certain."""
-    text = decode(path, dialect.encoding)
-    lines = re.split(r"\r\n|\n|\r", text)
-    comments = [(i, _COMMENT.sub("", line, count=1)) for i, line in enumerate(lines, 1) if _COMMENT.match(line)]
-    plain = [(i, line) for i, line in enumerate(lines, 1) if line.strip() and not _COMMENT.match(line)]
-    settled = dialect.settled([line for _, line in plain])
-    return _Reader(path, settled, dialect.decimal == "", comments, _rows(plain, settled), lines).table()
+    file = text_file(path, dialect.encoding)
+    comments, last, tail = list[tuple[int, str]](), "", deque[str](maxlen=SAMPLE)
+    for i, line in enumerate(file.lines(), 1):
+        last = line
+        if _COMMENT.match(line):
+            comments.append((i, _COMMENT.sub("", line, count=1).removesuffix("\n")))
+        elif line.strip():
+            tail.append(line.removesuffix("\n"))
+    settled = dialect.settled(tail)
+    open_ended = bool(last.strip()) and not last.endswith("\n")
+    return _Reader(path, settled, dialect.decimal == "", comments, _rows(file, settled), open_ended).table()
 
 
-def _rows(plain: list[tuple[int, str]], dialect: Dialect) -> list[_Row]:
-    if dialect.delimiter == " ":
-        return [_Row(i, dialect.cells(line)) for i, line in plain]
-    source = iter([line + "\n" for _, line in plain])
-    reader = csv.reader(source, delimiter=dialect.delimiter, skipinitialspace=True)
-    rows, before = [], 0
-    try:
+def _rows(file: TextFile, dialect: Dialect) -> Rows:
+    """The rows of a file, without comments and empty lines."""
+
+    def plain() -> Iterator[tuple[int, str]]:
+        lines = enumerate(file.lines(), 1)
+        return ((i, line) for i, line in lines if line.strip() and not _COMMENT.match(line))
+
+    def quoted() -> Iterator[tuple[int, list[str]]]:
+        places = array("q")
+
+        def source() -> Iterator[str]:
+            for i, line in plain():
+                places.append(i)
+                yield line.removesuffix("\n") + "\n"
+
+        reader, before = csv.reader(source(), delimiter=dialect.delimiter, skipinitialspace=True), 0
         for cells in reader:  # a quoted cell may go on over several lines
-            rows.append(_Row(plain[before][0], [" ".join(cell.split()) for cell in cells]))
+            yield places[before], [" ".join(cell.split()) for cell in cells]
             before = reader.line_num
-    except csv.Error:
-        return [_Row(i, dialect.cells(line)) for i, line in plain]
-    return rows
+
+    if dialect.delimiter != " ":
+        try:
+            return rows_of(quoted())
+        except csv.Error:
+            pass
+    return rows_of((i, dialect.cells(line.removesuffix("\n"))) for i, line in plain())
 
 
 class _Reader:
-    def __init__(self, path: Path, dialect: Dialect, guessed: bool, comments, rows: list[_Row], lines: list[str]):
+    def __init__(self, path: Path, dialect: Dialect, guessed: bool, comments, rows: Rows, open_ended: bool):
         self.path, self.dialect, self.guessed = path, dialect, guessed
         self.comments: list[tuple[int, str]] = comments
-        self.rows, self.lines, self.notes = rows, lines, list[str]()
+        self.rows, self.open_ended, self.notes = rows, open_ended, list[str]()
         if not rows:
             self.refuse("has no rows of data; a line names the columns and the rows follow")
-        tail = rows[len(rows) // 2 :] if len(rows) > _PREAMBLE else rows
-        widths = Counter(len(row.cells) for row in tail)
+        tail = rows.part(len(rows) // 2) if len(rows) > _PREAMBLE else rows
+        widths = tail.widths()
         self.width = max(widths, key=lambda width: (widths[width], width))
         # Names, units and a preamble stand in the first half.
-        lower = [row.cells for row in rows[len(rows) // 2 :] if len(row.cells) == self.width]
-        usual = lower or [row.cells for row in tail if len(row.cells) == self.width]
-        self.numeric = [c for c in range(self.width) if self.mostly_numbers([cells[c] for cells in usual])]
-        filled = [c for c in range(self.width) if any(cells[c] for cells in usual)]
+        lower = rows.part(len(rows) // 2).of_width(self.width)
+        usual = lower or tail.of_width(self.width)
+        self.numeric = [c for c in range(self.width) if self.mostly_numbers(usual, c)]
+        filled = [c for c in range(self.width) if any(_given(piece, c) for piece in usual.pieces)]
         # Columns that hold anything: a separator at the end of every line makes one that does not.
         self.filled = max(filled, default=-1) + 1
 
     def refuse(self, text: str):
         raise DsoError(f"{self.path}: {text}.")
 
-    def mostly_numbers(self, cells: list[str]) -> bool:
-        given = [cell for cell in cells if number(cell, self.dialect.decimal) == number(cell, self.dialect.decimal)]
-        count = sum(number_like(cell, self.dialect.decimal) for cell in given)
-        return count > 0 and count >= 0.6 * len(given)
+    def mostly_numbers(self, rows: Rows, c: int) -> bool:
+        given = count = 0
+        for piece in rows.pieces:
+            numbers = self.numbers(piece, c)
+            if numbers is not None:
+                found = int(np.count_nonzero(~np.isnan(numbers)))
+                given, count = given + found, count + found
+                continue
+            for cell in _texts(piece, c):
+                value = number(cell, self.dialect.decimal)
+                given += value is None or value == value
+                count += number_like(cell, self.dialect.decimal)
+        return count > 0 and count >= 0.6 * given
+
+    def numbers(self, piece: Piece, c: int) -> Array | None:
+        return piece.numbers(c) if piece.even and self.dialect.decimal == "." else None
 
     def table(self) -> Table:
         if not self.numeric:
@@ -83,7 +112,7 @@ class _Reader:
             )
         begin = self.begin()
         names, units = self.header(begin)
-        rows = [row for row in self.rows[begin:] if row.cells[: len(names)] != list(names)]
+        rows = Rows(_without(piece, names) for piece in self.rows.part(begin).pieces)
         if len(rows) < len(self.rows) - begin:
             self.notes.append(
                 f"the line of names occurs {len(self.rows) - begin - len(rows)} more time(s) and is left out"
@@ -121,7 +150,7 @@ class _Reader:
             return tuple(str(k + 1) for k in range(count)), ("",) * count
         if self.dialect.header_line:
             return self.header_at(self.dialect.header_line, begin)
-        above = [row for row in self.rows[:begin] if not all(_RULE.fullmatch(cell) or not cell for cell in row.cells)]
+        above = [row for row in self.rows.part(0, begin) if not all(_RULE.fullmatch(cell) or not cell for cell in row.cells)]
         if above and self.first_names(above):
             return self.trimmed(above[-1].cells), ("",) * len(self.trimmed(above[-1].cells))
         if above and not self.names_like(above[-1]) and self.comment_header(begin) is None:
@@ -136,9 +165,9 @@ class _Reader:
         found = self.comment_header(begin)
         if found is not None:
             return found
-        line = self.rows[begin].line
+        line = self.rows.row(begin).line
         if above:
-            self.refuse_count(above[-1], self.rows[begin])
+            self.refuse_count(above[-1], self.rows.row(begin))
         self.refuse(
             f"no line names the columns: numbers begin in line {line}. Give --no-header and call the columns 1, 2, 3, ..., or "
             "give the number of the line of names with --header-line, or add a line such as time,torque,angle"
@@ -151,12 +180,12 @@ class _Reader:
         if not found or not any(found[0]):
             self.refuse(f"--header-line {line}: there are no names in that line")
         names = self.trimmed(found[0])
-        between = [row.cells for row in self.rows[:begin] if row.line > line]
+        between = [row.cells for row in self.rows.part(0, begin) if row.line > line]
         if between and len(between[0]) >= self.filled and all(unit_like(cell) for cell in between[0]):
             return names, self.padded([unit_cell(cell) for cell in between[0]], len(names))
         return names, ("",) * len(names)
 
-    def names_like(self, row: _Row) -> bool:
+    def names_like(self, row: Row) -> bool:
         """Whether a row above the numbers may name the columns."""
         if len(row.cells) < self.filled or not any(row.cells):
             return False
@@ -166,13 +195,13 @@ class _Reader:
         words = [cell for cell in row.cells if cell and cell not in numbers]
         return 2 * len(numbers) < len(row.cells) and not (numbers and any(re.match(r"[-+.\d]", cell) for cell in words))
 
-    def first_names(self, above: list[_Row]) -> bool:
+    def first_names(self, above: list[Row]) -> bool:
         """Whether the only row above the numbers names some columns by numbers: `time,1,2`."""
         words = [cell for cell in above[-1].cells if cell and not number_like(cell, self.dialect.decimal)]
         lettered = bool(words) and not any(re.match(r"[-+.\d]", cell) for cell in words)
         return len(above) == 1 and lettered and len(above[-1].cells) >= self.filled
 
-    def refuse_count(self, names: _Row, row: _Row) -> None:
+    def refuse_count(self, names: Row, row: Row) -> None:
         """Refuse a row of names that is shorter than the rows of numbers."""
         words = [cell for cell in names.cells if cell and not number_like(cell, self.dialect.decimal)]
         if not 1 < len(names.cells) < self.filled or len(words) < len(names.cells):
@@ -184,7 +213,7 @@ class _Reader:
             )
         self.refuse(f"{told}; name every column in that line, or give --no-header and call the columns 1, 2, 3, ...")
 
-    def refuse_mixed(self, row: _Row) -> None:
+    def refuse_mixed(self, row: Row) -> None:
         """Refuse a row above the numbers that holds numbers itself, because one of its cells is damaged."""
         cells = [row.cells[c] for c in self.numeric if c < len(row.cells)]
         numbers = sum(number_like(cell, self.dialect.decimal) for cell in cells)
@@ -196,8 +225,8 @@ class _Reader:
 
     def comment_header(self, begin: int) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
         """Names in a comment above the numbers, as numpy.savetxt writes them."""
-        first = self.rows[begin].line
-        rows = [_Row(line, self.split(body)) for line, body in self.comments if line < first]
+        first = self.rows.row(begin).line
+        rows = [Row(line, self.split(body)) for line, body in self.comments if line < first]
         fits = [row for row in rows if len(row.cells) in (self.filled, self.width) and self.names_like(row)]
         if not fits:
             return None
@@ -225,29 +254,35 @@ class _Reader:
     def padded(cells: list[str], count: int) -> tuple[str, ...]:
         return tuple([*cells[:count], *[""] * (count - len(cells))])
 
-    def whole(self, names: tuple[str, ...], rows: list[_Row]) -> list[_Row]:
+    def whole(self, names: tuple[str, ...], rows: Rows) -> Rows:
         """The rows that have a cell for each name; the last may be torn off."""
-        least, kept = min(self.width, len(names)), []
-        for row in rows:
+        least = min(self.width, len(names))
+        if len(rows) > 1 and (len(rows.row(-1).cells) < least or self.torn(rows.row(-1))):
+            self.notes.append(f"the last line ({rows.row(-1).line}) is torn off and is left out")
+            rows = rows.part(0, len(rows) - 1)
+        return Rows(self.fitted(names, piece, least) for piece in rows.pieces)
+
+    def fitted(self, names: tuple[str, ...], piece: Piece, least: int) -> Piece:
+        """Rows with as many cells as there are names."""
+        columns = range(len(names), len(piece.cells))
+        if piece.even and len(piece.cells) >= len(names) and not any(_given(piece, c) for c in columns):
+            return Piece(piece.line, piece.cells[: len(names)])
+        kept = []
+        for row in piece.rows():
             cells = row.cells
-            excess = [cell for cell in cells[len(names) :] if cell]
-            last = row is rows[-1]
-            if (len(cells) < least or self.torn(row)) and last and len(rows) > 1:
-                self.notes.append(f"the last line ({row.line}) is torn off and is left out")
-                continue
-            if excess or len(cells) < least:
+            if any(cells[len(names) :]) or len(cells) < least:
                 self.refuse(
                     f"line {row.line} has {len(cells)} cells but there are {len(names)} names of columns; repair the line, or "
                     "say how the file is written with --delimiter, --header-line or --no-header"
                 )
-            kept.append(_Row(row.line, [*cells[: len(names)], *[""] * (len(names) - len(cells))]))
-        return kept
+            kept.append(Row(row.line, [*cells[: len(names)], *[""] * (len(names) - len(cells))]))
+        return gathered(kept)
 
-    def torn(self, row: _Row) -> bool:
+    def torn(self, row: Row) -> bool:
         """Whether the last line ends without a line end, inside a number."""
         last = row.cells[-1] if row.cells else ""
         cut = last in ("-", "+") or not self.readable(last)
-        return bool(self.lines[-1].strip()) and len(row.cells) - 1 in self.numeric and cut
+        return self.open_ended and len(row.cells) - 1 in self.numeric and cut
 
     def described(self) -> tuple[str, ...]:
         """What was found out about the way the file is written, where it is not the usual one."""
@@ -258,10 +293,16 @@ class _Reader:
             )
         return ()
 
-    def parse(self, names: tuple[str, ...], rows: list[_Row], c: int) -> tuple[int, Array]:
-        cells = [row.cells[c] for row in rows]
+    def parse(self, names: tuple[str, ...], rows: Rows, c: int) -> tuple[int, Array]:
+        parts = [self.numbers(piece, c) for piece in rows.pieces]
+        whole = [part for part in parts if part is not None]
+        if len(whole) == len(parts):
+            values = np.concatenate(whole) if whole else np.zeros(0)
+            if np.abs(values[np.isfinite(values)]).max(initial=0.0) < EXACT:
+                return 0, values
+        cells = [cell for piece in rows.pieces for cell in _texts(piece, c)]
         if self.guessed and any("," in cell for cell in cells):
-            doubtful = undecided([cell for row in rows for cell in row.cells])
+            doubtful = undecided(cell for row in rows for cell in row.cells)
             if doubtful:
                 self.refuse(
                     f"column {names[c]!r}: the comma in {doubtful!r} may be a decimal sign or separate thousands; say which "
@@ -269,11 +310,11 @@ class _Reader:
                 )
         found = column(cells, self.dialect.decimal)
         if isinstance(found, int):
-            self.refuse_cell(rows[found], names[c], c)
+            self.refuse_cell(rows.row(found), names[c], c)
             raise AssertionError
         return found
 
-    def refuse_cell(self, row: _Row, name: str, c: int) -> None:
+    def refuse_cell(self, row: Row, name: str, c: int) -> None:
         other = "." if self.dialect.decimal == "," else ","
         mixed = number(row.cells[c], other) is not None
         hint = (
@@ -285,3 +326,25 @@ class _Reader:
             f"line {row.line}, column {name!r}: {shortened(row.cells[c])!r} is not a number{hint}; repair the cell, or "
             "leave it empty if nothing was measured"
         )
+
+
+def _texts(piece: Piece, c: int) -> list[str]:
+    """Column c of rows that have one."""
+    return piece.texts(c) if piece.even else [row.cells[c] for row in piece.rows()]
+
+
+def _given(piece: Piece, c: int) -> bool:
+    """Whether any cell of column c holds anything."""
+    return not piece.same(c, "").all() if piece.even else any(_texts(piece, c))
+
+
+def _without(piece: Piece, names: tuple[str, ...]) -> Piece:
+    """The rows that are not the line of names again."""
+    if not piece.even:
+        return piece.part(np.array([row.cells[: len(names)] != list(names) for row in piece.rows()], bool))
+    if len(piece.cells) < len(names):
+        return piece
+    again = np.ones(len(piece), bool)
+    for c, name in enumerate(names):
+        again &= piece.same(c, name)
+    return piece.part(~again) if again.any() else piece
