@@ -84,7 +84,9 @@ def speed(rows: Rows) -> list[str]:
         "Rollouts of 32 steps under random controls; a step is one of the physics. The best of at least three runs. "
         "Several programs compiled at the same time, so compilation takes longer here than alone. A ratio below 1 "
         "means that plain `mjx.step` is faster. Speed grows almost in proportion to the batch up to tens of "
-        "thousands: below that the GPU waits for launches of kernels."
+        "thousands: below that the GPU waits for launches of kernels. The ant is gymnasium's: it integrates with RK4, "
+        "which is four solves of the contacts a step, with up to 100 iterations of a search of 50 points; the others "
+        "have an implicit or Euler step and options of a few iterations."
     )
     return section("Speed", text, table, columns)
 
