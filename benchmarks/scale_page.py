@@ -75,12 +75,12 @@ def write(rows: list[dict]) -> None:
         "Time and memory grow in proportion to a log's length and to the free numbers. A text file is read in pieces, of which",
         "`dso convert` keeps the characters of each cell; a log in HDF5 is read whole, as float64.",
         "",
-        "With checkpoints the reverse pass through 10^4 steps needs no more memory than the forward pass keeps for a hundred. A step of a",
-        "training by 10^5 weights costs two to three times one by 10, on either engine.",
+        "With checkpoints the reverse pass through 10^4 steps needs no more memory than the plain one through a few hundred.",
+        "A step of a training by 10^5 weights costs two to three times one by 10, on either engine.",
         "",
-        "Virtual devices share the cores of one CPU, so seconds of the processor show what sharing costs: programs that wait for each",
-        "other and sums that are exchanged. The work itself is the same, and a step as small as this one, 64 windows of a cart-pole in",
-        "50 ms, is mostly the starting of small programs, once on every device.",
+        "Virtual devices share the cores of one CPU, so seconds of the processor show what sharing costs: programs that wait",
+        "for each other, and sums that are exchanged. The work itself is the same. A step as small as this one, 64 windows of",
+        "a cart-pole in 50 ms, is mostly the starting of small programs, once on every device.",
     ]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}; `python benchmarks/scale.py {' '.join(missing)}` does."]
