@@ -88,8 +88,7 @@ class CriticInputs(eqx.Module):
     def _placed(self, ctrl: Float[Array, "*queue nu"]) -> Float[Array, " k"]:
         """Controls as places in their ranges, -1 to 1; without a range, their arcsinh."""
         squash = self.chain.squash
-        place = (ctrl - squash.middle) / jnp.where(squash.half > 0, squash.half, 1.0)
-        return jnp.where(np.array(squash.limited), place, jnp.arcsinh(ctrl)).ravel()
+        return jnp.where(np.array(squash.limited), squash.place(ctrl), jnp.arcsinh(ctrl)).ravel()
 
     def _body(self, state: RobotState) -> Float[Array, " k"]:
         depends, qpos = self.depends, state.body.qpos

@@ -12,8 +12,6 @@ from dso_robotics.robot.squash import Squash
 
 # Points of the Gauss-Hermite rule for the entropy of a squashed action.
 _POINTS = 24
-# Minimum distance of a passive control from the end of its range, as a fraction of half the range. It keeps the action finite.
-_INSIDE = 1e-3
 
 
 def noise_block(scale: float, actuators: list[str], *, free: bool = False) -> Block:
@@ -26,21 +24,6 @@ def noise_block(scale: float, actuators: list[str], *, free: bool = False) -> Bl
         raise DsoError(f"noise: the standard deviation of the actions must be positive, got {scale:g}; write 0.1, say.")
     names = tuple(f"noise/{name or i}" for i, name in enumerate(actuators))
     return Block("action noise", np.full(len(actuators), np.log(scale)), free, entries=names)
-
-
-def passive_mean(squash: Squash) -> Float[Array, " nu"]:
-    """The passive actions: after squashing, they give control 0, clipped to the actuator's range.
-
-    For a range symmetric about 0, the control is the middle of the range and the action is 0. For a muscle with range 0 to 1,
-    it is the lower end. No finite action reaches that end, so the control is within a thousandth of half the range of it.
-    """
-    half = jnp.where(squash.half > 0.0, squash.half, 1.0)
-    part = jnp.clip(-squash.middle / half, -1.0 + _INSIDE, 1.0 - _INSIDE)
-    limited = np.array(squash.limited)
-    if squash.after:
-        return jnp.where(limited, part, -squash.shift / squash.gain)
-    reach = jnp.where(limited & (squash.middle != 0.0), jnp.arctanh(part), 0.0)
-    return (reach - squash.shift) / squash.gain
 
 
 def log_density(deviation: Float[Array, " nu"], log_scale: Float[Array, " nu"]) -> Float[Array, ""]:

@@ -29,7 +29,7 @@ class PassiveChain(Passive):
 
     def move(self, noise: Float[Array, " nu"], state: RobotState) -> RobotState:
         """f(x, scale noise)."""
-        nu, mean = self.chain.mj.nu, noises.passive_mean(self.chain.squash)
+        nu, mean = self.chain.mj.nu, self.chain.squash.passive
         action = mean + jnp.exp(self.chain.noise_scale(self.frozen)) * noise[:nu]
         if self.chain.sensing is None:
             return self.chain.play(action, state.memory, state, self.frozen)
@@ -41,7 +41,7 @@ class PassiveChain(Passive):
 
     def drift(self, state: RobotState) -> RobotState:
         """f(x, 0)."""
-        return self.chain.play(noises.passive_mean(self.chain.squash), state.memory, state, self.frozen)
+        return self.chain.play(self.chain.squash.passive, state.memory, state, self.frozen)
 
     def cost(self, state: RobotState) -> Float[Array, ""]:
         """The scene's cost."""
@@ -53,7 +53,7 @@ class PassiveChain(Passive):
 
     def log_prob(self, following: RobotState, state: RobotState) -> Float[Array, ""]:
         """Log-density of the noise that was applied."""
-        deviation = following.action - noises.passive_mean(self.chain.squash)
+        deviation = following.action - self.chain.squash.passive
         return noises.log_density(deviation, self.chain.noise_scale(self.frozen))
 
     def ratio(self, following: RobotState, state: RobotState, theta: Theta) -> Float[Array, ""]:

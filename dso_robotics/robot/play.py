@@ -55,9 +55,10 @@ class Episode:
 
         Zero for an actuator without a range.
         """
-        limited, middle, half = (np.asarray(x) for x in (squash.limited, squash.middle, squash.half))
-        place = (self.ctrl - middle) / np.where(half > 0, half, 1.0)
-        return np.where(limited, np.mean(1.0 - place**2 < _FLAT, axis=0), 0.0) if len(place) else np.zeros(len(middle))
+        if not len(self.ctrl):
+            return np.zeros(len(squash.limited))
+        flat = 1.0 - np.asarray(squash.place(jnp.asarray(self.ctrl))) ** 2 < _FLAT
+        return np.where(squash.limited, np.mean(flat, axis=0), 0.0)
 
     @property
     def cost(self) -> float:

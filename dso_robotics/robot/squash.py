@@ -7,8 +7,6 @@ Zero gives the home control, and a small action changes it by `scale` per unit: 
 gain = scale / (half (1 - tanh(shift)^2)).
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax.numpy as jnp
 import mujoco
@@ -69,14 +67,25 @@ class Squash(eqx.Module):
         """The action whose control is home."""
         return self.mean(jnp.zeros(self.middle.shape))
 
-    def action(self, ctrl: Any, inside: float = _INSIDE) -> Any:
-        """Actions (..., nu) that give controls (..., nu); an end of the range is moved inside by this part of its half."""
-        limited, middle, half = (np.asarray(x) for x in (self.limited, self.middle, self.half))
-        place = np.clip((ctrl - middle) / np.where(half > 0, half, 1.0), -1 + inside, 1 - inside)
-        z = np.where(limited, place if self.after else np.arctanh(place), ctrl)
-        plain = (np.asarray(self.gain) == 1.0) & (np.asarray(self.shift) == 0.0)
-        back = np.where(plain, z, (z - np.asarray(self.shift)) / np.asarray(self.gain))
-        return np.where(limited, z, back) if self.after else back
+    @property
+    def passive(self) -> Float[Array, " nu"]:
+        """The action whose control is 0, clipped to the actuator's range.
+
+        For a range symmetric about 0 that is the middle of the range. For a muscle with range 0 to 1 it is the lower end, up
+        to a thousandth of half the range.
+        """
+        return self.action(jnp.zeros(self.middle.shape))
+
+    def place(self, ctrl: Float[Array, "*N nu"]) -> Float[Array, "*N nu"]:
+        """Controls as places in their ranges, -1 to 1; of actuators without a range, the controls."""
+        return (ctrl - self.middle) / jnp.where(self.half > 0, self.half, 1.0)
+
+    def action(self, ctrl: Float[Array, "*N nu"], inside: float = _INSIDE) -> Float[Array, "*N nu"]:
+        """Actions that give these controls; an end of the range is moved inside by this part of its half."""
+        limited = np.array(self.limited)
+        place = jnp.clip(self.place(ctrl), -1.0 + inside, 1.0 - inside)
+        back = self.unmoved(jnp.where(limited, jnp.arctanh(place), ctrl))
+        return jnp.where(limited, place, back) if self.after else back
 
     def as_dict(self) -> dict[str, np.ndarray]:
         """The numbers of a policy at run time, which adds no noise; see `PolicyNumbers`."""

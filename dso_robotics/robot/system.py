@@ -143,7 +143,7 @@ class RobotSystem(SystemParts):
         """
         passive = jnp.asarray(next(block.initial for block in self.layout.blocks if block.name == "action noise"))
         mean, _ = self.act(state, theta)
-        return noises.divergence(mean, self.noise_scale(theta), noises.passive_mean(self.squash), passive)
+        return noises.divergence(mean, self.noise_scale(theta), self.squash.passive, passive)
 
     def certainty(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """KL divergence of the control at x from the uniform distribution over its range (see `noise.certainty`)."""

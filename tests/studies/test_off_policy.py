@@ -115,7 +115,7 @@ def test_what_acts_is_the_place_in_the_range(tmp_path):
     learner = trainer.init(jax.random.key(0), jnp.asarray(task.chain.layout.initial) + 0.2)
     law = dataclasses.replace(trainer.law(learner), alone=jnp.array(False), deviation=jnp.array([0.2]))
     noise = jax.random.normal(jax.random.key(1), (8, 8, 1))
-    states = trainer.course.explored(learner.theta, learner.memory, trainer._placed(learner), noise, law)
+    states = trainer.course.explored(learner.theta, learner.memory, trainer.placed(learner), noise, law)
     place = (np.asarray(states.ctrl)[:, 1:] - 1.0) / 2.0
     acting = trainer.bounded(trainer.course.taken(states))[:, 1:]
     np.testing.assert_allclose(acting, place, rtol=1e-9)
@@ -147,7 +147,7 @@ def test_a_terminal_state_ends_and_a_time_limit_does_not(tmp_path):
         dataclasses.replace(learner, experience=dataclasses.replace(learner.experience, count=jnp.asarray(10**6)))
     )
     noise = jnp.zeros((8, 8, 1))
-    states = trainer.course.explored(learner.theta, learner.memory, trainer._placed(learner), noise, law)
+    states = trainer.course.explored(learner.theta, learner.memory, trainer.placed(learner), noise, law)
     window = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), states)
     path, found = trainer._taken(trainer.problem, learner.theta, window)
     x = np.asarray(window.body.qpos[:, 0])

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core import surrogate
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.action_space import ActionSpace
+from dso_robotics.core.method.action_space import RuleSteps
 from dso_robotics.core.method.sampled import Proposal, Rule, rollouts_of
 from dso_robotics.core.sampler import Sample
 from dso_robotics.errors import DsoError
@@ -44,11 +44,11 @@ class ChainIteration(Rule):
 
 
 @TRAINING.register("chain_iteration")
-class ChainIterationSteps(ActionSpace):
+class ChainIterationSteps(RuleSteps):
     """Training by Chain Iteration. A smaller `settings.divergence` gives the KL from the old policy more weight."""
 
     def rule(self, rate: Array) -> tuple[Rule, Any]:
-        """See `ActionSpace`."""
+        """See `RuleSteps`."""
         s = self.settings
         weight = 1.0 / (s.divergence * rate)
         return ChainIteration(divergence_weight=weight, updates=s.updates), None

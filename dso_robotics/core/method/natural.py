@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core import curvature
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.action_space import ActionSpace
+from dso_robotics.core.method.action_space import RuleSteps
 from dso_robotics.core.method.sampled import Proposal, Rule, by_trust, rollouts_of
 from dso_robotics.core.method.trust_region import Direction, TrustRegion, Vector
 from dso_robotics.core.sampler import Sample
@@ -98,10 +98,10 @@ class Natural(Rule):
 
 
 @TRAINING.register("natural")
-class NaturalSteps(ActionSpace):
+class NaturalSteps(RuleSteps):
     """Training by natural-gradient steps. One iteration moves the policy by a mean KL of `settings.divergence`."""
 
     def rule(self, rate: Array) -> tuple[Rule, Any]:
-        """See `ActionSpace`."""
+        """See `RuleSteps`."""
         s = self.settings
         return Natural(closed=True, iterations=s.updates), s.divergence * rate

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core import curvature
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.action_space import ActionSpace
+from dso_robotics.core.method.action_space import RuleSteps
 from dso_robotics.core.method.sampled import Proposal, Rule, by_trust, rollouts_of
 from dso_robotics.core.method.trust_region import Direction, TrustRegion, Vector
 from dso_robotics.core.sampler import Sample
@@ -64,9 +64,9 @@ class Newton(Rule):
 
 
 @TRAINING.register("newton")
-class NewtonSteps(ActionSpace):
+class NewtonSteps(RuleSteps):
     """Training by Newton steps on the surrogate's Hessian, at most `settings.learning_rate` long. For small policies."""
 
     def rule(self, rate: Array) -> tuple[Rule, Any]:
-        """See `ActionSpace`."""
+        """See `RuleSteps`."""
         return Newton(corrected=False), self.settings.learning_rate * rate

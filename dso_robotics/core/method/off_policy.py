@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from dso_robotics.core.chain import Chain, State, covered
+from dso_robotics.core.chain import State
 from dso_robotics.core.experience import Experience, Transitions, no_experience
-from dso_robotics.core.method.action_space import PlayedCourse
 from dso_robotics.core.method.course import Course
 from dso_robotics.core.method.learner import Learner, Step
+from dso_robotics.core.method.played import PlayedCourse, Undifferentiated
 from dso_robotics.core.method.settings import Settings
-from dso_robotics.core.method.short_horizon import ShortHorizon
 from dso_robotics.core.objective import Problem
 from dso_robotics.core.rollout import Ending, Trajectory, settled
 from dso_robotics.errors import DsoError
@@ -32,18 +31,14 @@ Action = Float[Array, " nu"]
 class ActedCourse(PlayedCourse):
     """A course whose policy chooses an action by what is seen of a state: a row of numbers, which can be kept.
 
-    Some of the actions may be limited: their tanh is what acts. Others act as they are.
+    Some of the actions may be limited: their tanh is what acts. Others act as they are. The first standard normal numbers of a
+    step are those of the actions.
     """
 
     @property
     @abc.abstractmethod
     def limited(self) -> Bool[np.ndarray, " nu"]:
         """Which of the actions are limited."""
-
-    @property
-    @abc.abstractmethod
-    def noises(self) -> int:
-        """How many standard normal numbers a step takes: first one for each action."""
 
     @abc.abstractmethod
     def row(self, theta: Array, state: State) -> Row:
@@ -103,16 +98,15 @@ class Update(eqx.Module):
     spare: Any
 
 
-class OffPolicy(ShortHorizon):
-    """`ShortHorizon` that learns from a replay. A method defines how it explores, its targets and the step of its policy.
+class OffPolicy(Undifferentiated):
+    """`Undifferentiated` windows that fill a replay. A method defines how it explores, its targets and the step of its policy.
 
     critics: how many networks of Q there are; the highest cost counts.
     delay: updates of the critics for one of the policy and the slow networks.
     """
 
-    engine = "mujoco"
     reason = "an actor-critic needs no derivative of the physics, and C MuJoCo has nothing to compile"
-    supervises, constrains, moves_noise, reads_c = False, False, False, True
+    moves_noise, reads_c = False, True
     critics, delay = 2, 1
     course: ActedCourse
 
@@ -122,15 +116,7 @@ class OffPolicy(ShortHorizon):
         self.updates = max(round(settings.ratio * settings.environments * settings.horizon), 1)
         shape = settings.environments, settings.horizon, self.course.noises
         self._noise: Any = eqx.filter_jit(lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape))
-        self._placed: Any = eqx.filter_jit(self._put)
         self._law: Any = eqx.filter_jit(self.law)
-        self._improve: Any = eqx.filter_jit(self._improved)
-        self._iterate = self._explored
-
-    @staticmethod
-    def entries(method: str, chain: Chain, theta: Float[Array, " n"], moved: np.ndarray | None = None) -> np.ndarray:
-        """All entries. Raises DsoError if one does more than choose the action: Q has no derivative by it."""
-        return covered(chain, theta)
 
     @staticmethod
     def suits(settings: Settings) -> None:
@@ -160,10 +146,6 @@ class OffPolicy(ShortHorizon):
         """What is learned besides policy and critics, before the first iteration."""
         return ()
 
-    def compile(self, state: Learner) -> None:
-        """Compile everything that a step compiles, by taking one step."""
-        self._explored(state)
-
     def bounded(self, action: Float[Array, "*N nu"]) -> Float[Array, "*N nu"]:
         """Actions as they act."""
         return jnp.where(self.course.limited, jnp.tanh(action), action)
@@ -189,22 +171,18 @@ class OffPolicy(ShortHorizon):
         begun = {name: getattr(learner, name) for name in Learner.__dataclass_fields__}
         return Player(**begun, experience=kept, slow_theta=theta, spare=self.spare(jax.random.fold_in(key, 1)))
 
-    def _put(self, learner: Player) -> State:
-        place = jax.vmap(lambda state, new: self.course.placed(self.course.chain, state, new, learner.theta))
-        return place(learner.states, learner.age == 0)
+    def play(self, learner: Player) -> State:
+        """See `Played`."""
+        noise, start = self._noise(learner.key), self.placed(learner)
+        return self.course.explored(learner.theta, learner.memory, start, noise, self._law(learner))
 
-    def _explored(self, learner: Any) -> tuple[Learner, tuple[Array, ...]]:
-        noise, start = self._noise(learner.key), self._placed(learner)
-        return self._improve(
-            learner, self.course.explored(learner.theta, learner.memory, start, noise, self._law(learner))
-        )
-
-    def _improved(self, learner: Player, states: State) -> tuple[Learner, tuple[Array, ...]]:
+    def learned(self, learner: Player, windows: State) -> tuple[Learner, tuple[Array, ...]]:
+        """See `Played`."""
         s = self.settings
         keys = jax.random.split(jax.random.fold_in(learner.key, 1), 5)
         chain = self.course.at(learner.memory, learner.iteration / s.iterations)
         problem = eqx.tree_at(lambda p: p.chain, self.problem, chain)
-        paths, new = jax.vmap(lambda window: self._taken(problem, learner.theta, window))(states)
+        paths, new = jax.vmap(lambda window: self._taken(problem, learner.theta, window))(windows)
         new = jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), new)
         experience = learner.experience.stored(new)
         ready = experience.count >= s.warmup

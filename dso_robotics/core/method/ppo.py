@@ -1,7 +1,5 @@
 """PPO: minibatch steps of the clipped surrogate with generalised advantages, and one Adam for the whole training."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
@@ -11,7 +9,6 @@ from dso_robotics.core.gradient.score import Batch
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.action_space import ActionSpace
 from dso_robotics.core.method.learner import Learner, Step
-from dso_robotics.core.method.sampled import Rule
 
 # A minibatch whose mean KL exceeds `divergence` by this factor ends the steps of an iteration.
 _TOO_FAR = 1.5
@@ -26,11 +23,8 @@ class ProximalPolicy(ActionSpace):
     is clipped. What the clip does is in `core.surrogate.ProximalClip`.
     """
 
-    def rule(self, rate: Array) -> tuple[Rule, Any]:
-        """There is no rule: steps are taken one minibatch after another."""
-        raise NotImplementedError
-
-    def _stepping(self, key: PRNGKeyArray, learner: Learner, batch: Batch, rate: Array) -> Step:
+    def improved(self, key: PRNGKeyArray, learner: Learner, batch: Batch, rate: Array) -> Step:
+        """See `ActionSpace`."""
         s, chain, path = self.settings, batch.problem.chain, batch.trajectory
         clip, number = surrogate.ProximalClip(), batch.advantage.size
         states = jax.tree.map(lambda leaf: leaf[:, :-1].reshape((number, *leaf.shape[2:])), path.states)

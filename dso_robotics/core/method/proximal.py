@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core import surrogate
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.action_space import ActionSpace
+from dso_robotics.core.method.action_space import RuleSteps
 from dso_robotics.core.method.sampled import Proposal, Rule, rollouts_of
 from dso_robotics.core.sampler import Sample
 
@@ -42,10 +42,10 @@ class Proximal(Rule):
 
 
 @TRAINING.register("pco")
-class ProximalSteps(ActionSpace):
+class ProximalSteps(RuleSteps):
     """Training by PCO: `settings.updates` updates of the clipped surrogate, within a mean KL of `settings.divergence`."""
 
     def rule(self, rate: Array) -> tuple[Rule, Any]:
-        """See `ActionSpace`."""
+        """See `RuleSteps`."""
         s = self.settings
         return Proximal(updates=s.updates, learning_rate=s.learning_rate * rate, divergence_limit=s.divergence), None

@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import Array
 
 from dso_robotics.core.chain import Chain, State
-from dso_robotics.core.method.action_space import PlayedCourse
 from dso_robotics.core.method.learner import Learner
-from dso_robotics.core.method.short_horizon import ShortHorizon
+from dso_robotics.core.method.played import Played, PlayedCourse
 
 
 class RecordedCourse(PlayedCourse):
@@ -29,41 +28,28 @@ class RecordedCourse(PlayedCourse):
     def replayed(self, chain: Any, record: Any) -> Chain:
         """The chain along one record, differentiable."""
 
-    @property
-    @abc.abstractmethod
-    def noises(self) -> int:
-        """How many standard normal numbers a step takes."""
 
+class Replayed(Played):
+    """`Played` windows with derivatives that the simulator computes."""
 
-class Replayed(ShortHorizon):
-    """`ShortHorizon` by derivatives that the simulator computes."""
-
-    engine = "mujoco"
     reason = "C MuJoCo needs no compilation of the physics, and linearises each step"
     course: RecordedCourse
 
     def __init__(self, *args: Any, **more: Any):
         super().__init__(*args, **more)
-        s = self.settings
-        shape = s.environments, s.horizon, self.course.noises
+        shape = self.settings.environments, self.settings.horizon, self.course.noises
         self._noise: Any = eqx.filter_jit(lambda key: jax.random.normal(jax.random.split(key)[1], shape))
-        self._improve: Any = eqx.filter_jit(self._improved)
-        self._iterate = self._simulated
 
-    def compile(self, state: Learner) -> None:
-        """Compile everything that a step compiles, by taking one step."""
-        self._simulated(state)
-
-    def _simulated(self, learner: Learner) -> tuple[Learner, tuple[Array, ...]]:
+    def play(self, learner: Learner) -> Any:
+        """See `Played`: the records of the windows."""
         progress = int(learner.iteration) / self.settings.iterations
         new = np.asarray(learner.age) == 0
         noise = np.asarray(self._noise(learner.key))
-        return self._improve(
-            learner, self.course.record(learner.theta, learner.memory, learner.states, new, noise, progress)
-        )
+        return self.course.record(learner.theta, learner.memory, learner.states, new, noise, progress)
 
-    def _improved(self, learner: Learner, record: Any) -> tuple[Learner, tuple[Array, ...]]:
+    def learned(self, learner: Learner, windows: Any) -> tuple[Learner, tuple[Array, ...]]:
+        """See `Played`."""
         key, roll_key = jax.random.split(learner.key)
         progress = learner.iteration / self.settings.iterations
-        gradients, paths = self._gradients(learner, roll_key, progress, record)
+        gradients, paths = self._gradients(learner, roll_key, progress, windows)
         return self._stepped(learner, key, paths, gradients, progress)
