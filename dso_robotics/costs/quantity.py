@@ -156,11 +156,10 @@ def _body(path: str, body: int, field: str, robot: Robot) -> Quantity:
 
 def _actuator(path: str, actuator: int, field: str, robot: Robot) -> Quantity:
     """Force, speed and power where the actuator acts: of a motor on a hinge N*m, rad/s and W, behind its gear."""
-    k = slice(actuator, actuator + 1)
     readers: dict[str, tuple[str, Reader]] = {
-        "force": ("", lambda s: s.actuation[0][k]),
-        "speed": ("", lambda s: s.actuation[1][k]),
-        "power": ("W", lambda s: s.actuation[0][k] * s.actuation[1][k]),
+        "force": ("", lambda s: s.actuator_force(actuator)),
+        "speed": ("", lambda s: s.actuator_speed(actuator)),
+        "power": ("W", lambda s: s.actuator_force(actuator) * s.actuator_speed(actuator)),
     }
     if field not in readers:
         raise _unknown(path, field, readers)

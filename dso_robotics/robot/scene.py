@@ -83,9 +83,18 @@ class Scene:
         return stages.configuration(self.model, data, self.products)
 
     @functools.cached_property
-    def actuation(self) -> tuple[Float[Array, " nu"], Float[Array, " nu"]]:
-        """Force and velocity of every actuator in the state, under the control that led to it."""
+    def _actuation(self) -> tuple[Float[Array, " nu"], Float[Array, " nu"]]:
         return physics.actuation(self.model, self.state, self.ctrl, products=self.products)
+
+    def actuator_force(self, actuator: int) -> Float[Array, "1"]:
+        """Force of an actuator in the state, under the control that led to it."""
+        k = slice(actuator, actuator + 1)
+        return self._actuation[0][k] if self._shown is None else self._shown("actuator force", actuator)
+
+    def actuator_speed(self, actuator: int) -> Float[Array, "1"]:
+        """Velocity of an actuator's length in the state."""
+        k = slice(actuator, actuator + 1)
+        return self._actuation[1][k] if self._shown is None else self._shown("actuator speed", actuator)
 
     @functools.cached_property
     def sensors(self) -> Float[Array, " nsensordata"]:

@@ -151,6 +151,18 @@ def test_a_body_that_rests_on_another(tmp_path):
         build(dataclasses.replace(study, engine="mjx"))
 
 
+def test_forces_speeds_and_powers_of_actuators(tmp_path):
+    """Costs of what an actuator does, whose sensors depend on the control that led to a state."""
+    more = "".join(
+        f'[cost.{name}]\nkind = "square"\nquantity = "actuator/{name}/{field}"\ntarget = 0.3\n'
+        for name, field in (("thruster", "force"), ("muscle", "power"), ("torque", "speed"))
+    )
+    windows = Windows(floater(tmp_path, text=STUDY.replace("[cost.tip]", f"{more}[cost.tip]")))
+    for block in ("policy", "physics"):
+        by_replay, by_c = compared(windows, windows.chain.layout.initial, block)
+        assert by_replay == pytest.approx(by_c, rel=1e-6), block
+
+
 def test_the_same_costs_and_gradient_as_mjx(tmp_path):
     more = 'free = ["actuator/push/gear=3@1:9"]\n[randomise]\n"joint/x/damping" = [0.05, 2.0]\n[flow]\nphysics = ["rollouts"]'
     text = write(tmp_path, more=more).read_text().replace('kind = "linear"', 'kind = "linear"\ndelay = 0.1')
