@@ -28,11 +28,16 @@ def draw(rows: list[dict]) -> None:
         for line, (key, label) in enumerate((("seconds", "seconds of the processor"), ("megabytes", "memory [MB]"))):
             axis = axes[line][column]
             for what in dict.fromkeys(row["what"] for row in rows if row["curve"] == curve):
-                points = [
-                    (r["size"], max(r[key], 1e-2 if key == "megabytes" else 1e-6)) for r in rows if own(r, curve, what)
-                ]
+                points = [(r["size"], r[key]) for r in rows if own(r, curve, what) and key in r]
                 if points:
                     axis.loglog(*zip(*sorted(points), strict=True), marker="o", label=what)
+            if not axis.lines:
+                axis.set_axis_off()
+                continue
+            if curve == "devices":
+                axis.set_xticks([r["size"] for r in rows if own(r, curve, "train")], minor=False)
+                axis.xaxis.set_major_formatter("{x:.0f}")
+                axis.xaxis.set_minor_formatter("")
             axis.set_xlabel(AXES[curve])
             axis.grid(alpha=0.3, which="both")
             axis.legend(fontsize=7)
