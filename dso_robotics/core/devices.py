@@ -120,9 +120,17 @@ def spread(function: Callable[..., Any], shared: Any, *batch: Any) -> Any:
         with _alone():
             return function(eqx.combine(arrays, rest), *mine)
 
+    # Arrays that are on one device only, which they are outside of jit, cannot enter a program for all of them.
+    arrays, whole = _known(arrays, PartitionSpec()), _known(whole, split)
     specs = (PartitionSpec(), *(split for _ in whole))
-    out = jax.shard_map(part, mesh=here, in_specs=specs, out_specs=split, check_vma=False)(arrays, *whole)
+    # Within jit, arrays that `function` closes over become constants of every device.
+    out = jax.jit(jax.shard_map(part, mesh=here, in_specs=specs, out_specs=split, check_vma=False))(arrays, *whole)
     return jax.tree.map(lambda leaf: leaf[:count], out) if more else out
+
+
+def _known(tree: Any, how: PartitionSpec) -> Any:
+    """The arrays of `tree` that are not traced are placed."""
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.core.Tracer) else _placed(leaf, how), tree)
 
 
 def _longer(leaf: jax.Array, more: int) -> jax.Array:
