@@ -18,7 +18,7 @@ from tests.devices.work import KINDS, inputs
 
 pytestmark = pytest.mark.mjx
 ROOT = Path(__file__).parent.parent.parent
-EVERY, SHORT = ",".join(KINDS), "train,identify,estimate"
+EVERY = ",".join(KINDS)
 
 
 def start(folder, kinds, *options, devices=1):
@@ -85,8 +85,8 @@ def alone(tmp_path_factory):
 @pytest.mark.slow
 def test_two_devices_give_the_numbers_of_one(alone, tmp_path):
     folder = made(tmp_path / "two")
-    finish(start(folder, SHORT, "--devices", 2, devices=2))
-    assert_same(alone(SHORT), numbers(folder))
+    finish(start(folder, EVERY, "--devices", 2, devices=2))
+    assert_same(alone(EVERY), numbers(folder))
 
 
 @pytest.mark.long
