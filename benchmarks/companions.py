@@ -17,6 +17,7 @@ import tempfile
 import time
 
 import numpy as np
+from provenance import begun
 
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results" / "companions.json"
@@ -177,7 +178,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--table", action="store_true", help="print the results and run nothing")
     args = parser.parse_args()
-    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    results = begun(RESULTS, {"rows": []})
+    rows = results["rows"]
     done = {(row["task"], row["method"], row["seed"]) for row in rows}
     wanted = [
         (task, method, seed)
@@ -190,7 +192,7 @@ def main() -> None:
         row = {"task": task, "method": method, "seed": seed, "settings": SETTINGS[task][method]}
         row |= TASKS[task](method, seed)
         rows.append(row | {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version()})
-        RESULTS.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         print(row["task"], row["method"], row["seed"], f"{row['return']:.1f} in {row['seconds']:.0f} s", flush=True)
     for row in sorted(rows, key=lambda one: (one["task"], one["method"], one["seed"])):
         published = PUBLISHED.get(row["method"], "") if row["task"] == "pendulum" else ""

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
+from provenance import begun
 
 from dso_robotics.core.descent import Status, descend
 from dso_robotics.core.implicit import Identity, implied
@@ -269,7 +270,7 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "companions_cartpole.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = begun(path)
     for hidden, noise, kind in CELLS:
         name = f"{hidden} {noise} {kind}"
         if results.get(name, {}).get("steps") == args.steps:

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
+from provenance import begun
 
 from dso_robotics.core.chain import Chain
 from dso_robotics.core.descent import descend
@@ -255,7 +256,7 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "companions_expansion.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = begun(path)
     for name in args.parts:
         if name not in results:
             start = time.perf_counter()

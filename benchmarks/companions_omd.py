@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
+from provenance import begun
 
 from dso_robotics.core import exact
 from dso_robotics.core.families import FiniteMDP, general_chain
@@ -119,7 +120,7 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "companions_omd.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = begun(path)
     truth = jnp.concatenate([TEMPERATURE * jnp.log(TRUE.dynamics).ravel(), TRUE.costs.ravel()])
     results["return of the true model"] = -float(true_cost(Dense())(truth))
     for projection, project in PROJECTIONS.items():

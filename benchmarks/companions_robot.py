@@ -24,6 +24,7 @@ import matplotlib as mpl
 import mujoco
 import numpy as np
 import optax
+from provenance import begun
 
 import dso_robotics as dso
 from dso_robotics.core.descent import Best
@@ -306,7 +307,7 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "companions_robot.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = begun(path)
     for seed, name in itertools.product(range(args.seeds), args.robots):
         for lag in LAGS:
             key = f"{name} {lag} {seed}"

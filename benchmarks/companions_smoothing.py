@@ -6,6 +6,7 @@ It writes companions_smoothing.json and companions_smoothing.png.
 Four tasks with one number to choose: the angle of a throw over a wall, the speed of a hand that pushes a ball, the force on a
 box with dry friction, and the push that tips a plank about its edge. The gradient of the smoothed cost E[f(u + w)] is estimated
 from 100 samples, 25 times. The truth is zeroth order on 20,000 rollouts. The mixture weights both orders by inverse variance,
+from provenance import begun
 with weights from other samples.
 """
 
@@ -134,7 +135,7 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "companions_smoothing.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    results = begun(path)
     fig, axes = plt.subplots(2, 4, figsize=(15, 6), layout="constrained")
     for (name, (xml, start, driven, cost, steps, sigma, places)), column in zip(TASKS.items(), axes.T, strict=True):
         task, began = Task(xml, start, driven, cost, steps), time.perf_counter()

@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 import numpy as np
+from provenance import begun
 
 HERE = pathlib.Path(__file__).parent
 STUDIES = HERE.parent / "examples" / "studies"
@@ -174,7 +175,7 @@ def main() -> None:
     machine = f"{os.cpu_count()} cores, python {platform.python_version()}, mujoco {mujoco.__version__}"
     for seed in range(args.first, args.first + args.seeds):
         found = globals()[args.what](seed)
-        results = (json.loads(RESULTS.read_text()) if RESULTS.exists() else {}) | {"machine": machine}
+        results = begun(RESULTS) | {"machine": machine}
         results.setdefault(args.what, {})[str(seed)] = found
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         print(json.dumps({"seed": seed} | found), flush=True)

@@ -22,6 +22,7 @@ import tempfile
 import time
 
 import numpy as np
+from provenance import begun
 
 HERE = pathlib.Path(__file__).parent
 STUDIES = HERE.parent / "examples" / "studies"
@@ -284,7 +285,7 @@ def _keep(study: str, tool: str, found: dict) -> None:
     """Write one run to the file, replacing an older one with the same seed."""
     import mujoco
 
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results = begun(RESULTS)
     runs = results.setdefault("runs", {}).setdefault(study, {})
     runs[tool] = sorted(
         [r for r in runs.get(tool, []) if r["seed"] != found["seed"]] + [found], key=lambda r: r["seed"]

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
+from provenance import command
 
 from dso_robotics.data.log import Log
 from dso_robotics.data.match import match_channels
@@ -105,6 +106,7 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
             found = {
+                "command": command(),
                 "rows": rows,
                 "device": jax.devices()[0].platform,
                 "versions": {p: importlib.metadata.version(p) for p in ("mujoco", "mujoco-mjx", "jax")},

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 from mechanisms import demo, free_swing, torque_pendulum
+from provenance import begun
 
 import dso_robotics.studies.identify as identification
 from dso_robotics.data.assets import asset
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--only", choices=EXAMPLES, nargs="*", default=list(EXAMPLES))
     asked = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"examples": {}}
+    results = begun(RESULTS, {"examples": {}})
     for name in asked.only:
         results["examples"][name] = compare(name)
         results["versions"] = {p: importlib.metadata.version(p) for p in ("mujoco", "mujoco-mjx", "jax", "numpy")}

@@ -18,6 +18,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 from estimate_logs import JUDGED, WORLDS, forget, without_first, world
+from provenance import begun
 from scipy.optimize import minimize
 
 from dso_robotics.core.descent import Best
@@ -315,7 +316,7 @@ def main() -> None:
     parser.add_argument("--go-on", action="store_true", help="keep what the file has already")
     args = parser.parse_args()
     wanted = args.part or ["latency", "mismatch", "pendulum"]
-    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    results = begun(args.out)
     mujoco.set_mju_user_warning(lambda text: None)
 
     def keep(name: str, value: dict) -> None:

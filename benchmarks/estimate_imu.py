@@ -21,6 +21,7 @@ import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
+from provenance import command
 
 from dso_robotics.robot.corrector import Scales, make_corrector
 from dso_robotics.robot.filter_jax import FilterWindow, JaxFilter, System, train
@@ -167,7 +168,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     trials = {name: read_trial(name) for name in PUBLISHED}
-    results = {"published_deg": PUBLISHED, "learned_deg": {}}
+    results = {"command": command(), "published_deg": PUBLISHED, "learned_deg": {}}
     for name in args.train:
         system = Inertial(trials[name]["dt"])
         scales = Scales(np.full(3, 0.05), np.array([1e-4] * 3 + [1e-6] * 3), np.zeros(10), np.ones(10))

@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from provenance import begun
 
 from dso_robotics.robot.corrector import Scales, make_corrector
 from dso_robotics.robot.filter_jax import FilterWindow, JaxFilter, OwnSystem, train
@@ -210,7 +211,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=800)
     parser.add_argument("--task", choices=("sampling", "rotation"), help="only one of them")
     args = parser.parse_args()
-    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    results = begun(args.out)
     for name, task in (("rotation", rotation), ("sampling", sampling)):
         if args.task in (None, name):
             results[name] = task(np.random.default_rng(0), args.iterations)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.provenance import command
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.kalman_estimator import KalmanEstimator
 from tests.robot.free_body import ARM, ARM_NOISE, QUADROTOR, QUADROTOR_NOISE, estimator, flight, swing
@@ -131,7 +132,7 @@ def main() -> None:
         "arm": arm(args.runs),
         "runs": args.runs,
         "machine": platform.machine(),
-        "command": f"python -m benchmarks.estimate_recovery --runs {args.runs}",
+        "command": command(),
     }
     print(json.dumps(table, indent=1))
     if args.out:

@@ -27,6 +27,7 @@ import time
 from typing import Any
 
 import numpy as np
+from provenance import command
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "everything.json"
@@ -165,7 +166,7 @@ def pipeline(study: Any, folder: pathlib.Path) -> dict:
 def run(seeds: int, only: list[str]) -> dict:
     """Every variant for every seed that is not there yet."""
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
-    found |= {"machine": machine(), "command": "python benchmarks/everything.py"}
+    found |= {"machine": machine(), "command": command()}
     makers = {"joint": joint, "pipeline": pipeline, "oracle": oracle}
     makers |= {f"frozen_{part}": _frozen(part) for part in ("physics", "sensors", "corrector")}
     for seed in range(seeds):

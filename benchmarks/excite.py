@@ -16,6 +16,7 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
+from provenance import begun
 
 import dso_robotics as dso
 from dso_robotics.core.descent import descend
@@ -243,7 +244,7 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=1e9)
     options.add_argument("--page", action="store_true", help="only write the table")
     args = options.parse_args()
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    kept = begun(RESULTS)
     if args.page:
         write_page(kept)
         return

@@ -22,6 +22,7 @@ import time
 
 import mujoco
 import numpy as np
+from provenance import begun
 from scipy import signal
 
 import dso_robotics as dso
@@ -240,7 +241,7 @@ def main() -> int:
     if "DSO_DATA" not in os.environ:
         sys.exit("DSO_DATA is not set: it names the folder with staubli_tx40 and contactnets_cube.")
     data, kept = pathlib.Path(os.environ["DSO_DATA"]), HERE / "results" / "field.json"
-    found = json.loads(kept.read_text()) if kept.exists() else {}
+    found = begun(kept)
     for which in asked.which or ("tx40", "cube"):
         key = which + (" poses" if asked.poses and which == "cube" else "")
         found[key] = tx40(data) if which == "tx40" else cube(data, poses=asked.poses)

@@ -20,6 +20,7 @@ import matplotlib as mpl
 import numpy as np
 import optax
 from gradients_problems import Stage, hand_pathwise, hand_score, pendulum, regulator, scalar_loop, square
+from provenance import command
 
 from dso_robotics.core import exact
 from dso_robotics.core.fitting import fit_linear
@@ -388,7 +389,7 @@ def main() -> None:
     times = timing()  # first, so that a machine needs to be idle for a minute only
     show_times(times)
     results = {
-        "command": "python benchmarks/gradients.py",
+        "command": command(),
         "machine": {"system": platform.system(), "cpu": platform.machine(), "cores": os.cpu_count(), "device": "cpu"},
         "versions": {"python": sys.version.split()[0], "jax": jax.__version__, "equinox": eqx.__version__},
         "time": times,

@@ -14,6 +14,7 @@ import sys
 import tempfile
 
 import numpy as np
+from provenance import begun
 
 HERE = pathlib.Path(__file__).resolve().parent
 KEPT = HERE / "results" / "guards.json"
@@ -104,7 +105,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=list(GUARDS), choices=list(GUARDS), metavar="NAME")
     parser.add_argument("--write", action="store_true", help="keep what is found")
     args = parser.parse_args()
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    kept = begun(KEPT)
     missed = []
     for name in args.only:
         with tempfile.TemporaryDirectory() as folder:

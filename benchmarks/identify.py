@@ -23,6 +23,7 @@ import time
 
 import identify_problems as problems
 import identify_score as score
+from provenance import begun
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -189,7 +190,7 @@ def main() -> None:
 
 def keep(name: str, measured: list[dict[str, dict]]) -> dict[str, dict]:
     """Add measurements to results/identify.json; returns all measurements of the problem."""
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"problems": {}}
+    results = begun(RESULTS, {"problems": {}})
     results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     here = results["problems"].setdefault(name, {})
     for rows in measured:

@@ -25,6 +25,7 @@ import mujoco
 import numpy as np
 from mechanisms_page import page
 from mechanisms_published import PUBLISHED, Published
+from provenance import begun
 
 from dso_robotics.data.log import Log, write_log
 from dso_robotics.data.match import match_channels
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], choices=MECHANISMS, help="this mechanism alone")
     parser.add_argument("--table", action="store_true", help="run nothing, write the page")
     args = parser.parse_args()
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"mechanisms": {}}
+    found = begun(RESULTS, {"mechanisms": {}})
     if not args.table:
         for name in args.only or MECHANISMS:
             found["mechanisms"][name] = examine(name)

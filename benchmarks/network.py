@@ -11,6 +11,7 @@ import tempfile
 
 import jax
 import mujoco
+from provenance import command
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "examples"))
 import demo
@@ -65,7 +66,7 @@ def main() -> None:
                     f"  {channel:14s} parameters {plain['rmse']:.5f}  with network {score['rmse']:.5f} {score['unit']}"
                 )
     told["versions"] = {"mujoco": mujoco.__version__, "jax": jax.__version__, "python": platform.python_version()}
-    told["command"] = "python benchmarks/network.py"
+    told["command"] = command()
     OUT.write_text(json.dumps(told, indent=1) + "\n")
 
 

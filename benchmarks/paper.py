@@ -15,6 +15,7 @@ import matplotlib as mpl
 import mujoco
 import numpy as np
 import scipy.linalg
+from provenance import begun
 
 from dso_robotics.core import exact
 from dso_robotics.core.families import FiniteMDP, stochastic_chain
@@ -309,7 +310,7 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     path = options.out / "paper.json"
     options.out.mkdir(parents=True, exist_ok=True)
-    results = json.loads(path.read_text()) if path.exists() else {"command": "python benchmarks/paper.py"}
+    results = begun(path)
     for name in options.parts or PARTS:
         run, draw = PARTS[name]
         cells = results.setdefault(name, {})

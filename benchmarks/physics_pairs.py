@@ -4,6 +4,7 @@
 
 Two shapes at random orientations approach along a random line until they overlap by 0.5 to 8 mm; the velocity after one step
 from rest is compared. docs/models.md has the table (`python benchmarks/physics_sweep.py --table` writes it again).
+from provenance import command
 """
 
 import itertools
@@ -46,9 +47,7 @@ def main() -> None:
             continue
         found[f"{one}, {two}"] = errors = compare(one, two)
         print(f"{one:10}{two:10}", errors or "no collision in MJX", flush=True)
-        RESULTS.write_text(
-            json.dumps({"command": "python benchmarks/physics_pairs.py", "pairs": found}, indent=1) + "\n"
-        )
+        RESULTS.write_text(json.dumps({"command": command(), "pairs": found}, indent=1) + "\n")
 
 
 def compare(one: str, two: str) -> dict[str, float] | None:

@@ -17,6 +17,7 @@ import tempfile
 import time
 
 import numpy as np
+from provenance import begun
 
 HERE = pathlib.Path(__file__).parent
 STUDY = HERE.parent / "examples" / "studies" / "cartpole_swing_up.toml"
@@ -190,7 +191,7 @@ def keep(tool: str, seed: int, found: dict) -> None:
     """Write one run to the file, replacing an older one with the same seed."""
     import mujoco
 
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"runs": {}}
+    results = begun(RESULTS, {"runs": {}})
     found["seed"] = seed
     runs = [run for run in results["runs"].get(tool, []) if run["seed"] != seed]
     results["runs"][tool] = sorted([*runs, found], key=lambda run: run["seed"])

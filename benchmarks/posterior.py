@@ -18,6 +18,7 @@ import mujoco
 import numpy as np
 from scipy import stats
 
+from benchmarks.provenance import begun
 from dso_robotics.core.covariance import uncertainty
 from dso_robotics.core.importance import UNRELIABLE_K
 from dso_robotics.core.method.gauss_newton import solve
@@ -203,7 +204,8 @@ def page(results: dict[str, Any]) -> str:
         "| problem (number) | logs | rank histogram | Kolmogorov-Smirnov p | 95% posterior | 95% jackknife | width over it |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, entry in results.items():
+    for name in PROBLEMS:
+        entry = results.get(name, {})
         rows = [row for row in entry.get("draws", []) if "ranks" in row]
         if not rows:
             continue
@@ -224,7 +226,8 @@ def page(results: dict[str, Any]) -> str:
         "| its effective draws and seconds | ours |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, entry in results.items():
+    for name in PROBLEMS:
+        entry = results.get(name, {})
         rows = [row for row in entry.get("draws", []) if "ranks" in row]
         walk = entry.get("walk")
         if not rows or not walk:
@@ -246,7 +249,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=np.inf)
     parser.add_argument("--page", action="store_true")
     args = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = begun(RESULTS)
     began = time.perf_counter()
 
     def store() -> None:

@@ -28,6 +28,8 @@ import sys
 import tempfile
 import time
 
+from provenance import begun
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks" / "results" / "scale.json"
@@ -69,11 +71,12 @@ def main() -> None:
                 continue
             row = {"curve": curve, "what": what, "size": size, **point(curve, what, size, args.limit)}
             print(key, *(f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float)), flush=True)
-            RESULTS.write_text(json.dumps(read() | {key: row}, indent=1) + "\n")
+            RESULTS.write_text(json.dumps(begun(RESULTS) | {key: row}, indent=1) + "\n")
     from scale_page import draw, write
 
-    draw(list(read().values()))
-    write(list(read().values()))
+    points = [point for key, point in read().items() if key != "command"]
+    draw(points)
+    write(points)
 
 
 def read() -> dict:

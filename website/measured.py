@@ -141,21 +141,23 @@ def mismatch() -> str:
     return _table(["the world differs by", *columns, "RTS smoother, dynamax (speed)"], rows)
 
 
+# What made the results that do not hold their command, where that is certain.
+_COMMANDS = {
+    "engine_rule": "python benchmarks/engine_rule.py",
+    "engines": "python benchmarks/engines.py",
+    "estimate": "python benchmarks/estimate.py --out benchmarks/results/estimate.json",
+    "mechanisms": "python benchmarks/mechanisms.py",
+}
+
+
 def when() -> str:
     """Every result with its versions, the date of its file, and the command."""
-    commands = {
-        "identify": "identify.py", "continuity": "", "engines": "engines.py", "engine_rule": "engine_rule.py", "mechanisms": "mechanisms.py",
-        "field": "field.py tx40", "network": "network.py", "policy": "policy.py", "design": "design.py", "composites": "composites.py NAME",
-        "everything": "everything.py", "estimate": "estimate.py --out benchmarks/results/estimate.json",
-        "estimate_imu": "estimate_imu.py --out benchmarks/results/estimate_imu.json",
-        "estimate_lorenz": "estimate_lorenz.py --out benchmarks/results/estimate_lorenz.json", "physics": "physics.py",
-        "physics_sweep": "physics_sweep.py", "physics_pairs": "physics_pairs.py", "gradients": "gradients.py", "guards": "guards.py",
-    }  # fmt: skip
     rows = []
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text())
-        command = found.get("command") or f"python benchmarks/{commands.get(path.stem, path.stem + '.py')}"
-        rows.append([f"`{path.name}`", _date(path), _versions(found), f"`{command}`"])
+        command = found.get("command") or _COMMANDS.get(path.stem)
+        told = f"`{command}`" if command else f"`python benchmarks/{path.stem}.py`, its options were not kept"
+        rows.append([f"`{path.name}`", _date(path), _versions(found), told])
     return _table(["result", "date", "versions", "command"], rows)
 
 

@@ -171,7 +171,7 @@ class Environment(gymnasium.Env):
             raise DsoError(f"action: expected {chain.mj.nu} finite controls, got {given}.")
         with computing(jax=True):
             draws = self._noise.standard_normal(chain.noises)
-            sound = now.step(chain.squash.action(given, _INSIDE), noise=draws[chain.mj.nu :])
+            sound = now.step(chain.squash.action(jnp.asarray(given), _INSIDE), noise=draws[chain.mj.nu :])
             terminated, diverged = False, not sound
             if sound:
                 seen, terms, ends = self._look(self.theta, now.state)

@@ -9,8 +9,9 @@ from dso_robotics.robot import c_source as c
 from dso_robotics.robot.innovation_gate import chi_squared_quantile
 from dso_robotics.robot.kalman_cloud import heading_unknown
 from dso_robotics.robot.kalman_estimator import GATE, KalmanEstimator
-from dso_robotics.robot.kalman_search import angle_axes, turns_around
+from dso_robotics.robot.kalman_search import turns_around
 from dso_robotics.robot.learned import MOST_PREDICTED
+from dso_robotics.robot.tangent_turn import TangentTurns
 
 
 def kalman_constants(estimator: KalmanEstimator, source: str) -> tuple[dict[str, int], list[str]]:
@@ -35,21 +36,17 @@ def kalman_constants(estimator: KalmanEstimator, source: str) -> tuple[dict[str,
     if int(model.opt.integrator) == int(mujoco.mjtIntegrator.mjINT_RK4):
         raise DsoError(f"{source}: MuJoCo's C API has no derivatives of the integrator RK4; choose implicitfast.")
     biases, places = noise.drifting, quaternion_places(model, learned.addresses)
-    angles = angle_axes(model)
-    free, ball = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
-    kinds = list(zip(map(int, model.jnt_type), map(int, model.jnt_dofadr), strict=True))
-    turns = [v + 3 * (kind == free) for kind, v in kinds if kind in (free, ball)]
-    hinges = [v for kind, v in kinds if kind == int(mujoco.mjtJoint.mjJNT_HINGE)]
+    turns = TangentTurns(model)
     limits = [chi_squared_quantile(learned.gate or GATE, k) for k in range(1, len(learned.names) + 1)]
     sizes = {
-        "BIASES": len(biases), "QUATERNIONS": len(places), "ANGLES": len(angles), "TURNS": len(turns), "HINGES": len(hinges),
-        "FREE": len(space.free_turns), "MOST": MOST_PREDICTED,
+        "BIASES": len(biases), "QUATERNIONS": len(places), "ANGLES": len(turns.angles), "TURNS": len(turns.places),
+        "HINGES": len(turns.hinges), "FREE": len(space.free_turns), "MOST": MOST_PREDICTED,
     }  # fmt: skip
     arrays = [
         c.integers("dso_estimator_biases", biases),
-        c.integers("dso_estimator_angles", angles),
-        c.integers("dso_estimator_turns", turns),
-        c.integers("dso_estimator_hinges", hinges),
+        c.integers("dso_estimator_angles", turns.angles),
+        c.integers("dso_estimator_turns", turns.places),
+        c.integers("dso_estimator_hinges", turns.hinges),
         c.integers("dso_estimator_free_turns", space.free_turns),
         c.integers("dso_estimator_prompt", estimator.prompt),
         c.doubles("dso_estimator_around", turns_around()),

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.robot.correctors.kalman import correction
-from dso_robotics.robot.estimator_space import Space
+from dso_robotics.robot.tangent_turn import TangentTurns
 
 # An angle with a larger deviation [rad] is unknown, and one whose deviation then falls to less than this share is found.
 _UNKNOWN, _FOUND = 0.3, 0.5
@@ -20,9 +20,6 @@ _UNKNOWN, _FOUND = 0.3, 0.5
 _ANYWHERE = 0.9
 _STEPS, _TOLERANCE = 8, 1e-6
 _HINGES = (-2.4, -1.2, 1.2, 2.4)
-_SERIES = 1e-4
-# A correction by a smaller rotation [rad] leaves the covariance as it is.
-_TURNED = 0.02
 
 
 class Sought(NamedTuple):
@@ -33,28 +30,11 @@ class Sought(NamedTuple):
     cost: float
 
 
-def angle_axes(model: mujoco.MjModel) -> np.ndarray:
-    """Tangent directions of positions that are angles."""
-    found: list[int] = []
-    for kind, first in zip(map(int, model.jnt_type), map(int, model.jnt_dofadr), strict=True):
-        if kind == mujoco.mjtJoint.mjJNT_FREE:
-            found += range(first + 3, first + 6)
-        elif kind == mujoco.mjtJoint.mjJNT_BALL:
-            found += range(first, first + 3)
-        elif kind == mujoco.mjtJoint.mjJNT_HINGE:
-            found.append(first)
-    return np.array(found, int)
-
-
 class WideSearch:
-    """The search for one model."""
+    """The search for one model, whose directions turn as `turns` says."""
 
-    def __init__(self, model: mujoco.MjModel, space: Space):
-        self._space, self._angles = space, angle_axes(model)
-        kinds = list(zip(map(int, model.jnt_type), map(int, model.jnt_dofadr), strict=True))
-        free, ball = mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_BALL
-        self._turns = [v + 3 * (kind == free) for kind, v in kinds if kind in (free, ball)]
-        self._hinges = [v for kind, v in kinds if kind == mujoco.mjtJoint.mjJNT_HINGE]
+    def __init__(self, turns: TangentTurns):
+        self._turns, self._angles = turns, turns.angles
 
     def needed(self, before: np.ndarray, after: np.ndarray, wild: list[bool]) -> bool:
         """Whether one linearisation does not do: an unknown angle was found, or its readings do not fit."""
@@ -90,7 +70,7 @@ class WideSearch:
             e, h = compared(*placed(change))
             value = cost(change, e)
             for _ in range(_STEPS):
-                slope = h @ self.jacobian(change)
+                slope = h @ self._turns.jacobian(change, len(change))
                 done = correction(covariance, slope, noise, e + slope @ change, seen)
                 step, share = done.change - change, 1.0
                 while share > 0.05:
@@ -106,7 +86,7 @@ class WideSearch:
                 if fall < _TOLERANCE * max(value, 1.0):
                     break
             if best is None or value < best.cost - 1e-3:
-                jacobian = self.jacobian(change)
+                jacobian = self._turns.jacobian(change, len(change))
                 after = correction(covariance, h @ jacobian, noise, e, seen).covariance
                 best = Sought(change, jacobian @ after @ jacobian.T, value)
         assert best is not None
@@ -116,41 +96,19 @@ class WideSearch:
         """Changes (K,) to start from: none, turns of free bodies all around, and turns of unknown hinges one at a time."""
         none, deviation = np.zeros(len(covariance)), np.sqrt(covariance.diagonal())
         found = [none]
-        for first in self._turns:
+        for first in self._turns.places:
             if deviation[first : first + 3].max() > _ANYWHERE:
                 for turn in _TURNS:
                     start = none.copy()
                     start[first : first + 3] = turn
                     found.append(start)
-        for v in self._hinges:
+        for v in self._turns.hinges:
             if deviation[v] > _ANYWHERE:
                 for angle in _HINGES:
                     start = none.copy()
                     start[v] = angle
                     found.append(start)
         return found
-
-    def turns(self, change: np.ndarray) -> bool:
-        """Whether `change` (K,) turns a body by so much that the covariance after it belongs to other axes."""
-        return any(float(np.abs(change[first : first + 3]).max()) > _TURNED for first in self._turns)
-
-    def jacobian(self, change: np.ndarray) -> np.ndarray:
-        """What a small further change amounts to in the tangent after `change`, (K, K): rotations do not add."""
-        found = np.eye(len(change))
-        for first in self._turns:
-            here = slice(first, first + 3)
-            found[here, here] = right_jacobian(change[here])
-        return found
-
-
-def right_jacobian(rotation: np.ndarray) -> np.ndarray:
-    """The derivative (3, 3) of a rotation, in its own frame, by its rotation vector (3,) [rad]."""
-    x, y, z = rotation
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    angle = float(np.linalg.norm(rotation))
-    if angle < _SERIES:
-        return np.eye(3) - cross / 2 + cross @ cross / 6
-    return np.eye(3) - (1 - np.cos(angle)) / angle**2 * cross + (angle - np.sin(angle)) / angle**3 * cross @ cross
 
 
 def _all_around() -> list[np.ndarray]:

@@ -63,7 +63,7 @@ class Slopes:
             points.reshape(1 + self.m, 1 + self.k, 1, -1), given.channels.sensor_addresses
         )
         self._stage, self._addresses = engines.stage, given.channels.sensor_addresses
-        self._substeps, self.longest = given.substeps, given.interval / given.substeps
+        self._substeps, self._longest = given.substeps, given.interval / given.substeps
         self.engine = engine = engines.of(len(points) * many)
         set_fields(engine, engines.model, physics.fields(points) if points.shape[1] else {}, repeat=many)
         engine.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)
@@ -81,7 +81,7 @@ class Slopes:
         """
         steps = self._substeps
         if self._timestep is not None:
-            steps = self.steps(seconds)
+            steps = max(int(np.ceil(seconds.max() / self._longest - 1e-6)), 1)
             self._timestep[:] = np.tile(np.maximum(seconds / steps, 1e-12), (1 + self.m) * (1 + self.k)).reshape(
                 self._timestep.shape
             )
@@ -96,10 +96,6 @@ class Slopes:
         a[..., range(self.k, self.size), range(self.k, self.size)] = 1.0
         by_theta = np.moveaxis(self.space.difference(ends[0, 0], ends[1:, 0]), 0, 1) / self.moves[:, None]
         return ends[0, 0].copy(), a[:, 0], by_theta, (a[:, 1:] - a[:, :1]) / self.moves[:, None, None]
-
-    def steps(self, seconds: np.ndarray) -> int:
-        """Time steps that a prediction over `seconds` (B,) takes."""
-        return max(int(np.ceil(seconds.max() / self.longest - 1e-6)), 1)
 
     def read(
         self, state: np.ndarray, offset: np.ndarray, ctrl: np.ndarray | None = None

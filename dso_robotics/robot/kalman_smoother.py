@@ -10,7 +10,7 @@ iterated Kalman smoother as a Gauss-Newton method"), and a step that does not lo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -57,10 +57,16 @@ class Smoothed:
 
 @dataclass(frozen=True, eq=False)
 class _Linear:
-    """The model at a trajectory: cost (B,), the linear problem, forecasts (B, T-1, nx) and what is left of them (B, T-1, K)."""
+    """The model at a trajectory.
+
+    cost: (B,). problem: for changes of its states. forecast, slope: where the model leads from each state, (B, T-1, nx), and
+    the derivative of that, (B, T-1, K, K); of breaks too, which `problem` does not hold together.
+    """
 
     cost: np.ndarray
     problem: LinearProblem
+    forecast: np.ndarray
+    slope: np.ndarray
 
 
 class KalmanSmoother:
@@ -91,7 +97,7 @@ class KalmanSmoother:
         """Smooth all runs at z (n,). Runs are taken in groups that fit in memory."""
         given, k = self.windows, Space(self.theta.physics.mj).size + len(self.theta.noise(z).drifting)
         length = given.measured.shape[1]
-        many = max(int(_NUMBERS / (length * k * (8 * k + given.measured.shape[2]))), 1)
+        many = max(int(_NUMBERS / (length * k * (9 * k + given.measured.shape[2]))), 1)
         parts = [
             _Search(self, given.pick(np.arange(i, min(i + many, len(given)))), z).run()
             for i in range(0, len(given), many)
@@ -198,14 +204,14 @@ class _Search:
 
     def _linearised(self, x: np.ndarray, offset: np.ndarray) -> _Linear:
         given, k = self.given, self.k
-        forecast, a, reading, h = self._simulated(x, offset)
+        forecast, slope, reading, h = self._simulated(x, offset)
         cut = self.breaks[:, 1:]
-        forecast = np.where(cut[..., None], self.anchors[0][:, 1:], forecast)
+        begun = np.where(cut[..., None], self.anchors[0][:, 1:], forecast)
         before = np.where(cut[..., None], self.anchors[1][:, 1:], offset[:, :-1])[..., self.biases]
-        off = np.concatenate([self.space.difference(forecast, x[:, 1:]), offset[:, 1:][..., self.biases] - before], -1)
+        off = np.concatenate([self.space.difference(begun, x[:, 1:]), offset[:, 1:][..., self.biases] - before], -1)
         off = np.where(self.alive[..., None], off, 0.0)
         first = np.concatenate([self.space.difference(given.start, x[:, 0]), offset[:, 0][..., self.biases]], -1)
-        q = self.q
+        q, a, start = self.q, slope, self.start
         if cut.any():
             q = q.copy()
             q[cut] = self.noise.start(self.space, self.anchors[0][:, 1:][cut])
@@ -219,14 +225,15 @@ class _Search:
         )
         cost = np.where(np.isfinite(cost), cost, np.inf)
         # A change of a state is one of its difference to the forecast, but for the curvature of rotations.
-        c, start, mean = -off, self.start, -first
+        # That of `off` itself is `off`: a rotation leaves its axis where it is.
         if self.turns:
             ahead, behind = self.turns.jacobian(off[..., :k], self.size), self.turns.inverse(-off[..., :k], self.size)
-            a, c = ahead @ behind @ a, (ahead @ c[..., None])[..., 0]
+            a = ahead @ behind @ a
             q = ahead @ q @ transposed(ahead)
             ahead = self.turns.jacobian(first[..., :k], self.size)
-            mean, start = (ahead @ mean[..., None])[..., 0], ahead @ start @ transposed(ahead)
-        return _Linear(cost, LinearProblem(mean, start, a, c, q, h, r, e, self.let))
+            start = ahead @ start @ transposed(ahead)
+        problem = LinearProblem(-first, start, a, -off, q, h, r, e, self.let)
+        return _Linear(cost, problem, forecast, slope)
 
     def _simulated(self, x: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, ...]:
         """Forecasts (B, T-1, nx) from each state, A (B, T-1, K, K), readings (B, T, ny) and H (B, T, ny, K)."""
@@ -283,10 +290,9 @@ class _Search:
         limit = chi_squared_quantile(self.share, self.size)
         if not (self.breaks & ~breaks).any():
             return let, breaks
-        forecast, a, _, _ = self._simulated(x, np.zeros(self.seen.shape))
         for b, t in np.argwhere(self.breaks & ~breaks):
-            off = self.space.difference(forecast[b, t - 1], x[b, t])
-            spread = a[b, t - 1] @ covariance[b, t - 1] @ a[b, t - 1].T + self.q[b, t - 1] + covariance[b, t]
+            off, a = self.space.difference(linear.forecast[b, t - 1], x[b, t]), linear.slope[b, t - 1]
+            spread = a @ covariance[b, t - 1] @ a.T + self.q[b, t - 1] + covariance[b, t]
             breaks[b, t] = square(off, spread[: self.k, : self.k]) > limit
         return let, breaks
 
@@ -300,4 +306,5 @@ def _mixed(which: np.ndarray, new: _Linear, old: _Linear) -> _Linear:
         return new
     pairs = zip(new.problem, old.problem, LinearProblem._fields, strict=True)
     parts = [a if name == "r" else _chosen(which, a, b) for a, b, name in pairs]
-    return replace(new, cost=np.where(which, new.cost, old.cost), problem=LinearProblem(*parts))
+    rest = (_chosen(which, getattr(new, name), getattr(old, name)) for name in ("forecast", "slope"))
+    return _Linear(np.where(which, new.cost, old.cost), LinearProblem(*parts), *rest)

@@ -17,9 +17,12 @@ from dso_robotics.robot.kalman_gate import RuntimeGate
 from dso_robotics.robot.kalman_search import WideSearch
 from dso_robotics.robot.learned import MOST_PREDICTED, Learned
 from dso_robotics.robot.linearisation import Linearisation
+from dso_robotics.robot.tangent_turn import TangentTurns
 
 # The covariance never claims more than this many times the prior's deviations: beyond that nothing is known.
 _WIDEST = 10.0
+# A correction by a smaller rotation [rad] leaves the covariance as it is.
+_TURNED = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,8 @@ class KalmanTracker:
         self._added = 0.0, np.zeros_like(self._eye)
         self._timestep = learned.interval / learned.substeps
         self._linear = Linearisation(model, learned.addresses, learned.substeps)
-        self._search = WideSearch(model, space)
+        self._turns = TangentTurns(model)
+        self._search = WideSearch(self._turns)
         self._quaternions = quaternion_places(model, learned.addresses)
 
     def begun(self, state: np.ndarray, offset: np.ndarray) -> Belief:
@@ -151,8 +155,8 @@ class KalmanTracker:
             let = self._gate.without(seen, wild)
         else:
             covariance = done.covariance
-            if self._search.turns(done.change):
-                jacobian = self._search.jacobian(done.change)
+            if self._turns.far(done.change, _TURNED):
+                jacobian = self._turns.jacobian(done.change, len(done.change))
                 covariance = jacobian @ covariance @ jacobian.T
             after = self.moved(belief, done.change, covariance)
         left_out = seen & ~let

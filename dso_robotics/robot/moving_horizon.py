@@ -3,7 +3,7 @@
 A Kalman filter linearises each sample once, at what it believed then. Here the states of the last N samples are the most
 probable ones given an arrival cost and all of their readings, by Gauss-Newton with the smoother's steps. The arrival cost is
 the filter's belief of the state before them, moved on at the fitted states (Rao, Rawlings and Lee 2001). On a linear model it
-is the Kalman filter. An update takes some N times as long.
+is the Kalman filter. An update takes some 10 N times as long.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,6 @@ from dso_robotics.errors import DsoError
 from dso_robotics.robot.correctors.kalman import correction, measurable
 from dso_robotics.robot.estimator import Estimate, Estimator
 from dso_robotics.robot.kalman_estimator import KalmanEstimator
-from dso_robotics.robot.kalman_search import angle_axes
 from dso_robotics.robot.kalman_tracker import Belief
 from dso_robotics.robot.learned import Learned
 from dso_robotics.robot.linear_smoother import LinearProblem, smoothed, square
@@ -66,8 +65,8 @@ class MovingHorizon(KalmanEstimator):
             late = next(name for name, delayed in zip(self.names, self._late, strict=True) if delayed)
             raise DsoError(f"sensor {late!r} is late, and a moving horizon takes no late readings; use Estimator.load.")
         self.samples = samples
-        self._turns, self._angles = TangentTurns(model), angle_axes(model)
-        self._hinges = model.jnt_dofadr[model.jnt_type == int(mujoco.mjtJoint.mjJNT_HINGE)].tolist()
+        self._turns = TangentTurns(model)
+        self._angles = self._turns.angles
 
     @classmethod
     def load(cls, folder: str | Path, samples: int = 10) -> "MovingHorizon":
@@ -174,7 +173,7 @@ class MovingHorizon(KalmanEstimator):
     def _around(self, window: list[_Sample]) -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
         """Motions that begin with the arrival state turned about an unknown hinge."""
         found, (size, deviation) = [], (len(self._arrival.covariance), np.sqrt(self._arrival.covariance.diagonal()))
-        for v in self._hinges:
+        for v in self._turns.hinges:
             for angle in _HINGES if deviation[v] > _ANYWHERE and len(found) < _MOST_STARTS else ():
                 change = np.zeros(size)
                 change[v] = angle
@@ -242,7 +241,8 @@ class MovingHorizon(KalmanEstimator):
         k = self._space.size
         ahead = self._turns.jacobian(off[:k], len(off))
         back = nothing if a is None else ahead @ self._turns.inverse(-off[:k], len(off)) @ a
-        return ahead @ c, ahead @ q @ ahead.T, back
+        # ahead @ c is c: a rotation leaves its axis where it is.
+        return c, ahead @ q @ ahead.T, back
 
     def _judged(self, window: list[_Sample], fit: _Fit, covariances: np.ndarray) -> list[_Sample]:
         """The window in which readings count that are likely in the fitted states."""

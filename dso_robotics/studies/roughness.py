@@ -9,7 +9,6 @@ If it is higher by many times that, neither the values nor the intervals are wor
 import numpy as np
 
 from dso_robotics.core.method.least_squares import Solution
-from dso_robotics.core.method.normal import block_cost
 from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.studies.misfit import likeness, own_noise
 
@@ -44,7 +43,7 @@ def rise(problem: WindowedIdentification, solution: Solution, seed: int = 0) -> 
     told = (private > 0) & (private < _UNKNOWN) if problem.free_starts else np.zeros_like(private, bool)
     if not (seen.any() or told.any()):
         return np.nan, none
-    here, before = problem.error(z, x), block_cost(problem.residual(z, x)).sum() + _prior(problem, z)
+    here, before = problem.error(z, x), _cost(problem, z, x)
     rises, changes = [], []
     scales = problem.sigma[problem.windows.rollout][:, None]
     for _ in range(_PAIRS):
@@ -57,16 +56,16 @@ def rise(problem: WindowedIdentification, solution: Solution, seed: int = 0) -> 
         for sign in (1.0, -1.0):
             at = np.clip(z + sign * dz, vector.low, vector.high)
             moved = problem.retract(x, sign * dx)
-            cost = block_cost(problem.residual(at, moved)).sum() + _prior(problem, at)
-            sides.append((cost, problem.error(at, moved) - here))
+            sides.append((_cost(problem, at, moved), problem.error(at, moved) - here))
         expected = 0.5 * _AWAY**2 * float((u**2).sum() + (v**2).sum())
         rises.append((np.mean([cost for cost, _ in sides]) - before) / max(expected, 1e-12))
         changes.append(np.sqrt(np.mean(((sides[0][1] + sides[1][1]) / 2 / scales) ** 2, axis=(0, 1))))
     return float(np.median(np.nan_to_num(rises, nan=np.inf, posinf=np.inf))), np.median(changes, axis=0)
 
 
-def _prior(problem: WindowedIdentification, z: np.ndarray) -> float:
-    return 0.5 * float(np.sum(problem.prior(z)[0] ** 2))
+def _cost(problem: WindowedIdentification, z: np.ndarray, x: np.ndarray) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return sum(problem.terms(z, x).values())
 
 
 def rough(problem: WindowedIdentification, solution: Solution) -> tuple[str, bool]:

@@ -9,7 +9,6 @@ import pytest
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.kalman_gate import Patience
-from dso_robotics.robot.kalman_search import right_jacobian
 from dso_robotics.robot.linearisation import Linearisation
 from tests.robot.free_body import ARM, ARM_NOISE, QUADROTOR, QUADROTOR_NOISE, estimator, flight, swing
 
@@ -243,18 +242,6 @@ def test_the_linearisation_is_that_of_central_differences(integrator):
     placed(state)
     mujoco.mj_forward(model, data)
     np.testing.assert_allclose(linear.readings(data), c, atol=2e-4)
-
-
-def test_the_right_jacobian_of_a_rotation():
-    vector, h = np.array([0.7, -1.1, 0.4]), 1e-6
-    for v in (vector, 1e-6 * vector):
-        first = np.zeros(4)
-        mujoco.mju_axisAngle2Quat(first, v / np.linalg.norm(v), np.linalg.norm(v))
-        for i in range(3):
-            moved, second, off = v + h * np.eye(3)[i], np.zeros(4), np.zeros(3)
-            mujoco.mju_axisAngle2Quat(second, moved / np.linalg.norm(moved), np.linalg.norm(moved))
-            mujoco.mju_subQuat(off, second, first)
-            np.testing.assert_allclose(right_jacobian(v)[:, i], off / h, atol=1e-5)
 
 
 def test_a_broken_sensor_makes_the_filter_start_anew_only_once():

@@ -14,11 +14,9 @@ from dso_robotics.robot import filter_data
 from dso_robotics.robot.correctors.kalman import Noise, process_covariance
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.kalman_filter import KalmanFilter
-from dso_robotics.robot.kalman_search import right_jacobian
 from dso_robotics.robot.kalman_smoother import KalmanSmoother
 from dso_robotics.robot.kalman_theta import KalmanTheta
 from dso_robotics.robot.linear_smoother import LinearProblem, smoothed
-from dso_robotics.robot.tangent_turn import right_jacobians
 from tests.robot.free_body import ARM, ARM_NOISE, QUADROTOR, QUADROTOR_NOISE, flight, swing
 from tests.robot.test_kalman import STEP, matrices, recorded, spring
 
@@ -181,12 +179,6 @@ def test_a_free_body_is_smoothed_in_the_tangent_space():
 
 def filtered_states(windows, run) -> np.ndarray:
     return np.concatenate([windows.start[:, None], run.states], 1)
-
-
-def test_the_jacobians_of_rotations():
-    rng = np.random.default_rng(0)
-    turns = np.concatenate([rng.normal(size=(6, 3)), 1e-6 * rng.normal(size=(2, 3)), np.zeros((1, 3))])
-    np.testing.assert_allclose(right_jacobians(turns), [right_jacobian(t) for t in turns], atol=1e-9)
 
 
 def test_spikes_are_left_out_and_a_robot_that_is_carried_away_breaks_the_run():

@@ -16,7 +16,8 @@
 #define DSO_ESTIMATOR_BAD_INPUT 2   /* a control is not finite, a reading is infinite, or the seconds are negative or over an hour */
 #define DSO_ESTIMATOR_BLEW_UP 3     /* the prediction diverged */
 #define DSO_ESTIMATOR_WILD 4        /* a reading that the filter cannot take in; give NAN instead, or reset */
-/* After any of these the estimator is as before. */
+/* After any of these the estimate is as before. What was told of the readings (predicted, innovation, std) and the gate's counts may be
+   those of the update that was not made. */
 
 #define DSO_ESTIMATOR_WIDTH (DSO_ESTIMATOR_NQ + DSO_ESTIMATOR_NV + DSO_ESTIMATOR_NA)
 #define DSO_ESTIMATOR_TANGENT (2 * DSO_ESTIMATOR_NV + DSO_ESTIMATOR_NA)
