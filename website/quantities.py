@@ -3,6 +3,7 @@
 import mujoco
 
 from dso_robotics.costs.body_quantity import readers
+from dso_robotics.costs.motor_quantity import FIELDS as MOTOR_FIELDS
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import load
@@ -24,8 +25,8 @@ TOLD = {
     "joint/hinge/sine": ("joint/J/sine", "of the angle of a hinge"),
     "joint/hinge/limit": ("joint/J/limit", "how far the joint is into the last tenth of its range, 0 before that"),
     "joint/hinge/power": ("joint/J/power", "of the motors on the joint"),
-    "actuator/motor/force": ("actuator/A/force", "behind the gear"),
-    "actuator/motor/speed": ("actuator/A/speed", "behind the gear"),
+    "actuator/motor/force": ("actuator/A/force", "before the gear: the torque of a joint is this times the gear"),
+    "actuator/motor/speed": ("actuator/A/speed", "before the gear: the speed of a joint times the gear"),
     "actuator/motor/power": ("actuator/A/power", "force times speed"),
     "site/tip/x": ("site/S/x, y, z", "place of a site in the world"),
     "sensor/gyro": ("sensor/S", "reading of a sensor of the model, in its unit"),
@@ -61,5 +62,7 @@ def page() -> str:
     for name, (unit, _) in readers(1).items():
         told = _BODIES.get(name, "place" if len(name) == 1 else "speed along an axis of the world")
         rows.append(f"| `body/B/{name}` | {unit} | {told}{', of the centre of mass' if len(name) < 3 else ''} |")
+    for name, (unit, told) in MOTOR_FIELDS.items():
+        rows.append(f"| `motor/M/{name}` | {unit} | {told}; of a [motor](../motors.md), not in `[terminate.NAME]` |")
     rows.append("| `task/NAME` | its own | the number `[task.NAME]` of this episode |")
     return _HEAD + "\n".join(rows) + "\n"

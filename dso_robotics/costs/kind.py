@@ -7,9 +7,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from dso_robotics.costs.motor_quantity import motor_quantity
 from dso_robotics.costs.quantity import Quantity, quantity
 from dso_robotics.costs.task import Term
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.design.motor import MotorChoice
 from dso_robotics.physics.model import Robot
 from dso_robotics.registry import Registry
 from dso_robotics.robot.system import RobotSystem
@@ -28,14 +30,18 @@ class Scope:
     """What a cost of the motion may refer to: the robot, the names of what is drawn for an episode, and an estimator.
 
     estimates: whether the system has an estimator.
+    motors: those of [motor.NAME] by name.
     """
 
     robot: Robot
     tasks: tuple[str, ...] = ()
     estimates: bool = False
+    motors: Mapping[str, MotorChoice] = dataclasses.field(default_factory=dict)
 
     def quantity(self, name: str) -> Quantity:
-        """The quantity called `name`, see `costs.quantity`."""
+        """The quantity called `name`, see `costs.quantity` and `costs.motor_quantity`."""
+        if name.startswith("motor/"):
+            return motor_quantity(name, self.motors)
         return quantity(name, self.robot, self.tasks)
 
     def target(self, value: float | str) -> float | Quantity:

@@ -155,7 +155,7 @@ def _body(path: str, body: int, field: str, robot: Robot) -> Quantity:
 
 
 def _actuator(path: str, actuator: int, field: str, robot: Robot) -> Quantity:
-    """Force, speed and power where the actuator acts: of a motor on a hinge N*m, rad/s and W, behind its gear."""
+    """Force and speed before the gear, as MuJoCo has them, and power: of a motor on a hinge N*m, rad/s and W."""
     readers: dict[str, tuple[str, Reader]] = {
         "force": ("", lambda s: s.actuator_force(actuator)),
         "speed": ("", lambda s: s.actuator_speed(actuator)),

@@ -44,6 +44,7 @@ ATTRIBUTES = {
     "actuator_biasprm": ("actuator", "biasprm"),
     "actuator_dynprm": ("actuator", "dynprm"),
     "actuator_ctrlrange": ("actuator", "ctrlrange"),
+    "actuator_forcerange": ("actuator", "forcerange"),
     "actuator_delay": ("actuator", "delay"),
     "sensor_delay": ("sensor", "delay"),
     "body_gravcomp": ("body", "gravcomp"),

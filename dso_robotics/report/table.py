@@ -125,6 +125,7 @@ def training_table(summary: Mapping[str, Any]) -> list[str]:
         told = "met" if row["met"] else f"not met, {row['violation']:.3g} above"
         numbers = f"mean {row['mean']:.4g}, limit {row['limit']:.4g}, {told}; multiplier {row['multiplier']:.4g}"
         lines.append(f"constraint {name}: {numbers}")
+    lines += rounding_lines(summary) + motor_lines(summary)
     for block, sources in summary["flow"].items():
         names = [", ".join(cost["terms"]) if source == "rollouts" else source for source in sources]
         lines.append(f"{block}: moved by {', '.join(names) or 'nothing'}")
@@ -139,6 +140,43 @@ def training_table(summary: Mapping[str, Any]) -> list[str]:
         bound = "  at bound" if row["at_bound"] else ""
         lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}{bound}")
     return lines + [f"note: {text}" for text in summary["warnings"]]
+
+
+def rounding_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Lines on how choices were rounded, and what that lost; none without choices."""
+    rounding = summary.get("rounding")
+    if not rounding:
+        return []
+    found = ", ".join(f"{name} {_number(value)}" for name, value in rounding["searched"]["numbers"].items())
+    lines = [f"the search found {found}, where an episode costs {_number(rounding['searched']['cost'])}"]
+    lines += columns(rounding_rows(summary), "<>><").splitlines()
+    after = f" after {rounding['iterations']} more iterations" if rounding["iterations"] else ""
+    change = f"{rounding['loss']:+.4g} with the policy of the search, {rounding['loss_after_training']:+.4g} in the end"
+    return [line.rstrip() for line in lines] + [f"rounding to {rounding['chosen']['label']}{after}: {change}"]
+
+
+def rounding_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Rows on the combinations that were tried, after a heading."""
+    rows = [("tried", "cost with the policy of the search", "cost after training", "")]
+    for one in summary["rounding"]["tried"]:
+        words = ["" if one["meets_limits"] else "breaks limits", "chosen" if one["chosen"] else ""]
+        rows.append((one["label"], _number(one["cost"]), _number(one["tuned"]), ", ".join(filter(None, words))))
+    return rows
+
+
+def motor_lines(summary: Mapping[str, Any]) -> list[str]:
+    """A line on each motor: what it is, and how near the motion is to its limits."""
+    lines = []
+    for name, row in summary.get("motors", {}).items():
+        torque, speed, power = row["torque"], row["speed"], row["power"]
+        parts = [
+            f"torque up to {_number(torque['peak'])} N m, {_number(torque['rms'])} root mean square "
+            f"({100 * torque['rms'] / torque['continuous']:.0f}% of continuous)",
+            f"{100 * speed['peak'] / speed['no_load']:.0f}% of no-load speed",
+            f"power up to {_number(power['peak'])} W",
+        ]
+        lines.append(f"motor {name}: {row['label']}; {', '.join(parts)}")
+    return lines
 
 
 def cost_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

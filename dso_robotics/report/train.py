@@ -13,7 +13,7 @@ from dso_robotics.report.quantity import number, unit
 from dso_robotics.report.state_charts import state_charts
 from dso_robotics.report.strip import strip
 from dso_robotics.report.study_text import study_text
-from dso_robotics.report.table import judge_line, method_line, steps_line
+from dso_robotics.report.table import judge_line, method_line, motor_lines, rounding_lines, rounding_rows, steps_line
 from dso_robotics.report.training_charts import episode_charts, learning_charts
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.studies import folder as folders
@@ -117,6 +117,25 @@ class _Page:
             (name, number(p["initial"]), number(p["value"]), unit(p["unit"]), "at bound" if p["at_bound"] else "")
             for name, p in self._found.summary["parameters"].items()
         ]
+
+    @property
+    def rounding(self) -> list[tuple[str, ...]]:
+        """The combinations of choices that were tried; none without choices."""
+        return rounding_rows(self._found.summary)[1:] if "rounding" in self._found.summary else []
+
+    @property
+    def rounded(self) -> str:
+        """What was rounded, to what, and what it lost."""
+        *_, last = rounding_lines(self._found.summary)
+        rounding = self._found.summary["rounding"]
+        numbers = ", ".join(f"{name} = {number(value)}" for name, value in rounding["searched"]["numbers"].items())
+        cost = number(rounding["searched"]["cost"])
+        return f"The search found {numbers}, where an episode costs {cost}. {last[0].upper()}{last[1:]}."
+
+    @property
+    def motors(self) -> list[str]:
+        """A sentence on each motor."""
+        return [f"{text[0].upper()}{text[1:]}." for text in motor_lines(self._found.summary)]
 
     @property
     def made(self) -> dict[str, str]:

@@ -137,6 +137,12 @@ class Mechanism(Theta):
         """Model fields that the design parameters of z set."""
         return self.design(z[self._own :]) if self.design is not None else {}
 
+    def snapped(self, z: np.ndarray) -> np.ndarray:
+        """z (size,) NumPy, with values of the design's choices as they were given, not with the rounding of a search."""
+        if self.design is None:
+            return z
+        return np.concatenate([z[: self._own], self.design.snapped(z[self._own :])])
+
     def model(self, base: OnEngine, z: Array, drawn: Array | None = None) -> tuple[OnEngine, Array | None]:
         """`base` with the fields at z, and the products of inertia if full inertias change. `base` is `mj` on the device."""
         return self.model_at(base, self.parameters(z, drawn), z)

@@ -32,6 +32,7 @@ class Scene:
     certainty: KL divergence of the control from a uniform one, if there is a policy.
     proximity: KL divergence of an earlier policy's action from this policy's, if there is a policy.
     reach: the argument of tanh that the policy gives in this state, (nu,), if there is a policy.
+    number: the number of the mechanism of a given name, if there is a mechanism.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Scene:
         certainty: Callable[[], Array] | None = None,
         proximity: Callable[[], Array] | None = None,
         reach: Callable[[], Array] | None = None,
+        number: Callable[[str], Array] | None = None,
     ):
         self.mj = mj
         self._given = model if callable(model) else lambda: (model, products)
         self.state, self.ctrl, self.before, self.task = state, ctrl, before, task
         self.divergence, self.surprise, self._shown = divergence, surprise, shown
         self.certainty, self.proximity, self.reach = certainty, proximity, reach
+        self._number = number
 
     @functools.cached_property
     def _made(self) -> tuple[mjx.Model, Array | None]:
@@ -102,6 +105,12 @@ class Scene:
         if self._shown is not None:
             return self._shown(SENSORS, 0)
         return physics.measure(self.model, self.state, self.ctrl, products=self.products)
+
+    def number(self, name: str) -> Float[Array, ""]:
+        """A number of the mechanism, such as "actuator/knee/gear[0]". Raises DsoError without a mechanism."""
+        if self._number is None:
+            raise DsoError(f"{name}: the scene has no mechanism, so there is no number to read.")
+        return self._number(name)
 
     def body_place(self, body: int) -> Float[Array, "3"]:
         """Place of a body's centre of mass [m]."""

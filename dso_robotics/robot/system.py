@@ -120,7 +120,10 @@ class RobotSystem(SystemParts):
         more = lambda: self.strain(state, theta), ahead, shown
         own = {"certainty": lambda: self.certainty(state, theta), "proximity": lambda: self.proximity(state, theta)}
         own |= {"reach": lambda: self.reach(state, theta)}
-        return Scene(self.mj, lambda: self.model(theta, state), None, state.body, *controls, task, *more, **own)
+        names = None if self.mechanism is None else self.mechanism.names
+        named = None if names is None else lambda name: self.numbers(theta)[names.index(name)]
+        model = functools.partial(self.model, theta, state)
+        return Scene(self.mj, model, None, state.body, *controls, task, *more, **own, number=named)
 
     def surprise(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """Negative log-likelihood of the reading in this state, given the estimator's prediction of it, without constants."""

@@ -19,15 +19,15 @@ def design(
     report: Callable[[Trained, Path], object] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
-    """`train` for a study with [design.NAME] tables.
+    """`train` for a study with [design.NAME] or [motor.NAME] tables.
 
     Raises:
       DsoError: the study designs nothing, or what `train` raises.
     """
-    if not study.design:
+    if not study.design and not study.motor:
         raise DsoError(
-            f"{study.source}: the study has no [design.NAME] table, so there is no mechanism to design; add one, such as "
-            '[design.reach] with kind = "length" and of = "forearm", or use `dso train`.'
+            f"{study.source}: the study has no [design.NAME] and no [motor.NAME] table, so there is no mechanism to design; "
+            'add one, such as [design.reach] with kind = "length" and of = "forearm", or use `dso train`.'
         )
     return train(
         study, out, command="design", resume=resume, force=force, longer=longer, report=report, progress=progress

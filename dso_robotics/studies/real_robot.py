@@ -16,6 +16,7 @@ from dso_robotics.physics.model import Robot, load
 from dso_robotics.robot.play import Reality
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.studies.action import driven
+from dso_robotics.studies.motors import equipped
 from dso_robotics.studies.train_study import TrainStudy
 
 
@@ -53,6 +54,7 @@ def real_robot(study: TrainStudy, chain: RobotSystem) -> RealRobot:
         robot = driven(study.action, load(study.model if table.model is None else table.model))
     except DsoError as error:
         raise DsoError(f"{source} {error}") from error
+    robot = equipped(study, robot)
     ours, theirs = chain.mj, robot.mj
     sizes = ("nq", "nv", "nu", "na", "nsensordata")
     if any(getattr(ours, name) != getattr(theirs, name) for name in sizes) or set(sensor_channels(ours)) != set(

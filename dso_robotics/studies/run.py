@@ -36,7 +36,7 @@ from dso_robotics.table import Study
 # Seconds between two writes of the run file when the steps of a search are short.
 EVERY = 20.0
 # Keys of a study that name files. The contents of these files are compared, not their paths.
-_PLACES = ("model", "logs", "log", "file", "init", "from")
+_PLACES = ("model", "logs", "log", "file", "init", "from", "catalogue")
 # Iterations of a training that says nothing about them.
 _USUAL = Settings().iterations
 # The parts of a stored search.
@@ -53,6 +53,7 @@ _KEPT = (
     "numbers",
     "race",
     "choice",
+    "rounding",
 )
 _PUT_BACK = "--resume needs what the run was begun with; put that back, or choose another --out for a new run"
 

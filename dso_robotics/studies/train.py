@@ -28,6 +28,8 @@ from dso_robotics.studies.curriculum import Curriculum
 from dso_robotics.studies.drawn_starts import drawn_starts
 from dso_robotics.studies.flow import ROLLOUTS
 from dso_robotics.studies.folder import RUN
+from dso_robotics.studies.motor_check import beyond_limits, motors_at
+from dso_robotics.studies.rounding import choices, round_choices, rounding_doubts
 from dso_robotics.studies.run import EVERY, Session, session
 from dso_robotics.studies.search import search
 from dso_robotics.studies.tolerance import tolerance
@@ -160,6 +162,18 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
             return math.inf
         return reached if not broken else _BROKEN * (1.0 + broken)
 
+    def scored(theta: Any, scaling: Any) -> tuple[float, float]:
+        """The cost of a rounded theta and by how much it breaks limits, of motors too; infinite if no model is made of it."""
+        try:
+            looked = play(theta, scaling) if task.rolls else []
+            reached = math.inf if any(episode.ended for episode in looked) else cost_of(theta, scaling, looked)
+            over = beyond_limits(motors_at(task, theta, looked))
+        except DsoError:
+            return math.inf, math.inf
+        return reached, over + sum(
+            row["violation"] for row in constraints(task, looked, scaling).values() if not row["met"]
+        )
+
     def watch(moment: Moment) -> bool:
         at, record = moment.iteration, moment.record
         numbers = {"gradient_norm": record.gradient_norm, "value_error": record.value_error, "blown": record.blown}
@@ -213,6 +227,12 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     iteration = len(result.history) if result.best is None else result.best.iteration
     ending = _kept(result.state) if result.best is None else result.best.kept
     theta, scaling = np.asarray(ending["theta"]), ending["scaling"]
+    rounded = None
+    if choices(task):
+        file.write()
+        rounded = round_choices(task, theta, scaling, result.state, scored, method_of, file)
+        theta, scaling = rounded.theta, rounded.scaling
+        file.keep(**_blocks(task, {"theta": theta, "scaling": scaling}))
     tell("evaluating")
     rounds = -(-_EPISODES // len(trials))
     played, finer = play(theta, scaling, rounds), play(theta, scaling, rounds, finer=4)
@@ -227,6 +247,9 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         task, theta, scaling, iteration, costs, played, finer, command, compile_seconds, method, result, rest
     )
     summary |= {} if real is None else {"judge": real}
+    if rounded is not None:
+        summary["rounding"] = rounded.told
+        summary["warnings"] += rounding_doubts(summary)
     if len(firsts) > 1:
         summary["race"] = race
         summary["environment_steps"] = race["iterations"] * settings.environments * settings.horizon * task.rolls
@@ -302,6 +325,7 @@ def _files(study: TrainStudy) -> dict[str, str]:
     """Every file that the costs read, by its place in the study."""
     files = ((name, getattr(cost, key, None)) for name, cost in study.cost.items() for key in ("log", "file"))
     found = {f"file of [cost.{name}]": str(file) for name, file in files if file is not None}
+    found |= {f"catalogue of [motor.{name}]": table.catalogue for name, table in study.motor.items()}
     if study.result is not None and (Path(study.result) / RUN).is_file():
         found["result of [randomise]"] = str(Path(study.result) / RUN)
     return found if study.init is None else found | {"result of init": str(init_file(study.init))}

@@ -28,6 +28,7 @@ from dso_robotics.studies.action import driven
 from dso_robotics.studies.balance import balanced
 from dso_robotics.studies.curriculum import check_curricula
 from dso_robotics.studies.flow import ROLLOUTS, Flow, make_flow
+from dso_robotics.studies.motors import equipped, motor_maps
 from dso_robotics.studies.real_robot import RealRobot, real_robot
 from dso_robotics.studies.train_bounds import refuse_open_loops, refuse_overlap
 from dso_robotics.studies.train_engine import EngineChoice, choose_engine
@@ -86,8 +87,9 @@ def build(study: TrainStudy) -> Task:
     timed = {name: cost for name, cost in study.cost.items() if not cost.supervised}
     apart = {name: cost for name, cost in study.cost.items() if cost.supervised}
     weights = {name: 1.0 if cost.weight == "balance" else cost.weight for name, cost in study.cost.items()}
-    ends = {f"terminate/{name}": (table.cost, _outside(study, name, robot)) for name, table in study.terminate.items()}
-    terms = {name: (weights[name], _term(study, name, cost, robot)) for name, cost in timed.items()}
+    scope = Scope(robot, tuple(study.task), study.estimator is not None, motor_maps(study, robot))
+    ends = {f"terminate/{name}": (table.cost, _outside(study, name, scope)) for name, table in study.terminate.items()}
+    terms = {name: (weights[name], _term(study, name, cost, scope)) for name, cost in timed.items()}
     limits = {name: cost.limit for name, cost in timed.items() if cost.limit is not None}
     scene_cost = composite(terms | ends, limits)
     engine = choose_engine(study, robot)
@@ -161,12 +163,13 @@ def build(study: TrainStudy) -> Task:
 
 
 def load_driven(study: TrainStudy, model: Any = None) -> Robot:
-    """The robot of a study, or `model` in its place, with motors that are position drives if the study says so."""
+    """The robot of a study, or `model` in its place, with position drives and with the motors of tables that the study has."""
     robot = load(study.model if model is None else model)
     try:
-        return driven(study.action, robot)
+        robot = driven(study.action, robot)
     except DsoError as error:
         raise DsoError(f"{study.source}: {error}") from error
+    return equipped(study, robot)
 
 
 def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow: Flow, apart: list[str]) -> None:
@@ -217,18 +220,22 @@ def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow
         )
 
 
-def _term(study: TrainStudy, name: str, cost: Any, robot: Robot) -> Term:
+def _term(study: TrainStudy, name: str, cost: Any, scope: Scope) -> Term:
     try:
-        made = cost.term(Scope(robot, tuple(study.task), study.estimator is not None))
+        made = cost.term(scope)
     except DsoError as error:
         raise DsoError(f"{study.source}: [cost.{name}]: {error}") from error
     return When(made, study.conditions(name, cost.when)) if cost.when else made
 
 
-def _outside(study: TrainStudy, name: str, robot: Robot) -> Outside:
+def _outside(study: TrainStudy, name: str, scope: Scope) -> Outside:
     given = study.terminate[name]
+    if given.quantity.startswith("motor/"):
+        raise DsoError(
+            f"{study.source}: [terminate.{name}]: a quantity of a motor ends no episode; take one of its actuator or joint."
+        )
     try:
-        looked_at = Scope(robot, tuple(study.task), study.estimator is not None).quantity(given.quantity)
+        looked_at = scope.quantity(given.quantity)
     except DsoError as error:
         raise DsoError(f"{study.source}: [terminate.{name}]: {error}") from error
     low, high = (-np.inf if given.low is None else given.low), (np.inf if given.high is None else given.high)

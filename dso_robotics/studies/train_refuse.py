@@ -107,7 +107,7 @@ def _idle(study: TrainStudy) -> Iterator[tuple[str, str, str]]:
     """Keys that differ from their defaults and have no effect: their table, their name, and why with the cure."""
     policy, training = study.policy, study.training
     recurrent = policy.kind in ("brain", "gated")
-    numbers = bool(study.free or study.design or study.randomise)
+    numbers = bool(study.free or study.design or study.motor or study.randomise)
     explores = study.explore != Explore()
     for key, idle, reason in (
         ("hidden", policy.kind != "network", f'a policy of kind "{policy.kind}" has no hidden layers. Leave it out.'),
@@ -126,7 +126,7 @@ def _idle(study: TrainStudy) -> Iterator[tuple[str, str, str]]:
     ):
         if idle and _given(policy, PolicyTable, key):
             yield "policy", key, reason
-    if _given(training, Training, "design_rate") and not (study.design or study.free):
+    if _given(training, Training, "design_rate") and not (study.design or study.motor or study.free):
         yield (
             "training",
             "design_rate",

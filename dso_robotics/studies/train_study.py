@@ -8,12 +8,11 @@ from dso_robotics.core.method.settings import Settings
 from dso_robotics.costs.kind import Cost
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration
-from dso_robotics.physics.design.map import DESIGN_MAPS, DesignMap
-from dso_robotics.physics.model import Robot
 from dso_robotics.robot.context import Draw, one_of
 from dso_robotics.studies.action import ActionTable
 from dso_robotics.studies.curriculum import CurriculumTable
 from dso_robotics.studies.declaration import ENGINES, FREE, MODEL
+from dso_robotics.studies.design_table import DesignTable, MotorTable, RoundingTable
 from dso_robotics.studies.push import PushesTable
 from dso_robotics.studies.sensing_tables import EstimatorTable, SensorsTable, sensors_table
 from dso_robotics.table import File, Key, Range, Study, Table, key, settle
@@ -223,26 +222,6 @@ class Training(Settings, Table):
 
 
 @dataclasses.dataclass(frozen=True)
-class DesignTable(Table):
-    """A design number of one thing of the mechanism."""
-
-    kind: str = key("what is designed", choices=DESIGN_MAPS, example="length")
-    of: str = key("name of a body, joint or actuator", example="forearm")
-    low: float | None = key("lower bound; none: that of the kind", None, example=0.1)
-    high: float | None = key("upper bound", None, example=0.6)
-
-    def check(self) -> None:
-        """Both bounds or none."""
-        if (self.low is None) != (self.high is None):
-            raise DsoError("give low and high together, as numbers, or neither.")
-
-    def map(self, robot: Robot) -> DesignMap:
-        """The map of the robot. Raises DsoError for what it does not have."""
-        bounds = None if self.low is None else (self.low, self.high)
-        return DESIGN_MAPS[self.kind](robot, self.of, bounds=bounds)
-
-
-@dataclasses.dataclass(frozen=True)
 class TerminateTable(Table):
     """An episode ends in the first state in which the quantity is outside its bounds."""
 
@@ -329,6 +308,8 @@ class TrainStudy(Study):
     pushes: PushesTable | None = key("changes of velocity that the policy is to recover from", None)
     terminate: Mapping[str, TerminateTable] = key("where episodes end early", {})
     design: Mapping[str, DesignTable] = key("numbers of the mechanism to design", {})
+    motor: Mapping[str, MotorTable] = key("motors of actuators, fixed or to be chosen", {})
+    rounding: RoundingTable = key("how numbers with a few values only are rounded", RoundingTable())
     task: Mapping[str, TaskTable] = key("numbers that every episode draws anew and the policy sees", {})
     randomise: Mapping[str, Range | File] = key(
         "physical numbers that every episode draws anew and the policy does not see; from: the folder of a result of dso "

@@ -12,6 +12,7 @@ from dso_robotics.physics.model import actuator_labels
 from dso_robotics.robot.constraints import TOLERANCE, Constrained
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.play import Episode
+from dso_robotics.studies.motor_check import motor_doubts, motors_at
 from dso_robotics.studies.train_build import Task
 from dso_robotics.studies.train_table import parameter_table
 
@@ -66,7 +67,10 @@ def summary(
     actions, told = _actions(task, played)
     warnings += told
     limits = constraints(task, played, scaling)
-    met = all(row["met"] for row in limits.values())
+    motors = motors_at(task, theta, played)
+    unable = motor_doubts(motors)
+    warnings += unable
+    met = all(row["met"] for row in limits.values()) and not unable
     warnings += [
         f"The constraint cost.{name} is not met: its mean is {row['mean']:.4g}, {row['violation']:.3g} above its limit. Give "
         "more iterations or a larger weight, or see whether both can be had."
@@ -113,6 +117,7 @@ def summary(
             },
         },
         "constraints": limits,
+        "motors": motors,
         "action": actions,
         "fit": {"train": {}, "hold_out": {}},
         "warnings": warnings,

@@ -24,6 +24,7 @@ from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_build import multiple, robot_system, seen_besides
 from dso_robotics.studies.action import make_squash
 from dso_robotics.studies.drawn_result import DrawnResult, drawn_of
+from dso_robotics.studies.motors import motor_maps
 from dso_robotics.studies.train_engine import Engine
 from dso_robotics.studies.train_start import start_position
 from dso_robotics.studies.train_study import TrainStudy
@@ -203,6 +204,7 @@ def _mechanism(
             maps.append(table.map(robot))
         except DsoError as error:
             raise DsoError(f"{study.source}: [design.{name}]: {error}") from error
+    maps += [choice for choice in motor_maps(study, robot).values() if choice.size]
     draws, start, cloud = (), (), None
     if vector is not None:
         rows = list(zip(vector.coordinate_names, vector.low, vector.high, strict=True))[own:]

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from dso_robotics.data.match import sensor_channels, sensor_unit
 from dso_robotics.studies.train_build import Task
+from dso_robotics.studies.trained_robot import mechanism_numbers
 
 # An entry closer to a bound than this fraction of its range is reported as at the bound.
 _AT_BOUND = 0.01
@@ -42,7 +42,7 @@ def _mechanism_table(task: Task, theta: np.ndarray) -> dict[str, Any]:
     mechanism = task.chain.mechanism
     if mechanism is None or not mechanism.size:
         return {}
-    z, span = np.asarray(task.chain.numbers(jnp.asarray(theta))), mechanism.high - mechanism.low
+    z, span = mechanism_numbers(task, theta), mechanism.high - mechanism.low
     near = np.minimum(z - mechanism.low, mechanism.high - z) < _AT_BOUND * np.where(
         np.isfinite(span), span, mechanism.scale
     )

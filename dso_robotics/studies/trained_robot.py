@@ -38,7 +38,8 @@ def compiled(task: Task, theta: Any, context: Any = None) -> mujoco.MjModel:
 
 def mechanism_numbers(task: Task, theta: Any) -> np.ndarray:
     """The numbers of the mechanism at theta, in their units."""
-    return np.asarray(task.chain.numbers(jnp.asarray(theta)))
+    numbers = np.asarray(task.chain.numbers(jnp.asarray(theta)))
+    return numbers if task.chain.mechanism is None else task.chain.mechanism.snapped(numbers)
 
 
 def believed(task: Task, theta: np.ndarray, folder: Path) -> dict[str, str]:

@@ -149,3 +149,27 @@ def bags(folder: Path) -> dict[str, Files]:
             parts = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
             found[form + str(ros)] = {str(part.relative_to(place)): part.read_bytes() for part in parts}
     return found
+
+
+def motors(folder: Path) -> dict[str, Files]:
+    """Tables of motors."""
+    names = (
+        "name,mass [g],rotor_inertia [g cm^2],continuous_torque,peak_torque (N m),no_load_speed [rpm],gears,price,note"
+    )
+    rows = ["M60,290,61,0.35,1.1,3900,5 10 20,99.5,fine", '"M 80",480 g,120,0.7,2,3000,6/9,,'.replace(",,", ",150,")]
+    toml = """[M60]
+mass = "290 g"
+rotor_inertia = 6.1e-6
+continuous_torque = 0.35
+peak_torque = 1.1
+no_load_speed = "3900 rpm"
+torque_constant = "50 mN*m/A"
+resistance = 0.3
+gears = [5, 10, 20]
+"""
+    german = [line.replace(",", ";").replace(".", ",") for line in (names, *rows)]
+    return {
+        "csv": {"motors.csv": "\n".join(["# ours", names, *rows]).encode()},
+        "german": {"motors.csv": "\r\n".join(german).encode()},
+        "toml": {"motors.toml": toml.encode()},
+    }

@@ -10,6 +10,7 @@ import numpy as np
 
 from dso_robotics.cli import main
 from dso_robotics.data.log import read_log
+from dso_robotics.data.motor_table import read_motors
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import load
@@ -156,6 +157,17 @@ def _drawn() -> Sequence[str]:
     return []
 
 
+def _motors() -> Sequence[str]:
+    (path,) = (p for p in Path().iterdir() if p.name.startswith("motors"))
+    for motor in read_motors(path):
+        assert motor.name
+        assert min(motor.gears) > 0
+        assert motor.peak_torque >= motor.continuous_torque > 0
+        numbers = (motor.mass, motor.rotor_inertia, motor.no_load_speed, motor.stall_torque, motor.peak_power)
+        assert all(np.isfinite(number) and number >= 0 for number in numbers)
+    return []
+
+
 def _study() -> Sequence[str]:
     for kind in (IdentifyStudy, EstimateStudy, TrainStudy):
         try:
@@ -190,6 +202,11 @@ TARGETS = {
         table_seeds.text,
         _converted(*_COLUMNS[:4]),
         {"": (damage.text(("time", "u", "q", "[deg]", "NaN", "12:30:00", "2024-01-01")), damage.raw, damage.encoded)},
+    ),
+    "motors": Target(
+        table_seeds.motors,
+        _motors,
+        {"": (damage.text(("name", "gears", "[g cm^2]", "1e400", "5 10", "nan", ";")), damage.raw, damage.encoded)},
     ),
     "json": Target(
         table_seeds.json_, _converted(*_COLUMNS), {"": (damage.as_json, damage.text(("{", "]")), damage.raw)}

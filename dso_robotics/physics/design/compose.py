@@ -2,18 +2,21 @@
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.design.choice import Choice
+from dso_robotics.physics.design.load import loaded
 from dso_robotics.physics.design.map import Array, DesignMap, Fields, read
 from dso_robotics.physics.design.reference import Reference, reference
 from dso_robotics.physics.design.tendon import Rest, rest
 from dso_robotics.physics.geometry import Geometry, geometry
 from dso_robotics.physics.model import Robot
 
+_ROUNDING = 1e-6  # also in single precision
 # Fields that MuJoCo assumes fixed in a body that it compiled as simple.
 _SIMPLE = {"ipos": "centre of mass", "inertia": "principal axes", "jnt_pos": "joint", "jnt_axis": "joint axis"}
 
@@ -83,16 +86,38 @@ class Design:
         fields = self.applied(numbers)
         if self.reference is not None:
             fields = self.reference(numbers, fields, lambda row: self._told(numbers, row))
-        return fields | self.rest(numbers, fields) | self._inertials(numbers, fields)
+        fields = fields | self.rest(numbers, fields) | self._inertials(numbers, fields)
+        parts = [load for m, own in self._split(numbers) for load in m.loads(own, fields)]
+        return loaded(self.robot, fields, parts, numbers) if parts else fields
 
     def applied(self, numbers: Array) -> Fields:
         """What the maps alone do: the fields before loops are closed."""
         fields: Fields = {}
+        for m, own in self._split(numbers):
+            fields = m.apply(own, fields)
+        return fields
+
+    def _split(self, numbers: Array) -> Iterator[tuple[DesignMap, Array]]:
+        """Every map with its numbers (..., its size)."""
         start = 0
         for m in self.maps:
-            fields = m.apply(numbers[..., start : start + m.size], fields)
+            yield m, numbers[..., start : start + m.size]
             start += m.size
-        return fields
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The numbers that can have a few values only."""
+        return tuple(choice for m in self.maps if (choice := m.choice) is not None)
+
+    def snapped(self, numbers: np.ndarray) -> np.ndarray:
+        """`numbers` (size,) NumPy, with values of choices, where they are those but for rounding, as they were given."""
+        found = np.array(numbers, float)
+        for choice in self.choices:
+            at = [self.names.index(name) for name in choice.names]
+            for option in choice.options:
+                if np.allclose(found[at], option, rtol=_ROUNDING, atol=_ROUNDING):
+                    found[at] = option
+        return found
 
     def _told(self, numbers: np.ndarray, row: int) -> str:
         """The numbers of a row that are not the initial ones, for messages."""

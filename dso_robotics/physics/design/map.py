@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.design.choice import Choice, checked_values, room
 from dso_robotics.physics.model import KINDS, Robot, nearest
 from dso_robotics.registry import Registry
 
@@ -24,12 +25,22 @@ DESIGN_MAPS: Registry[Any] = Registry("design map", "dso_robotics.physics.design
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Load:
+    """A point mass on a body. mass: [kg] (...). place: [m] (..., 3) in the frame of the body."""
+
+    body: int
+    mass: Array
+    place: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class DesignMap(abc.ABC):
     """`size` design numbers of one object of a robot.
 
     robot: the robot they belong to.
     name: name of the body, joint or actuator.
     bounds: (low, high), a number or (size,) each, in place of the map's default bounds.
+    choices: the values that the number may have in the end, of a map of one number; () stands for all within the bounds.
     names: name of each number, (size,).
     units: unit of each number, (size,).
     initial: the model's values, (size,).
@@ -41,6 +52,7 @@ class DesignMap(abc.ABC):
     name: str
     _: dataclasses.KW_ONLY
     bounds: tuple[Bound, Bound] | None = None
+    choices: tuple[float, ...] = ()
     names: tuple[str, ...] = dataclasses.field(init=False)
     units: tuple[str, ...] = dataclasses.field(init=False)
     initial: np.ndarray = dataclasses.field(init=False)
@@ -53,6 +65,14 @@ class DesignMap(abc.ABC):
         return len(self.names)
 
     @property
+    def choice(self) -> Choice | None:
+        """What the numbers may be in the end; None for all within the bounds."""
+        if not self.choices:
+            return None
+        labels = tuple(f"{value:g} {self.units[0]}".removesuffix(" 1") for value in self.choices)
+        return Choice(self.names, np.array(self.choices)[:, None], labels)
+
+    @property
     def reshaped(self) -> frozenset[int]:
         """Bodies whose geoms change, so that their inertia must be computed again."""
         return frozenset()
@@ -60,6 +80,10 @@ class DesignMap(abc.ABC):
     @abc.abstractmethod
     def apply(self, numbers: Array, fields: Mapping[str, Array]) -> Fields:
         """`fields` after this map at `numbers` (..., size). A field not in `fields` is the model's. Inertia does not change."""
+
+    def loads(self, numbers: Array, fields: Mapping[str, Array]) -> tuple[Load, ...]:
+        """Point masses that the map adds to bodies at `numbers` (..., size), where `fields` are those of all maps."""
+        return ()
 
     def _declare(
         self,
@@ -73,14 +97,20 @@ class DesignMap(abc.ABC):
         """Set names, units, start and bounds. With `size` the numbers must be positive.
 
         Raises:
-          DsoError: the lower bound is not below the upper one, the model's value is outside the bounds, or they allow a size
-            of zero or less.
+          DsoError: the lower bound is not below the upper one, the model's value is outside the bounds, they allow a size
+            of zero or less, or there are choices that the number cannot have.
         """
         start = np.atleast_1d(np.asarray(initial, float))
         try:
             low, high = (np.broadcast_to(np.asarray(b, float), start.shape) for b in self.bounds or default)
         except ValueError as error:
             raise DsoError(f"{names[0]}: the bounds must be one number or {len(start)} numbers each.") from error
+        if self.choices:
+            if len(names) > 1:
+                raise DsoError(f"{names[0]}: these are {len(names)} numbers, and `choices` are of one; leave them out.")
+            values = checked_values(names[0], self.choices, float(low[0]), float(high[0]))
+            low, high = (np.array([end]) for end in room(values))
+            self._set(choices=values)
         for i, name in enumerate(names):
             span = f"{low[i]:g} to {high[i]:g}"
             if size and not low[i] > 0:
