@@ -150,7 +150,9 @@ class _Reader:
             return tuple(str(k + 1) for k in range(count)), ("",) * count
         if self.dialect.header_line:
             return self.header_at(self.dialect.header_line, begin)
-        above = [row for row in self.rows.part(0, begin) if not all(_RULE.fullmatch(cell) or not cell for cell in row.cells)]
+        above = [
+            row for row in self.rows.part(0, begin) if not all(_RULE.fullmatch(cell) or not cell for cell in row.cells)
+        ]
         if above and self.first_names(above):
             return self.trimmed(above[-1].cells), ("",) * len(self.trimmed(above[-1].cells))
         if above and not self.names_like(above[-1]) and self.comment_header(begin) is None:
