@@ -104,7 +104,7 @@ def identification_with_cloning(log: Log, chain: RobotSystem, *, window: float =
     if chain.delay or mj.na or chain.placement.lift is not None:
         what = "a delay" if chain.delay else "activations" if mj.na else "[start] lift"
         raise DsoError(f"{source}: a log of states alone does not fit a system with {what}; remove it from the study.")
-    seconds = chain.substeps * float(mj.opt.timestep)
+    seconds = chain.control_step
     steps = round(window / seconds)
     if steps < 1:
         raise DsoError(f"{source}: window = {window:g} s is shorter than a control step of {seconds:g} s.")

@@ -114,8 +114,7 @@ class Environment(gymnasium.Env):
     @property
     def control_step(self) -> float:
         """Time of a control step [s]."""
-        chain = self.task.chain
-        return chain.substeps * float(chain.mj.opt.timestep)
+        return self.task.chain.control_step
 
     @property
     def data(self) -> mujoco.MjData:

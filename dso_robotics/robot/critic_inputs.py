@@ -130,7 +130,7 @@ def dependence(chain: RobotSystem, explore: Callable[[Any], RobotState], steps: 
 
     steps: control steps of an episode.
     """
-    seconds = steps * chain.substeps * float(chain.mj.opt.timestep)
+    seconds = steps * chain.control_step
     states = _tried(chain, explore, seconds)
     qpos = np.asarray(states.body.qpos, float)
     sure, angles, shifts = _hidden(chain)

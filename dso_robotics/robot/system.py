@@ -78,6 +78,11 @@ class RobotSystem(SystemParts):
         sensordata = physics.measure(model[0], body, ctrl, products=model[1])
         return sensordata[np.array(self.sensing.addresses, int)]
 
+    @property
+    def control_step(self) -> float:
+        """Time of a control step [s]."""
+        return self.substeps * float(self.mj.opt.timestep)
+
     def shown_readings(self, shown: Array | None) -> Float[Array, " ny"] | None:
         """The noise-free readings among what the watch reads; None on MJX."""
         if self.watch is None or self.sensing is None:

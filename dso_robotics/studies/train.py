@@ -244,7 +244,18 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     kept_costs = np.where(history["violation"] > 0, np.nan, history["episode_cost"])
     rest = settled(history["iteration"], kept_costs, at_first, len(result.history)) if task.rolls else ""
     summary = summary_of(
-        task, theta, scaling, iteration, costs, played, finer, command, compile_seconds, method, result, rest
+        task,
+        theta,
+        scaling,
+        iteration=iteration,
+        at=costs,
+        played=played,
+        finer=finer,
+        command=command,
+        compile_seconds=compile_seconds,
+        method=method,
+        result=result,
+        rest=rest,
     )
     summary |= {} if real is None else {"judge": real}
     if rounded is not None:

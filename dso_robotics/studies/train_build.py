@@ -111,8 +111,7 @@ def build(study: TrainStudy) -> Task:
     if windows.design_rate is not None:
         rates = [(name, windows.design_rate) for name in mechanism.groups if name in flow.moved]
         windows = dataclasses.replace(windows, rates=tuple(rates))
-    duration = chain.substeps * float(chain.mj.opt.timestep)
-    steps = max(round(study.seconds / duration), 1)
+    steps = max(round(study.seconds / chain.control_step), 1)
     windows = dataclasses.replace(windows, episode=steps)
     supervised = {
         name: _supervised(study, name, cost, chain, weights[name], flow.masks[name]) for name, cost in apart.items()
@@ -144,21 +143,21 @@ def build(study: TrainStudy) -> Task:
     other = [name for name in apart if not isinstance(study.cost[name], WeightsCost)]
     keep = windows.keep or ("last" if other else "best")
     return Task(
-        study,
-        robot,
-        chain,
-        scene_cost,
-        explore,
-        supervised,
-        windows,
-        steps,
-        keep,
-        flow,
-        choice,
-        engine,
-        tuple(notes),
-        real,
-        start_between(study, chain, robot),
+        study=study,
+        robot=robot,
+        chain=chain,
+        scene_cost=scene_cost,
+        explore=explore,
+        supervised=supervised,
+        windows=windows,
+        steps=steps,
+        keep=keep,
+        flow=flow,
+        choice=choice,
+        engine=engine,
+        notes=tuple(notes),
+        real=real,
+        between=start_between(study, chain, robot),
     )
 
 

@@ -166,7 +166,7 @@ def start_between(study: TrainStudy, chain: RobotSystem, robot: Robot) -> Betwee
     Raises:
       DsoError: [pushes] names a joint that the model does not have, or one of the wrong kind.
     """
-    seconds = study.training.horizon * chain.substeps * float(chain.mj.opt.timestep)
+    seconds = study.training.horizon * chain.control_step
     chances = tuple(chance(table.every, seconds) for table in study.task.values())
     pushes, change = study.pushes, np.zeros(robot.mj.nv)
     if pushes is None and not any(chances):

@@ -203,7 +203,9 @@ class Training(Settings, Table):
         "restart": Key(doc="share of windows that start anew"),
         "explore": Key(doc="share of these that start from [explore]"),
         "abandon": Key(doc="a window whose mean cost a step is above this starts anew; by default none", example=3.0),
-        "updates": Key(doc="of one window's surrogate (pco, ppo), or of the conjugate gradients (natural)"),
+        "updates": Key(
+            doc="of a batch's surrogate (pco, ppo, chain_iteration), or of the conjugate gradients (natural)"
+        ),
         "divergence": Key(doc="mean KL divergence that an iteration in action space may move the policy by"),
         "variance": Key(doc="of the gradient at most, as a share of its squared norm (adaptive_horizon)"),
         "replay": Key(doc="transitions that sac, td3 and ddpg keep, at least those of an iteration"),

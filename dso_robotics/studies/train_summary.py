@@ -24,6 +24,7 @@ def summary(
     task: Task,
     theta: np.ndarray,
     scaling: Scaling,
+    *,
     iteration: int,
     at: tuple[float, float, float],
     played: list[Episode],

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from dso_robotics.core.descent import Status
 from dso_robotics.core.gradient.estimate import masked_mean
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.learner import Learner
+from dso_robotics.core.method.learner import Learner, extended
 from dso_robotics.core.method.short_horizon import ShortHorizon
 from dso_robotics.core.rollout import Ending, Trajectory
 
@@ -51,9 +51,8 @@ class AdaptiveHorizon(ShortHorizon):
 
     def _begun(self, key: PRNGKeyArray, theta: Array) -> HorizonLearner:
         learner = super()._begun(key, theta)
-        same = {field.name: getattr(learner, field.name) for field in dataclasses.fields(learner)}
         zero = jnp.zeros((), theta.dtype)
-        return HorizonLearner(**same, span=zero + 1.0, variance=zero, signal=zero, level=zero)
+        return extended(HorizonLearner, learner, span=zero + 1.0, variance=zero, signal=zero, level=zero)
 
     def _horizon(self, learner: Learner) -> int | Array:
         assert isinstance(learner, HorizonLearner)

@@ -1,7 +1,7 @@
 """The learner of a training by windows: its state, one step of theta, and the record of an iteration."""
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import numpy as np
@@ -28,6 +28,14 @@ class Learner(eqx.Module):
     key: PRNGKeyArray
     iteration: Array
     lost: Array
+
+
+Kind = TypeVar("Kind", bound=Learner)
+
+
+def extended(kind: type[Kind], learner: Learner, **more: Any) -> Kind:
+    """The learner with what a method learns besides, as its own kind of learner."""
+    return kind(**{field.name: getattr(learner, field.name) for field in dataclasses.fields(Learner)}, **more)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from dso_robotics.core.chain import State
 from dso_robotics.core.experience import Experience, Transitions, no_experience
 from dso_robotics.core.method.course import Course
-from dso_robotics.core.method.learner import Learner, Step
+from dso_robotics.core.method.learner import Learner, Step, extended
 from dso_robotics.core.method.played import PlayedCourse, Undifferentiated
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.objective import Problem
@@ -168,8 +168,8 @@ class OffPolicy(Undifferentiated):
         first = jax.tree.map(lambda leaf: leaf[0], learner.states)
         size = jax.eval_shape(self.course.row, theta, first).shape[0]
         kept = no_experience(self.settings.replay, size, len(self.course.limited))
-        begun = {name: getattr(learner, name) for name in Learner.__dataclass_fields__}
-        return Player(**begun, experience=kept, slow_theta=theta, spare=self.spare(jax.random.fold_in(key, 1)))
+        spare = self.spare(jax.random.fold_in(key, 1))
+        return extended(Player, learner, experience=kept, slow_theta=theta, spare=spare)
 
     def play(self, learner: Player) -> State:
         """See `Played`."""

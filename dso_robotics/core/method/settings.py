@@ -30,7 +30,9 @@ class Settings:
     episode: control steps after which an environment always restarts.
     abandon: a window restarts if its mean cost per step is above this. A robot lying on the floor learns little.
     method: a name in `core.method.TRAINING`.
-    updates: for methods in action space: updates of a window's surrogate (pco), or conjugate-gradient iterations (natural).
+    groups: groups of environments, whose gradients tell how much the mean of all scatters.
+    updates: for methods in action space: updates of a batch's surrogate (pco, ppo, chain_iteration), or conjugate-gradient
+      iterations (natural).
     divergence: for methods in action space: the mean KL by which an iteration may move the policy.
     variance: for `adaptive_horizon`: the largest variance of the gradient, as a share of its squared norm.
     replay: for methods with a replay (sac, td3, ddpg): how many transitions it keeps.

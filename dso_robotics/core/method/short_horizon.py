@@ -305,18 +305,17 @@ class ShortHorizon:
         return theta - self.rates * rate * jnp.asarray(change), optimiser
 
     def _moved(self, learner: Learner, estimate: Estimate, progress: Array) -> Step:
-        norm, gradient = jnp.linalg.norm(estimate.gradient), self.clipped(estimate.gradient)
-        finite = jnp.all(jnp.isfinite(gradient))
-        gradient = jnp.where(finite, gradient, 0.0)
-        change, optimiser = self.optimiser.update(gradient, learner.optimiser)
-        moves = self.rates * self._fallen(progress) * jnp.asarray(change)
+        norm, rate = jnp.linalg.norm(estimate.gradient), self._fallen(progress)
+        finite = jnp.all(jnp.isfinite(estimate.gradient))
+        gradient = jnp.where(finite, estimate.gradient, 0.0)
+        moved, optimiser = self.descended(learner.theta, learner.optimiser, gradient, rate)
         if self.curvature is not None:
-            at, whole = self.curvature.entries, jnp.where(finite, estimate.gradient, 0.0)
+            at = self.curvature.entries
             chain = self.course.at(learner.memory, progress)
-            step = curved_step(self.curvature.matrix(chain, learner.theta), whole[at], self.curvature.blocks)
+            step = curved_step(self.curvature.matrix(chain, learner.theta), gradient[at], self.curvature.blocks)
             finite = finite & jnp.all(jnp.isfinite(step))
-            moves = moves.at[at].set(self.curvature.rate * self._fallen(progress) * step)
-        theta = jnp.where(finite, learner.theta - moves, learner.theta)
+            moved = moved.at[at].set(learner.theta[at] - self.curvature.rate * rate * step)
+        theta = jnp.where(finite, moved, learner.theta)
         optimiser = jax.tree.map(lambda new, old: jnp.where(finite, new, old), optimiser, learner.optimiser)
         return Step(theta, optimiser, finite, norm)
 
