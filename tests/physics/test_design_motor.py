@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from dso_robotics.errors import DsoError
+from dso_robotics.physics import step as physics
+from dso_robotics.physics.batch import BatchEngine
+from dso_robotics.physics.constants import with_fields
 from dso_robotics.physics.design import LimbLength, compose
 from dso_robotics.physics.design.motor import MotorChoice, with_motors
+from dso_robotics.physics.device import put_model
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import load
 from dso_robotics.physics.motor import Motor, available, beyond
@@ -93,6 +97,39 @@ def test_derivatives_in_jax_are_differences_in_numpy(drive):
         for name, slope in slopes.items():
             wanted = np.nan_to_num(ends[0][name] - ends[1][name]) / 2e-5
             np.testing.assert_allclose(np.asarray(slope)[..., k], wanted, rtol=1e-6, atol=1e-8, err_msg=f"{name} {k}")
+
+
+@pytest.mark.parametrize("drive", ["torque", "voltage"])
+def test_a_step_on_mjx_and_its_derivative_are_those_of_c(drive):
+    """A pendulum on a sprung base with a motor and a position drive, between the rows, near the ends of their forces."""
+    text = """<mujoco><option timestep="0.01"><flag contact="disable"/></option><worldbody><body name="base">
+      <joint name="z" type="slide" axis="0 0 1" stiffness="50"/><geom size=".1" mass="1" contype="0"/><body name="arm">
+      <joint name="hip" axis="0 1 0"/><geom type="capsule" fromto="0 0 0 .1 0 -.3" size=".02" mass=".5"/>
+      <body name="hand" pos=".1 0 -.3"><joint name="knee" axis="0 1 0"/><geom size=".03" pos=".1 0 0" mass=".2"/></body></body>
+      </body></worldbody><actuator><motor name="hip" joint="hip" ctrlrange="-1 1"/>
+      <position name="knee" joint="knee" kp="30" kv="1" ctrlrange="-2 2"/></actuator></mujoco>"""
+    ready = with_motors(load(mujoco.MjSpec.from_string(text)), {"hip": drive, "knee": "torque"})
+    choices = [MotorChoice(ready, name, motors=(SMALL, LARGE), drive=drive) for name in ("hip", "knee")]
+    made, base = compose(choices, ready), put_model(ready.mj)
+    qpos, qvel, ctrl = np.array([0.01, 0.3, -0.4]), np.array([0.2, 9.0, -1.0]), np.array([0.4, 0.2])
+
+    def on_mjx(numbers):
+        model, products = with_fields(base, ready.mj, made(numbers))
+        state = physics.make_state(model, jnp.asarray(qpos), jnp.asarray(qvel))
+        return physics.advance(model, state, jnp.asarray(ctrl), products=products).qvel
+
+    def on_c(numbers):
+        row = {name: np.asarray(value)[None] for name, value in made(numbers).items()}
+        start = np.concatenate([qpos, qvel])[None]
+        return BatchEngine(ready.mj).simulate(row, start, ctrl[None, None]).state[0, 0, ready.mj.nq :]
+
+    numbers = np.array([0.4, 7.0, 0.6, 9.0])
+    values, slopes = jax.jit(lambda n: (on_mjx(n), jax.jacfwd(on_mjx)(n)))(jnp.asarray(numbers))
+    np.testing.assert_allclose(values, on_c(numbers), rtol=1e-8)
+    steps = 1e-5 * np.eye(4)
+    wanted = np.stack([(on_c(numbers + step) - on_c(numbers - step)) / 2e-5 for step in steps], 1)
+    np.testing.assert_allclose(slopes, wanted, rtol=1e-5, atol=1e-7)
+    assert np.abs(wanted).max(0).min() > 1e-3  # every number matters
 
 
 def test_many_rows_at_once():

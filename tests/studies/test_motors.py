@@ -11,6 +11,7 @@ import scipy.linalg
 from dso_robotics.cli import main
 from dso_robotics.data.motor_table import read_motors
 from dso_robotics.errors import DsoError
+from dso_robotics.studies import rounding
 from dso_robotics.studies.train import train
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import TrainStudy
@@ -84,7 +85,7 @@ def best_cost(gain, steps=60, dt=0.02):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    made = study(folder, "[rounding]\ntuned = 1\nshare = 0.1\ntried = 20", 100)
+    made = study(folder, "[rounding]\ntuned = 1\nshare = 0.1\ntried = 20", 80)
     return made, train(made, folder / "out", command="design"), folder
 
 
@@ -112,7 +113,7 @@ def test_the_loss_of_rounding_is_told(wheel):
     nearest = next(row for row in told["tried"] if row["label"] == told["nearest"]["label"])
     assert told["loss"] == pytest.approx(nearest["cost"] - told["searched"]["cost"])
     assert told["loss_after_training"] == pytest.approx(told["chosen"]["cost"] - told["searched"]["cost"])
-    assert told["iterations"] == 10
+    assert told["iterations"] == 8
     assert sum(row["tuned"] is not None for row in told["tried"]) == 1
     assert wheel[1].summary["cost"]["total"] == pytest.approx(told["chosen"]["cost"])
 
@@ -233,12 +234,31 @@ def test_motors_that_cannot_be_are_refused(tmp_path, more, told):
 
 def test_combinations_are_tried_from_the_nearest():
     from dso_robotics.physics.design.choice import Choice
-    from dso_robotics.studies.rounding import _near
 
     one = Choice(("a",), np.array([[5.0], [10.0], [20.0]]), ("5", "10", "20"))
     two = Choice(("b", "c"), np.array(list(itertools.product((0.0, 1.0), (2.0, 4.0)))), ("02", "04", "12", "14"))
-    found = list(_near([one, two], np.array([13.0, 0.1, 3.9]), 4))
+    found = list(rounding._near([one, two], np.array([13.0, 0.1, 3.9]), 4))
     # 13 lies at 0.3 between 10 and 20; (0.1, 3.9) is nearest to (0, 4).
     assert found == [(1, 1), (2, 1), (1, 3), (1, 0)]
     many = [Choice((f"n{i}",), np.arange(10.0)[:, None], tuple("0123456789")) for i in range(12)]
-    assert next(iter(_near(many, np.full(12, 3.2), 5))) == (3,) * 12
+    assert next(iter(rounding._near(many, np.full(12, 3.2), 5))) == (3,) * 12
+
+
+def test_a_run_that_ends_while_it_trains_on_goes_on_from_there(tmp_path, monkeypatch):
+    made = study(tmp_path, "[rounding]\ntuned = 2\ntried = 3\nshare = 0.4")
+    whole = train(made, tmp_path / "whole")
+    calls, real = [], rounding.descend
+
+    def ends(*given, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*given, **more)
+
+    monkeypatch.setattr(rounding, "descend", ends)
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path / "part")
+    found = train(made, tmp_path / "part", resume=True)
+    assert len(calls) == 3  # what was trained on with the first combination was kept
+    assert found.summary["rounding"] == whole.summary["rounding"]
+    assert np.array_equal(found.theta, whole.theta)
