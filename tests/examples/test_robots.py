@@ -7,7 +7,7 @@ from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import TrainStudy
 from tests.example_files import EXAMPLES
 
-ROBOTS = ["pendulum_swing_up", "quadrotor_hover", "arm7_reach"]
+ROBOTS = ["pendulum_swing_up", "quadrotor_hover", "arm7_reach", "ball_in_cup"]
 
 
 @pytest.mark.parametrize("name", ROBOTS)
