@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dso_robotics.data.conversion import factor
-from dso_robotics.errors import DsoError, nearest, shortened
+from dso_robotics.errors import DsoError, shortened
 from dso_robotics.physics.motor import Motor
 
 # Every number with its unit, and whether a motor may have zero of it; None: it need not be given.
@@ -120,8 +120,8 @@ def _known(path: Path, names: Any) -> None:
     for name in names:
         if name not in COLUMNS:
             raise DsoError(
-                f"{path}: '{shortened(str(name))}' is no column of a table of motors; did you mean "
-                f"{nearest(str(name), COLUMNS)}? All are {', '.join(COLUMNS)}; a unit stands behind, such as mass [g]."
+                f"{path}: '{shortened(str(name))}' is no column of a table of motors; columns are {', '.join(COLUMNS)}, "
+                "with a unit behind where it is not SI, such as mass [g]."
             )
 
 
