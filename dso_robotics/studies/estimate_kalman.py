@@ -12,6 +12,7 @@ from dso_robotics.core.descent import Moment, descend
 from dso_robotics.core.method.least_squares import Record, StartError
 from dso_robotics.core.method.scoring import FisherScoring
 from dso_robotics.costs.innovation_likelihood import InnovationLikelihood
+from dso_robotics.data.foot_contact import ContactReadings
 from dso_robotics.data.match import Channels
 from dso_robotics.data.split import PART_NAMES
 from dso_robotics.errors import DsoError
@@ -252,7 +253,8 @@ def _headed(asked: Asked) -> tuple[FilterWindows, Mapping[str, FilterWindows]]:
         return windows, whole
     tell("heading of the free body")
     sensor = kalman_start.channel_noise(windows)
-    prior = kalman_start.start_spread(physics.mj, np.zeros(2 * physics.mj.nv + physics.mj.na))
+    strapped = windows.channels.strapped
+    prior = kalman_start.start_spread(physics.mj, np.zeros(2 * physics.mj.nv + physics.mj.na), strapped=strapped)
     found = {name: kalman_heading.Headings(part, physics, sensor, prior) for name, part in whole.items()}
     return found["train"].placed(windows), {name: headings.trimmed() for name, headings in found.items()}
 
@@ -280,6 +282,7 @@ def learned(study: EstimateStudy, theta: KalmanTheta, z: np.ndarray, given: Filt
         interval=given.interval,
         substeps=given.substeps,
         gate=study.gate or 0.0,
+        contacts=ContactReadings.of(given.channels.sensor_names, given.channels.feet) if given.channels.feet else None,
     )
 
 
