@@ -20,6 +20,8 @@ from dso_robotics.physics.model import Robot, compile_spec
 
 # Mass of the base and rotor inertia of the joints, in multiples of the robot's mass; radius of gyration of the base [m].
 _HEAVY, _RADIUS, _ROTOR = 1e6, 0.3, 1e4
+# Poses that `blind` looks at, and a difference of readings [m/s^2] that is none.
+_POSES, _SAME = 6, 1e-6
 # Sensors of a later stage read accelerations or forces.
 _VELOCITY = int(mujoco.mjtStage.mjSTAGE_VEL)
 _OFF = ("mjDSBL_CONTACT", "mjDSBL_FRICTIONLOSS", "mjDSBL_SPRING", "mjDSBL_DAMPER")
@@ -101,6 +103,28 @@ def base_turns(model: mujoco.MjModel) -> list[int]:
             skip = 3 if kind == int(mujoco.mjtJoint.mjJNT_FREE) else 0
             found += range(first + skip, first + (1 if kind == int(mujoco.mjtJoint.mjJNT_HINGE) else 3 + skip))
     return found
+
+
+def blind(model: mujoco.MjModel, sensors: Sequence[int]) -> list[str]:
+    """Names of the accelerometers among `sensors` (ids) whose readings are the same in every pose of a free body at rest.
+
+    They are so where the model lets the body fall freely. What they read tells nothing of its tilt then. Of a body with
+    actuators, or whose pose is read, nothing is said.
+    """
+    accelerometer, free = int(mujoco.mjtSensor.mjSENS_ACCELEROMETER), int(mujoco.mjtJoint.mjJNT_FREE)
+    mine = [i for i in dict.fromkeys(sensors) if int(model.sensor_type[i]) == accelerometer]
+    told = (int(mujoco.mjtSensor.mjSENS_FRAMEQUAT), int(mujoco.mjtSensor.mjSENS_FRAMEPOS))
+    if not mine or model.nu or free not in model.jnt_type or any(int(model.sensor_type[i]) in told for i in sensors):
+        return []
+    data, rng, rows = mujoco.MjData(model), np.random.default_rng(0), []
+    for pose in range(_POSES):
+        mujoco.mj_resetData(model, data)
+        mujoco.mj_integratePos(model, data.qpos, rng.normal(size=model.nv) * (pose > 0), 1.0)
+        mujoco.mj_forward(model, data)
+        rows.append(data.sensordata.copy())
+    spread = np.ptp(rows, axis=0)
+    places = {i: slice(int(model.sensor_adr[i]), int(model.sensor_adr[i]) + 3) for i in mine}
+    return [model.sensor(i).name for i, place in places.items() if spread[place].max() < _SAME]
 
 
 def driven(log: Log, accelerometer: str) -> Log:

@@ -19,7 +19,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.model import nearest
 from dso_robotics.progress.phase import tell
-from dso_robotics.robot import kalman_heading, kalman_start
+from dso_robotics.robot import kalman_heading, kalman_start, strapdown
 from dso_robotics.robot.corrector import Scales
 from dso_robotics.robot.error_growth import ErrorGrowth, log_radius
 from dso_robotics.robot.filter_data import FilterWindows
@@ -215,6 +215,9 @@ def learn(asked: Asked, kind: str) -> Outcome:
     judged = {name: judge(theta, found.z, part, counted) for name, part in whole.items()}
     growth = {name: j.growth for name, j in judged.items()}
     stable = all(g.stable for g in growth.values())
+    unseen = strapdown.blind(physics.mj, [int(i) for i in channels.sensor_ids])
+    if unseen and found.converged:
+        found = dataclasses.replace(found, converged=False, message=f"{unseen[0]} tells nothing of the tilt")
     settled = trust.Settled(
         found if stable else dataclasses.replace(found, converged=False), growth, refused=not stable, stable=stable
     )
@@ -241,7 +244,7 @@ def learn(asked: Asked, kind: str) -> Outcome:
         theta=theta.by_name(found.z),
         windows={"train": len(given), "validation": 0},
         summary=table(theta, found.z, channels) | {"noise_ahead": {name: [float(s)] for name, s in ahead}} | more,
-        notes=(*doubts(judged, channels), *smooth.doubts(rows)),
+        notes=(*doubts(judged, channels), *map(_falling, unseen), *smooth.doubts(rows)),
         smoothed=smoothed,
     )
 
@@ -299,6 +302,14 @@ def table(theta: KalmanTheta, z: np.ndarray, channels: Channels) -> dict[str, An
         for c in noise.drifting
     }
     return found
+
+
+def _falling(name: str) -> str:
+    return (
+        f"{name}: the body falls freely in the model, so this accelerometer reads the same in every orientation there and "
+        f'tells nothing of the tilt; write strapdown = "{name}" and a [contact.NAME] without channel (docs/estimators.md), or '
+        "do not trust the orientation."
+    )
 
 
 def doubts(judged: Mapping[str, Judged], channels: Channels) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import load
-from dso_robotics.robot.strapdown import base_turns, driven, kinematic, strapped
+from dso_robotics.robot.strapdown import base_turns, blind, driven, kinematic, strapped
 from tests.robot.stepping import STEPPER, readings, stepping
 
 FREE = """
@@ -84,3 +84,17 @@ def test_sensors_of_forces_are_no_readings():
     assert kinematic(model, log, None) == ["encoder", "rate"]
     with pytest.raises(DsoError, match="'touch' reads forces"):
         kinematic(model, log, ["encoder", "touch"])
+
+
+def test_an_accelerometer_of_a_body_that_falls_is_told():
+    alone = FREE.replace('<geom type="plane" size="1 1 1"/>', "").replace('pos="0.03 0 0"', 'pos="0.02 -0.03 0.01"')
+    leg = alone[alone.index('<body name="leg"') : alone.index("</body>") + 7]
+    falling = (
+        alone.replace(leg, "").split("<actuator>")[0]
+        + '<sensor><accelerometer name="acc" site="imu"/></sensor></mujoco>'
+    )
+    model = mujoco.MjModel.from_xml_string(falling)
+    assert blind(model, [0]) == ["acc"]
+    thrust = falling.replace("<sensor>", '<option viscosity="0.1" wind="3 0 0"/><sensor>')
+    assert blind(mujoco.MjModel.from_xml_string(thrust), [0]) == []
+    assert blind(mujoco.MjModel.from_xml_string(STEPPER), [2]) == []
