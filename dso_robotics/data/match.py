@@ -8,6 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dso_robotics.data.foot_contact import FootContact, of_channels
 from dso_robotics.data.log import Log
 from dso_robotics.data.quaternion import Places, continuous
 from dso_robotics.data.rollout import Array, Rollout, listed, nearest
@@ -41,6 +42,8 @@ class Channels:
     sensor_units: their units.
     warnings: sentences about units.
     quaternions: the four columns of each sensor that reads a quaternion; q and -q mean the same there.
+    feet: whose velocity channels are, the last ones: zero while they stand.
+    strapped: whether an accelerometer moves the base, see `robot.strapdown`.
     A unit is the log's; the model's if the log gives none; "" if neither is known.
     """
 
@@ -53,6 +56,13 @@ class Channels:
     sensor_units: tuple[str, ...]
     warnings: tuple[str, ...]
     quaternions: Places = ()
+    feet: tuple[FootContact, ...] = ()
+    strapped: bool = False
+
+    @property
+    def footed(self) -> list[FootContact | None]:
+        """For each channel the foot whose velocity it is; None for a reading of a sensor."""
+        return of_channels(self.sensor_names, self.feet)
 
 
 def match_channels(log: Log, model: mujoco.MjModel, *, ctrl: bool = True, sensors: bool = True) -> Channels:

@@ -97,6 +97,8 @@ def estimate(
     hold_out: float | str | Sequence[str] | None = None,
     sensors: str | Sequence[str] | None = None,
     drift: str | Sequence[str] | None = None,
+    strapdown: str | None = None,
+    contact: Mapping[str, Any] | None = None,
     units: int | None = None,
     window: float | None = None,
     warm_up: float | None = None,
@@ -127,6 +129,8 @@ def estimate(
       Kalman filter does not do (late sensors whose delay is free, `supervised`, `ahead`, `robust`, `covariance`, `validation`).
     sensors: the sensors that the estimator reads; by default all sensors of the model.
     drift: sensors whose bias drifts; a Kalman filter estimates it.
+    strapdown: the accelerometer whose readings move the base in the place of forces.
+    contact: by name, feet whose velocity is zero while they stand: `{"left": {"channel": "left_touch", "site": "left_sole"}}`.
     smooth: also find the most probable motion given all readings; `smoothed` of the result has it.
     The other arguments are the study file keys of the same name (docs/estimators.md).
 
@@ -140,6 +144,8 @@ def estimate(
         "hold_out": hold_out,
         "sensors": sensors,
         "drift": drift,
+        "strapdown": strapdown,
+        "contact": contact,
         "units": units,
         "window": window,
         "warm_up": warm_up,

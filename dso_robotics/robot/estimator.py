@@ -68,7 +68,8 @@ class Estimate:
 class Estimator:
     """Predicts with MuJoCo and corrects with the learned corrector.
 
-    names: channels of a measurement, in order.
+    names: channels that are predicted, in order.
+    readings: channels of a measurement, in order: `names`, but for a filter with feet, see `KalmanEstimator`.
     ctrl_names: channels of a control, in order.
     interval: time between updates in training [s].
     robot: the model with its description; None if the estimator was not loaded from a folder.
@@ -83,6 +84,7 @@ class Estimator:
         self._space, self._data = Space(model), mujoco.MjData(model)
         self._weights = learned.corrector.split(learned.weights)
         self.names, self.interval = learned.names, learned.interval
+        self.readings = learned.names if learned.contacts is None else learned.contacts.names
         self.ctrl_names = actuator_names(model)
         self._quaternions = quaternion_places(model, learned.addresses)
         self._ids = ids = [int(i) for i in sensor_ids(model, learned.addresses)]
@@ -320,17 +322,17 @@ class Estimator:
         return round(ratio)
 
     def _measurement(self, measurement: Any) -> np.ndarray:
-        y = as_numbers("measurement", self._named(measurement, self.names, "measurement"))
-        if y.shape != (len(self.names),):
+        y = as_numbers("measurement", self._named(measurement, self.readings, "measurement"))
+        if y.shape != (len(self.readings),):
             raise DsoError(
-                f"measurement has shape {y.shape}, but there are {len(self.names)} channels: {', '.join(self.names)}; give one "
-                "number each, NaN where nothing was measured."
+                f"measurement has shape {y.shape}, but there are {len(self.readings)} channels: {', '.join(self.readings)}; "
+                "give one number each, NaN where nothing was measured."
             )
         if (bad := np.flatnonzero(np.abs(y) >= LARGEST)).size:
-            name, value = self.names[int(bad[0])], y[bad[0]]
+            name, value = self.readings[int(bad[0])], y[bad[0]]
             shown = "infinite" if np.isinf(value) else f"{value:g}, which no sensor reads"
             raise DsoError(f"measurement of {name!r} is {shown}; give NaN where nothing was measured.")
-        return y
+        return y if self.learned.contacts is None else self.learned.contacts.completed(y)
 
     def _named(self, values: Any, names: tuple[str, ...], what: str) -> Any:
         if not isinstance(values, Mapping):

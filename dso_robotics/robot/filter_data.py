@@ -33,6 +33,7 @@ class FilterWindows:
     truth: recorded states, (B, T, nq+nv), NaN where the log has none.
     rollout: index into `rollouts`, (B,).
     first: index of the first sample on its rollout's grid, (B,).
+    spread: covariances of the start states in the tangent space, (B, 2 nv + na, 2 nv + na); None where they are not known.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -46,6 +47,7 @@ class FilterWindows:
     truth: np.ndarray
     rollout: np.ndarray
     first: np.ndarray
+    spread: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.first)
@@ -53,7 +55,8 @@ class FilterWindows:
     def pick(self, which: np.ndarray) -> "FilterWindows":
         """The windows selected by `which`: booleans (B,) or indices."""
         rows = ("seconds", "ctrl", "measured", "start", "truth", "rollout", "first")
-        return replace(self, **{name: getattr(self, name)[which] for name in rows})
+        spread = None if self.spread is None else self.spread[which]
+        return replace(self, spread=spread, **{name: getattr(self, name)[which] for name in rows})
 
 
 def set_apart(given: FilterWindows, share: float, source: str) -> tuple[FilterWindows, FilterWindows | None]:
@@ -282,7 +285,7 @@ def cut_windows(
         seconds=apart,
         ctrl=ctrl,
         measured=measured,
-        start=start.guess(whole if recorded_start else _sensed(whole), model),
+        start=start.guess(_without_feet(whole if recorded_start else _sensed(whole)), model),
         truth=truth,
         rollout=rows,
         first=first,
@@ -292,6 +295,26 @@ def cut_windows(
 def _sensed(windows: Windows) -> Windows:
     """`windows` without the recorded state."""
     return replace(windows, rollouts=tuple(replace(r, qpos=None, qvel=None) for r in windows.rollouts))
+
+
+def _without_feet(windows: Windows) -> Windows:
+    """`windows` without the velocities of feet, which are known while they stand alone."""
+    given = windows.channels
+    if not given.feet:
+        return windows
+    n = given.footed.index(next(foot for foot in given.footed if foot is not None))
+    columns = ("sensor_addresses", "sensor_ids", "sensor_names", "sensor_units")
+    channels = replace(given, feet=(), **{name: getattr(given, name)[:n] for name in columns})
+    rollouts = []
+    for r in windows.rollouts:
+        assert r.sensordata is not None
+        parts = {
+            "sensordata": r.sensordata[:, :n],
+            "sensor_names": r.sensor_names[:n],
+            "sensor_units": r.sensor_units[:n],
+        }
+        rollouts.append(replace(r, **parts))
+    return replace(windows, rollouts=tuple(rollouts), channels=channels, measured=windows.measured[..., :n])
 
 
 def _truth(recorded: Rollout, gridded: Rollout, model: mujoco.MjModel, *, free: bool) -> np.ndarray:

@@ -3,12 +3,12 @@
 import mujoco
 import numpy as np
 
+from dso_robotics.data.foot_contact import ContactReadings
 from dso_robotics.data.match import quaternion_places
 from dso_robotics.errors import DsoError
 from dso_robotics.robot import c_source as c
-from dso_robotics.robot.innovation_gate import chi_squared_quantile
 from dso_robotics.robot.kalman_cloud import heading_unknown
-from dso_robotics.robot.kalman_estimator import GATE, KalmanEstimator
+from dso_robotics.robot.kalman_estimator import KalmanEstimator
 from dso_robotics.robot.kalman_search import turns_around
 from dso_robotics.robot.learned import MOST_PREDICTED
 from dso_robotics.robot.tangent_turn import TangentTurns
@@ -37,10 +37,15 @@ def kalman_constants(estimator: KalmanEstimator, source: str) -> tuple[dict[str,
         raise DsoError(f"{source}: MuJoCo's C API has no derivatives of the integrator RK4; choose implicitfast.")
     biases, places = noise.drifting, quaternion_places(model, learned.addresses)
     turns = TangentTurns(model)
-    limits = [chi_squared_quantile(learned.gate or GATE, k) for k in range(1, len(learned.names) + 1)]
+    contacts = learned.contacts or ContactReadings.of(learned.names, ())
+    gate = estimator.gate
+    # By sensor, the square that 0, 1, ... of its channels may reach.
+    limits = np.full((len(gate.names), len(learned.names) + 1), np.inf)
+    for row, values in zip(limits, gate.limits, strict=True):
+        row[: len(values)] = values
     sizes = {
         "BIASES": len(biases), "QUATERNIONS": len(places), "ANGLES": len(turns.angles), "TURNS": len(turns.places),
-        "HINGES": len(turns.hinges), "FREE": len(space.free_turns), "MOST": MOST_PREDICTED,
+        "HINGES": len(turns.hinges), "FREE": len(space.free_turns), "MOST": MOST_PREDICTED, "READINGS": len(contacts.names),
     }  # fmt: skip
     arrays = [
         c.integers("dso_estimator_biases", biases),
@@ -54,6 +59,10 @@ def kalman_constants(estimator: KalmanEstimator, source: str) -> tuple[dict[str,
         c.doubles("dso_estimator_noise", noise.sensor**2),
         c.doubles("dso_estimator_prior", np.concatenate([noise.prior, noise.offset[biases]])),
         c.doubles("dso_estimator_widest", estimator.widest),
-        c.doubles("dso_estimator_limits", [np.inf, *limits]),
+        c.doubles("dso_estimator_limits", limits),
+        c.strings("dso_estimator_readings", contacts.names),
+        c.integers("dso_estimator_source", contacts.source),
+        c.doubles("dso_estimator_above", contacts.above),
+        c.integers("dso_estimator_foot", gate.foot),
     ]
     return sizes, arrays

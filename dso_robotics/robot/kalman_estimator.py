@@ -18,7 +18,7 @@ from dso_robotics.robot.estimator import Estimate, Estimator
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.kalman_cloud import Cloud, Clouds
 from dso_robotics.robot.kalman_gate import RuntimeGate
-from dso_robotics.robot.kalman_tracker import KalmanTracker, Told
+from dso_robotics.robot.kalman_tracker import Belief, KalmanTracker, Told
 from dso_robotics.robot.learned import LONGEST, Learned
 
 # Share of right readings that pass the gate, where the study names none.
@@ -43,6 +43,9 @@ class _Event:
 class KalmanEstimator(Estimator):
     """See the module.
 
+    A filter with feet measures `readings`: its sensors, and what tells that feet stand (a touch sensor, a force, 0 and 1). Its
+    channels `names` hold the velocities of the feet, which read zero while they stand.
+
     prompt: (ny,), channels that tell of position and velocity alone, and so correct a start.
     dropped: number of late readings that were older than `horizon` [s], and were left out.
     """
@@ -50,7 +53,7 @@ class KalmanEstimator(Estimator):
     def __init__(self, model: mujoco.MjModel, learned: Learned):
         super().__init__(model, learned)
         noise = Noise(**{name: np.asarray(value) for name, value in self._weights.items()})
-        self._chi = RuntimeGate(learned.gate or GATE, [model.sensor(i).name for i in self._ids])
+        self._chi = RuntimeGate(learned.gate or GATE, [model.sensor(i).name for i in self._ids], learned.contacts)
         self._tracker = KalmanTracker(model, self._space, learned, noise, self._chi)
         self._clouds = Clouds(model, self._space, self._tracker)
         self._late = learned.delay > 0
@@ -65,6 +68,16 @@ class KalmanEstimator(Estimator):
     def noise(self) -> Noise:
         """The learned noises."""
         return self._tracker.noise
+
+    @property
+    def gate(self) -> RuntimeGate:
+        """The gate that judges readings."""
+        return self._chi
+
+    @property
+    def belief(self) -> Belief:
+        """State, biases and covariance (K, K) after the last update."""
+        return self._clouds.summary(self._cloud)
 
     @property
     def space(self) -> Space:

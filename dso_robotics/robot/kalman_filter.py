@@ -106,6 +106,8 @@ class _Pass:
         updates = given.measured.shape[1] - 1
         state, offset = given.start, np.zeros((b, ny))
         p = self.noise.start(self.space, state)
+        if given.spread is not None:
+            p[:, : self.k, : self.k] = given.spread
         dx, dp = np.zeros((b, n, self.size)), np.zeros((b, n, self.size, self.size))
         cost, gradient, information = np.zeros(b), np.zeros((b, n)), np.zeros((n, n))
         predicted, std = np.empty((b, updates, ny)), np.empty((b, updates, ny))
@@ -115,7 +117,7 @@ class _Pass:
         total, log_size = np.broadcast_to(np.eye(self.size), (b, self.size, self.size)), np.zeros(b)
         measured = np.nan_to_num(given.measured)
         seen = measurable(np.isfinite(given.measured), self.quaternions)
-        gate = TrainingGate(b, given.channels.sensor_ids, self.chain.wild, _WILD)
+        gate = TrainingGate(b, given.channels.sensor_ids, self.chain.wild, _WILD, given.channels.footed)
         variances = self.noise.sensor**2
         eye = np.eye(self.size)
         for t in range(updates):
@@ -210,5 +212,8 @@ class _Pass:
             return np.full(self.b, np.nan)
         full = np.concatenate([truth, state[:, self.space.nq + self.space.nv :]], -1)
         off = self.space.difference(np.where(known[:, None], full, state), state)[:, :many]
-        found = np.sum(off * np.linalg.solve(p[:, :many, :many], off[..., None])[..., 0], -1) / many
+        try:
+            found = np.sum(off * np.linalg.solve(p[:, :many, :many], off[..., None])[..., 0], -1) / many
+        except np.linalg.LinAlgError:  # a filter that diverges
+            return np.full(self.b, np.nan)
         return np.where(known, found, np.nan)

@@ -8,10 +8,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dso_robotics.data.foot_contact import ContactReadings, FootContact
 from dso_robotics.robot.innovation_gate import chi_squared_quantile
 
 # After this many wild readings of a sensor in a row the estimate is taken for lost.
 _PATIENCE = 10
+
+
+def quantiles(share: float, most: int) -> np.ndarray:
+    """What the square of 0, 1, ... `most` whitened numbers stays below in a `share` of all cases, (most + 1,)."""
+    return np.array([np.inf, *(chi_squared_quantile(share, k) for k in range(1, most + 1))])
+
+
+def beside(innovation: np.ndarray, spread: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is left of innovations (..., ny) of covariance `spread` (..., ny, ny) once the channels `known` (..., ny) are known.
+
+    A foot moves with its leg. Its velocity is judged after the leg's own readings of the same moment.
+    """
+    both = known[..., :, None] & known[..., None, :]
+    cross = np.where(known[..., :, None], spread, 0.0)
+    share = np.linalg.solve(np.where(both, spread, np.eye(spread.shape[-1])), cross)
+    turned = np.swapaxes(share, -1, -2)
+    return innovation - (turned @ np.where(known, innovation, 0.0)[..., None])[..., 0], spread - turned @ cross
 
 
 class Patience:
@@ -45,11 +63,16 @@ class TrainingGate:
 
     sensors: id of the sensor of each channel, (ny,).
     scale: spread of wild readings by channel, (ny,). share: of readings that are wild.
+    feet: for each channel the foot whose velocity it is, if any. One that slips does not make the filter start anew.
     """
 
-    def __init__(self, filters: int, sensors: np.ndarray, scale: np.ndarray, share: float):
+    def __init__(
+        self, filters: int, sensors: np.ndarray, scale: np.ndarray, share: float, feet: Sequence[FootContact | None]
+    ):
         self._members = [np.flatnonzero(sensors == s) for s in dict.fromkeys(sensors.tolist())]
-        self._scale, self._share = scale, share
+        mine = [feet[here[0]] for here in self._members]
+        self._scale, self._foot = scale, np.array([foot is not None for foot in mine])
+        self._shares = [share if foot is None else 1 - foot.gate for foot in mine]
         self._patience = Patience(filters, len(self._members))
 
     def update(
@@ -60,8 +83,16 @@ class TrainingGate:
         innovation: (B, ny). spread: its covariance, (B, ny, ny). seen: measured channels, (B, ny).
         """
         passed, penalty, wild, measured = seen.copy(), np.zeros(len(seen)), [], []
-        for here in self._members:
+        feet, told = np.zeros(seen.shape[1], bool), False
+        for here, foot in zip(self._members, self._foot, strict=True):
+            feet[here] = foot
+        order = np.argsort(self._foot, kind="stable")
+        for i in order:
+            here, share, foot = self._members[i], self._shares[i], self._foot[i]
             mine = seen[:, here]
+            if foot and not told:
+                told = True
+                innovation, spread = beside(np.where(seen, innovation, 0.0), spread, passed & ~feet)
             e = np.where(mine, innovation[:, here], 0.0)
             if len(here) == 1:
                 s = np.where(mine[:, 0], spread[:, here[0], here[0]], 1.0)
@@ -70,25 +101,33 @@ class TrainingGate:
                 s = np.where(mine[:, :, None] & mine[:, None, :], spread[:, here[:, None], here], np.eye(len(here)))
                 inside = 0.5 * (np.sum(e * np.linalg.solve(s, e[..., None])[..., 0], -1) + np.linalg.slogdet(s)[1])
             each = 0.5 * (e / self._scale[here]) ** 2 + np.log(self._scale[here])
-            outside = np.sum(np.where(mine, each, 0.0), -1) - np.log(self._share)
+            outside = np.sum(np.where(mine, each, 0.0), -1) - np.log(share)
             bad = mine.any(-1) & (outside < inside)
             passed[:, here] &= ~bad[:, None]
             penalty += np.where(bad, outside, 0.0)
             wild.append(bad)
             measured.append(mine.any(-1))
-        return passed, penalty, self._patience.lost(np.stack(wild, -1), np.stack(measured, -1))
+        bad, seen_ = np.stack(wild, -1), np.stack(measured, -1)
+        return passed, penalty, self._patience.lost(bad & ~self._foot[order], seen_)
 
 
 class RuntimeGate:
     """The gate of one filter at run time.
 
     share: of right readings that pass, such as 0.9999. sensors: name of the sensor of each channel, (ny,).
+    contacts: with feet; they have shares of their own, and one that slips does not make the filter start anew.
     """
 
-    def __init__(self, share: float, sensors: Sequence[str]):
+    def __init__(self, share: float, sensors: Sequence[str], contacts: ContactReadings | None = None):
         self.names = tuple(dict.fromkeys(sensors))
         self._members = [np.flatnonzero([name == s for s in sensors]) for name in self.names]
-        self._limits = np.array([np.inf, *(chi_squared_quantile(share, k) for k in range(1, len(sensors) + 1))])
+        own = [np.nan] * len(sensors) if contacts is None else contacts.share.tolist()
+        self.foot = np.array([bool(np.isfinite(own[here[0]])) for here in self._members])
+        self._feet = np.isfinite(own)
+        self.limits = [
+            quantiles(own[here[0]] if foot else share, len(here))
+            for here, foot in zip(self._members, self.foot, strict=True)
+        ]
         self.reset()
 
     def reset(self) -> None:
@@ -98,17 +137,30 @@ class RuntimeGate:
 
     def wild(self, innovation: np.ndarray, spread: np.ndarray, seen: np.ndarray) -> list[bool]:
         """Whether each sensor's reading is wild, given innovations (ny,), their covariance (ny, ny) and which were measured."""
+        found = self._judged(innovation, spread, seen, feet=False)
+        if self.foot.any():
+            known = self.without(seen, found) & ~self._feet
+            beside_ = beside(np.where(seen, innovation, 0.0), spread, known)
+            # Where a reading is wild, it may be the leg's, and how the foot moves is not known.
+            slips = self._judged(*beside_, seen, feet=True) if not any(found) else self._measured(seen) & self.foot
+            found = [a or bool(b) for a, b in zip(found, slips, strict=True)]
+        return found
+
+    def _measured(self, seen: np.ndarray) -> np.ndarray:
+        return np.array([bool(seen[here].any()) for here in self._members])
+
+    def _judged(self, innovation: np.ndarray, spread: np.ndarray, seen: np.ndarray, *, feet: bool) -> list[bool]:
         found = []
-        for here in self._members:
+        for here, limits, foot in zip(self._members, self.limits, self.foot, strict=True):
             mine = here[seen[here]]
-            if len(mine) == 1:
-                c = mine[0]
-                found.append(bool(innovation[c] ** 2 > self._limits[1] * spread[c, c]))
-            elif len(mine):
-                e = innovation[mine]
-                found.append(bool(e @ np.linalg.solve(spread[mine[:, None], mine], e) > self._limits[len(mine)]))
-            else:
+            if foot != feet or not len(mine):
                 found.append(False)
+            elif len(mine) == 1:
+                c = mine[0]
+                found.append(bool(innovation[c] ** 2 > limits[1] * spread[c, c]))
+            else:
+                e = innovation[mine]
+                found.append(bool(e @ np.linalg.solve(spread[mine[:, None], mine], e) > limits[len(mine)]))
         return found
 
     def without(self, seen: np.ndarray, wild: list[bool]) -> np.ndarray:
@@ -127,5 +179,4 @@ class RuntimeGate:
             return False
         for name, bad in zip(self.names, wild, strict=True):
             self.counts[name] += bad
-        measured = np.array([[bool(seen[here].any()) for here in self._members]])
-        return bool(self._patience.lost(np.array([wild]), measured)[0])
+        return bool(self._patience.lost(np.array([wild]) & ~self.foot, self._measured(seen)[None])[0])

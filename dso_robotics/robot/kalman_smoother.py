@@ -20,6 +20,7 @@ from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.robot.innovation_gate import chi_squared_quantile
 from dso_robotics.robot.kalman_filter import KalmanFilter
+from dso_robotics.robot.kalman_gate import quantiles
 from dso_robotics.robot.kalman_slopes import Slopes
 from dso_robotics.robot.kalman_theta import KalmanTheta
 from dso_robotics.robot.learned import MOST_PREDICTED
@@ -122,6 +123,8 @@ class _Search:
         q = self.noise.process_covariance(self.space.nv, given.seconds)
         self.q = np.where((self.alive & ~self.lost)[..., None, None], q, np.eye(self.size))
         self.start = self.noise.start(self.space, given.start)
+        if given.spread is not None:
+            self.start[:, : self.k, : self.k] = given.spread
         model, ids = self.theta.physics.mj, given.channels.sensor_ids
         seen = measurable(np.isfinite(given.measured), self.quaternions)
         # At the first sample the control before it is unknown, so an accelerometer tells nothing.
@@ -273,6 +276,7 @@ class _Search:
         left out, R + H P H'.
         """
         problem, let = linear.problem, self.seen.copy()
+        feet = self.given.channels.footed
         for here in self.members:
             mine, h = self.seen[..., here], problem.h[..., here, :]
             if not mine.any():
@@ -283,7 +287,8 @@ class _Search:
             spread = np.where(inside[..., None, None], -0.999, 1.0) * spread + r[:, None] * np.eye(len(here))
             both = mine[..., :, None] & mine[..., None, :]
             e = np.where(mine, problem.e[..., here], 0.0)
-            limits = np.array([np.inf, *(chi_squared_quantile(self.share, n) for n in range(1, len(here) + 1))])
+            foot = feet[here[0]]
+            limits = quantiles(self.share if foot is None else foot.gate, len(here))
             likely = np.asarray(square(e, np.where(both, spread, np.eye(len(here)))) <= limits[mine.sum(-1)])
             let[..., here] &= likely.reshape(*likely.shape, 1)
         breaks = self.breaks & np.concatenate([np.zeros((len(x), 1), bool), self.lost], 1)

@@ -13,6 +13,7 @@ from dso_robotics.robot.estimator_start import sensor_noise, tangent_spread
 from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.robot.kalman_filter import KalmanFilter
 from dso_robotics.robot.kalman_theta import KalmanTheta
+from dso_robotics.robot.strapdown import base_turns
 
 # Noise that drives velocities, as fractions of their spread in a second, and factors on the sensors' noise: the pair that
 # predicts best is the start.
@@ -25,6 +26,8 @@ _TRIED = 12
 _PLACE, _RATE, _TIMES = 2.0, 5.0, 3.0
 # A free body is level to within this [rad]; its heading may be any.
 _TILT = 0.6
+# Noise of the rate at which a base turns whose accelerometer moves it [rad/s/sqrt(s)]: so much that its gyroscope decides.
+_TURN = 20.0
 # Drift of a bias, as a share of the noise in a second, and its size at the start in multiples of the noise.
 _DRIFT, _OFFSET = 0.1, 20.0
 
@@ -48,16 +51,27 @@ def begin(
     tangent, sensor = tangent_spread(Space(model), windows.start), channel_noise(windows)
     rate = tangent.copy()
     rate[: model.nv] = _POSITION * tangent[model.nv : 2 * model.nv]
+    turned = np.zeros(len(rate), bool)
+    held = np.zeros(len(sensor), bool)
+    if windows.channels.strapped:
+        turned[[model.nv + v for v in base_turns(model)]] = True
+        # Beside so much noise of the rates, that of the gyroscope hardly shows.
+        held = model.sensor_type[windows.channels.sensor_ids] == int(mujoco.mjtSensor.mjSENS_GYRO)
+    foot = np.array([one is not None for one in windows.channels.footed])
     drift = np.zeros(len(sensor))
     which = np.array(sorted(drifting), int)
     drift[which] = _DRIFT * sensor[which]
-    prior, offset = start_spread(model, tangent), _OFFSET * sensor
+    prior, offset = start_spread(model, tangent, strapped=windows.channels.strapped), _OFFSET * sensor
     few = windows.pick(np.unique(np.linspace(0, len(windows) - 1, min(_TRIED, len(windows))).astype(int)))
     spread: dict[float, list[tuple[float, KalmanTheta]]] = {share: [] for share in _RATES}
     for tried, (share, factor) in enumerate(itertools.product(_RATES, _SENSORS)):
         tell(tried)
-        noise = Noise(share * rate, factor * sensor, drift, prior, offset)
-        theta = KalmanTheta(physics, noise, windows.channels.sensor_names, windows.channels.quaternions)
+        noise = Noise(
+            np.where(turned, _TURN, share * rate), np.where(foot, sensor, factor * sensor), drift, prior, offset
+        )
+        theta = KalmanTheta(
+            physics, noise, windows.channels.sensor_names, windows.channels.quaternions, foot | held, turned
+        )
         cost = float(KalmanFilter(theta, few, warm_up=warm_up).run(theta.initial).cost.sum())
         spread[share].append((cost, theta))
     # The likelihood has local minima: a filter that trusts a wrong model too much takes right readings for wild ones. So a few
@@ -78,11 +92,17 @@ def channel_noise(windows: FilterWindows) -> np.ndarray:
     sensor = np.maximum(sensor_noise(windows), 1e-9)
     for places in windows.channels.quaternions:
         sensor[list(places)] = 2 * np.sqrt(np.mean(sensor[list(places)] ** 2))
+    for c, foot in enumerate(windows.channels.footed):
+        if foot is not None:
+            sensor[c] = foot.noise
     return sensor
 
 
-def start_spread(model: mujoco.MjModel, tangent: np.ndarray) -> np.ndarray:
-    """Standard deviations (k,) of a start state's error: wide, since a robot may begin anywhere."""
+def start_spread(model: mujoco.MjModel, tangent: np.ndarray, *, strapped: bool = False) -> np.ndarray:
+    """Standard deviations (k,) of a start state's error: wide, since a robot may begin anywhere.
+
+    strapped: whether an accelerometer moves the base, which is nearly level then as a free body is.
+    """
     floor = np.full(len(tangent), _RATE)
     floor[: model.nv] = _PLACE
     floor[2 * model.nv :] = 1.0
@@ -95,4 +115,6 @@ def start_spread(model: mujoco.MjModel, tangent: np.ndarray) -> np.ndarray:
             found[first : first + (1 if kind == mujoco.mjtJoint.mjJNT_HINGE else 3)] = _PLACE
         if kind == mujoco.mjtJoint.mjJNT_FREE:
             found[first + 3 : first + 6] = _TILT, _TILT, _PLACE
+        elif kind == mujoco.mjtJoint.mjJNT_HINGE and strapped and first in base_turns(model):
+            found[first] = _TILT
     return found

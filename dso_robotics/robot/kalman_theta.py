@@ -13,6 +13,10 @@ from dso_robotics.robot.correctors.kalman import KalmanCorrector, Noise
 
 # A noise is believed to be within a factor exp(3) = 20 of its start value, and held within exp(12).
 _SPREAD, _REACH = 3.0, 12.0
+# The same of a noise that readings hardly show.
+_HELD_SPREAD, _HELD_REACH = 0.5, 1.1
+# The same of the noise of a base's rate of turning, where a gyroscope moves the base.
+_TURN_SPREAD, _TURN_REACH = 0.1, 0.5
 _LENGTHS, _TURNS = ("m", "m/s"), ("rad", "rad/s")
 
 
@@ -57,6 +61,9 @@ class KalmanTheta(Theta):
     begin: the noises at the start, with (k,) and (ny,) entries. Its prior and offset are not learned.
     members: by block, which directions or channels each number is the noise of, rows of zeros and ones.
     channels: names of the ny channels. quaternions: places of quaternions among them; their channels share one noise.
+    held: (ny,), which channels have noises that their readings hardly show, and which so stay near where they begin: the
+      velocity of a foot, where nothing but zero is ever read, and a gyroscope that moves the base.
+    turned: (k,), which directions of the process are rates that a gyroscope moves; their noises stay where they begin.
     """
 
     blocks: tuple[Block, ...] = field(init=False)
@@ -65,6 +72,8 @@ class KalmanTheta(Theta):
     begin: Noise
     channels: tuple[str, ...]
     quaternions: Places = ()
+    held: np.ndarray | None = None
+    turned: np.ndarray | None = None
 
     def __post_init__(self):
         model, begin = self.physics.mj, self.begin
@@ -85,8 +94,16 @@ class KalmanTheta(Theta):
         for name, member in members.items():
             squares = member @ getattr(begin, name) ** 2 / np.maximum(member.sum(1), 1)
             start = 0.5 * np.log(squares)
-            prior = Prior(start, np.full_like(start, _SPREAD), np.zeros(len(start), bool))
-            box = {"low": start - _REACH, "high": start + _REACH}
+            spread, reach = np.full_like(start, _SPREAD), np.full_like(start, _REACH)
+            held = self.held if name == "sensor" else self.turned if name == "process" else None
+            if held is not None:
+                which = member @ held > 0
+                near = (_HELD_SPREAD, _HELD_REACH) if name == "sensor" else (_TURN_SPREAD, _TURN_REACH)
+                spread, reach = (
+                    np.where(which, value, all_) for value, all_ in zip(near, (spread, reach), strict=True)
+                )
+            prior = Prior(start, spread, np.zeros(len(start), bool))
+            box = {"low": start - reach, "high": start + reach}
             blocks.append(Block(name, start, **box, scale=np.ones_like(start), prior=prior, entries=names[name]))
         object.__setattr__(self, "blocks", (*blocks, self.physics.block("physics")))
         object.__setattr__(self, "members", members)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dso_robotics.data.foot_contact import ContactReadings
 from dso_robotics.robot.corrector import Corrector, Scales, make_corrector
 
 # A longer pause than this [s], or one of more time steps, is no update.
@@ -24,6 +25,7 @@ class Learned:
     addresses: positions of the channels in `sensordata`, (ny,).
     interval: time between updates [s], equal to `substeps` time steps.
     gate: share of right readings that the innovation gate lets in, such as 0.999; 0 for no gate.
+    contacts: how feet that stand give readings of zero velocity; None without feet.
     """
 
     corrector: Corrector
@@ -40,6 +42,7 @@ class Learned:
     interval: float
     substeps: int
     gate: float = 0.0
+    contacts: ContactReadings | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Arrays, numbers and strings by name, as the run file stores them."""
@@ -63,6 +66,8 @@ class Learned:
             "gate",
         ):
             found[name] = getattr(self, name)
+        if self.contacts is not None:
+            found["contacts"] = self.contacts.as_dict()
         return found | ({} if self.covariance is None else {"covariance": self.covariance})
 
     @staticmethod
@@ -81,6 +86,7 @@ class Learned:
             interval=float(stored["interval"]),
             substeps=int(stored["substeps"]),
             gate=float(stored["gate"]),
+            contacts=ContactReadings.from_dict(stored["contacts"]) if "contacts" in stored else None,
             **arrays,
         )
         learned.check()
@@ -99,6 +105,8 @@ class Learned:
         scales = self.scales.as_dict()
         if any(not np.isfinite(value).all() for value in scales.values()) or (scales["innovation"] <= 0).any():
             raise ValueError("a scale is not finite and positive")
+        if self.contacts is not None:
+            self.contacts.check(ny)
         if not 0 <= self.gate < 1:
             raise ValueError(f"a gate of {self.gate:g}, which is no share from 0 to below 1")
         if len(self.names) != ny or len(set(self.names)) != ny or not all(isinstance(name, str) for name in self.names):

@@ -19,9 +19,9 @@ from dso_robotics.physics.export import to_mjcf
 from dso_robotics.physics.model import Robot, load, without_delays
 from dso_robotics.progress.phase import tell
 from dso_robotics.progress.report import Progress
-from dso_robotics.robot import filter_data, filter_times
+from dso_robotics.robot import filter_data, filter_times, strapdown
 from dso_robotics.robot.corrector import CORRECTORS
-from dso_robotics.studies import estimate_gain, estimate_kalman
+from dso_robotics.studies import estimate_contact, estimate_gain, estimate_kalman
 from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies import estimate_smooth as smooth
 from dso_robotics.studies import estimate_trust as trust
@@ -52,15 +52,20 @@ def estimate(
 
 def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], object] | None) -> dict[str, Any]:
     tell("reading")
-    robot = load(study.model)
+    plain, merged = load(study.model), merge_logs([read_log(path) for path in study.logs])
+    if study.strapdown is not None:
+        plain, merged = strapdown.strapped(plain, study.strapdown), strapdown.driven(merged, study.strapdown)
+    robot = estimate_contact.with_velocities(study.contact, plain)
     physics = _physics(study, robot)
-    log = merge_logs([read_log(path) for path in study.logs])
-    log, left_out = fitted(log, robot.mj, needed=trained(log, study.hold_out))
-    channels = filter_data.select_channels(log, robot.mj, study.sensors)
+    recorded, left_out = fitted(merged, plain.mj, needed=trained(merged, study.hold_out))
+    log = estimate_contact.with_zeros(study.contact, recorded, merged, robot.mj)
+    left_out = estimate_contact.without_notes(study.contact, left_out)
+    channels = estimate_contact.channels(
+        study.contact, log, robot.mj, study.sensors, strapped=study.strapdown is not None
+    )
     split = hold_out(log, study.hold_out)
     timestep = study.timestep or float(robot.mj.opt.timestep)
     kind, why = _corrector(study, physics)
-    recorded = log
     if CORRECTORS[kind].linearises:
         interval, substeps = filter_times.usual_interval(log.rollouts, timestep)
         log = _when_taken(log, channels, physics)
@@ -120,7 +125,8 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
             "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
         },
         "warnings": [
-            *left_out, *problems(log), *doubts, *outcome.notes, *_warnings(outcome, fit, physics, doubts),
+            *left_out, *problems(recorded if study.contact else log), *doubts, *outcome.notes,
+            *_warnings(outcome, fit, physics, doubts),
         ],
     }  # fmt: skip
     traces = {name: score.traces(robot.mj, f, outcome.whole[name], outcome.std[name]) for name, f in fits.items()}
@@ -153,7 +159,7 @@ def _corrector(study: EstimateStudy, physics: ParameterVector) -> tuple[str, str
     """
     unable = estimate_kalman.without(study, physics)
     if study.corrector is None:
-        if unable and not study.drift and not study.smooth:
+        if unable and not study.drift and not study.smooth and not study.contact and not study.strapdown:
             return "gain", f"a Kalman filter does not do {unable[0]}"
         if not unable:
             return "kalman", "the default"
@@ -171,6 +177,9 @@ def _corrector(study: EstimateStudy, physics: ParameterVector) -> tuple[str, str
         )
     if study.drift and not linearises:
         raise DsoError(f'corrector {kind!r} has no bias states; leave `drift` out, or choose corrector = "kalman".')
+    for name, asked in (("strapdown", study.strapdown), ("[contact]", study.contact)):
+        if asked and not linearises:
+            raise DsoError(f'corrector {kind!r} does not do {name}; leave it out, or choose corrector = "kalman".')
     return kind, "asked for"
 
 

@@ -12,13 +12,14 @@ from dso_robotics.core.descent import Moment, descend
 from dso_robotics.core.method.least_squares import Record, StartError
 from dso_robotics.core.method.scoring import FisherScoring
 from dso_robotics.costs.innovation_likelihood import InnovationLikelihood
+from dso_robotics.data.foot_contact import ContactReadings
 from dso_robotics.data.match import Channels
 from dso_robotics.data.split import PART_NAMES
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics.model import nearest
 from dso_robotics.progress.phase import tell
-from dso_robotics.robot import kalman_heading, kalman_start
+from dso_robotics.robot import kalman_heading, kalman_start, strapdown
 from dso_robotics.robot.corrector import Scales
 from dso_robotics.robot.error_growth import ErrorGrowth, log_radius
 from dso_robotics.robot.filter_data import FilterWindows
@@ -214,6 +215,9 @@ def learn(asked: Asked, kind: str) -> Outcome:
     judged = {name: judge(theta, found.z, part, counted) for name, part in whole.items()}
     growth = {name: j.growth for name, j in judged.items()}
     stable = all(g.stable for g in growth.values())
+    unseen = strapdown.blind(physics.mj, [int(i) for i in channels.sensor_ids])
+    if unseen and found.converged:
+        found = dataclasses.replace(found, converged=False, message=f"{unseen[0]} tells nothing of the tilt")
     settled = trust.Settled(
         found if stable else dataclasses.replace(found, converged=False), growth, refused=not stable, stable=stable
     )
@@ -240,7 +244,7 @@ def learn(asked: Asked, kind: str) -> Outcome:
         theta=theta.by_name(found.z),
         windows={"train": len(given), "validation": 0},
         summary=table(theta, found.z, channels) | {"noise_ahead": {name: [float(s)] for name, s in ahead}} | more,
-        notes=(*doubts(judged, channels), *smooth.doubts(rows)),
+        notes=(*doubts(judged, channels), *map(_falling, unseen), *smooth.doubts(rows)),
         smoothed=smoothed,
     )
 
@@ -252,7 +256,8 @@ def _headed(asked: Asked) -> tuple[FilterWindows, Mapping[str, FilterWindows]]:
         return windows, whole
     tell("heading of the free body")
     sensor = kalman_start.channel_noise(windows)
-    prior = kalman_start.start_spread(physics.mj, np.zeros(2 * physics.mj.nv + physics.mj.na))
+    strapped = windows.channels.strapped
+    prior = kalman_start.start_spread(physics.mj, np.zeros(2 * physics.mj.nv + physics.mj.na), strapped=strapped)
     found = {name: kalman_heading.Headings(part, physics, sensor, prior) for name, part in whole.items()}
     return found["train"].placed(windows), {name: headings.trimmed() for name, headings in found.items()}
 
@@ -280,6 +285,7 @@ def learned(study: EstimateStudy, theta: KalmanTheta, z: np.ndarray, given: Filt
         interval=given.interval,
         substeps=given.substeps,
         gate=study.gate or 0.0,
+        contacts=ContactReadings.of(given.channels.sensor_names, given.channels.feet) if given.channels.feet else None,
     )
 
 
@@ -296,6 +302,14 @@ def table(theta: KalmanTheta, z: np.ndarray, channels: Channels) -> dict[str, An
         for c in noise.drifting
     }
     return found
+
+
+def _falling(name: str) -> str:
+    return (
+        f"{name}: the body falls freely in the model, so this accelerometer reads the same in every orientation there and "
+        f'tells nothing of the tilt; write strapdown = "{name}" and a [contact.NAME] without channel (docs/estimators.md), or '
+        "do not trust the orientation."
+    )
 
 
 def doubts(judged: Mapping[str, Judged], channels: Channels) -> list[str]:

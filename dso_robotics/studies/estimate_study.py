@@ -8,6 +8,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import Declaration
 from dso_robotics.robot.corrector import CORRECTORS
 from dso_robotics.studies.declaration import ENGINES, FREE, HOLD_OUT, LOGS, MODEL
+from dso_robotics.studies.estimate_contact import ContactTable
 from dso_robotics.table import Study, entries, key
 
 
@@ -52,6 +53,11 @@ class EstimateStudy(Study):
         (),
         example=["gyro"],
     )
+    strapdown: str | None = key(
+        "accelerometer whose readings move the base in the place of forces, and are the controls then (kalman)",
+        None, example="accelerometer",
+    )  # fmt: skip
+    contact: Mapping[str, ContactTable] = key("feet whose velocity is zero while they stand (kalman)", {})
     free: tuple[Declaration, ...] = key("physics and sensor numbers to learn", (), **FREE)
     window: float = key("length of the pieces of a log that are filtered", 1.0, unit="s", within="(0, inf)")
     warm_up: float = key("share of each window that does not count", 0.2, within="[0, 0.9)")

@@ -6,9 +6,11 @@ import mujoco
 import numpy as np
 import pytest
 
+from dso_robotics.data.foot_contact import ContactReadings, FootContact
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.correctors.kalman import Noise
 from dso_robotics.robot.estimator_c import estimator_header
+from dso_robotics.robot.kalman_estimator import KalmanEstimator
 from tests.robot.c_program import run, with_mujoco
 from tests.robot.free_body import ARM, ARM_NOISE, QUADROTOR, QUADROTOR_NOISE, estimator
 from tests.robot.test_estimator_c import BALLS
@@ -18,7 +20,7 @@ MAIN = """
 #include "estimator.h"
 int main(void) {
   static dso_estimator e;
-  double in[2 + DSO_ESTIMATOR_NU + DSO_ESTIMATOR_NY + DSO_ESTIMATOR_WIDTH + DSO_ESTIMATOR_NY + DSO_ESTIMATOR_SQUARE];
+  double in[2 + DSO_ESTIMATOR_NU + DSO_ESTIMATOR_READINGS + DSO_ESTIMATOR_WIDTH + DSO_ESTIMATOR_NY + DSO_ESTIMATOR_SQUARE];
   double out[2 + DSO_ESTIMATOR_WIDTH + 3 * DSO_ESTIMATOR_NY + DSO_ESTIMATOR_SIZE_K + 1];
   const double *y = in + 2 + DSO_ESTIMATOR_NU, *belief;
   char error[300];
@@ -27,7 +29,7 @@ int main(void) {
   if (!model || dso_estimator_init(&e, model)) return 1;
   while (fread(in, sizeof in, 1, stdin) == 1) {
     if (in[0] && !first) {
-      belief = y + DSO_ESTIMATOR_NY;
+      belief = y + DSO_ESTIMATOR_READINGS;
       for (i = 0; i < DSO_ESTIMATOR_WIDTH; i++) e.now.state[i] = *belief++;
       for (i = 0; i < DSO_ESTIMATOR_NY; i++) e.now.offset[i] = *belief++;
       for (i = 0; i < DSO_ESTIMATOR_SQUARE; i++) e.now.covariance[i] = *belief++;
@@ -60,7 +62,20 @@ FREE_NOISE = Noise(
     prior=np.array([2.0] * 3 + [2.0] * 6 + [1.0] + [3.0] * 10),
     offset=np.ones(10),
 )
-CASES = {"arm": (ARM, ARM_NOISE, 0.005), "biases": (BIASED, BIASED_NOISE, 0.01), "free": (BALLS, FREE_NOISE, 0.004)}
+# An arm whose tip a switch says to stand, which is hardly ever so.
+FOOTED = ARM.replace("</body>", '<site name="tip" pos="0 0 -0.3"/></body>', 1).replace(
+    "</sensor>", '<framelinvel name="contact.tip" objtype="site" objname="tip"/></sensor>'
+)
+FOOT = FootContact("tip", "switch", 0.5, 0.3, 0.99)
+FOOTED_NOISE = dataclasses.replace(
+    ARM_NOISE, sensor=np.array([0.003, 0.003, 0.3, 0.3, 0.3]), drift=np.zeros(5), offset=np.full(5, 0.5)
+)
+CASES = {
+    "arm": (ARM, ARM_NOISE, 0.005),
+    "feet": (FOOTED, FOOTED_NOISE, 0.01),
+    "biases": (BIASED, BIASED_NOISE, 0.01),
+    "free": (BALLS, FREE_NOISE, 0.004),
+}
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -68,6 +83,11 @@ def test_a_thousand_updates_are_those_of_python(tmp_path, name):
     flags, (xml, noise, interval) = with_mujoco(), CASES[name]
     (tmp_path / "estimator.xml").write_text(xml)
     made = estimator(xml, noise, interval=interval)
+    if name == "feet":
+        contacts = ContactReadings.of(made.names, (FOOT,))
+        made = KalmanEstimator(made.model, dataclasses.replace(made.learned, contacts=contacts))
+        assert made.readings == ("shoulder", "elbow", "switch")
+    read = len(made.readings)
     (tmp_path / "estimator.h").write_text(estimator_header(made, "estimator.xml", source="a test"))
     rng, world, ny = np.random.default_rng(4), mujoco.MjModel.from_xml_string(xml), len(made.names)
     true, rows, expected = mujoco.MjData(world), [], []
@@ -83,10 +103,12 @@ def test_a_thousand_updates_are_those_of_python(tmp_path, name):
         if name != "free" and t == 700:
             true.qpos[:] += 1.5
         mujoco.mj_forward(world, true)
-        y = true.sensordata + noise.sensor * rng.normal(size=ny)
-        y[rng.uniform(size=ny) < 0.1] = np.nan
+        y = true.sensordata[:read] + noise.sensor[:read] * rng.normal(size=read)
+        if name == "feet":
+            y[2] = rng.random() < 0.6
+        y[rng.uniform(size=read) < 0.1] = np.nan
         if t % 50 == 20:
-            y[rng.integers(ny)] += 4.0
+            y[rng.integers(min(read, ny))] += 4.0
         if t % 70 == 30 or t == 900:
             y[:] = np.nan
         y[0] = np.inf if t == 500 else y[0]
@@ -112,7 +134,7 @@ def test_a_thousand_updates_are_those_of_python(tmp_path, name):
         np.testing.assert_array_equal(found[:, :2], expected[:, :2])
         off[given] = np.abs(found - expected)[:, 2:]
     # Each update from Python's belief before it. MuJoCo's solver begins at its last solution, so a joint at its limit differs.
-    assert off[1.0].max() < (1e-8 if name == "free" else 1e-12)
+    assert off[1.0].max() < (1e-8 if name in ("free", "feet") else 1e-12)
     assert np.percentile(off[1.0].max(1), 95) < 1e-12
     # All updates in a row: derivatives are differences over 1e-6, so a rounding of 1e-16 in a state is one of 1e-10 in them.
     k, width = world.nv, world.nq + world.nv

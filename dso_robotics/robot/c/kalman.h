@@ -10,7 +10,8 @@
 
    The estimate is estimator.state = qpos, qvel, act, and estimator.now.covariance that of its error in the tangent space (the first
    DSO_ESTIMATOR_TANGENT of DSO_ESTIMATOR_SIZE_K rows and columns). ctrl is constant during the interval, readings are those at its
-   end, NAN where nothing was measured, in the order of dso_estimator_channels. Memory is allocated in `init` only. Two threads must
+   end, NAN where nothing was measured, in the order of dso_estimator_readings: those of sensors, and what tells that feet stand. They
+   give the channels dso_estimator_channels, of which those of a foot's velocity are 0 while it stands. Memory is allocated in `init` only. Two threads must
    not use the same estimator at once. */
 
 #define DSO_ESTIMATOR_BAD_INPUT 2   /* a control is not finite, a reading is infinite, or the seconds are negative or over an hour */
@@ -268,24 +269,53 @@ static inline void dso_estimator_spread(dso_estimator *e, const double *p, const
   for (i = 0; i < ny; i++) spread[i * ny + i] += dso_estimator_noise[i];
 }
 
+/* What is left of the m innovations `at` of a foot, x, and of their covariance, part, once other sensors' were taken in. */
+static inline int dso_estimator_beside(const double *off, const double *spread, const int *seen, const int *wild, const int *at,
+                                       int m, double *x, double *part) {
+  double inner[DSO_ESTIMATOR_NY * DSO_ESTIMATOR_NY], column[DSO_ESTIMATOR_NY];
+  int known[DSO_ESTIMATOR_NY], n = 0, i, j, k;
+  for (i = 0; i < DSO_ESTIMATOR_NY; i++)
+    if (seen[i] && !dso_estimator_foot[dso_estimator_member[i]] && !wild[dso_estimator_member[i]]) known[n++] = i;
+  for (i = 0; i < n; i++)
+    for (j = 0; j < n; j++) inner[i * n + j] = spread[known[i] * DSO_ESTIMATOR_NY + known[j]];
+  if (n && !dso_estimator_factor(inner, n)) return 0;
+  for (j = 0; n && j < m; j++) {
+    for (k = 0; k < n; k++) column[k] = spread[known[k] * DSO_ESTIMATOR_NY + at[j]];
+    dso_estimator_solve(inner, n, column);
+    for (k = 0; k < n; k++) x[j] -= column[k] * off[known[k]];
+    for (i = 0; i < m; i++)
+      for (k = 0; k < n; k++) part[i * m + j] -= spread[at[i] * DSO_ESTIMATOR_NY + known[k]] * column[k];
+  }
+  return 1;
+}
+
 /* By sensor, whether its reading is less likely than the gate allows. Returns whether any is. */
 static inline int dso_estimator_judge(const double *off, const double *spread, const int *seen, int *wild) {
-  int s, i, j, any = 0;
-  for (s = 0; s < DSO_ESTIMATOR_SENSORS; s++) {
-    double part[DSO_ESTIMATOR_NY * DSO_ESTIMATOR_NY], x[DSO_ESTIMATOR_NY], square = 0.0;
+  int s, i, j, any = 0, slips = 0;
+  for (s = 0; s < DSO_ESTIMATOR_SENSORS; s++) { /* feet are the last ones */
+    double part[DSO_ESTIMATOR_NY * DSO_ESTIMATOR_NY], x[DSO_ESTIMATOR_NY], left[DSO_ESTIMATOR_NY], square = 0.0;
     int at[DSO_ESTIMATOR_NY], m = 0;
     for (i = 0; i < DSO_ESTIMATOR_NY; i++)
       if (dso_estimator_member[i] == s && seen[i]) at[m++] = i;
     for (i = 0; i < m; i++) {
-      x[i] = off[at[i]];
+      x[i] = left[i] = off[at[i]];
       for (j = 0; j < m; j++) part[i * m + j] = spread[at[i] * DSO_ESTIMATOR_NY + at[j]];
+    }
+    if (m && dso_estimator_foot[s] && any && !slips) { /* the leg's own reading may be wild, and the foot's motion unknown */
+      wild[s] = 1;
+      continue;
+    }
+    if (m && dso_estimator_foot[s]) { /* a foot is judged after the leg's own readings of the same moment */
+      if (!dso_estimator_beside(off, spread, seen, wild, at, m, x, part)) continue;
+      dso_estimator_copy(x, m, left);
     }
     if (m && dso_estimator_factor(part, m)) {
       dso_estimator_solve(part, m, x);
-      for (i = 0; i < m; i++) square += off[at[i]] * x[i];
+      for (i = 0; i < m; i++) square += left[i] * x[i];
     }
-    wild[s] = m > 0 && square > dso_estimator_limits[m];
+    wild[s] = m > 0 && square > dso_estimator_limits[s * (DSO_ESTIMATOR_NY + 1) + m];
     any = any || wild[s];
+    slips = slips || (wild[s] && dso_estimator_foot[s]);
   }
   return any;
 }
@@ -499,13 +529,22 @@ static inline int dso_estimator_count(dso_estimator *e, const double *y, const i
     e->wild_row[s] = wild[s] ? e->wild_row[s] + 1 : measured ? 0 : e->wild_row[s];
     e->likely_row[s] = measured && !wild[s] ? e->likely_row[s] + 1 : measured ? 0 : e->likely_row[s];
     e->armed[s] = e->armed[s] || e->likely_row[s] >= 10;
-    if (e->wild_row[s] >= 10 && e->armed[s]) {
+    if (e->wild_row[s] >= 10 && e->armed[s] && !dso_estimator_foot[s]) {
       lost = 1;
       e->armed[s] = e->wild_row[s] = 0;
     }
     e->calm = e->calm && e->armed[s] && !e->wild_row[s];
   }
   return lost;
+}
+
+/* The readings of all channels, of what was measured: 0 for the velocity of a foot that stands, else NAN. */
+static inline void dso_estimator_complete(const double *readings, double *y) {
+  int i;
+  for (i = 0; i < DSO_ESTIMATOR_NY; i++) {
+    const double value = readings[dso_estimator_source[i]];
+    y[i] = isnan(dso_estimator_above[i]) ? value : value > dso_estimator_above[i] || dso_estimator_above[i] == -INFINITY ? 0.0 : NAN;
+  }
 }
 
 /* model: the one exported beside this header. It and what `init` allocates must live as long as the estimator. */
@@ -528,13 +567,14 @@ static inline int dso_estimator_reset(dso_estimator *e, const double *qpos, cons
                                       const double *readings) {
   double state[DSO_ESTIMATOR_WIDTH], none[DSO_ESTIMATOR_NY], y[DSO_ESTIMATOR_NY], rest[DSO_ESTIMATOR_NU + 1];
   int i, wild[DSO_ESTIMATOR_SENSORS];
-  dso_estimator_first(e->model, qpos, qvel, act, readings, state);
+  if (readings) dso_estimator_complete(readings, y);
+  dso_estimator_first(e->model, qpos, qvel, act, readings ? y : NULL, state);
   mj_resetData(e->model, e->data);
   for (i = 0; i < DSO_ESTIMATOR_NY; i++) {
     none[i] = 0.0;
     e->predicted[i] = e->innovation[i] = NAN;
     e->std[i] = sqrt(dso_estimator_noise[i]);
-    y[i] = readings && dso_estimator_prompt[i] ? readings[i] : NAN;
+    y[i] = readings && dso_estimator_prompt[i] ? y[i] : NAN;
   }
   for (i = 0; i <= DSO_ESTIMATOR_NU; i++) rest[i] = 0.0;
   for (i = 0; i < DSO_ESTIMATOR_SENSORS; i++) {
@@ -550,10 +590,12 @@ static inline int dso_estimator_reset(dso_estimator *e, const double *qpos, cons
 
 /* Estimate the state `seconds` later; 0 for an interval of the training. */
 static inline int dso_estimator_update(dso_estimator *e, const double *ctrl, const double *readings, double seconds) {
+  double y[DSO_ESTIMATOR_NY];
   int i, told, wild[DSO_ESTIMATOR_SENSORS], again[DSO_ESTIMATOR_SENSORS];
   if (!(seconds >= 0 && seconds <= 3600.0) || !dso_estimator_below(ctrl, DSO_ESTIMATOR_NU, 1e10)) return DSO_ESTIMATOR_BAD_INPUT;
-  for (i = 0; i < DSO_ESTIMATOR_NY; i++)
+  for (i = 0; i < DSO_ESTIMATOR_READINGS; i++)
     if (fabs(readings[i]) >= 1e10) return DSO_ESTIMATOR_BAD_INPUT;
+  dso_estimator_complete(readings, y);
   if (seconds == 0) seconds = DSO_ESTIMATOR_INTERVAL;
   told = dso_estimator_predict(e, ctrl, seconds, &e->ahead);
   if (told) return told;
@@ -561,11 +603,11 @@ static inline int dso_estimator_update(dso_estimator *e, const double *ctrl, con
     double state[DSO_ESTIMATOR_WIDTH], offset[DSO_ESTIMATOR_NY];
     dso_estimator_copy(e->ahead.state, DSO_ESTIMATOR_WIDTH, state);
     dso_estimator_copy(e->ahead.offset, DSO_ESTIMATOR_NY, offset);
-    told = dso_estimator_correct(e, &e->ahead, readings, ctrl, wild);
+    told = dso_estimator_correct(e, &e->ahead, y, ctrl, wild);
     if (told) return told;
-    if (dso_estimator_count(e, readings, wild)) {
+    if (dso_estimator_count(e, y, wild)) {
       dso_estimator_begin(state, offset, &e->ahead);
-      told = dso_estimator_correct(e, &e->ahead, readings, ctrl, again);
+      told = dso_estimator_correct(e, &e->ahead, y, ctrl, again);
       if (told) return told;
     }
   }
