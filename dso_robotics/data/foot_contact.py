@@ -17,7 +17,8 @@ class FootContact:
     name: as the study calls it. reading: the channel that tells whether it stands: it does while that is above `above`; None
       for what stands always.
     noise: where the search of the standard deviation of its velocity [m/s] begins.
-    gate: share of right readings of zero velocity that are let in; the others are a foot that slips.
+    gate: share of right readings of zero velocity that are let in; the others are a foot that slips. It is 1 for what stands
+      always.
     """
 
     name: str
@@ -74,7 +75,7 @@ class ContactReadings:
             for name, foot in zip(names, mine, strict=True)
         ]
         numbers = [
-            (np.nan, np.nan) if foot is None else (-np.inf if foot.reading is None else foot.above, foot.gate)
+            (np.nan, np.nan) if foot is None else (-np.inf, 1.0) if foot.reading is None else (foot.above, foot.gate)
             for foot in mine
         ]
         return cls(tuple(measured), np.array(source, int), *np.array(numbers).reshape(-1, 2).T)
@@ -113,5 +114,5 @@ class ContactReadings:
         if len(self.source) and not (self.source.min() >= 0 and self.source.max() < len(self.names)):
             raise ValueError("a channel of a foot has no reading")
         share = self.share[self.foot]
-        if (np.isnan(self.above) == self.foot).any() or not ((share > 0) & (share < 1)).all():
+        if (np.isnan(self.above) == self.foot).any() or not ((share > 0) & (share <= 1)).all():
             raise ValueError("the gate of a foot is no share, or nothing tells that it stands")

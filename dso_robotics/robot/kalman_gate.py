@@ -17,6 +17,8 @@ _PATIENCE = 10
 
 def quantiles(share: float, most: int) -> np.ndarray:
     """What the square of 0, 1, ... `most` whitened numbers stays below in a `share` of all cases, (most + 1,)."""
+    if share >= 1:
+        return np.full(most + 1, np.inf)
     return np.array([np.inf, *(chi_squared_quantile(share, k) for k in range(1, most + 1))])
 
 
@@ -101,7 +103,7 @@ class TrainingGate:
                 s = np.where(mine[:, :, None] & mine[:, None, :], spread[:, here[:, None], here], np.eye(len(here)))
                 inside = 0.5 * (np.sum(e * np.linalg.solve(s, e[..., None])[..., 0], -1) + np.linalg.slogdet(s)[1])
             each = 0.5 * (e / self._scale[here]) ** 2 + np.log(self._scale[here])
-            outside = np.sum(np.where(mine, each, 0.0), -1) - np.log(share)
+            outside = np.sum(np.where(mine, each, 0.0), -1) - (np.log(share) if share else -np.inf)
             bad = mine.any(-1) & (outside < inside)
             passed[:, here] &= ~bad[:, None]
             penalty += np.where(bad, outside, 0.0)
@@ -124,6 +126,7 @@ class RuntimeGate:
         own = [np.nan] * len(sensors) if contacts is None else contacts.share.tolist()
         self.foot = np.array([bool(np.isfinite(own[here[0]])) for here in self._members])
         self._feet = np.isfinite(own)
+        self._slipping = np.array([own[here[0]] < 1 for here in self._members])
         self.limits = [
             quantiles(own[here[0]] if foot else share, len(here))
             for here, foot in zip(self._members, self.foot, strict=True)
@@ -142,7 +145,7 @@ class RuntimeGate:
             known = self.without(seen, found) & ~self._feet
             beside_ = beside(np.where(seen, innovation, 0.0), spread, known)
             # Where a reading is wild, it may be the leg's, and how the foot moves is not known.
-            slips = self._judged(*beside_, seen, feet=True) if not any(found) else self._measured(seen) & self.foot
+            slips = self._judged(*beside_, seen, feet=True) if not any(found) else self._measured(seen) & self._slipping
             found = [a or bool(b) for a, b in zip(found, slips, strict=True)]
         return found
 

@@ -54,7 +54,10 @@ class ContactTable(Table):
 
 def feet(tables: Mapping[str, ContactTable]) -> tuple[FootContact, ...]:
     """The feet of a study."""
-    return tuple(FootContact(name, t.channel, t.above, t.noise, t.gate) for name, t in tables.items())
+    return tuple(
+        FootContact(name, t.channel, t.above, t.noise, t.gate if t.channel is not None else 1.0)
+        for name, t in tables.items()
+    )
 
 
 def with_velocities(tables: Mapping[str, ContactTable], robot: Robot) -> Robot:

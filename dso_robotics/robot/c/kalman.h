@@ -301,7 +301,7 @@ static inline int dso_estimator_judge(const double *off, const double *spread, c
       x[i] = left[i] = off[at[i]];
       for (j = 0; j < m; j++) part[i * m + j] = spread[at[i] * DSO_ESTIMATOR_NY + at[j]];
     }
-    if (m && dso_estimator_foot[s] && any && !slips) { /* the leg's own reading may be wild, and the foot's motion unknown */
+    if (m && dso_estimator_foot[s] && any && !slips && isfinite(dso_estimator_limits[s * (DSO_ESTIMATOR_NY + 1) + m])) { /* the leg's own reading may be wild, and the foot's motion unknown */
       wild[s] = 1;
       continue;
     }
