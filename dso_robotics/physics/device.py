@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 
@@ -39,13 +41,16 @@ def put_model(
         model = copy.deepcopy(model)  # MJX would refuse pairs without a collision function, although nothing collides
         model.geom_contype[:] = model.geom_conaffinity[:] = 0
     try:
-        made = mjx.put_model(model, impl="jax")
-        mjx.make_data(made)
+        here = jax.local_devices()[0]  # the first of all may belong to another process
+        made = mjx.put_model(model, impl="jax", device=here)
+        mjx.make_data(made, device=here)
     except (NotImplementedError, ValueError) as error:
         raise DsoError(
             f"{source}: the differentiable engine (MJX) does not support it: {' '.join(str(error).split())} "
             "Remove the feature, or use the C engine (--engine mujoco)."
         ) from error
+    # MJX binds its arrays to one device. As numbers they go wherever they are needed.
+    made = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)) if isinstance(x, jax.Array) else x, made)
     dofs, tendons = (np.array(x) for x in (made._impl.dof_hasfrictionloss, made._impl.tendon_hasfrictionloss))
     dofs[np.asarray(friction_dofs, int)] = True
     tendons[np.asarray(friction_tendons, int)] = True

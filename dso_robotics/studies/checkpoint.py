@@ -173,7 +173,9 @@ def _like(leaf: Any, found: Any) -> Any:
         if key.shape != leaf.shape:
             raise ValueError("another shape")
         return key
-    if found.shape != np.shape(leaf) or found.dtype.kind != np.asarray(leaf).dtype.kind:
+    # The numbers of an array may lie with other processes; its type is known here.
+    kind = leaf.dtype.kind if hasattr(leaf, "dtype") else np.asarray(leaf).dtype.kind
+    if found.shape != np.shape(leaf) or found.dtype.kind != kind:
         raise ValueError("another shape or type")
     if isinstance(leaf, bool | int | float):
         return type(leaf)(found.item())

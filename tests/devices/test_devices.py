@@ -96,11 +96,23 @@ def test_eight_devices_give_the_numbers_of_one(alone, tmp_path):
     assert_same(alone(EVERY), numbers(folder))
 
 
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(alone, tmp_path):
+    share(tmp_path, ("train",), processes=2, devices=1)
+    assert_same(alone("train"), numbers(tmp_path / "first"))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(("processes", "devices"), [(2, 1), (2, 4), (4, 1)])
 def test_processes_give_the_numbers_of_one_and_only_the_first_writes(alone, tmp_path, processes, devices):
+    share(tmp_path, KINDS, processes=processes, devices=devices)
+    assert_same(alone(EVERY), numbers(tmp_path / "first"))
+
+
+def share(tmp_path, kinds, *, processes, devices):
+    """Studies done by several processes; their results are in tmp_path/first, and the other processes write none."""
     folder, running = made(tmp_path / "first"), []
-    for kind in KINDS:  # a process group per study, as a scheduler starts them
+    for kind in kinds:  # a process group per study, as a scheduler starts them
         address = f"127.0.0.1:{port()}"
         for index in range(processes):
             place = folder if index == 0 else tmp_path / f"{kind}{index}"
@@ -110,4 +122,3 @@ def test_processes_give_the_numbers_of_one_and_only_the_first_writes(alone, tmp_
         for process in running[-processes:]:
             finish(process)
         assert not any((tmp_path / f"{kind}{index}" / "out").exists() for index in range(1, processes))
-    assert_same(alone(EVERY), numbers(folder))

@@ -17,6 +17,7 @@ import jax
 
 cpu, other = jax.devices()
 jax.config.update("jax_default_device", other)
+jax.devices = lambda backend=None: [cpu] if backend == "cpu" else [other]
 jax.default_backend = lambda: "gpu"
 
 import numpy as np
