@@ -7,7 +7,7 @@ that is left to chance is noise: of the accelerometer in the base's velocity, of
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import mujoco
 import numpy as np
@@ -25,6 +25,21 @@ _POSES, _SAME = 6, 1e-6
 # Sensors of a later stage read accelerations or forces.
 _VELOCITY = int(mujoco.mjtStage.mjSTAGE_VEL)
 _OFF = ("mjDSBL_CONTACT", "mjDSBL_FRICTIONLOSS", "mjDSBL_SPRING", "mjDSBL_DAMPER")
+
+
+def refuse_unknown(accelerometer: str, paths: Iterable[str]) -> None:
+    """Refuse free numbers of forces and masses, which have no effect when readings move the base.
+
+    Raises:
+      DsoError: one of `paths` is neither a number of a sensor nor of where something is.
+    """
+    for path in paths:
+        kind, last = path.partition("/")[0], path.partition("+")[0].rpartition("/")[2].partition("[")[0]
+        if kind != "sensor" and last not in ("pos", "rot", "axis", "quat"):
+            raise DsoError(
+                f"strapdown = {accelerometer!r}: {path!r} is free, but forces, masses and friction have no effect with "
+                "strapdown, so no log tells of it; leave it out, or leave strapdown out."
+            )
 
 
 def strapped(robot: Robot, accelerometer: str) -> Robot:

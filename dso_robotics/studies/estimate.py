@@ -54,6 +54,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     tell("reading")
     plain, merged = load(study.model), merge_logs([read_log(path) for path in study.logs])
     if study.strapdown is not None:
+        strapdown.refuse_unknown(study.strapdown, (one.path for one in study.free))
         plain, merged = strapdown.strapped(plain, study.strapdown), strapdown.driven(merged, study.strapdown)
     robot = estimate_contact.with_velocities(study.contact, plain)
     physics = _physics(study, robot)

@@ -119,6 +119,7 @@ def test_a_channel_that_is_no_sensor_tells_too(tmp_path):
         ({"contact": {"foot": FOOT | {"above": 99.0}}}, "is at most 30 in .* so the foot never stands"),
         ({"contact": {"foot": {"channel": "touch", "geom": "floor"}}}, "does not move"),
         ({"contact": {"foot": FOOT}, "corrector": "gain"}, r"'gain' does not do strapdown"),
+        ({"free": ["sensor/rate/bias", "body/base/mass=2"]}, "'body/base/mass' is free, but forces, masses"),
     ],
 )
 def test_what_it_cannot_do_is_refused(tmp_path, keys, text):
