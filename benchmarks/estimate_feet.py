@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 
 import dso_robotics as dso
+from benchmarks.provenance import command
 from dso_robotics.data.log import Log
 from dso_robotics.data.rollout import Rollout
 
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=8)
     args = parser.parse_args()
     log = Log("", "written for this project", "Apache-2.0", tuple(walk(f"run{i}", i) for i in (0, 1, 3)))
-    results = {}
+    results: dict[str, Any] = {"command": command()}
     for feet in (True, False):
         began = time.perf_counter()
         row = judged(feet, log, args.iterations)
