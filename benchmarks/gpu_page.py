@@ -17,7 +17,7 @@ python benchmarks/gpu.py --table         # writes this page from the rows
 ```
 """
 _TEXT = (
-    "One {devices} with {cores} cores of a CPU beside it; {versions}. Made by {command}. On a machine without a network, "
+    "One {devices} with {cores} cores of a CPU beside it; {versions}. Made by `{command}`. {note} On a machine without a network, "
     "`benchmarks/gpu_wheels.sh` says how wheels travel: everything but JAX, its CUDA plugin, NumPy and SciPy, which are taken "
     "as they are installed there."
 )
@@ -27,7 +27,12 @@ SOLVED = {"cartpole_swing_up": 300.0, "everything": 50.0}
 
 def page(found: dict) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    said = {"devices": ", ".join(found["devices"]), "cores": found.get("cores", "?"), "versions": versions}
+    said = {
+        "devices": ", ".join(found["devices"]),
+        "cores": found.get("cores", "?"),
+        "versions": versions,
+        "note": found.get("note", ""),
+    }
     lines = [_HEAD.format(text=filled(_TEXT.format(command=found["command"], **said)))]
     for made in (correct, speed, trainings, brax, left_out):
         lines += made(found["rows"])
