@@ -18,8 +18,8 @@ python benchmarks/gpu.py --table         # writes this page from the rows
 """
 _TEXT = (
     "One {devices} with {cores} cores of a CPU beside it; {versions}. Made by `{command}`. {note} On a machine without a "
-    "network, `benchmarks/gpu_wheels.sh` says how wheels travel: everything but JAX, its CUDA plugin, NumPy and SciPy, which are "
-    "taken as they are installed there."
+    "network, `benchmarks/gpu_wheels.sh` says how wheels travel: everything but JAX, its CUDA plugin, NumPy and SciPy, which "
+    "are taken as they are installed there."
 )
 # The cost of an episode at which a task counts as solved.
 SOLVED = {"cartpole_swing_up": 300.0, "everything": 50.0}
