@@ -3,14 +3,17 @@
 import copy
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import mujoco
 import numpy as np
 
 from dso_robotics.errors import DsoError
+from dso_robotics.extras import needing
 from dso_robotics.physics.backend import mjx, replaced
 from dso_robotics.physics.refuse import refuse
+
+with needing("the differentiable engine"):
+    import jax
+    import jax.numpy as jnp
 
 
 def put_model(

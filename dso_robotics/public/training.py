@@ -84,6 +84,8 @@ def train(
     curriculum: Mapping[str, Table] | None = None,
     training: Table | None = None,
     design: Mapping[str, Table] | None = None,
+    motor: Mapping[str, Table] | None = None,
+    rounding: Table | None = None,
     task: Mapping[str, Table] | None = None,
     randomise: Table | None = None,
     init: "str | os.PathLike[str] | None" = None,
@@ -130,6 +132,8 @@ def train(
         "curriculum": curriculum,
         "training": training,
         "design": design,
+        "motor": motor,
+        "rounding": rounding,
         "task": task,
         "randomise": randomise,
     }
@@ -179,6 +183,8 @@ _TABLES = (
     "curriculum",
     "training",
     "design",
+    "motor",
+    "rounding",
     "task",
     "randomise",
 )
