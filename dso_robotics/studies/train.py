@@ -38,7 +38,7 @@ from dso_robotics.studies.train_method import curvature
 from dso_robotics.studies.train_race import LOOK, Runner, first_states, first_thetas, run_race
 from dso_robotics.studies.train_settled import settled
 from dso_robotics.studies.train_study import TrainStudy
-from dso_robotics.studies.train_summary import constraints, supervised
+from dso_robotics.studies.train_summary import constraints, supervised_costs
 from dso_robotics.studies.train_summary import summary as summary_of
 from dso_robotics.studies.trained_robot import (
     believed,
@@ -130,9 +130,11 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
                 found.append(player.play(theta, scaling, **options, **more))
         return found
 
+    priced = supervised_costs(task)
+
     def cost_of(theta: Any, scaling: Scaling, episodes: list[Episode]) -> float:
         """What is reported: the cost of episodes or, without costs of the motion, the supervised costs."""
-        return _mean_cost(episodes) if task.rolls else sum(supervised(task, theta, scaling).values())
+        return _mean_cost(episodes) if task.rolls else sum(priced(theta, scaling).values())
 
     with phase("episodes before, on C MuJoCo"):
         before = play(first.theta, first.memory)
@@ -256,6 +258,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         method=method,
         result=result,
         rest=rest,
+        supervised=priced(theta, scaling),
     )
     summary |= {} if real is None else {"judge": real}
     if rounded is not None:

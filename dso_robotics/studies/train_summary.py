@@ -1,8 +1,10 @@
 """The summary of a training: what summary.json says."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,12 +36,14 @@ def summary(
     method: Any,
     result: Result,
     rest: str,
+    supervised: dict[str, float],
 ) -> dict[str, Any]:
     """The content of summary.json.
 
     iteration: that of the policy that is kept.
     at: the cost before, after, and after at a quarter of the time step.
     rest: what speaks against it that the training came to rest, see `train_settled.settled`.
+    supervised: the weighted supervised costs, see `supervised_costs`.
     """
     settings, (at_first, reached, fine) = task.windows, at
     costs, done = np.array([e.cost for e in played]), len(result.history)
@@ -104,7 +108,7 @@ def summary(
             "before": at_first,
             "quarter_timestep": fine,
             "terms": {name: float(v) for name, v in zip(task.scene_cost.names, per, strict=True)},
-            "supervised": supervised(task, theta, scaling),
+            "supervised": supervised,
             "weights": _weights(task),
         },
         "episodes": {
@@ -168,7 +172,12 @@ def _weights(task: Task) -> dict[str, float]:
     return timed | {name: cost.weight for name, cost in task.supervised.items()}
 
 
-def supervised(task: Task, theta: Any, scaling: Scaling) -> dict[str, float]:
-    """The weighted supervised costs by name."""
-    scaled = eqx.tree_at(lambda chain: chain.scaling, task.chain, scaling)
-    return {name: float(cost(scaled, jnp.asarray(theta))) for name, cost in task.supervised.items()}
+def supervised_costs(task: Task) -> Callable[[Any, Scaling], dict[str, float]]:
+    """theta (n,) and scaling -> the weighted supervised costs by name. They are compiled once."""
+
+    @jax.jit
+    def costs(theta: Any, scaling: Scaling) -> dict[str, Any]:
+        scaled = eqx.tree_at(lambda chain: chain.scaling, task.chain, scaling)
+        return {name: cost(scaled, theta) for name, cost in task.supervised.items()}
+
+    return lambda theta, scaling: {name: float(cost) for name, cost in costs(jnp.asarray(theta), scaling).items()}
