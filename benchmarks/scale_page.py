@@ -81,7 +81,7 @@ def write(rows: list[dict]) -> None:
         "`dso convert` keeps the characters of each cell; a log in HDF5 is read whole, as float64.",
         "",
         "With checkpoints the reverse pass through 10^4 steps needs the memory of the plain one through about 1,500.",
-        "A step of a training by 10^5 weights costs two to three times one by 10, on either engine.",
+        "A step of a training by 10^5 weights costs 2.1 times one by 10 on C MuJoCo, and 3.2 times on MJX.",
         "",
         "Virtual devices share the cores of one CPU, so seconds of the processor show what sharing costs: programs that wait",
         "for each other, and sums that are exchanged. The work itself is the same. A step as small as this one, 64 windows of",
