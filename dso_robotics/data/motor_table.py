@@ -24,7 +24,7 @@ from dso_robotics.data.conversion import factor
 from dso_robotics.errors import DsoError, shortened
 from dso_robotics.physics.motor import Motor
 
-# Every number with its unit, and whether a motor may have zero of it; None: it need not be given.
+# Every number with its unit.
 _UNITS = {
     "mass": "kg",
     "rotor_inertia": "kg*m^2",

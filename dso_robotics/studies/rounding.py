@@ -21,6 +21,7 @@ from dso_robotics.progress.phase import phase
 from dso_robotics.studies.checkpoint import flatten, restore
 from dso_robotics.studies.run import RunFile
 from dso_robotics.studies.train_build import Task
+from dso_robotics.studies.train_summary import ranked
 from dso_robotics.studies.trained_robot import mechanism_numbers
 
 # Combinations that are ranked by distance, at most.
@@ -168,9 +169,7 @@ class _Again:
         )
 
     def _score(self, state: Any) -> float:
-        cost, broken = self._judge(np.asarray(state.theta), state.memory)
-        # What breaks limits is worse than anything that meets them.
-        return cost if not broken else 1e12 * (1.0 + broken)
+        return ranked(*self._judge(np.asarray(state.theta), state.memory))
 
 
 def held(task: Task, more: int) -> Task:

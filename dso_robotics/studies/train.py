@@ -38,7 +38,7 @@ from dso_robotics.studies.train_method import curvature
 from dso_robotics.studies.train_race import LOOK, Runner, first_states, first_thetas, run_race
 from dso_robotics.studies.train_settled import settled
 from dso_robotics.studies.train_study import TrainStudy
-from dso_robotics.studies.train_summary import constraints, supervised_costs
+from dso_robotics.studies.train_summary import broken_by, ranked, supervised_costs
 from dso_robotics.studies.train_summary import summary as summary_of
 from dso_robotics.studies.trained_robot import (
     believed,
@@ -52,8 +52,6 @@ from dso_robotics.studies.trained_robot import (
 from dso_robotics.studies.warm_start import init_file, named, warm_start
 
 _LOOKS, _EPISODES = 20, 3
-# What a policy that breaks a constraint counts as, so that any that keeps them is better.
-_BROKEN = 1e12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,12 +155,12 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
             looked, reached = [], math.inf
             if isinstance(error, OpenLoopError):
                 opened.append(f"The training stopped at iteration {at}: {error}")
-        broken = sum(row["violation"] for row in constraints(task, looked, state.memory).values() if not row["met"])
+        broken = broken_by(task, looked, state.memory)
         if at:
             looks.append((at, reached, file.seconds, broken))
         if task.rolls and any(episode.ended for episode in looked):
             return math.inf
-        return reached if not broken else _BROKEN * (1.0 + broken)
+        return ranked(reached, broken)
 
     def scored(theta: Any, scaling: Any) -> tuple[float, float]:
         """The cost of a rounded theta and by how much it breaks limits, of motors too; infinite if no model is made of it."""
@@ -172,9 +170,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
             over = beyond_limits(motors_at(task, theta, looked))
         except DsoError:
             return math.inf, math.inf
-        return reached, over + sum(
-            row["violation"] for row in constraints(task, looked, scaling).values() if not row["met"]
-        )
+        return reached, over + broken_by(task, looked, scaling)
 
     def watch(moment: Moment) -> bool:
         at, record = moment.iteration, moment.record

@@ -18,6 +18,8 @@ from dso_robotics.studies.motor_check import motor_doubts, motors_at
 from dso_robotics.studies.train_build import Task
 from dso_robotics.studies.train_table import parameter_table
 
+# Cost of what breaks a limit; beyond any cost of an episode.
+_BROKEN = 1e12
 # Share of control steps at an end of the range above which a training says so.
 _SATURATED = 0.5
 
@@ -127,6 +129,16 @@ def summary(
         "fit": {"train": {}, "hold_out": {}},
         "warnings": warnings,
     }
+
+
+def broken_by(task: Task, played: list[Episode], scaling: Scaling) -> float:
+    """By how much episodes break the hard constraints together; 0 if they meet all. Arguments as in `constraints`."""
+    return sum(row["violation"] for row in constraints(task, played, scaling).values() if not row["met"])
+
+
+def ranked(cost: float, broken: float) -> float:
+    """The cost by which candidates are compared: what breaks limits is worse than anything that meets them."""
+    return cost if not broken else _BROKEN * (1.0 + broken)
 
 
 def constraints(task: Task, played: list[Episode], scaling: Scaling) -> dict[str, Any]:
