@@ -65,8 +65,8 @@ def numbers(out: Path) -> dict[str, object]:
 
 
 def options(command: str, *, report: bool) -> list[str]:
-    """Those that leave out the report, or only its film; `dso estimate` draws none."""
-    return ["--no-report"] if not report else [] if command == "estimate" else ["--no-video"]
+    """Those that leave out the report, or only its film, which trainings have unless told otherwise."""
+    return ["--no-report"] if not report else ["--no-video"] if command in ("train", "design") else []
 
 
 class Lost(Exception):
