@@ -1,19 +1,20 @@
 """Everything in one vector, against the usual pipeline and against each part frozen, judged on the true robot.
 
-    python benchmarks/everything.py [--seeds 5] [--only NAME] [--table]
+    python benchmarks/everything.py [--robot cartpole|arm] [--seeds 5] [--only NAME] [--table]
 
-The cart-pole of examples/studies/everything.toml has a weaker drive, a heavier pole and biased, noisy sensors. Every seed has
-its own log, its own training and its own noise on the true robot. What is compared:
+The robots are those of examples/studies/everything.toml (a cart-pole) and examples/studies/everything_arm.toml: weaker drives,
+a heavier load and biased, noisy sensors. Every seed has its own log and its own training. What is compared:
 
 - joint: one training finds physics, sensor biases, corrector and policy from the log and its own simulation.
-- pipeline: `dso identify` on the log, then `dso estimate` on the identified model (a Kalman gain tuned by likelihood), then a
-  policy trained on the identified model with the true state. It acts on the estimate.
+- pipeline: `dso identify` on the log, then `dso estimate` on the identified model (a gain tuned by likelihood), then a policy
+  trained on the identified model with the true state. It acts on the estimate.
 - frozen_physics, frozen_sensors, frozen_corrector: joint, with one part kept at its start.
 - oracle: a policy trained on the true model with the true state, which it also sees when judged.
 - untrained: the policy before training, on the estimate.
 
-Returns are means over ten episodes of C MuJoCo; 300 is the most. Results are saved as they come, so that a run that is stopped
-goes on where it ended. They are in benchmarks/results/everything.json, and docs/everything.md is made from them.
+Every variant is judged in the same twenty episodes of C MuJoCo on the true robot: the same starts and, where it reads sensors,
+the same noise. Results are saved as they come, so that a run that is stopped goes on where it ended. They are in
+benchmarks/results/everything.json, and docs/everything.md is made from them.
 """
 
 import argparse
@@ -27,48 +28,49 @@ import time
 from typing import Any
 
 import numpy as np
-from provenance import command
+from provenance import begun
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "everything.json"
-STUDY = ROOT / "examples" / "studies" / "everything.toml"
+STUDIES = {
+    "cartpole": ROOT / "examples" / "studies" / "everything.toml",
+    "arm": ROOT / "examples" / "studies" / "everything_arm.toml",
+}
 VARIANTS = ("joint", "pipeline", "oracle", "frozen_physics", "frozen_sensors", "frozen_corrector")
-EPISODES = 10
+EPISODES = 20
 sys.path.insert(0, str(ROOT))
 
 
-def prepared(seed: int, folder: pathlib.Path) -> Any:
+def prepared(robot: str, seed: int, folder: pathlib.Path) -> Any:
     """The study with a log of its own."""
-    from datasets.record_lab import lab
+    from datasets.record_lab import recorded
     from dso_robotics.data.log import write_log
     from dso_robotics.studies.train_study import TrainStudy
 
-    write_log(folder / "log.h5", lab(100 + seed), dtype=np.float32)
-    study = TrainStudy.read(STUDY)
+    write_log(folder / "log.h5", recorded(robot, 100 + seed), dtype=np.float32)
+    study = TrainStudy.read(STUDIES[robot])
     cost = dict(study.cost) | {"log": dataclasses.replace(study.cost["log"], log=str(folder / "log.h5"))}
-    judge = dataclasses.replace(study.judge, episodes=EPISODES)
-    return dataclasses.replace(study, cost=cost, seed=seed, judge=judge)
+    return dataclasses.replace(study, cost=cost, seed=seed)
 
 
-def joint(study: Any, folder: pathlib.Path) -> dict:
+def joint(robot: str, study: Any, folder: pathlib.Path) -> dict:
     """One training of the study."""
-    from dso_robotics.studies.train import train
+    import jax
+    import jax.numpy as jnp
 
-    found = train(study, folder / "out").summary
+    from dso_robotics.studies.train import method_of, train
+
+    found = train(study, folder / "out")
+    task, real = found.task, found.task.real
+    first = method_of(task).init(jax.random.key(study.seed), jnp.asarray(task.chain.layout.initial))
     return {
-        "returns": found["judge"]["return"],
-        "untrained": [found_steps(study) - cost for cost in found["judge"]["before"]],
-        "parameters": {path: row["value"] for path, row in found["parameters"].items()},
-        "seconds": found["seconds"],
+        "costs": played(task, found.theta, found.scaling, real.model(), real.sensors),
+        "untrained": played(task, first.theta, first.memory, real.model(), real.sensors),
+        "parameters": {path: row["value"] for path, row in found.summary["parameters"].items()},
     }
 
 
-def found_steps(study: Any) -> int:
-    """Control steps of an episode."""
-    return round(study.seconds / study.control_step)
-
-
-def frozen(study: Any, folder: pathlib.Path, part: str) -> dict:
+def frozen(robot: str, study: Any, folder: pathlib.Path, part: str) -> dict:
     """The study with one part kept at its start."""
     sensors = [declared for declared in study.free if declared.path.startswith("sensor/")]
     physics = [declared for declared in study.free if declared not in sensors]
@@ -77,7 +79,7 @@ def frozen(study: Any, folder: pathlib.Path, part: str) -> dict:
         "sensors": {"free": tuple(physics)},
         "corrector": {"flow": {"corrector": ()}},
     }
-    return joint(dataclasses.replace(study, **changes[part]), folder)
+    return joint(robot, dataclasses.replace(study, **changes[part]), folder)
 
 
 def with_the_state(study: Any, model: str) -> Any:
@@ -90,42 +92,38 @@ def with_the_state(study: Any, model: str) -> Any:
 
 
 def played(task: Any, theta: Any, scaling: Any, model: Any, sensors: Any) -> list[float]:
-    """Returns on the true robot."""
+    """Costs of the motion of the same episodes for all, on the true robot."""
     from dso_robotics.robot.play import Player
 
     player = Player(task.chain)
     more = {"steps": task.steps, "model": model, "sensors": sensors}
     episodes = [player.play(np.asarray(theta), scaling, seed=1000 + k, **more) for k in range(EPISODES)]
-    return [float(task.steps - e.cost * task.steps / max(len(e.terms), 1)) for e in episodes]
+    assert not any(episode.ended for episode in episodes)
+    return [float(episode.cost) for episode in episodes]
 
 
-def oracle(study: Any, folder: pathlib.Path) -> dict:
+def oracle(robot: str, study: Any, folder: pathlib.Path) -> dict:
     """The true model and the true state."""
     import mujoco
 
+    from datasets.record_lab import true_spec
     from dso_robotics.studies.real_robot import real_robot
     from dso_robotics.studies.train import train
     from dso_robotics.studies.train_build import build
 
-    real = real_robot(study, build(study).chain)
-    (folder / "true.xml").write_text(true_xml())
-    model = mujoco.MjModel.from_xml_path(str(folder / "true.xml"))
-    np.testing.assert_allclose(model.body_mass, real.model().body_mass)
-    found = train(with_the_state(study, str(folder / "true.xml")), folder / "out")
-    returns = played(found.task, found.theta, found.scaling, model, None)
-    return {"returns": returns, "seconds": found.summary["seconds"]}
-
-
-def true_xml() -> str:
-    """The true cart-pole as MJCF."""
-    from datasets.record_lab import true_spec
-
-    spec = true_spec()
+    spec = true_spec(robot)
     spec.compile()
-    return spec.to_xml()
+    (folder / "true.xml").write_text(spec.to_xml())
+    model = mujoco.MjModel.from_xml_path(str(folder / "true.xml"))
+    real = real_robot(study, build(study).chain).model()
+    for name in ("body_mass", "body_inertia", "dof_damping", "actuator_gear"):
+        np.testing.assert_allclose(getattr(model, name), getattr(real, name), rtol=1e-5)
+    found = train(with_the_state(study, str(folder / "true.xml")), folder / "out")
+    costs = played(found.task, found.theta, found.scaling, model, None)
+    return {"costs": costs}
 
 
-def pipeline(study: Any, folder: pathlib.Path) -> dict:
+def pipeline(robot: str, study: Any, folder: pathlib.Path) -> dict:
     """Identify, tune the filter, train with the state; then act on the estimate."""
     import jax.numpy as jnp
 
@@ -137,7 +135,7 @@ def pipeline(study: Any, folder: pathlib.Path) -> dict:
     from dso_robotics.studies.train import train
     from dso_robotics.studies.train_build import build
 
-    begun, log = time.perf_counter(), str(folder / "log.h5")
+    log = str(folder / "log.h5")
     found = identify(IdentifyStudy(model=study.model, logs=(log,), free=study.free), folder / "identified").summary
     values = {path: row["value"] for path, row in found["parameters"].items()}
     free = tuple(dataclasses.replace(declared, init=values[declared.path]) for declared in study.free)
@@ -147,7 +145,6 @@ def pipeline(study: Any, folder: pathlib.Path) -> dict:
     summary = estimate(tuned, folder / "estimated")
     values |= {path: row["value"] for path, row in summary["parameters"].items()}
     trained = train(with_the_state(study, model), folder / "out")
-    seconds = time.perf_counter() - begun
     # The parts together: a system whose theta holds what each step found.
     free = tuple(dataclasses.replace(declared, init=values[declared.path]) for declared in study.free)
     task = build(dataclasses.replace(study, free=free))
@@ -159,34 +156,39 @@ def pipeline(study: Any, folder: pathlib.Path) -> dict:
     theta = theta.at[chain.layout.where("policy")].set(policy)
     here = chain.layout.where("corrector").start
     theta = theta.at[here : here + gain.size].set((gain * scales.innovation / scales.change[:, None]).ravel())
-    returns = played(task, theta, trained.scaling, task.real.model(), task.real.sensors)
-    return {"returns": returns, "parameters": values, "seconds": {"total": seconds}}
+    costs = played(task, theta, trained.scaling, task.real.model(), task.real.sensors)
+    return {"costs": costs, "parameters": values}
 
 
-def run(seeds: int, only: list[str]) -> dict:
+def run(robot: str, seeds: int, only: list[str]) -> dict:
     """Every variant for every seed that is not there yet."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
-    found |= {"machine": machine(), "command": command()}
     makers = {"joint": joint, "pipeline": pipeline, "oracle": oracle}
     makers |= {f"frozen_{part}": _frozen(part) for part in ("physics", "sensors", "corrector")}
     for seed in range(seeds):
         for name in only or VARIANTS:
-            row = found["rows"].setdefault(str(seed), {})
-            if name in row:
+            if name in saved().get(robot, {}).get("rows", {}).get(str(seed), {}):
                 continue
+            began = time.process_time()
             with tempfile.TemporaryDirectory() as folder:
-                row[name] = makers[name](prepared(seed, pathlib.Path(folder)), pathlib.Path(folder))
+                found = makers[name](robot, prepared(robot, seed, pathlib.Path(folder)), pathlib.Path(folder))
+            found["cpu"] = time.process_time() - began
             # Another process may have saved rows meanwhile.
-            saved = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": {}}
-            saved["rows"].setdefault(str(seed), {})[name] = row[name]
-            found = found | {"rows": saved["rows"]}
-            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-            print(seed, name, f"{np.mean(row[name]['returns']):.1f}", row[name]["seconds"], flush=True)
-    return found
+            every = begun(RESULTS)
+            here = every.setdefault(robot, {"rows": {}})
+            here["machine"] = machine()
+            here["rows"].setdefault(str(seed), {})[name] = found
+            RESULTS.write_text(json.dumps(every, indent=1) + "\n")
+            print(robot, seed, name, f"{np.mean(found['costs']):.2f}", f"{found['cpu']:.0f} s", flush=True)
+    return saved()
+
+
+def saved() -> dict:
+    """The results that are there, by robot."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
 def _frozen(part: str) -> Any:
-    return lambda study, folder: frozen(study, folder, part)
+    return lambda robot, study, folder: frozen(robot, study, folder, part)
 
 
 def machine() -> dict:
@@ -208,6 +210,7 @@ def machine() -> dict:
 def main() -> None:
     """Run, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--robot", choices=tuple(STUDIES), default="cartpole")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", action="append", default=[], choices=VARIANTS)
     parser.add_argument("--table", action="store_true", help="only write docs/everything.md again")
@@ -215,10 +218,13 @@ def main() -> None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    found = json.loads(RESULTS.read_text()) if args.table else run(args.seeds, args.only)
+    found = saved() if args.table else run(args.robot, args.seeds, args.only)
     from everything_page import page
 
-    (ROOT / "docs" / "everything.md").write_text(page(found))
+    from datasets.record_lab import LABS
+
+    truths = {robot: lab.truth for robot, lab in LABS.items()}
+    (ROOT / "docs" / "everything.md").write_text(page(found, truths))
 
 
 if __name__ == "__main__":
