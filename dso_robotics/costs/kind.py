@@ -90,6 +90,8 @@ class MotionCost(Cost):
     """
 
     moves: ClassVar[tuple[str, ...]] = ("policy", "action noise", "design", "corrector", "model")
+    # Whether the cost is of the action alone, whatever comes of it.
+    of_action: ClassVar[bool] = False
 
     when: Mapping[str, float] = key(
         "the cost counts only in episodes in which these tasks have these values", {}, example={"side": 1.0}

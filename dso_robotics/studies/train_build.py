@@ -32,7 +32,7 @@ from dso_robotics.studies.motors import equipped, motor_maps
 from dso_robotics.studies.real_robot import RealRobot, real_robot
 from dso_robotics.studies.train_bounds import refuse_open_loops, refuse_overlap
 from dso_robotics.studies.train_engine import EngineChoice, choose_engine
-from dso_robotics.studies.train_method import Choice, choose
+from dso_robotics.studies.train_method import Choice, choose, without_slope
 from dso_robotics.studies.train_refuse import refuse_senseless
 from dso_robotics.studies.train_start import start_between, start_closing, start_states
 from dso_robotics.studies.train_study import Training, TrainStudy
@@ -103,7 +103,7 @@ def build(study: TrainStudy) -> Task:
     termination = Termination(tuple(part for _, part in ends.values())) if ends else None
     chain = dataclasses.replace(chain, start=start, placement=placement, termination=termination)
     on_mjx = engine.name == "mjx"
-    trace_costs(study, chain if on_mjx else dataclasses.replace(chain, watch=Wishes(chain.mj)), scene_cost)
+    steps_only = trace_costs(study, chain if on_mjx else dataclasses.replace(chain, watch=Wishes(chain.mj)), scene_cost)
     if not on_mjx:
         chain, explore = on_c(chain, robot, explore)
     flow = make_flow(study, chain.layout, made.held)
@@ -117,8 +117,15 @@ def build(study: TrainStudy) -> Task:
         name: _supervised(study, name, cost, chain, weights[name], flow.masks[name]) for name, cost in apart.items()
     }
     choice = choose(windows.method, chain, supervised, flow, rolls=bool(timed), source=study.source)
+    choice, told = without_slope(
+        choice,
+        steps_only,
+        [name for name, cost in timed.items() if not cost.of_action],
+        flow,
+        lambda name: _check_method(study, windows, name, chain, flow, list(apart)),
+    )
+    _check_method(study, windows, choice.name, chain, flow, list(apart))
     windows = dataclasses.replace(windows, method=choice.name)
-    _check_method(study, windows, chain, flow, list(apart))
     if mechanism.size:
         # What cannot be written back, or stands in its own way, is better known before the search.
         try:
@@ -129,7 +136,7 @@ def build(study: TrainStudy) -> Task:
             raise DsoError(f"{study.source}: {error}") from error
     real = None if study.judge is None else real_robot(study, chain)
     words = tuple(name for name, cost in study.cost.items() if cost.weight == "balance")
-    notes = [*flow.notes, *made.notes]
+    notes = [*flow.notes, *made.notes, *told]
     if words:
         more = {"horizon": windows.horizon, "gamma": windows.gamma, "source": study.source}
         found, told = balanced(chain, scene_cost, supervised, flow, words, **more)
@@ -171,8 +178,11 @@ def load_driven(study: TrainStudy, model: Any = None) -> Robot:
     return equipped(study, robot)
 
 
-def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow: Flow, apart: list[str]) -> None:
-    method = TRAINING[windows.method]
+def _check_method(
+    study: TrainStudy, windows: Training, name: str, chain: RobotSystem, flow: Flow, apart: list[str]
+) -> None:
+    windows = dataclasses.replace(windows, method=name)
+    method = TRAINING[name]
     moved = flow.masks.get(ROLLOUTS)
     try:
         method.entries(windows.method, chain, jnp.asarray(chain.layout.initial), moved)

@@ -5,7 +5,7 @@ are few, their steps are scaled by the Gauss-Newton matrix of these likelihoods,
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.curved_step import Curvature
+from dso_robotics.core.method.settings import THROUGH_THE_CHAIN
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.system import RobotSystem
@@ -21,7 +22,9 @@ from dso_robotics.studies.flow import ROLLOUTS, Flow
 
 # One forward derivative is computed for each entry, so there must not be many.
 _FEW, _FEW_ALONE = 64, 500
-AUTO = "auto"
+AUTO, ASKED = "auto", "asked for"
+# For costs that only step.
+STEPPED = "sac"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ def choose(
         at = _entries(chain, _moved(flow))
         good = all(hasattr(cost.cost, "residual") for cost in supervised.values()) and at.size <= _FEW_ALONE
         name = asked if asked != AUTO else "gauss_newton" if good else "likelihood_adam"
-        reason = TRAINING[name].reason if asked == AUTO else "asked for"
+        reason = TRAINING[name].reason if asked == AUTO else ASKED
         if TRAINING[name].rolls:
             raise DsoError(
                 f"{source}: [training] method = '{name}' trains by rollouts, and no cost is of the motion; use 'auto', "
@@ -69,7 +72,7 @@ def choose(
             f"{source}: [training] method = '{name}' minimises costs of logs alone, and some costs are of the motion; use "
             "'auto', 'pathwise' or 'mixed'."
         )
-    reason = "asked for"
+    reason = ASKED
     if asked == AUTO:
         reason = (
             "the derivative of the physics is exact and serves every block; a score has none for physics and corrector"
@@ -78,6 +81,37 @@ def choose(
         return Choice(name, reason)
     told = f"{', '.join(blocks)}: steps scaled by the Gauss-Newton matrix of the likelihoods"
     return Choice(name, f"{reason}; {told}", tuple(_entries(chain, [block]) for block in blocks), 0.3)
+
+
+def without_slope(
+    choice: Choice, steps: Sequence[str], goals: Sequence[str], flow: Flow, check: Callable[[str], None]
+) -> tuple[Choice, list[str]]:
+    """The method where some costs of the motion only step, so that a gradient through the chain does not see them.
+
+    What it still sees of them is the critic's slope. An actor-critic learns from their values. It is chosen where no method was
+    asked for, every goal is of that kind, and nothing but the policy is to be found; docs/companions.md has the figures.
+
+    steps: names of such costs.
+    goals: names of the costs that are not of the action alone.
+    check: raises DsoError if a method does not suit the study.
+
+    Returns the choice and sentences for the summary.
+    """
+    if not steps or choice.name not in THROUGH_THE_CHAIN:
+        return choice, []
+    named = " and ".join(f"cost.{name}" for name in steps)
+    told = f"{named}: the derivative is zero wherever there is one, so a gradient sees it through the critic alone."
+    cure = " Let it grow with the distance from what is wanted (kind 'product' has such factors)"
+    asked = choice.reason == ASKED
+    if not asked and set(goals) <= set(steps) and set(_moved(flow)) <= {"policy", "action noise"}:
+        try:
+            check(STEPPED)
+        except DsoError:
+            return choice, [f"{told}{cure}."]
+        reason = f"{named} steps: a gradient through the chain does not see it, an actor-critic learns from its values"
+        return dataclasses.replace(choice, name=STEPPED, reason=reason), []
+    more = f", or take method = '{STEPPED}'."
+    return choice, [told + cure + more]
 
 
 def _moved(flow: Flow) -> list[str]:

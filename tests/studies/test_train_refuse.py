@@ -144,3 +144,51 @@ def test_a_good_python_cost_is_built(folder, body):
     )
     task = "[task.goal]\nvalues = [0.0, 1.0]\n"
     assert build(study(folder, task, cost='kind = "python"\nfile = "mine.py"')).rolls
+
+
+STEPS = "jnp.where(jnp.abs(scene.state.qpos[0]) < 0.1, 0.0, 1.0)"
+
+
+def stepping(folder, more="", body=STEPS):
+    (folder / "mine.py").write_text(f"import jax.numpy as jnp\n\ndef cost(scene):\n    return {body}\n")
+    return build(study(folder, more, cost='kind = "python"\nfile = "mine.py"'))
+
+
+@pytest.mark.parametrize(
+    "body", [STEPS, "jnp.floor(3.0 * scene.kinematics.xpos[2, 2])", "jnp.sign(scene.state.qvel[1])"]
+)
+def test_a_cost_that_only_steps_is_learned_from_its_values(folder, body):
+    task = stepping(folder, body=body)
+    assert task.choice.name == task.windows.method == "sac"
+    assert "cost.mine steps" in task.choice.reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["jnp.where(scene.state.qpos[0] > 0, scene.state.qvel[0], 0.0)", "jnp.clip(scene.kinematics.xpos[2, 2], 0.0, 0.2)"],
+)
+def test_a_cost_with_a_slope_somewhere_is_differentiated(folder, body):
+    task = stepping(folder, body=body)
+    assert task.choice.name == "pathwise"
+    assert not task.notes
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '[training]\nmethod = "pathwise"',
+        '[cost.too]\nkind = "square"\nquantity = "joint/hinge/sine"',
+        '[design.push]\nkind = "gear"\nof = "push"',
+        '[policy]\nkind = "linear"\nlearn_noise = true',
+    ],
+)
+def test_else_a_cost_that_only_steps_is_named(folder, more):
+    task = stepping(folder, more)
+    assert task.choice.name == "pathwise"
+    (told,) = (note for note in task.notes if "cost.mine" in note)
+    assert "derivative is zero" in told
+    assert "Let it grow with the distance" in told
+
+
+def test_a_cost_of_the_action_is_no_goal(folder):
+    assert stepping(folder, '[cost.effort]\nkind = "control"').choice.name == "sac"

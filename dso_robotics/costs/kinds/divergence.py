@@ -12,6 +12,8 @@ from dso_robotics.table import key
 class DivergenceCost(MotionCost):
     """KL divergence of the policy's action from that of a policy that does nothing, with the start's noise."""
 
+    of_action = True
+
     def term(self, scope: Scope) -> Term:
         """See `MotionCost`."""
         return Divergence()
@@ -22,6 +24,8 @@ class DivergenceCost(MotionCost):
 class EntropyCost(MotionCost):
     """KL divergence of the noisy control from a uniform one over its range: less entropy costs more."""
 
+    of_action = True
+
     def term(self, scope: Scope) -> Term:
         """See `MotionCost`."""
         return Certainty()
@@ -31,6 +35,8 @@ class EntropyCost(MotionCost):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProximalCost(MotionCost):
     """KL divergence of an earlier policy's action from the policy's. An episode on C MuJoCo has none of it."""
+
+    of_action = True
 
     every: int = key("iterations after which the present policy becomes the earlier one", 20, within="[2, 1000000]")
 

@@ -96,6 +96,8 @@ class UprightCost(MotionCost):
 class ControlCost(MotionCost):
     """Squares of controls, in half ranges."""
 
+    of_action = True
+
     def term(self, scope: Scope) -> Term:
         """See `MotionCost`."""
         return Square(scope.quantity("control"))
@@ -105,6 +107,8 @@ class ControlCost(MotionCost):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SmoothnessCost(MotionCost):
     """Squares of changes of controls, in half ranges."""
+
+    of_action = True
 
     def term(self, scope: Scope) -> Term:
         """See `MotionCost`."""

@@ -13,6 +13,8 @@ from dso_robotics.table import key
 class SaturationCost(MotionCost):
     """Squares of how far the argument of tanh is beyond `free`: it leads a policy back to where its output still matters."""
 
+    of_action = True
+
     free: float = key("size that costs nothing; tanh(2) is 0.96 of half the range", 2.0, within="[0, inf)")
 
     def term(self, scope: Scope) -> Term:
