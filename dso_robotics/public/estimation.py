@@ -16,7 +16,7 @@ from dso_robotics.public.place import Place
 from dso_robotics.public.progress import following
 from dso_robotics.public.result import Result
 from dso_robotics.public.sheet import block, html_table
-from dso_robotics.report.quantity import number, percent, unit
+from dso_robotics.report.quantity import interval, number, percent, unit
 from dso_robotics.report.table import estimation_table
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.studies.estimate import estimate as run
@@ -62,18 +62,18 @@ class Estimation(Result):
         write_report(self.folder)
 
     def __str__(self) -> str:
-        lines = estimation_table(self.summary | {"warnings": self.warnings})
-        begin = [
-            f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}" for name, row in self.parameters.items()
-        ]
-        return "\n".join([*begin, *lines])
+        shown = {"warnings": self.warnings, "parameters": self.parameters}
+        return "\n".join(estimation_table(self.summary | shown))
 
     def _repr_html_(self) -> str:
         s, parts = self.summary, []
         if self.parameters:
-            rows = [("parameter", "start", "value", "unit")]
-            rows += [(k, number(p["initial"]), number(p["value"]), unit(p["unit"])) for k, p in self.parameters.items()]
-            parts.append(html_table(rows, "<>><"))
+            rows = [("parameter", "start", "value", "95% interval", "unit")]
+            rows += [
+                (k, number(p["initial"]), number(p["value"]), interval(p["low95"], p["high95"]), unit(p["unit"]))
+                for k, p in self.parameters.items()
+            ]
+            parts.append(html_table(rows, "<>>^<"))
         rows = [("channel", "runs", "rms, one step ahead", "unit", "within 1.96 predicted sd")]
         for part, fit in sorted(s["fit"].items()):
             for name, entry in fit.items():

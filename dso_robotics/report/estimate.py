@@ -190,7 +190,13 @@ class _Page:
     def numbers(self) -> list[tuple[str, ...]]:
         """Physics and sensors that were learned."""
         return [
-            (path, q.number(e["initial"]), q.number(e["value"]), q.unit(e["unit"]))
+            (
+                path,
+                q.number(e["initial"]),
+                q.number(e["value"]),
+                q.interval(e.get("low95"), e.get("high95")),
+                q.unit(e["unit"]),
+            )
             for path, e in self._summary["parameters"].items()
         ]
 

@@ -13,12 +13,7 @@ if TYPE_CHECKING:
 
 def identification_table(summary: Mapping[str, Any]) -> str:
     """Parameters with intervals, prediction errors per channel, and warnings, from an identification's summary."""
-    rows = [("parameter", "start", "value", "95% interval", "unit", "")]
-    for path, p in summary["parameters"].items():
-        interval = f"{_number(p['low95'])} .. {_number(p['high95'])}"
-        held = "at bound" if p["at_bound"] else "" if p.get("determined", True) else "not determined"
-        rows.append((path, _number(p["initial"]), _number(p["value"]), interval, p["unit"], held))
-    blocks = [columns(rows, "<>>^<<")]
+    blocks = [parameter_block(summary)]
     fit = summary["fit"]
     rows = [("channel", "noise", "fitted runs", "held-out runs", "", "unit")]
     for name, noise in summary["noise"].items():
@@ -61,6 +56,17 @@ def posterior_blocks(summary: Mapping[str, Any]) -> list[str]:
     if rows := posteriors.band_rows(posterior):
         found.append("95% bands of the prediction, and where their variance comes from\n" + columns(rows, "<><>>><"))
     return found
+
+
+def parameter_block(summary: Mapping[str, Any]) -> str:
+    """The physical numbers that were found, with their intervals."""
+    rows = [("parameter", "start", "value", "95% interval", "unit", "")]
+    for path, p in summary["parameters"].items():
+        known = p.get("low95") is not None
+        interval = f"{_number(p['low95'])} .. {_number(p['high95'])}" if known else "not known"
+        held = "at bound" if p.get("at_bound") else "" if p.get("determined", True) else "not determined"
+        rows.append((path, _number(p["initial"]), _number(p["value"]), interval, p["unit"], held))
+    return columns(rows, "<>>^<<")
 
 
 def state(summary: Mapping[str, Any]) -> str:
@@ -213,8 +219,9 @@ def judge_line(summary: Mapping[str, Any]) -> str:
 
 
 def estimation_table(summary: Mapping[str, Any]) -> list[str]:
-    """Lines on how well an estimator predicts each measurement, and warnings."""
-    lines = [
+    """The numbers that were learned, lines on how well an estimator predicts each measurement, and warnings."""
+    lines = [f"{parameter_block(summary)}\n"] if summary["parameters"] else []
+    lines += [
         f"{PART_NAMES[part]:9} {name:24} one step ahead: rms {entry['rmse']:.4g} {entry['unit']}, "
         f"{entry['covered_percent']:.1f}% within 1.96 predicted standard deviations"
         for part, fit in summary["fit"].items()

@@ -21,13 +21,20 @@ from dso_robotics.progress.phase import tell
 from dso_robotics.progress.report import Progress
 from dso_robotics.robot import filter_data, filter_times, strapdown
 from dso_robotics.robot.corrector import CORRECTORS
-from dso_robotics.studies import estimate_contact, estimate_gain, estimate_kalman
+from dso_robotics.studies import estimate_contact, estimate_gain, estimate_interval, estimate_kalman
 from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies import estimate_smooth as smooth
 from dso_robotics.studies import estimate_trust as trust
 from dso_robotics.studies.estimate_outcome import Asked, Outcome
 from dso_robotics.studies.estimate_study import EstimateStudy
 from dso_robotics.studies.run import Session, session
+
+# Why a search is the one that it is.
+_SEARCHES = {
+    "fisher_scoring": "a Kalman filter's likelihood has an expected information, and few numbers",
+    "gauss_newton": "few numbers: their derivatives are finite differences of C MuJoCo",
+    "adam": "too many numbers for finite differences: reverse mode through MJX",
+}
 
 
 def estimate(
@@ -105,11 +112,13 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         "engine_reason": outcome.engine[1],
         "seed": study.seed,
         "seconds": {"total": 0.0, "compile": found.compile_seconds},
+        "method": {"name": found.method, "reason": _SEARCHES[found.method]},
+        "status": found.status,
         "converged": found.converged and not doubts,
         "message": found.message,
         "evaluations": found.evaluations,
         "corrector": {"kind": kind, "reason": why, "numbers": outcome.numbers},
-        "parameters": _parameters(physics, outcome.physical),
+        "parameters": estimate_interval.table(physics, outcome.physical, found.known, outcome.where),
         **outcome.summary,
         "cost": {"total": sum(found.cost.values()), "terms": found.cost},
         "fit": fit,
@@ -125,6 +134,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
             **outcome.windows,
             "rollouts": {k: [r.name for r in v] for k, v in parts.items()},
         },
+        "doubts": doubts,
         "warnings": [
             *left_out, *problems(recorded if study.contact else log), *doubts, *outcome.notes,
             *_warnings(outcome, fit, physics, doubts),
@@ -196,16 +206,6 @@ def _physics(study: EstimateStudy, robot: Robot) -> ParameterVector:
             "`free`."
         )
     return physics
-
-
-def _parameters(physics: ParameterVector, physical: np.ndarray) -> dict[str, Any]:
-    """Physics, sensor biases and sensor scales, as in contract 1. The corrector weights are in run.h5."""
-    table: dict[str, Any] = {}
-    if physics.size:
-        begin = physics.report(physics.initial)
-        for label, (value, unit) in physics.report(physical).items():
-            table[label] = {"value": float(value), "initial": float(begin[label][0]), "unit": unit}
-    return table
 
 
 def _warnings(outcome: Outcome, fit: dict[str, Any], physics: ParameterVector, doubts: list[str]) -> list[str]:

@@ -141,6 +141,7 @@ def learn(asked: Asked, kind: str) -> Outcome:
         engine=(engine, reason),
         numbers=vector.corrector.size,
         physical=z,
+        where=slice(len(vector.weights), vector.size),
         theta=vector.by_name(found.z) | {"noise": found.sigma},
         windows={"train": len(given), "validation": 0 if apart is None else len(apart)},
         summary={

@@ -30,6 +30,7 @@ from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies import estimate_smooth as smooth
 from dso_robotics.studies import estimate_trust as trust
 from dso_robotics.studies.checkpoint import columns
+from dso_robotics.studies.estimate_interval import of_likelihood
 from dso_robotics.studies.estimate_outcome import Asked, Outcome
 from dso_robotics.studies.estimate_search import Found
 from dso_robotics.studies.estimate_study import EstimateStudy
@@ -128,11 +129,14 @@ def searched(
     return Found(
         z=z,
         sigma=theta.noise(z).sensor[None],
+        method="fisher_scoring",
+        status=str(result.status),
         converged=result.status == "converged",
         message=result.message,
         evaluations=result.state.evaluations,
         cost=problem.terms(z),
         history={name: table[name] for name in ("iteration", "cost", "z") if name in table},
+        known=of_likelihood(theta, problem.chain, z) if theta.physics.size else None,
     )
 
 
@@ -241,6 +245,7 @@ def learn(asked: Asked, kind: str) -> Outcome:
         engine=("mujoco", "a Kalman filter is learned on finite differences of C MuJoCo, nothing to compile"),
         numbers=theta.size - physics.size,
         physical=theta.physical(found.z),
+        where=theta.where("physics"),
         theta=theta.by_name(found.z),
         windows={"train": len(given), "validation": 0},
         summary=table(theta, found.z, channels) | {"noise_ahead": {name: [float(s)] for name, s in ahead}} | more,

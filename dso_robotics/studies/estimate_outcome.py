@@ -49,6 +49,7 @@ class Outcome:
     fits: errors over whole runs, by part; std: the deviations (B, U, ny) that were predicted of them.
     consistency: see `estimate_trust.consistency`.
     engine: name and reason. numbers: how many the corrector has. physical: physics coordinates (m,).
+    where: their places among the coordinates of the search.
     theta: for the run file. windows: how many were used. summary: further entries. notes: further warnings.
     smoothed: by part, if the study asks for it.
     """
@@ -62,6 +63,7 @@ class Outcome:
     engine: tuple[str, str]
     numbers: int
     physical: np.ndarray
+    where: slice
     theta: Mapping[str, Any]
     windows: Mapping[str, int]
     summary: Mapping[str, Any]

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from dso_robotics.core.covariance import Uncertainty, uncertainty
 from dso_robotics.core.descent import Best, Last, Moment, Result, Status
 from dso_robotics.core.method.gauss_newton import GaussNewton
-from dso_robotics.core.method.least_squares import Record, Settings, StartError
+from dso_robotics.core.method.least_squares import Record, Settings, Solution, StartError
 from dso_robotics.costs.estimation import WindowedEstimation
 from dso_robotics.errors import DsoError
 from dso_robotics.progress.phase import tell
@@ -28,11 +29,16 @@ _VALIDATED = 10
 class Found:
     """The end of the search: z (n,), noise scales sigma (A, ny), and the history.
 
+    method: "gauss_newton", "adam" or "fisher_scoring".
+    status: how the search ended, as `core.descent.Status` has it.
     kept: the iteration that z comes from, if it is not the last one.
+    known: the derivatives at z, and the covariance of z; None where z is no minimum, or its curvature is not known.
     """
 
     z: np.ndarray
     sigma: np.ndarray
+    method: str
+    status: str
     converged: bool
     message: str
     evaluations: int
@@ -40,6 +46,7 @@ class Found:
     history: dict[str, np.ndarray]
     compile_seconds: float = 0.0
     kept: int | None = None
+    known: tuple[Solution, Uncertainty] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,8 +97,8 @@ class Search:
         """`found` at another point z (n,), which is no minimum of the cost."""
         self.problem.profiled(z, self.given.start)
         terms = self.problem.terms(z, self.given.start)
-        more = {"converged": False, "message": message, "sigma": self.problem.sigma, "cost": terms}
-        return dataclasses.replace(found, z=z, **more)
+        ended = {"converged": False, "status": str(Status.STOPPED), "message": message}
+        return dataclasses.replace(found, z=z, sigma=self.problem.sigma, cost=terms, known=None, **ended)
 
 
 def by_gauss_newton(asked: Search) -> Found:
@@ -120,9 +127,12 @@ def by_gauss_newton(asked: Search) -> Found:
         result,
         solution.z,
         solution.message,
+        method="gauss_newton",
+        status=str(solution.status),
         converged=solution.converged,
         evaluations=solution.evaluations,
         history={name: table[name] for name in ("iteration", "cost", "z")},
+        known=(solution, uncertainty(solution, vector.scale)) if result.best is None else None,
     )
 
 
@@ -194,6 +204,8 @@ def by_adam(asked: Search) -> Found:
         result,
         z,
         result.message.rstrip("."),
+        method="adam",
+        status=str(result.status),
         converged=len(costs) > 10 and bool(abs(costs[-1] - costs[-6]) < 1e-3),
         evaluations=len(costs),
         history={"iteration": np.arange(len(costs)), "cost": costs, "z": z[None]},

@@ -283,6 +283,8 @@ def _identify(
         "engine_reason": reason,
         "seed": study.seed,
         "seconds": {"total": 0.0, "compile": float(getattr(prediction, "compile_seconds", 0.0))},
+        "method": summaries.METHOD,
+        "status": str(solution.status),
         "converged": solution.converged,
         "message": solution.message,
         "evaluations": solution.evaluations,

@@ -13,6 +13,12 @@ from dso_robotics.parameters.parameter import Parameter
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.studies.evaluate import Evaluation
 
+# What summary.json of every command has, each of the same form.
+COMMON = (
+    "command", "version", "engine", "engine_reason", "method", "seed", "seconds", "status", "converged", "message",
+    "evaluations", "parameters", "cost", "fit", "doubts", "warnings",
+)  # fmt: skip
+METHOD = {"name": "gauss_newton", "reason": "the cost is a likelihood with a prior: least squares of few numbers"}
 # Random draws for the interval of a number that is not itself a coordinate. Its ends are then accurate to about one percent.
 _DRAWS = 20_000
 # The data count as uninformative if the posterior standard deviation is above this fraction of the prior's.

@@ -259,7 +259,9 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     summary |= {} if real is None else {"judge": real}
     if rounded is not None:
         summary["rounding"] = rounded.told
-        summary["warnings"] += rounding_doubts(summary)
+        told = rounding_doubts(summary)
+        summary["doubts"] += told
+        summary["warnings"] += told
     if len(firsts) > 1:
         summary["race"] = race
         summary["environment_steps"] = race["iterations"] * settings.environments * settings.horizon * task.rolls
@@ -268,6 +270,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         model = functools.partial(compiled, task)
         summary["tolerance"], told = tolerance(task, player, theta, scaling, at_first, model)
         summary["warnings"] += told
+    summary["doubts"] = [*opened, *summary["doubts"]]
     summary["warnings"] = [*opened, *summary["warnings"]]
     summary["cost"]["first_look"] = at_first
     found = Trained(task, theta, scaling, before[0], tuple(played), history, summary)

@@ -50,12 +50,12 @@ def summary(
     settings, (at_first, reached, fine) = task.windows, at
     costs, done = np.array([e.cost for e in played]), len(result.history)
     per = np.mean([e.terms.sum(0) for e in played], axis=0)
-    warnings = list(task.notes)
+    warnings, doubts = list(task.notes), []
     if any(e.ended for e in played + finer):
-        warnings.append("C MuJoCo lost an evaluated episode before its end; do not trust this policy.")
+        doubts.append("C MuJoCo lost an evaluated episode before its end; do not trust this policy.")
     broken = result.status in (Status.DIVERGED, Status.FAILED)
     if broken:
-        warnings.insert(
+        doubts.insert(
             0,
             f"The training broke off: {result.message}. The result is that of iteration {iteration}, the "
             f"{'best of those looked at' if result.best is not None else 'last whose step was taken'}.",
@@ -64,10 +64,10 @@ def summary(
     kept = f", the policy after {iteration} of them kept" if iteration < done else ""
     if rest and not broken:
         kept_limits = ", not counting those that break a constraint" if task.scene_cost.constrained else ""
-        warnings.append(f"The training had not come to rest (by the looks at episodes{kept_limits}): {rest}.")
+        doubts.append(f"The training had not come to rest (by the looks at episodes{kept_limits}): {rest}.")
     gain = at_first - reached
     if task.rolls and gain > 0 and at_first - fine < 0.95 * gain:
-        warnings.append(
+        doubts.append(
             f"At a quarter of the time step only {100 * (at_first - fine) / gain:.0f}% of the improvement is left: part of it "
             "exploits the simulation's step."
         )
@@ -76,9 +76,9 @@ def summary(
     limits = constraints(task, played, scaling)
     motors = motors_at(task, theta, played)
     unable = motor_doubts(motors)
-    warnings += unable
+    doubts += unable
     met = all(row["met"] for row in limits.values()) and not unable
-    warnings += [
+    doubts += [
         f"The constraint cost.{name} is not met: its mean is {row['mean']:.4g}, {row['violation']:.3g} above its limit. Give "
         "more iterations or a larger weight, or see whether both can be had."
         for name, row in limits.items()
@@ -127,7 +127,8 @@ def summary(
         "motors": motors,
         "action": actions,
         "fit": {"train": {}, "hold_out": {}},
-        "warnings": warnings,
+        "doubts": doubts,
+        "warnings": [*doubts, *warnings],
     }
 
 
