@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 
-import jax
 import numpy as np
 from provenance import begun
 
@@ -80,7 +79,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
+    from dso_robotics.cli.jax_setup import prepare_jax
+
+    prepare_jax()
     found = begun(RESULTS, {"rows": {}})
     for seed in range(given.seeds):
         for method, iterations in ROWS:
