@@ -66,10 +66,22 @@ def test_dialects(table, text):
         ("x=u-1*3:m/s^2", Column("x", "u-1", 3.0, 0.0, "m/s^2")),
         ("x=ns::q", Column("x", "ns::q")),
         ("q[0]=q[0]:rad", Column("q[0]", "q[0]", unit="rad")),
+        ("x=(a-2048)*2*pi/4096:rad", Column("x", "a", 2 * np.pi / 4096, -np.pi, "rad")),
+        ("x=a*2*pi/4096-pi:rad", Column("x", "a", 2 * np.pi / 4096, -np.pi, "rad")),
+        ("x=a+3*pi/2", Column("x", "a", 1.0, 1.5 * np.pi)),
+        ("x=(u-1-3)*2", Column("x", "u-1", 2.0, -6.0)),
+        ("x=(a*2+q[0]+1)/4", Column("x", "a", 0.5, 0.25, more=(("q[0]", 0.25),))),
+        ("x=(a)", Column("x", "(a)")),
     ],
 )
 def test_mappings(text, expected):
-    assert parse_column(text, ["a", "u-1", "ns::q", "q[0]"]) == expected
+    assert parse_column(text, ["a", "u-1", "ns::q", "q[0]", "(a)"]) == expected
+
+
+@pytest.mark.parametrize("text", ["x=a-2048*2*pi/4096:rad", "x=a-pi/0", "x=(a-2048)/0", "x=(a-2048"])
+def test_what_may_mean_something_else_is_refused_with_the_form_for_an_offset_of_the_column(text):
+    with pytest.raises(DsoError, match=r"angle=\(ticks-2048\)\*2\*pi/4096:rad"):
+        parse_column(text, ["a"])
 
 
 def test_an_unknown_column_lists_the_columns(table):
