@@ -62,11 +62,7 @@ class Estimation(Result):
         write_report(self.folder)
 
     def __str__(self) -> str:
-        lines = estimation_table(self.summary | {"warnings": self.warnings})
-        begin = [
-            f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}" for name, row in self.parameters.items()
-        ]
-        return "\n".join([*begin, *lines])
+        return "\n".join(estimation_table(self.summary | {"warnings": self.warnings}))
 
     def _repr_html_(self) -> str:
         s, parts = self.summary, []

@@ -213,8 +213,12 @@ def judge_line(summary: Mapping[str, Any]) -> str:
 
 
 def estimation_table(summary: Mapping[str, Any]) -> list[str]:
-    """Lines on how well an estimator predicts each measurement, and warnings."""
+    """Lines on the numbers that were learned with an estimator, on how well it predicts each measurement, and warnings."""
     lines = [
+        f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {unit(row['unit'])}"
+        for name, row in summary["parameters"].items()
+    ]
+    lines += [
         f"{PART_NAMES[part]:9} {name:24} one step ahead: rms {entry['rmse']:.4g} {entry['unit']}, "
         f"{entry['covered_percent']:.1f}% within 1.96 predicted standard deviations"
         for part, fit in summary["fit"].items()

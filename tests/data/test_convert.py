@@ -84,6 +84,19 @@ def test_what_may_mean_something_else_is_refused_with_the_form_for_an_offset_of_
         parse_column(text, ["a"])
 
 
+def test_a_name_that_ends_in_another_unit_is_asked_about(table):
+    path = table("t_s,pos_mm,gyro x dps,duty_pct,arm_in,speed\n0,1,2,3,4,5\n1,2,3,4,5,6\n")
+    sensors = ["p=pos_mm:m", "g=gyro x dps:rad/s", "a=arm_in:rad", "s=speed:m/s"]
+    found = convert_table(path, ["u=duty_pct:1"], sensors, time="t_s").notes
+    assert [note for note in found if "as its name says" in note] == [
+        "'duty_pct' is taken as it is, in 1; if it is in %, as its name says, write u=duty_pct*0.01:1",
+        "'pos_mm' is taken as it is, in m; if it is in mm, as its name says, write p=pos_mm*0.001:m",
+        "'gyro x dps' is taken as it is, in rad/s; if it is in dps, as its name says, write "
+        "g=gyro x dps*0.0174532925:rad/s",
+    ]
+    assert not convert_table(path, [], ["p=pos_mm*0.001:m"], time="t_s").notes
+
+
 def test_an_unknown_column_lists_the_columns(table):
     with pytest.raises(DsoError, match=r"run.csv.*no column 'ampere'.*'amps'.*t, amps, ticks, note"):
         convert_table(table(CSV), ["tau=ampere*2"], time="t")
