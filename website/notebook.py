@@ -15,6 +15,8 @@ import nbformat
 _BLOCK = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?[ \t]*\n(?P<code>.*?)^```[ \t]*$', re.DOTALL | re.MULTILINE
 )
+# How-tos that are not in the folder of that name.
+HOWTOS = ("excite.md", "posterior.md")
 _PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -48,6 +50,7 @@ class Block:
 def running(docs: pathlib.Path) -> list[pathlib.Path]:
     """The pages of docs/ that run: tutorials, how-tos and the tour."""
     found = [page for folder in ("start", "tutorials", "howto") for page in sorted((docs / folder).glob("*.md"))]
+    found += [docs / name for name in HOWTOS]
     return [page for page in found if any(block.runs for block in blocks(page.read_text()))]
 
 

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from dso_robotics.cli.mujoco_setup import silence_mujoco
     from dso_robotics.report.table import estimation_table
     from dso_robotics.studies.estimate import estimate
-    from dso_robotics.studies.estimate_contact import without_notes
+    from dso_robotics.studies.estimate_contact import read_channels, without_notes
     from dso_robotics.studies.estimate_study import EstimateStudy
     from dso_robotics.studies.folder import SMOOTHED
     from dso_robotics.studies.run import stored_study
@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         write_report = None
 
-    for text in without_notes(study.contact, foretold(study.model, study.logs)):
+    read = None if study.sensors is None else read_channels(study.contact, study.sensors)
+    for text in without_notes(study.contact, foretold(study.model, study.logs, read)):
         print(plain(f"note: {text}"), file=sys.stderr)
     options = {"resume": args.resume, "force": args.force, "report": write_report}
     summary = estimate(study, args.out, **options)

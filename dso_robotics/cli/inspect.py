@@ -7,7 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import mujoco
 
@@ -127,9 +127,10 @@ def matching(log: Log, model: mujoco.MjModel) -> list[str]:
     return [*aligned(rows, left=(0, 1, 2, 3, 4, 5)), "", told, *wrapped]
 
 
-def foretold(model: str, logs: Sequence[str]) -> list[str]:
+def foretold(model: str, logs: Sequence[str], sensors: Collection[str] | None = None) -> list[str]:
     """What is suspicious in logs, and what of them does not fit the model, told before a study runs; at most 20 sentences.
 
+    sensors: those that the study reads, as for `problems`; all if None.
     What makes a study impossible is left to the study.
     """
     from dso_robotics.data.log import merge_logs, read_log
@@ -140,7 +141,7 @@ def foretold(model: str, logs: Sequence[str]) -> list[str]:
 
     try:
         log = merge_logs([read_log(path) for path in logs])
-        found = [*fitted(log, load(model).mj)[1], *problems(log)]
+        found = [*fitted(log, load(model).mj)[1], *problems(log, sensors)]
     except DsoError:
         return []
     more = [f"and {len(found) - 20} more; `dso inspect` shows all."] if len(found) > 20 else []

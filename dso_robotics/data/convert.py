@@ -1,5 +1,6 @@
 """Converts tables to logs: which column is which channel, in which unit."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -296,6 +297,11 @@ def _since_first(clock: Column, table: Table, notes: list[str]) -> Array:
 def _in_unit(column: Column, table: Table, notes: list[str]) -> Column:
     """The mapping with the unit of the file taken into account, if it gives no factor of its own."""
     unit = table.unit(column.column)
+    if not unit and (named := _named_unit(column)):
+        notes.append(
+            f"{column.column!r} is taken as it is, in {column.unit}; if it is in {named[0]}, as its name says, write "
+            f"{column.channel}={column.column}*{named[1]:.9g}:{column.unit}"
+        )
     if not unit or column.stated or column.more:
         return column
     if not column.unit:
@@ -311,6 +317,16 @@ def _in_unit(column: Column, table: Table, notes: list[str]) -> Column:
             f"{column.column!r} is in {unit}, as the file says, and is multiplied by {size:.6g} to be in {column.unit}"
         )
     return replace(column, scale=column.scale * size)
+
+
+def _named_unit(column: Column) -> tuple[str, float] | None:
+    """The unit at the end of a column's name, as in `pos_mm`, and its factor, if the mapping has another one and no factor."""
+    unit = re.split(r"[_ ]", column.column.strip())[-1]
+    if column.stated or column.more or not column.unit or unit == column.column.strip():
+        return None
+    unit = {"pct": "%", "percent": "%"}.get(unit.lower(), unit)
+    size = factor(unit, column.unit)
+    return None if size in (None, 1.0) else (unit, size)
 
 
 def _use(column: Column, table: Table, kind: str, values: Array) -> Use:

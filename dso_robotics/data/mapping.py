@@ -1,4 +1,4 @@
-"""Which column becomes which channel: the mappings `channel=column[*factor][+offset][:unit]`."""
+"""Which column becomes which channel: the mappings `channel=column[*factor][+offset][:unit]`, `(column+offset)*factor` too."""
 
 import math
 import re
@@ -13,11 +13,19 @@ from dso_robotics.errors import DsoError
 
 _NUMBER = r"(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
 _FACTOR = re.compile(rf"\s*(?P<sign>[*/])\s*(?P<value>[+-]?(?:{_NUMBER}|pi\b))")
-_OFFSET = re.compile(rf"\s*{_NUMBER}\s*$")
+# A number that is added, or a part of pi. Other products are refused: `ticks-2048*2*pi/4096` means `(ticks-2048)*2*pi/4096`.
+_PI = rf"(?:{_NUMBER}\s*\*\s*)?pi(?:\s*/\s*{_NUMBER})?"
+_OFFSET = re.compile(rf"\s*(?:{_NUMBER}|{_PI})\s*$")
 _SIGN = re.compile(r"\s*(?P<sign>[+-])\s*")
-_ARITHMETIC = re.compile(rf"^(?P<column>.+?)(?:\s*[*/]\s*[+-]?{_NUMBER})*(?:\s*[+-]\s*{_NUMBER})?$")
+_ARITHMETIC = re.compile(
+    rf"^\(?\s*(?P<column>.+?)(?:\s*[+-]\s*{_NUMBER}\s*\))?(?:\s*[*/]\s*[+-]?(?:{_NUMBER}|pi))*"
+    rf"(?:\s*[+-]\s*(?:{_NUMBER}|pi)(?:\s*[*/]\s*(?:{_NUMBER}|pi))*)?$"
+)
 _PLACE = re.compile(r"#?\d+")
-_FORM = " Write channel=column[*factor][+offset][:unit], such as angle=ticks*0.0015:rad."
+_FORM = (
+    " Write channel=column[*factor][+offset][:unit], such as angle=ticks*0.0015:rad, or with an offset of the column, "
+    "angle=(ticks-2048)*2*pi/4096:rad."
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ def parse_column(text: str, columns: Table | Sequence[str]) -> Column:
     """Parse `channel=column[*factor][+offset][:unit]`, or `column` alone if channel and column have the same name.
 
     `column` may be a sum of several, each with a factor: `sec+nanosec*1e-9`. A factor is a number or pi, after `*` or `/`.
+    An offset is a number, or a part of pi: `+pi/2`. `(ticks-2048)*2*pi/4096` adds an offset of the column before the factors.
     If the text is one of `columns`, it is the name of that column, so names may contain any of `= * + - / :` and blanks.
     Raises DsoError listing `columns` when the column is not one of them.
     """
@@ -114,17 +123,12 @@ def _sum(formula: str, table: Table) -> tuple[_Terms, float, bool] | None:
 
     def rest(at: int, sign: float, first: bool) -> tuple[_Terms, float, bool] | None:
         if not first and _OFFSET.fullmatch(formula[at:]):
-            return [], sign * float(formula[at:]), False
+            size = _factors(f"*{formula[at:]}", 0)
+            return None if size is None else ([], sign * size[0], False)
         for name, end in _named(formula, at, names, table):
-            scale, stated, here = sign, False, end
-            while factor := _FACTOR.match(formula, here):
-                value = factor["value"]
-                size = (
-                    math.copysign(math.pi, -1.0 if value[0] == "-" else 1.0) if value.endswith("pi") else float(value)
-                )
-                if factor["sign"] == "/" and size == 0:
-                    return None
-                scale, stated, here = scale * size if factor["sign"] == "*" else scale / size, True, factor.end()
+            if (size := _factors(formula, end)) is None:
+                return None
+            scale, stated, here = sign * size[0], size[1] > end, size[1]
             if not formula[here:].strip():
                 return [(name, scale)], 0.0, stated
             if (plus := _SIGN.match(formula, here)) and (
@@ -136,7 +140,37 @@ def _sum(formula: str, table: Table) -> tuple[_Terms, float, bool] | None:
     if formula.startswith("-") and formula not in table.names:
         found = rest(1, -1.0, True)
         return found and (found[0], found[1], True)
-    return rest(0, 1.0, True)
+    return rest(0, 1.0, True) or (_bracketed(formula, table) if formula.startswith("(") else None)
+
+
+def _bracketed(formula: str, table: Table) -> tuple[_Terms, float, bool] | None:
+    """`(column+offset)*factor`: the factors act on the offset too. None if it is no such formula."""
+    for close in (i for i, sign in enumerate(formula) if sign == ")"):
+        size = _factors(formula, close + 1)
+        if size is None or formula[size[1] :].strip() or not (inner := _sum(formula[1:close].strip(), table)):
+            continue
+        return (
+            [(name, scale * size[0]) for name, scale in inner[0]],
+            inner[1] * size[0],
+            inner[2] or size[1] > close + 1,
+        )
+    return None
+
+
+def _factors(text: str, at: int) -> tuple[float, int] | None:
+    """The product of the factors that begin at a place of a formula, and where they end; None if one divides by 0."""
+    size = 1.0
+    while factor := _FACTOR.match(text, at):
+        value = _value(factor["value"])
+        if factor["sign"] == "/" and value == 0:
+            return None
+        size, at = size * value if factor["sign"] == "*" else size / value, factor.end()
+    return size, at
+
+
+def _value(text: str) -> float:
+    """A number, or pi, with a sign."""
+    return math.copysign(math.pi, -1.0 if text[0] == "-" else 1.0) if text.endswith("pi") else float(text)
 
 
 def _named(formula: str, at: int, names: list[str], table: Table) -> list[tuple[str, int]]:

@@ -13,10 +13,11 @@ from dso_robotics.data.log import Log
 from dso_robotics.data.quaternion import Places, continuous
 from dso_robotics.data.rollout import Array, Rollout, listed, nearest
 from dso_robotics.errors import DsoError
-from dso_robotics.physics.unit import actuator_unit, same_unit, sensor_unit
+from dso_robotics.physics.unit import actuator_unit, control_unit, same_unit, sensor_unit
 
 # A number of a channel beyond this is damage.
 _ABSURD = 1e12
+_GEARED = ", or map it without a unit if the gear of the actuator makes the force of it"
 __all__ = [
     "Channels",
     "actuator_names",
@@ -91,7 +92,8 @@ def match_channels(log: Log, model: mujoco.MjModel, *, ctrl: bool = True, sensor
     sensor_expected = [sensor_unit(model, i) for i in ids]
     for rollout in log.rollouts:
         stated = dict(zip(rollout.ctrl_names, rollout.ctrl_units, strict=True))
-        _check_units(log, rollout, "actuator", ctrl_names, stated, ctrl_expected, warnings)
+        expected = [control_unit(model, i, stated[name]) for i, name in enumerate(ctrl_names)]
+        _check_units(log, rollout, "actuator", ctrl_names, stated, expected, warnings)
         stated = dict(zip(rollout.sensor_names, rollout.sensor_units, strict=True))
         _check_units(log, rollout, "sensor", sensor_names, stated, sensor_expected, warnings)
     return Channels(
@@ -348,7 +350,7 @@ def _check_units(
             raise DsoError(
                 f"{log.label}: rollout {rollout.name!r}: channel {name!r} is in {log_unit} but the model's {word} of "
                 f"that name is in {model_unit}; convert it, for example with `dso convert {log.label} --out new.h5 "
-                f"--scale {name}=FACTOR:{model_unit}`."
+                f"--scale {name}=FACTOR:{model_unit}`{_GEARED if word == 'actuator' else ''}."
             )
         if not log_unit:
             taken = model_unit or "the model's own unit"

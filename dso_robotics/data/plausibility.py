@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dso_robotics.data.conversion import spelled
+from dso_robotics.data.conversion import factor, spelled
 from dso_robotics.data.quaternion import continuous
 from dso_robotics.data.rollout import Array, Rollout
 
@@ -22,7 +22,7 @@ def implausible(rollout: Rollout) -> Iterator[str]:
     """What is hard to believe in the time and the channels of a rollout, each one sentence naming the channel."""
     yield from _clock(rollout.time)
     for name, unit, values in _columns(rollout, "ctrl"):
-        yield from _saturated(name, values)
+        yield from _saturated(name, unit, values)
         yield from _tiny(name, unit, values)
         yield from _wild(f"ctrl channel {name!r}", rollout.time, values)
     for name, unit, values in _columns(rollout, "sensor"):
@@ -122,7 +122,9 @@ def quantum(values: Array) -> float | None:
     return None
 
 
-def _saturated(name: str, values: Array) -> Iterator[str]:
+def _saturated(name: str, unit: str, values: Array) -> Iterator[str]:
+    if any(factor(unit, target) is not None for target in ("rad", "m", "rad/s", "m/s")):
+        return  # a target of a servo is what was asked for, and may stay where it is
     if len(np.unique(values)) <= 20:
         return  # steps between a few values are no saturation
     for extreme, word in ((values.max(), "largest"), (values.min(), "smallest")):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,17 +25,34 @@ MISSING = 0.01
 """Share of NaN in a channel that gives a warning."""
 
 
-def problems(log: Log) -> list[str]:
+def problems(log: Log, sensors: Collection[str] | None = None) -> list[str]:
     """Warnings about `log`, each one sentence naming the rollout and the channel; empty for a clean log.
 
+    sensors: names of the sensor channels that are looked at, `imu` for `imu[0]`, `imu[1]`, ... too; all if None.
     It detects frozen and duplicated channels, gaps in time, irregular sampling, missing units, unmeasured samples, rollouts
     whose channels differ from those of the first, the same rollout under two names, and what `plausibility` finds.
     """
+    if sensors is not None:
+        log = replace(log, rollouts=tuple(_chosen(rollout, sensors) for rollout in log.rollouts))
     found: list[str] = []
     for rollout in log.rollouts:
         texts = [*_time(rollout), *_channels(rollout), *implausible(rollout)]
         found += [f"rollout {rollout.name!r}: {text}" for text in texts]
     return [*_units(log), *_differences(log), *_copies(log), *_gathered(found)]
+
+
+def _chosen(rollout: Rollout, sensors: Collection[str]) -> Rollout:
+    """The rollout with some of its sensor channels."""
+    if rollout.sensordata is None:
+        return rollout
+    names = rollout.sensor_names
+    keep = [i for i, name in enumerate(names) if name in sensors or name.partition("[")[0] in sensors]
+    return replace(
+        rollout,
+        sensordata=rollout.sensordata[:, keep] if keep else None,
+        sensor_names=tuple(names[i] for i in keep),
+        sensor_units=tuple(rollout.sensor_units[i] for i in keep),
+    )
 
 
 def median_interval(rollout: Rollout) -> float:

@@ -18,6 +18,8 @@ _MUSCLE, _DCMOTOR, _PID = int(_GAIN.mjGAIN_MUSCLE), int(_GAIN.mjGAIN_DCMOTOR), i
 _SO3 = int(_GAIN.mjGAIN_SO3)
 _NO_BIAS, _AFFINE, _MUSCLE_BIAS = int(_BIAS.mjBIAS_NONE), int(_BIAS.mjBIAS_AFFINE), int(_BIAS.mjBIAS_MUSCLE)
 _FILTERS = (int(_DYN.mjDYN_FILTER), int(_DYN.mjDYN_FILTEREXACT))
+_ON_JOINT = (int(mujoco.mjtTrn.mjTRN_JOINT), int(mujoco.mjtTrn.mjTRN_JOINTINPARENT))
+_SLIDE = int(mujoco.mjtJoint.mjJNT_SLIDE)
 _MUSCLE_DYN, _DCMOTOR_DYN = int(_DYN.mjDYN_MUSCLE), int(_DYN.mjDYN_DCMOTOR)
 
 Places = Callable[[mujoco.MjModel, int, int], tuple[Slot, ...]]
@@ -47,6 +49,19 @@ def _present(field: str, column: int) -> Callable[[mujoco.MjModel, int], float]:
 
 def _type(model: mujoco.MjModel, i: int) -> int:
     return int(model.actuator_gaintype[i])
+
+
+def _by_transmission(hinge: str, slide: str, voltage: str = "") -> Callable[[mujoco.MjModel, int, int], str]:
+    """The unit on a hinge or ball, and on a slide; both where the transmission is no joint. `voltage`: that of a <dcmotor>."""
+
+    def unit(model: mujoco.MjModel, i: int, k: int) -> str:
+        if voltage and _type(model, i) == _DCMOTOR:
+            return voltage
+        if int(model.actuator_trntype[i]) not in _ON_JOINT:
+            return f"{hinge} or {slide}"
+        return slide if int(model.jnt_type[model.actuator_trnid[i, 0]]) == _SLIDE else hinge
+
+    return unit
 
 
 # Position and velocity gains.
@@ -238,12 +253,12 @@ ACTUATORS = (
            "velocity gain (force per speed) that the control multiplies",
            scale=_present("actuator_gainprm", 2),
            refuse=_FEEDBACK),
-    Family("actuator", "kp", units("N*m/rad or N/m"), _kp, "position gain of a servo; the target stays",
+    Family("actuator", "kp", _by_transmission("N*m/rad", "N/m", "V/rad"), _kp, "position gain of a servo; the target stays",
            scale=lambda model, i: float(abs(model.actuator_biasprm[i, 1])) or 1.0,
            refuse=_no_kp),
-    Family("actuator", "kv", units("N*m*s/rad or N*s/m"), _kv, "velocity gain of a servo or damper", scale=_kv_scale,
+    Family("actuator", "kv", _by_transmission("N*m*s/rad", "N*s/m"), _kv, "velocity gain of a servo or damper", scale=_kv_scale,
            refuse=_no_kv),
-    Family("actuator", "ki", units("N*m/(rad*s) or N/(m*s)"),
+    Family("actuator", "ki", _by_transmission("N*m/(rad*s)", "N/(m*s)", "V/(rad*s)"),
            lambda m, i, k: _gain(5 if _type(m, i) == _DCMOTOR else 0)(m, i, 0), "integral gain of a controller",
            refuse=lambda m, i: _CONTROLLED(m, i) if _type(m, i) == _DCMOTOR else _IS_PID(m, i)),
     Family("actuator", "kd", units("V*s/rad"), _gain(6), "velocity gain of a <dcmotor>'s controller",
@@ -251,7 +266,7 @@ ACTUATORS = (
     Family("actuator", "slewmax", units("ctrl/s"), _dyn(1), "largest rate of the target of a <pid>",
            scale=_present("actuator_dynprm", 1),
            refuse=lambda m, i: _IS_PID(m, i) or _RATED(m, i)),
-    Family("actuator", "offset", units("N*m or N"), _bias(0), "constant force of the actuator", low=-INF,
+    Family("actuator", "offset", _by_transmission("N*m", "N"), _bias(0), "constant force of the actuator", low=-INF,
            scale=lambda model, i: 0.1,
            refuse=_AFFINE_BIAS),
     Family("actuator", "timeconst", units("s"), _dyn(0),
@@ -277,7 +292,8 @@ ACTUATORS = (
     _muscle_number("fpmax", 7, "1", "passive force of a muscle at lmax, in its force"),
     _muscle_number("fvmax", 8, "1", "force of a muscle that lengthens fast, in its force"),
     *_DC_MOTOR,
-    ranged("actuator", "forcerange", "actuator_forcerange", units("N*m or N"), "least and largest force of the actuator",
+    ranged("actuator", "forcerange", "actuator_forcerange", _by_transmission("N*m", "N"),
+           "least and largest force of the actuator",
            refuse=_limit("actuator_forcelimited", "forcerange", "its force"), mjcf=("actuator_forcerange", "forcerange")),
     ranged("actuator", "ctrlrange", "actuator_ctrlrange", units("ctrl"), "range to which the control is clamped",
            refuse=_limit("actuator_ctrllimited", "ctrlrange", "its control")),

@@ -33,8 +33,9 @@ def readable(spec: mujoco.MjSpec) -> ET.Element:
     root = ET.fromstring(spec.to_xml())
     if not any(_nameless(root)):
         return root
-    copy = spec.copy()
-    plain, own = copy.add_default(_CLASS, copy.default), mujoco.MjSpec().default
+    # A default class is a part of its spec, which has to live as long.
+    copy, bare = spec.copy(), mujoco.MjSpec()
+    plain, own = copy.add_default(_CLASS, copy.default), bare.default
     for kind, elements in _ELEMENTS.items():
         _assign(getattr(plain, kind), getattr(own, kind))
         for element in getattr(copy, elements):

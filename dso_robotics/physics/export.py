@@ -272,12 +272,16 @@ def _set_inertials(
 
 
 def _absolute_folders(root: ET.Element, spec: mujoco.MjSpec) -> None:
-    """Make paths absolute, so that meshes and textures are found wherever the new file is saved."""
+    """Make paths absolute, so that meshes and textures are found wherever the new file is saved; without files name none."""
     compiler = root.find("compiler")
-    if compiler is not None and any(e.get("file") for asset in root.iter("asset") for e in asset.iter()):
-        for folder in ("meshdir", "texturedir"):
-            if getattr(spec, folder):
-                compiler.set(folder, getattr(spec, folder))
+    if compiler is None:
+        return
+    files = any(e.get("file") for asset in root.iter("asset") for e in asset.iter())
+    for folder in ("meshdir", "texturedir"):
+        if not files:
+            compiler.attrib.pop(folder, None)
+        elif getattr(spec, folder):
+            compiler.set(folder, getattr(spec, folder))
 
 
 def _compiled(text: str, robot: Robot) -> mujoco.MjModel:

@@ -112,6 +112,17 @@ def actuator_unit(model: mujoco.MjModel, actuator_id: int) -> str:
     return ""
 
 
+def control_unit(model: mujoco.MjModel, actuator_id: int, stated: str) -> str:
+    """The unit that a log's control has to be in, if it states `stated`; "" if any is right.
+
+    A motor's gear may be the force at a control of one: then the control is a share, such as a duty cycle, in "1".
+    """
+    unit = actuator_unit(model, actuator_id)
+    geared = abs(float(model.actuator_gear[actuator_id, 0])) != 1
+    share = geared and int(model.actuator_biastype[actuator_id]) == int(mujoco.mjtBias.mjBIAS_NONE)
+    return "" if share and canonical(stated) == "1" else unit
+
+
 def _by_joint(model: mujoco.MjModel, joint: int, units: tuple[str, str]) -> str:
     kind = int(model.jnt_type[joint])
     return units[0] if kind == _HINGE else units[1] if kind == _SLIDE else ""

@@ -121,13 +121,13 @@ def _head(estimator: Estimator, model_file: str, source: str, guard: str) -> str
     learned, covariance = estimator.learned, ""
     if not learned.corrector.linearises:
         covariance = (
-            "   dso_estimator_covariance: of the state's error in the tangent space, if it was known; else one 0."
+            "   dso_estimator_covariance: of the state's error in the tangent space, if it was known; else one 0.\n"
         )
     told = (
         f"A state estimator learned by dso, {c.comment(source)}: corrector {learned.corrector.kind}, one update every "
         f"{learned.interval:g} s.\n\n   Readings: {c.comment(', '.join(learned.names))}.\n"
         f"   Controls: {c.comment(', '.join(estimator.ctrl_names))}.\n"
-        f"{covariance}"
+        f"{covariance}\n   How it is called is told below, before the code: look for mj_loadXML."
     )
     head = f"/* {told} */\n\n#ifndef {guard}\n#define {guard}\n\n#include <math.h>\n#include <stddef.h>\n"
     return head + f"#include <mujoco/mujoco.h>\n\n#define DSO_ESTIMATOR_MODEL {c.text(model_file)}"

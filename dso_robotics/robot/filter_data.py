@@ -12,7 +12,7 @@ from dso_robotics.data.match import Channels, actuator_names, quaternion_places,
 from dso_robotics.data.rollout import Rollout, listed
 from dso_robotics.data.windows import Windows
 from dso_robotics.errors import DsoError
-from dso_robotics.physics.unit import actuator_unit, same_unit, sensor_unit
+from dso_robotics.physics.unit import actuator_unit, control_unit, same_unit, sensor_unit
 from dso_robotics.robot import filter_times, start
 
 # A sample may lie off the grid by this fraction of an interval. The interval may differ from a whole number of time steps by
@@ -116,7 +116,7 @@ def select_channels(log: Log, model: mujoco.MjModel, sensors: Sequence[str] | No
         stated = dict(zip(rollout.sensor_names, rollout.sensor_units, strict=True))
         stated |= dict(zip(rollout.ctrl_names, rollout.ctrl_units, strict=True))
         expected = {name: sensor_unit(model, every[name][0]) for name in names}
-        expected |= {name: actuator_unit(model, i) for i, name in enumerate(actuators)}
+        expected |= {name: control_unit(model, i, stated[name]) for i, name in enumerate(actuators)}
         for name, unit in expected.items():
             if stated[name] and unit and not same_unit(stated[name], unit):
                 raise DsoError(

@@ -63,7 +63,8 @@ def policy_header(numbers: PolicyNumbers, *, source: str, guard: str = "DSO_POLI
     told = (
         f"A policy trained by dso, {c.comment(source)}: {n.kind}, one control every {n.period:g} s.\n\n"
         f"   Sees: {c.comment(', '.join(n.labels))}.\n   Controls: {c.comment(', '.join(n.ctrl_names))}.\n"
-        "   dso_policy_sensordata: where what it sees is in MuJoCo's sensordata, if it sees sensors."
+        "   dso_policy_sensordata: where what it sees is in MuJoCo's sensordata, if it sees sensors.\n\n"
+        "   How it is called is told below, before the code: look for dso_policy_reset."
     )
     head = f"/* {told} */\n\n#ifndef {guard}\n#define {guard}\n\n#include <math.h>\n#include <stddef.h>\n"
     return "\n".join([head, c.defined("DSO_POLICY", sizes), "", *arrays, "", c.fixed("policy.h")])

@@ -105,6 +105,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
     ]
     fit = {"train": {}, "hold_out": {}} | {n: score.table(channels, f, outcome.std[n]) for n, f in fits.items()}
     named = channels.sensor_names
+    stability = trust.stability_table(settled, outcome.whole)
     summary: dict[str, Any] = {
         "command": "estimate",
         "version": __version__,
@@ -122,7 +123,7 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         **outcome.summary,
         "cost": {"total": sum(found.cost.values()), "terms": found.cost},
         "fit": fit,
-        "stability": trust.stability_table(settled, outcome.whole),
+        "stability": stability,
         "consistency": {
             part: entry | {"worst_channel": None if (c := entry["worst_channel"]) is None else named[c]}
             for part, entry in outcome.consistency.items()
@@ -136,7 +137,9 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         },
         "doubts": doubts,
         "warnings": [
-            *left_out, *problems(recorded if study.contact else log), *doubts, *outcome.notes,
+            *left_out, *problems(recorded if study.contact else log, estimate_contact.read_channels(study.contact, named)),
+            *doubts, *outcome.notes,
+            *trust.short_windows(stability["train"], outcome.consistency["train"], study.window, study.warm_up),
             *_warnings(outcome, fit, physics, doubts),
         ],
     }  # fmt: skip
@@ -223,7 +226,8 @@ def _warnings(outcome: Outcome, fit: dict[str, Any], physics: ParameterVector, d
         if math.isfinite(entry["covered_percent"]) and not 90 <= entry["covered_percent"] <= 99:
             texts.append(
                 f"{name}: {entry['covered_percent']:.1f}% of the held-out innovations lie within 1.96 predicted standard "
-                "deviations, where 95% should; do not trust its uncertainty."
+                "deviations, where 95% should; the uncertainty that the estimator claims is too "
+                f"{'large' if entry['covered_percent'] > 95 else 'small'}."
             )
     if any(slot.field in ("sensor_bias", "sensor_scale") for p in physics.parameters for slot in p.slots):
         texts.append("MJCF has no place for sensor biases and scales, so they are in run.h5 and not in model.xml.")

@@ -112,6 +112,11 @@ def channels(
     return replace(select_channels(log, model, [*sensors, *moves]), feet=mine, strapped=strapped)
 
 
+def read_channels(tables: Mapping[str, ContactTable], sensors: Sequence[str]) -> tuple[str, ...]:
+    """The channels of the log that an estimator reads: `sensors`, and those that tell whether a foot stands."""
+    return (*sensors, *(table.channel for table in tables.values() if table.channel is not None))
+
+
 def without_notes(tables: Mapping[str, ContactTable], notes: Sequence[str]) -> list[str]:
     """`notes` on channels that are left out, but for those that tell whether a foot stands."""
     used = tuple(f"log channel {table.channel!r} is no sensor of the model" for table in tables.values())

@@ -16,6 +16,8 @@ from dso_robotics.studies.estimate_search import Found, Search
 
 # Squared errors this many times the predicted variance are no longer what the estimator claims.
 _MOST = 3.0
+# Below this share the noises of the sensors were learned larger than whole runs show.
+_LEAST_SHARE = 0.7
 # Least eigenvalue of the correlation of the state's errors, so that a direction without errors divides by no zero.
 _LEAST = 1e-8
 _WORDS = {"train": "fitted", "hold_out": "held-out"}
@@ -158,3 +160,28 @@ def distrust(settled: Settled, table: Mapping[str, Mapping[str, Any]], names: tu
             f"{' and '.join(said)}. Do not trust its uncertainty. {_CURE}, or free the physics that is wrong (`free`)."
         )
     return texts
+
+
+def short_windows(
+    stability: Mapping[str, Any], consistency: Mapping[str, Any], window: float, warm_up: float
+) -> list[str]:
+    """A warning where errors of the windows' starts were learned as noise of the sensors; else nothing.
+
+    stability, consistency: rows of the fitted runs, see `stability_table` and `consistency`, which are of whole runs.
+    window: length of the windows of the training [s]. warm_up: the share of each that does not count.
+    """
+    need, left_out = stability["seconds_for_factor_10"], window * warm_up
+    if not consistency["nis"] < _LEAST_SHARE or not left_out < need < math.inf:
+        return []
+    return [
+        f"Noises were learned too large: squared errors over the whole fitted runs are {consistency['nis']:.2g} of what the "
+        f"estimator claims. An error of a window's start takes {need:.2g} s to shrink to a tenth, and of each window of "
+        f"{window:g} s only the first {left_out:.2g} s do not count. Give longer windows: window = {_longer(need, warm_up)}."
+    ]
+
+
+def _longer(need: float, warm_up: float) -> str:
+    """Length of a window [s], of which `warm_up`, and a fifth at least, is the time `need`; two digits, rounded up."""
+    length = need / max(warm_up, 0.2)
+    digit = 10.0 ** (math.floor(math.log10(length)) - 1)
+    return f"{math.ceil(length / digit) * digit:.2g}"

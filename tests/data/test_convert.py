@@ -66,10 +66,35 @@ def test_dialects(table, text):
         ("x=u-1*3:m/s^2", Column("x", "u-1", 3.0, 0.0, "m/s^2")),
         ("x=ns::q", Column("x", "ns::q")),
         ("q[0]=q[0]:rad", Column("q[0]", "q[0]", unit="rad")),
+        ("x=(a-2048)*2*pi/4096:rad", Column("x", "a", 2 * np.pi / 4096, -np.pi, "rad")),
+        ("x=a*2*pi/4096-pi:rad", Column("x", "a", 2 * np.pi / 4096, -np.pi, "rad")),
+        ("x=a+3*pi/2", Column("x", "a", 1.0, 1.5 * np.pi)),
+        ("x=(u-1-3)*2", Column("x", "u-1", 2.0, -6.0)),
+        ("x=(a*2+q[0]+1)/4", Column("x", "a", 0.5, 0.25, more=(("q[0]", 0.25),))),
+        ("x=(a)", Column("x", "(a)")),
     ],
 )
 def test_mappings(text, expected):
-    assert parse_column(text, ["a", "u-1", "ns::q", "q[0]"]) == expected
+    assert parse_column(text, ["a", "u-1", "ns::q", "q[0]", "(a)"]) == expected
+
+
+@pytest.mark.parametrize("text", ["x=a-2048*2*pi/4096:rad", "x=a-pi/0", "x=(a-2048)/0", "x=(a-2048"])
+def test_what_may_mean_something_else_is_refused_with_the_form_for_an_offset_of_the_column(text):
+    with pytest.raises(DsoError, match=r"angle=\(ticks-2048\)\*2\*pi/4096:rad"):
+        parse_column(text, ["a"])
+
+
+def test_a_name_that_ends_in_another_unit_is_asked_about(table):
+    path = table("t_s,pos_mm,gyro x dps,duty_pct,arm_in,speed\n0,1,2,3,4,5\n1,2,3,4,5,6\n")
+    sensors = ["p=pos_mm:m", "g=gyro x dps:rad/s", "a=arm_in:rad", "s=speed:m/s"]
+    found = convert_table(path, ["u=duty_pct:1"], sensors, time="t_s").notes
+    assert [note for note in found if "as its name says" in note] == [
+        "'duty_pct' is taken as it is, in 1; if it is in %, as its name says, write u=duty_pct*0.01:1",
+        "'pos_mm' is taken as it is, in m; if it is in mm, as its name says, write p=pos_mm*0.001:m",
+        "'gyro x dps' is taken as it is, in rad/s; if it is in dps, as its name says, write "
+        "g=gyro x dps*0.0174532925:rad/s",
+    ]
+    assert not convert_table(path, [], ["p=pos_mm*0.001:m"], time="t_s").notes
 
 
 def test_an_unknown_column_lists_the_columns(table):

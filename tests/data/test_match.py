@@ -9,7 +9,7 @@ import pytest
 from dso_robotics.data.log import Log
 from dso_robotics.data.match import fitted, match_channels, quaternion_places, sensor_channels, values_by_channel
 from dso_robotics.errors import DsoError
-from dso_robotics.physics.unit import actuator_unit, same_unit, sensor_unit
+from dso_robotics.physics.unit import actuator_unit, control_unit, same_unit, sensor_unit
 
 BOX = """<mujoco model="box"><worldbody><body name="b"><freejoint name="f"/><geom size=".1"/><site name="s"/>
 <body pos="0 0 1"><joint name="slide" type="slide"/><joint name="hinge"/><geom size=".1"/></body></body></worldbody>
@@ -176,6 +176,8 @@ def test_units(arm, rollout):
         match_channels(one(rollout(sensor_units=("rad", "deg", "rad/s", "rad/s"))), arm)
     with pytest.raises(DsoError, match="'tau1' is in A but the model's actuator"):
         match_channels(one(rollout(ctrl_units=("A", "Nm"))), arm)
+    with pytest.raises(DsoError, match="without a unit if the gear of the actuator"):
+        match_channels(one(rollout(ctrl_units=("A", "Nm"))), arm)
     channels = match_channels(one(rollout(sensor_units=(), ctrl_units=("Nm", "N m"))), arm)
     assert len(channels.warnings) == 4
     assert channels.sensor_units == ("rad", "rad", "rad/s", "rad/s")
@@ -230,3 +232,11 @@ def test_controls_are_compared_with_the_ctrlrange(arm, rollout):
         )
         text = " ".join(fitted(log, limited)[1])
         assert (word in text) if word else ("'push'" not in text)
+
+
+def test_a_geared_motor_takes_a_share_and_others_do_not():
+    model = box(BOX.replace("<velocity", '<motor name="bare" joint="hinge"/><velocity'))
+    ids = {name: model.actuator(name).id for name in ("push", "bare", "servo")}
+    assert [control_unit(model, ids[name], "1") for name in ids] == ["", "N*m", "rad"]
+    assert [control_unit(model, ids[name], "%") for name in ids] == ["N", "N*m", "rad"]
+    assert [control_unit(model, ids[name], "") for name in ids] == [actuator_unit(model, i) for i in ids.values()]

@@ -135,6 +135,17 @@ def test_white_noise_and_clocks_and_controls():
     assert "smallest value -1" in text
     assert "never larger than 9.9" in measured(SMOOTH, ctrl=9.99e-7 * np.sin(3.1 * T)[:, None])
     assert measured(SMOOTH, ctrl=np.repeat([0.0, 1, 0, 1], 100)[:, None]) == ""
+    # A target stays where it was sent; a torque that stays at its extreme was clipped.
+    assert measured(SMOOTH, ctrl=clipped, ctrl_units=("deg",)) == ""
+
+
+def test_only_the_sensors_that_are_asked_for_are_looked_at(rollout):
+    values = rollout().sensordata.copy()
+    values[:, 1] = 3.0
+    log = Log("", "", "", (rollout(sensordata=values, sensor_names=("q", "rate[0]", "rate[1]", "w")),))
+    assert "'rate[0]' is frozen" in " ".join(problems(log))
+    assert "'rate[0]' is frozen" in " ".join(problems(log, ["rate"]))
+    assert problems(log, ["q", "rate[1]"]) == problems(log, []) == []
 
 
 def test_quaternions_that_flip():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dso_robotics.errors import DsoError
+from dso_robotics.parameters.family import FAMILIES
 from dso_robotics.parameters.path import every, parse, resolve
 from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.batch import BatchEngine
@@ -197,3 +198,14 @@ def test_a_new_resistance_keeps_the_inductance_that_is_freed_with_it():
     fields = vector.fields(np.array([[4.0, 0.02], [2.0, 0.02]]))
     np.testing.assert_allclose(fields["actuator_dynprm"][:, 0, 0], [0.005, 0.01])
     assert model_field(robot.mj, "opt.density") == 0
+
+
+def test_the_unit_of_a_gain_is_that_of_its_joint():
+    slide = '<position name="a" joint="{}" kp="5" kv="1" forcerange="-1 1"/>'
+    text = bench(actuator=slide.format("hinge")).replace('<joint name="slave"', '<joint name="slave" type="slide"')
+    for joint, expected in (("hinge", ["N*m/rad", "N*m*s/rad", "N*m"]), ("slave", ["N/m", "N*s/m", "N"])):
+        robot = load(mujoco.MjSpec.from_string(text.replace('joint="hinge" kp', f'joint="{joint}" kp')))
+        families = (FAMILIES[f"actuator/{field}"] for field in ("kp", "kv", "forcerange"))
+        assert [family.unit(robot.mj, 0, 0) for family in families] == expected
+    robot = load(mujoco.MjSpec.from_string(bench(actuator='<position name="a" tendon="string" kp="5"/>')))
+    assert FAMILIES["actuator/kp"].unit(robot.mj, 0, 0) == "N*m/rad or N/m"

@@ -71,3 +71,9 @@ def test_an_identified_place_in_a_frame_comes_back(path):
     for name in FIELDS:
         close(getattr(new, name), fields.get(name, getattr(old, name)), name)
     assert any(not np.array_equal(fields[name], getattr(old, name)) for name in fields)
+
+
+def test_a_model_without_files_names_no_folder(tmp_path):
+    path = tmp_path / "arm.xml"
+    path.write_text('<mujoco><worldbody><body><joint name="j"/><geom size=".1"/></body></worldbody></mujoco>')
+    assert str(tmp_path) not in to_mjcf(load(path), {})

@@ -413,6 +413,20 @@ def test_a_still_picture_of_nothing_is_a_picture():
             assert "inf" not in text
 
 
+def test_a_still_picture_names_its_lines_and_cuts_no_label_off():
+    lines = [Line(f"name {i}", np.arange(3.0) * i, f"p{i}") for i in range(4)]
+    for count, rows in ((1, 0), (4, 2)):
+        picture = ElementTree.fromstring(still(Chart("a", np.arange(3.0), lines[:count], "time [s]", width=300)))
+        height = float(picture.attrib["viewBox"].split()[3])
+        texts = {text.text: text.attrib for text in picture.iter("text")}
+        assert height == 150 + 20 + 18 * rows
+        assert (lines[1].label in texts) == (count > 1)
+        assert all(float(place["y"]) <= height - 5 for place in texts.values())  # room for what goes below the line
+        numbers = [float(place["y"]) for text, place in texts.items() if text == "1"]
+        assert all(float(texts["time [s]"]["y"]) - y >= 15 for y in numbers if y > 100)
+        assert sum(path.attrib["class"].startswith("line") for path in picture.iter("path")) == 2 * count - (count == 1)
+
+
 def test_numbers_in_words():
     assert unit("N*m*s/rad") == "N·m·s/rad"
     assert unit("kg*m^2") == "kg·m²"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import mujoco
 import numpy as np
@@ -197,3 +198,16 @@ def test_the_gate_of_the_study_is_that_of_the_estimator(tmp_path):
 def test_the_longest_ahead_that_is_named_is_taken(tmp_path):
     summary = run(tmp_path, recorded(state=False, runs=1, seconds=1.0), ahead=4, iterations=1)
     assert len(summary["noise_ahead"]["angle"]) == 4
+
+
+def test_windows_whose_starts_outlast_the_warm_up_are_told_of():
+    """Errors shrink to a tenth in 0.873 s; 0.2 s of a window do not count. A fifth of 4.4 s is 0.88 s."""
+    entry, tight = {"seconds_for_factor_10": 0.873}, {"nis": 0.45}
+    (text,) = estimate_trust.short_windows(entry, tight, 1.0, 0.2)
+    assert "0.45 of what" in text
+    assert "window = 4.4" in text
+    assert estimate_trust.short_windows(entry, tight, 4.4, 0.2) == []
+    assert estimate_trust.short_windows(entry, {"nis": 1.04}, 1.0, 0.2) == []
+    assert estimate_trust.short_windows({"seconds_for_factor_10": math.inf}, tight, 1.0, 0.2) == []
+    (text,) = estimate_trust.short_windows({"seconds_for_factor_10": 3.01}, tight, 2.0, 0.0)
+    assert "window = 16" in text

@@ -1,6 +1,6 @@
 /* How the numbers above estimate. C99 and MuJoCo's C API.
 
-   mjModel *model = mj_loadXML("DSO_ESTIMATOR_MODEL", NULL, error, sizeof error);
+   mjModel *model = mj_loadXML(DSO_ESTIMATOR_MODEL, NULL, error, sizeof error);
    dso_estimator estimator;
    dso_estimator_init(&estimator, model);          it sets the model's time step; the model is not to be used elsewhere
    dso_estimator_reset(&estimator, qpos, qvel, act, NULL);
