@@ -43,7 +43,8 @@ light: $(VENV)-light/stamp $(VENV)/dev.stamp
 
 $(VENV)-light/stamp: requirements/light.txt
 	$(PYTHON) -m venv --clear $(VENV)-light
-	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/light.txt
+	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+		-r requirements/light.txt
 	@touch $@
 
 # The site, complete without a network: .cache/site/index.html. Warnings are errors.
@@ -90,7 +91,8 @@ $(VENV)/run.stamp: pyproject.toml requirements/run.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+# --no-compile: Python compiles what it imports, a small part of it, when it first does.
 $(VENV)/dev.stamp: pyproject.toml requirements/dev.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
