@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests run in so many processes.
+# Tests run in so many processes, a file in one of them, the longest first (tests/seconds.py). PYTEST: more options.
 JOBS ?= 2
+SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # CI and development read real recordings from a folder when there is one; users let `dso fetch` download them.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 LOCK := uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
@@ -22,14 +23,14 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/pyright
 
 check: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not long"
+	$(BIN)/python -m pytest $(SPREAD) $(PYTEST) -m "not long"
 
 # What takes minutes each.
 long: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m long
+	$(BIN)/python -m pytest $(SPREAD) $(PYTEST) -m long
 
 fast: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not long"
+	$(BIN)/python -m pytest $(SPREAD) $(PYTEST) -m "not slow and not long"
 
 # What `pip install dso-robotics` gives: no JAX, and here the newest MuJoCo. The tests of the C engine that need no more, with
 # the numbers that MuJoCo 3.17 identifies; the package is installed as a user would, and its command runs outside the checkout.
@@ -42,7 +43,8 @@ light: $(VENV)-light/stamp $(VENV)/dev.stamp
 
 $(VENV)-light/stamp: requirements/light.txt
 	$(PYTHON) -m venv --clear $(VENV)-light
-	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/light.txt
+	$(VENV)-light/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+		-r requirements/light.txt
 	@touch $@
 
 # The site, complete without a network: .cache/site/index.html. Warnings are errors.
@@ -89,7 +91,8 @@ $(VENV)/run.stamp: pyproject.toml requirements/run.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+# --no-compile: Python compiles what it imports, a small part of it, when it first does.
 $(VENV)/dev.stamp: pyproject.toml requirements/dev.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -13,6 +13,7 @@ import pytest
 from dso_robotics.cli.jax_setup import add_xla_flags, quick_to_compile
 from dso_robotics.data.log import write_log
 from tests.pendulum import PENDULUM, record
+from tests.seconds import longest_first
 
 # Tests compile much and run it little: code that is not optimised compiles in half the time.
 add_xla_flags(*quick_to_compile(), "--xla_backend_optimization_level=0")
@@ -35,6 +36,10 @@ MODELS = pathlib.Path(__file__).parent.parent / "models"
 def pytest_runtest_setup(item: pytest.Item):
     if not HAS_JAX and item.get_closest_marker("mjx"):
         pytest.skip("needs the extra [mjx]")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    longest_first(items)
 
 
 @pytest.fixture(scope="module", autouse=True)

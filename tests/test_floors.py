@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+from tests.seconds import seconds
+
 PACKAGE = pathlib.Path(__file__).parent.parent / "dso_robotics"
 FLOORS = (
     "errors",
@@ -51,6 +53,11 @@ def test_imports_point_down():
 def test_no_file_has_two_subjects():
     long = {str(p): n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
     assert not long
+
+
+def test_the_table_of_times_has_files_that_there_are():
+    assert seconds()
+    assert not [name for name in seconds() if not (PACKAGE.parent / name).exists()]
 
 
 def test_identifying_with_the_c_engine_loads_no_jax():

@@ -110,7 +110,8 @@ class Player:
 
     def start(self, theta: Any, seed: int, context: np.ndarray | None = None) -> RobotState:
         """The start of an episode drawn with `seed`; its context too, unless it is given."""
-        given = None if context is None else jnp.asarray(context)
+        # A context without numbers is the only one there is; it would have the start compiled a second time.
+        given = None if context is None or np.size(context) == 0 else jnp.asarray(context)
         with on_the_processor():
             return self._start(jnp.asarray(theta), jax.random.key(seed), given)
 
@@ -304,5 +305,5 @@ def _body(data: Any) -> physics.State:
         qvel=data.qvel.copy(),
         act=data.act.copy(),
         warmstart=data.qacc_warmstart.copy(),
-        time=jnp.asarray(data.time),
+        time=jnp.asarray(np.asarray(data.time)),  # of the type that a start has; a bare float has a weaker one
     )

@@ -216,14 +216,16 @@ def training_method(
     moved: np.ndarray | None = None,
     curvature: Any = None,
     happens: Between | None = None,
+    depends: Dependence | None = None,
 ) -> Any:
     """The training method that `settings` name in `core.method.TRAINING`, for a robot's chain.
 
     explore, happens: see `RobotCourse`.
+    depends: see `RobotCourse`; found by trial by default.
     supervised, moved, curvature: see `core.method.short_horizon.ShortHorizon`.
     """
     layout, explore = chain.layout, chain.start if explore is None else explore
-    depends = dependence(chain, explore, settings.episode)
+    depends = dependence(chain, explore, settings.episode) if depends is None else depends
     critic = CriticInputs(chain, jnp.asarray(layout.initial), depends)
     width = jax.eval_shape(critic, chain.rest()).shape[0]
     course = RobotCourse(

@@ -66,14 +66,16 @@ def round_choices(
     scaling: Any,
     ended: Any,
     judge: Judge,
-    method_of: Callable[[Task], Any],
+    method: Any,
+    method_of: Callable[[Task, Any], Any],
     file: RunFile,
 ) -> Rounded:
     """Round what a search found.
 
     theta, scaling: what is kept of it.
     ended: the state in which it ended, whose critic goes on.
-    method_of: makes the training method of a task.
+    method: that of the search.
+    method_of: makes the training method of a task like another one for the same chain.
     file: the run file, which keeps what was trained here.
     """
     found, settings = choices(task), task.study.rounding
@@ -88,7 +90,7 @@ def round_choices(
     tuned: dict[tuple[int, ...], tuple[np.ndarray, Any, float, float]] = {}
     iterations = max(round(settings.share * task.windows.iterations), 1)
     if settings.tuned and isinstance(ended, Learner) and math.isfinite(ranked[0].cost):
-        again = _Again(task, scaling, ended, judge, method_of, iterations, file)
+        again = _Again(task, scaling, ended, judge, method, method_of, iterations, file)
         for one in ranked[: settings.tuned]:
             if math.isfinite(one.cost):
                 tuned[one.options] = again(one.theta, _told(found, one.options))
@@ -122,11 +124,20 @@ class _Again:
     """Trains on from a rounded theta, with the rounded numbers held. The step is compiled once for all."""
 
     def __init__(
-        self, task: Task, scaling: Any, ended: Learner, judge: Judge, method_of: Any, iterations: int, file: RunFile
+        self,
+        task: Task,
+        scaling: Any,
+        ended: Learner,
+        judge: Judge,
+        method: Any,
+        method_of: Callable[[Task, Any], Any],
+        iterations: int,
+        file: RunFile,
     ):
         self._task, self._scaling, self._ended = task, scaling, ended
         self._judge, self._iterations, self._file = judge, iterations, file
         self._held, self._method_of = held(task, iterations), method_of
+        self._search: Any = method
         self._method: Any = None
 
     def __call__(self, theta: np.ndarray, label: str) -> tuple[np.ndarray, Any, float, float]:
@@ -139,7 +150,7 @@ class _Again:
             return np.asarray(kept["theta"]), kept["scaling"], float(kept["cost"]), float(kept["broken"])
         with phase(f"training with {label}"):
             if self._method is None:
-                self._method = self._method_of(self._held)
+                self._method = self._method_of(self._held, self._search)
                 state = self._begun(theta)
                 self._method.compile(state)
             keep = Best(
@@ -157,7 +168,8 @@ class _Again:
 
     def _begun(self, theta: np.ndarray) -> Learner:
         """A new learner with the critic and the scaling of the search, late in its schedule."""
-        fresh, old = self._method.init(jax.random.key(self._task.study.seed), jnp.asarray(theta)), self._ended
+        # The search's own function, which is compiled: no learner begins with what is held.
+        fresh, old = self._search.init(jax.random.key(self._task.study.seed), jnp.asarray(theta)), self._ended
         return dataclasses.replace(
             fresh,
             critic=old.critic,

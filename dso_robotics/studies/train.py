@@ -103,9 +103,10 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     if warm is not None:
         task = dataclasses.replace(task, chain=warm.scaled(chain), notes=(*task.notes, *warm.notes))
         chain = task.chain
-    method: Any = method_of(task)
+    whole: Any = method_of(task)
+    method: Any = whole
     if study.curriculum:
-        method = Curriculum(study, settings.iterations, lambda stage: method_of(build(stage)), method)
+        method = Curriculum(study, settings.iterations, lambda stage: method_of(build(stage)), whole)
     player, trials = Player(chain), chain.context.trials()
     theta = np.asarray(chain.layout.initial) if warm is None else warm.theta
     thetas = first_thetas(chain, theta, study.training.starts, study.seed, anew=warm is None)
@@ -228,7 +229,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     rounded = None
     if choices(task):
         file.write()
-        rounded = round_choices(task, theta, scaling, result.state, scored, method_of, file)
+        rounded = round_choices(task, theta, scaling, result.state, scored, whole, method_of, file)
         theta, scaling = rounded.theta, rounded.scaling
         file.keep(**_blocks(task, {"theta": theta, "scaling": scaling}))
     tell("evaluating")
@@ -283,13 +284,17 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     return found
 
 
-def method_of(task: Task) -> Any:
-    """The training method of a prepared study."""
+def method_of(task: Task, like: Any = None) -> Any:
+    """The training method of a prepared study.
+
+    like: a method for the same chain, which has found out what the critic needs to see.
+    """
     more: dict[str, Any] = {
         "moved": task.flow.masks.get(ROLLOUTS),
         "curvature": curvature(task.choice, task.supervised),
     }
     more |= {"explore": task.explore, "supervised": task.supervised, "happens": task.between}
+    more["depends"] = None if like is None else like.course.depends
     return training_method(task.chain, task.windows, **more)
 
 

@@ -16,11 +16,20 @@ from tests.studies.train_robots import write
 KINDS = {
     "train": [],
     "score": [],
+    "mixed": [],
     "likelihood": [],
     "identify": ["--engine", "mjx", "--window", "0.1", "--starts", "2", "--no-report"],
     "estimate": ["--no-report"],
 }
-_TRAINED = ("train", "score", "likelihood")
+_TRAINED = ("train", "score", "mixed", "likelihood")
+# Of the gear through the chain, of the policy by the score.
+GEAR = """
+[design.push]
+kind = "gear"
+of = "push"
+low = 1.0
+high = 4.0
+"""
 LIKELIHOOD = """
 model = "robot.xml"
 engine = "mjx"
@@ -51,6 +60,7 @@ def inputs(folder: Path) -> None:
     train = 'engine = "mjx"\n' + write(folder).read_text()
     (folder / "train.toml").write_text(train)
     (folder / "score.toml").write_text(train + 'method = "score"\n')
+    (folder / "mixed.toml").write_text(train + 'method = "mixed"\n' + GEAR)
     cart, rng = mujoco.MjModel.from_xml_string(EVERYTHING), np.random.default_rng(0)
     ctrl = np.sign(np.sin(np.linspace(0, 25, 90)))[:, None]
     write_log(

@@ -205,7 +205,8 @@ def test_every_key_of_a_study_is_an_argument():
     assert {field.name for field in dataclasses.fields(IdentifyStudy)} <= set(inspect.signature(identify).parameters)
 
 
-def test_mjx_computes_in_float64_whatever_the_caller_does(pendulum):
+@pytest.mark.slow
+def test_mjx_finds_the_optimum_of_c_in_float64_whatever_the_caller_does(pendulum):
     log, seen = record(0, runs=1, seconds=2.0), []
     with jax.enable_x64(False):
         single = dso.identify(
@@ -218,4 +219,7 @@ def test_mjx_computes_in_float64_whatever_the_caller_does(pendulum):
         assert jnp.ones(1).dtype == jnp.float32
     assert set(seen) == {jnp.dtype("float64")}
     here = dso.identify(pendulum / "pendulum.xml", log, free=FREE)
-    assert np.asarray(values(single)) == pytest.approx(values(here), rel=1e-4, abs=1e-6)
+    assert (single.run.summary["engine"], here.run.summary["engine"]) == ("mjx", "mujoco")
+    assert single.run.summary["seconds"]["compile"] > 0
+    np.testing.assert_allclose(single.run.solution.z, here.run.solution.z, rtol=1e-4)
+    np.testing.assert_allclose(single.run.uncertainty.std, here.run.uncertainty.std, rtol=1e-2)

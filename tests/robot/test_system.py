@@ -1,5 +1,7 @@
 """A robot system with sensors and an estimator: what an unobserved estimator changes, world and model apart, late sensors."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -91,8 +93,8 @@ def test_world_and_model_are_apart(robot):
 def test_a_late_sensor_reports_an_earlier_position(robot):
     chain = system(robot, ("sensor/place/delay=0.075@0:0.1", "sensor/place/bias=0.5@-1:1"), estimator=True)
     theta = jnp.asarray(chain.layout.initial).at[chain.layout.where("policy")].set(jnp.array([0.0, 0.0, 0.4]))
-    noise = np.zeros((STEPS, chain.noises))
-    found = Player(chain).play(np.asarray(theta), chain.scaling, steps=STEPS, noise=noise)
+    noise, player = np.zeros((STEPS, chain.noises)), Player(chain)
+    found = player.play(np.asarray(theta), chain.scaling, steps=STEPS, noise=noise)
     place = found.qpos[:, 0]
     # 1.5 control steps late: halfway between the readings one and two steps ago.
     wanted = 0.5 + 0.5 * (place[1:-1] + place[:-2])
@@ -100,6 +102,9 @@ def test_a_late_sensor_reports_an_earlier_position(robot):
     assert place[-1] > 0.01
     # The estimator knows the delay and the bias, so it is right from the start to the end.
     np.testing.assert_allclose(found.estimate, np.c_[found.qpos, found.qvel], atol=1e-12)
+    # All steps have the types of the first one, so nothing was compiled twice.
+    functions: list[Any] = [player.decide, player.control, player.arrive, player.read]
+    assert [function._cache_size() for function in functions] == [1, 1, 1, 1]
 
 
 def test_on_a_real_robot_the_policy_sees_its_sensors_and_not_those_of_theta(robot):

@@ -14,7 +14,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import parse
 from dso_robotics.studies.identify import identify
 from dso_robotics.studies.study import IdentifyStudy
-from tests.pendulum import NOISE, TRUTH, record
+from tests.pendulum import NOISE, PENDULUM, TRUTH, record
 
 FREE = ("joint/hinge/damping", "joint/hinge/frictionloss", "body/pole/mass")
 
@@ -50,15 +50,23 @@ def test_the_truth_lies_in_narrow_intervals(result):
 
 
 @pytest.mark.slow
-def test_intervals_cover_over_noise_draws(pendulum, tmp_path):
-    hits = []
-    for seed in range(40):
-        write_log(tmp_path / "log.h5", record(seed + 1, runs=4, seconds=3.0))
-        asked = study(pendulum, logs=(str(tmp_path / "log.h5"),), hold_out=None)
-        table = identify(asked, tmp_path / f"out{seed}").summary["parameters"]
-        hits.append([table[p]["low95"] <= t <= table[p]["high95"] for p, t in zip(FREE, TRUTH.values(), strict=True)])
-    # 120 intervals, nearly independent between parameters: 0.95 within four standard errors.
-    assert abs(np.mean(hits) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 120)
+def test_intervals_cover_over_noise_draws(tmp_path):
+    """The start is near the truth, which saves steps and changes no optimum."""
+    (tmp_path / "near.xml").write_text(PENDULUM.format(**{name: 1.1 * value for name, value in TRUTH.items()}))
+    errors = []
+    for seed in range(20):
+        write_log(tmp_path / "log.h5", record(seed + 1, runs=4, seconds=1.5))
+        given = {"model": str(tmp_path / "near.xml"), "logs": (str(tmp_path / "log.h5"),), "hold_out": None}
+        table = identify(study(tmp_path, **given), tmp_path / f"out{seed}").summary["parameters"]
+        for path, truth in zip(FREE, TRUTH.values(), strict=True):
+            entry = table[path]
+            half = (entry["high95"] - entry["low95"]) / 2
+            errors.append((entry["value"] - truth) / half)
+    # 60 intervals, nearly independent between parameters: 0.95 within four standard errors.
+    errors = np.array(errors)
+    assert abs(np.mean(np.abs(errors) < 1) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 60)
+    # Nor are they too wide: in standard deviations the errors have a mean square of 1 within four standard errors.
+    assert abs(np.mean((1.96 * errors) ** 2) - 1) < 4 * np.sqrt(2 / 60)
 
 
 def test_the_files_are_those_of_the_contract(result):
@@ -175,16 +183,6 @@ def test_a_study_file_gives_the_same_study(pendulum, tmp_path):
     path.write_text('modle = "pendulum.xml"\n')
     with pytest.raises(DsoError, match=r"unknown key 'modle'.*'model'"):
         IdentifyStudy.read(path)
-
-
-@pytest.mark.slow
-def test_both_engines_find_the_same_optimum(pendulum, result, tmp_path):
-    found = identify(study(pendulum, engine="mjx"), tmp_path / "out")
-    assert found.summary["engine"] == "mjx"
-    assert found.summary["seconds"]["compile"] > 0
-    expected = result[1]
-    np.testing.assert_allclose(found.solution.z, expected.solution.z, rtol=1e-4)
-    np.testing.assert_allclose(found.uncertainty.std, expected.uncertainty.std, rtol=1e-2)
 
 
 def test_a_damaged_run_file_is_refused(pendulum, result, tmp_path):

@@ -1,5 +1,8 @@
 """Episodes that end early: the windows of the training and the episode on C MuJoCo end at the same step at the same cost."""
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,14 +51,18 @@ def test_an_episode_ends_in_the_first_state_outside_with_its_cost_on_both_engine
     assert int(path.counted.sum()) == int(path.moved.sum()) + 1
 
 
-def test_costs_of_episodes_of_any_length_are_compiled_once(tmp_path):
+def test_episodes_of_any_length_are_compiled_once(tmp_path):
     task, theta = pushed(tmp_path, FAR)
     player, lengths = Player(task.chain), set()
     for strength in (50.0, 0.5, 0.0):
         theta[next(b for b in task.chain.layout.blocks if b.name == "policy").size - 1] = strength
         lengths.add(len(player.play(theta, task.chain.scaling, steps=task.steps).terms))
     assert len(lengths) == 3
-    assert player._scene_cost._cache_size() == 1  # type: ignore[attr-defined]
+    # A context without numbers is the one that is drawn.
+    one, other = player.start(theta, 3), player.start(theta, 3, task.chain.context.rest)
+    assert eqx.tree_equal(one, other)
+    functions: list[Any] = [player._scene_cost, player._start]
+    assert [function._cache_size() for function in functions] == [1, 1]
 
 
 def test_a_window_that_ended_starts_anew(tmp_path):
