@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dso_robotics.core import hosts
+from dso_robotics.core.compiling import quick_jit
 from dso_robotics.errors import DsoError
 
 # The one axis of the mesh.
@@ -70,7 +71,7 @@ def on_the_processor() -> Iterator[None]:
 
 def beside_c(function: Callable[..., Any]) -> Callable[..., Any]:
     """jax.jit of `function`, which is called between steps of C MuJoCo: it runs on the CPU."""
-    compiled = jax.jit(function)
+    compiled = quick_jit(function)
 
     def run(*args: Any) -> Any:
         with on_the_processor():

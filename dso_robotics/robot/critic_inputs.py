@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Float
 
+from dso_robotics.core.compiling import quick_jit
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.observation import StateObservation
 from dso_robotics.robot.policy import TimedPolicy
@@ -214,7 +215,7 @@ def _tried(chain: RobotSystem, explore: Callable[[Any], RobotState], seconds: fl
         controls = {"ctrl": chain.squash(action), "before": chain.squash(before)}
         return dataclasses.replace(state, body=body, action=action, **controls)
 
-    return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), _STATES), jnp.arange(_STATES) % 2 == 0)
+    return quick_jit(jax.vmap(one))(jax.random.split(jax.random.key(0), _STATES), jnp.arange(_STATES) % 2 == 0)
 
 
 def _shifted(states: RobotState, entry: int, shift: np.ndarray) -> RobotState:
@@ -272,7 +273,7 @@ def _by_costs(chain: RobotSystem, states: RobotState, changed: dict[str, RobotSt
         return jnp.concatenate([costs, bound.observe(state, theta), ends])
 
     every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), states, *changed.values())
-    rows = np.asarray(jax.jit(jax.vmap(look))(every))
+    rows = np.asarray(quick_jit(jax.vmap(look))(every))
     here, others = rows[:_STATES], rows[_STATES:].reshape(len(changed), _STATES, -1)
     least = np.sqrt(np.finfo(rows.dtype).eps) * (1.0 + np.abs(here))
     differs = ~(np.abs(others - here) <= least) & np.isfinite(here)

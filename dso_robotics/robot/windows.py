@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from mujoco import batch
 
+from dso_robotics.core.compiling import quick_jit
 from dso_robotics.core.method.off_policy import Law
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.batch import set_fields
@@ -43,11 +44,11 @@ class CWindows:
         self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._engine: batch.Batch | None = None
         self._decide: Any = eqx.filter_jit(self._decided)
-        self._arrive: Any = jax.jit(self._arrived)
-        self._fields: Any = jax.jit(self._fields_of)
-        self.fields_at: Any = jax.jit(jax.vmap(self._fields_at, in_axes=(None, 0)))
-        self._place: Any = jax.jit(self._placed)
-        self._first: Any = jax.jit(self._first_read)
+        self._arrive: Any = quick_jit(self._arrived)
+        self._fields: Any = quick_jit(self._fields_of)
+        self.fields_at: Any = quick_jit(jax.vmap(self._fields_at, in_axes=(None, 0)))
+        self._place: Any = quick_jit(self._placed)
+        self._first: Any = quick_jit(self._first_read)
 
     def __call__(
         self, theta: Float[Array, "*E n"], scaling: Scaling, start: RobotState, noise: Float[Array, "E T noises"]

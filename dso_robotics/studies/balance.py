@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dso_robotics.core.compiling import quick_jit
 from dso_robotics.costs.composite import Composite
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.errors import DsoError
@@ -49,7 +50,7 @@ def balanced(
     theta = jnp.asarray(chain.layout.initial)
     gradients: dict[str, np.ndarray] = {}
     for name, cost in supervised.items():
-        gradients[name] = np.asarray(jax.jit(jax.grad(lambda at, cost=cost: cost(chain, at)))(theta))
+        gradients[name] = np.asarray(quick_jit(jax.grad(lambda at, cost=cost: cost(chain, at)))(theta))
     if scene_cost.names:
         rows = _by_term(chain, theta, horizon, gamma) * flow.masks[ROLLOUTS]
         gradients |= dict(zip(scene_cost.names, rows, strict=True))
@@ -95,4 +96,4 @@ def _by_term(chain: RobotSystem, theta: jax.Array, horizon: int, gamma: float) -
 
         return jnp.mean(jax.vmap(one)(jax.random.split(jax.random.key(0), _ROLLOUTS)), axis=0)
 
-    return np.nan_to_num(np.asarray(jax.jit(jax.jacrev(sums))(theta)))
+    return np.nan_to_num(np.asarray(quick_jit(jax.jacrev(sums))(theta)))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dso_robotics.core.compiling import quick_jit
 from dso_robotics.progress.phase import each
 from dso_robotics.robot.play import Player
 from dso_robotics.robot.replay import replayed
@@ -59,7 +60,7 @@ def check_gradients(task: Task, *, steps: int = 8, seed: int = 0) -> list[BlockC
         if not names:
             continue
         exact, by_c = _motion(task, theta, steps, seed) if source == ROLLOUTS else _supervised(task, source)
-        slope = jax.jit(jax.vmap(lambda d, exact=exact: jax.jvp(exact, (jnp.asarray(theta),), (d,))[1]))
+        slope = quick_jit(jax.vmap(lambda d, exact=exact: jax.jvp(exact, (jnp.asarray(theta),), (d,))[1]))
         for name, row, value in zip(names, rows, np.asarray(slope(jnp.asarray(rows))), strict=True):
             found.append(_compared(name, source, float(value), by_c, theta, row))
     order = {name: i for i, name in enumerate(task.flow.moved)}

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dso_robotics import __version__
+from dso_robotics.core.compiling import quick_jit
 from dso_robotics.core.descent import Result, Status
 from dso_robotics.physics.model import actuator_labels
 from dso_robotics.robot.constraints import TOLERANCE, Constrained
@@ -188,7 +188,7 @@ def _weights(task: Task) -> dict[str, float]:
 def supervised_costs(task: Task) -> Callable[[Any, Scaling], dict[str, float]]:
     """theta (n,) and scaling -> the weighted supervised costs by name. They are compiled once."""
 
-    @jax.jit
+    @quick_jit
     def costs(theta: Any, scaling: Scaling) -> dict[str, Any]:
         scaled = eqx.tree_at(lambda chain: chain.scaling, task.chain, scaling)
         return {name: cost(scaled, theta) for name, cost in task.supervised.items()}
