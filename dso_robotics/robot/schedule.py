@@ -220,7 +220,7 @@ def training_method(
     """The training method that `settings` name in `core.method.TRAINING`, for a robot's chain.
 
     explore, happens: see `RobotCourse`.
-    supervised, moved, curvature: see `core.method.short_horizon.ShortHorizon`.
+    supervised, moved, curvature: see `core.method.short_horizon.ShortHorizon`; only a method that `supervises` has them.
     """
     layout, explore = chain.layout, chain.start if explore is None else explore
     depends = dependence(chain, explore, settings.episode)
@@ -240,13 +240,12 @@ def training_method(
     made = TRAINING[settings.method]
     if settings.method in THROUGH_THE_CHAIN and chain.watch is not None:
         made = types.new_class(f"Replayed{made.__name__}", (Replayed, made))
+    apart = {"supervised": supervised, "moved": moved, "curvature": curvature} if made.supervises else {}
     return made(
         course,
         settings,
         theta=np.asarray(layout.initial),
         blocks=[layout.where(block.name) for block in layout.free],
         rates=layout.spread(dict(settings.rates), settings.learning_rate),
-        supervised=supervised,
-        moved=moved,
-        curvature=curvature,
+        **apart,
     )

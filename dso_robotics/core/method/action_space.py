@@ -21,12 +21,13 @@ from dso_robotics.core.gradient.score import Batch
 from dso_robotics.core.method.learner import Learner, Step
 from dso_robotics.core.method.played import PlayedCourse, Undifferentiated
 from dso_robotics.core.method.sampled import Rule
+from dso_robotics.core.method.state_critic import StateCritic
 from dso_robotics.core.objective import Credit
 from dso_robotics.core.rollout import Ending, Trajectory, settled
 from dso_robotics.core.sampler import Sample
 
 
-class ActionSpace(Undifferentiated):
+class ActionSpace(Undifferentiated, StateCritic):
     """`Undifferentiated` windows whose advantages move the policy. A method says how."""
 
     reason = "steps in action space need no derivative of the physics, and C MuJoCo has nothing to compile"
