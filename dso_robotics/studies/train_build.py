@@ -185,6 +185,11 @@ def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow
             f"{study.source}: [training] soften changes contacts that are differentiated through, and method = "
             f"'{windows.method}' plays them as they are; leave it out."
         )
+    if windows.trust_region and not method.trusts:
+        raise DsoError(
+            f"{study.source}: [training] trust_region changes nothing: method = '{windows.method}' does not compare a step "
+            "with what it promised; take 'natural' or 'newton', or leave it out."
+        )
     if chain.termination is not None and not (method.rolls and method.ends):
         raise DsoError(
             f"{study.source}: [training] method = '{windows.method}' plays its windows to their end, so [terminate] would have "

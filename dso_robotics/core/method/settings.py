@@ -34,11 +34,17 @@ class Settings:
     updates: for methods in action space: updates of a batch's surrogate (pco, ppo, chain_iteration), or conjugate-gradient
       iterations (natural).
     divergence: for methods in action space: the mean KL by which an iteration may move the policy.
+    trust_region: for natural and newton: whether half of the windows judge the step of the other half. They are played again
+      with the new policy; the step is accepted, and the next one's length chosen, by the actual over the predicted reduction.
     variance: for `adaptive_horizon`: the largest variance of the gradient, as a share of its squared norm.
-    replay: for methods with a replay (sac, td3, ddpg): how many transitions it keeps.
+    replay: for methods with a replay (sac, td3, ddpg, nfqca, fitted_q, amortised_q): how many transitions it keeps.
     warmup: control steps before the first update.
     ratio: updates of critic and policy per control step.
     polyak: fraction by which the slow networks move to the new ones in an update.
+    basepoints: for fitted_q and amortised_q: transitions of the replay at which the greedy action is solved for in an
+      iteration.
+    solver_steps: steps of that solver from each of its starts.
+    window: for amortised_q: for how many iterations the policy is fitted to a solved action.
     temperature: weight of the entropy (sac), in units of the cost. None: found for an entropy of minus one per actuator.
     """
 
@@ -66,11 +72,15 @@ class Settings:
     method: str = "pathwise"
     updates: int = 20
     divergence: float = 0.02
+    trust_region: bool = False
     variance: float = 0.3
     replay: int = 200_000
     warmup: int = 1000
     ratio: float = 1.0
     polyak: float = 0.005
+    basepoints: int = 1024
+    solver_steps: int = 20
+    window: int = 5
     temperature: float | None = None
 
     def __post_init__(self) -> None:
@@ -84,6 +94,9 @@ class Settings:
             "episode",
             "updates",
             "replay",
+            "basepoints",
+            "solver_steps",
+            "window",
         ):
             if getattr(self, name) < 1:
                 raise DsoError(f"{name}: expected at least 1, got {getattr(self, name)}.")
@@ -116,6 +129,11 @@ class Settings:
             raise DsoError(f"environments: expected a multiple of {self.groups}, got {self.environments}.")
 
     @property
+    def played(self) -> int:
+        """Control steps of one iteration. A trust region plays its windows twice."""
+        return self.environments * self.horizon * (2 if self.trust_region else 1)
+
+    @property
     def steps(self) -> int:
         """Control steps of all iterations together."""
-        return self.environments * self.horizon * self.iterations
+        return self.played * self.iterations

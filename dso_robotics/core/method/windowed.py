@@ -50,6 +50,8 @@ class Windowed(abc.ABC):
     moves_noise = True
     # Whether costs are read in states of C MuJoCo, where it simulates the windows.
     reads_c = False
+    # Whether steps can be accepted by the reduction of the cost that they promise (`settings.trust_region`).
+    trusts = False
 
     def __init__(
         self,
