@@ -193,6 +193,11 @@ class Training(Settings, Table):
         "learning_rate": Key(doc="step size of theta"),
         "final_rate": Key(doc="what is left of it at the end, as a factor; it falls linearly"),
         "clip": Key(doc="largest norm of the gradient of a block"),
+        "critic": Key(
+            doc="what it is fitted to: value, or gradient: the derivative of the cost to come by the state (pathwise, "
+            "adaptive_horizon)",
+            choices=("value", "gradient"),
+        ),
         "critic_hidden": Key(doc="units of the critic's layers"),
         "critic_rate": Key(doc="step size of the critic"),
         "critic_updates": Key(doc="its updates an iteration"),
@@ -200,6 +205,11 @@ class Training(Settings, Table):
         "target": Key(doc="share of the new critic that the slow one, which makes the targets, takes on"),
         "noise_end": Key(doc="the actions' noise at the end, as a factor; reached geometrically"),
         "soften": Key(doc="factor of how long contacts push at first; it falls to 1"),
+        "horizons": Key(
+            doc="steps after which the derivative through the chain is closed with the critic, at first and when contacts are as "
+            "the model says, at 70% of the iterations; geometric in between; none: the whole window (pathwise, mixed)",
+            example=[4, 32],
+        ),
         "restart": Key(doc="share of windows that start anew"),
         "explore": Key(doc="share of these that start from [explore]"),
         "abandon": Key(doc="a window whose mean cost a step is above this starts anew; by default none", example=3.0),

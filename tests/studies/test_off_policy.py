@@ -89,7 +89,7 @@ def test_the_solver_finds_the_least_in_a_box():
     # u[1] is at its bound of 3, and there u[0] = 0.3 - 1.5 is at its own.
     np.testing.assert_allclose(found, [-1.0, 3.0], atol=1e-6)
     inside = least(lambda u: jnp.sum((u - jnp.array([0.25, 1.5])) ** 2), starts, low, high, steps=60)
-    np.testing.assert_allclose(inside, [0.25, 1.5], atol=0.01)
+    np.testing.assert_allclose(inside, [0.25, 1.5], atol=0.03)
     # Two valleys: the start in the deeper one counts.
     wavy = least(
         lambda u: jnp.cos(6.0 * u[0]) + 0.3 * u[0] + u[1] ** 2,
@@ -98,7 +98,7 @@ def test_the_solver_finds_the_least_in_a_box():
         high,
         steps=60,
     )
-    assert float(wavy[0]) == pytest.approx((-np.pi - np.arcsin(0.05)) / 6.0, abs=0.01)
+    assert float(wavy[0]) == pytest.approx((-np.pi - np.arcsin(0.05)) / 6.0, abs=0.03)
 
 
 def test_solved_actions_are_kept_for_a_window_of_iterations(tmp_path):

@@ -50,6 +50,7 @@ class _Supervised:
     moves_noise = True
     reads_c = False
     trusts = False
+    slopes = False
     # Whether windows of the chain are simulated, which costs of the motion need.
     rolls = False
 

@@ -5,6 +5,8 @@ import math
 
 from dso_robotics.errors import DsoError
 
+# The fraction of a training after which contacts have the model's own stiffness, and the differentiated horizon its last length.
+SMOOTHED = 0.7
 # Methods that differentiate through the steps of the chain and by no score. They also train on recorded windows of C MuJoCo.
 THROUGH_THE_CHAIN = ("pathwise", "adaptive_horizon")
 
@@ -21,10 +23,15 @@ class Settings:
     learning_rate: step size of theta. It falls linearly to `final_rate` times its start value.
     rates: step sizes for named blocks, instead of `learning_rate`.
     clip: largest norm of the gradient of a block.
-    critic_*: network, step size, updates per iteration and states per update of the critic.
+    critic_hidden, critic_rate, critic_updates, critic_batch: network, step size, updates per iteration and states per update
+      of the critic.
+    critic: what the critic is fitted to: "value", or "gradient", the derivative of the cost to come by the state (pathwise,
+      adaptive_horizon).
     target: fraction by which the slow critic, which makes the targets, moves to the new critic.
     noise_end: standard deviation of the actions at the end; it changes geometrically.
     soften: contact time of the first iteration, as a multiple of the model's; it falls geometrically to 1.
+    horizons: for pathwise and mixed: after how many steps the derivative is closed with the critic, at first and once contacts
+      are as stiff as the model's; it changes geometrically with `soften`. Empty: `horizon` steps throughout.
     restart: fraction of windows that restart.
     explore: fraction of those restarts that are drawn from the wide distribution.
     episode: control steps after which an environment always restarts.
@@ -57,6 +64,7 @@ class Settings:
     final_rate: float = 0.1
     rates: tuple[tuple[str, float], ...] = ()
     clip: float = 1.0
+    critic: str = "value"
     critic_hidden: int = 64
     critic_rate: float = 1e-3
     critic_updates: int = 16
@@ -64,6 +72,7 @@ class Settings:
     target: float = 0.2
     noise_end: float = 0.05
     soften: float = 1.0
+    horizons: tuple[int, ...] = ()
     restart: float = 0.1
     explore: float = 0.7
     abandon: float = math.inf
@@ -112,8 +121,15 @@ class Settings:
         ):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise DsoError(f"{name}: expected a positive number, got {getattr(self, name)}.")
+        if self.critic not in ("value", "gradient"):
+            raise DsoError(f"critic: expected 'value' or 'gradient', got {self.critic!r}.")
         if not 1.0 <= self.soften < 100.0:
             raise DsoError(f"soften: expected a factor from 1 (contacts as they are) to 100, got {self.soften}.")
+        if self.horizons and not (len(self.horizons) == 2 and all(1 <= h <= self.horizon for h in self.horizons)):
+            raise DsoError(
+                f"horizons: expected two numbers of steps, the first and the last, from 1 to horizon = {self.horizon}, got "
+                f"{list(self.horizons)}."
+            )
         if not self.abandon > 0:
             raise DsoError(f"abandon: expected a positive cost, got {self.abandon}.")
         for name in ("gamma", "lam", "target", "restart", "explore", "polyak"):

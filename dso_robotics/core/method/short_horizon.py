@@ -16,13 +16,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core import devices
 from dso_robotics.core.chain import Chain, State
+from dso_robotics.core.gradient.adjoint import value_slopes
 from dso_robotics.core.gradient.estimate import Estimate, group_gradients, summarise
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.course import Course
 from dso_robotics.core.method.curved_step import Curvature, curved_step
 from dso_robotics.core.method.learner import Learner, Step
-from dso_robotics.core.method.settings import Settings
-from dso_robotics.core.method.state_critic import StateCritic
+from dso_robotics.core.method.settings import SMOOTHED, Settings
+from dso_robotics.core.method.slope_critic import SlopeCritic, with_slopes
 from dso_robotics.core.method.window import scored_entries, window_loss
 from dso_robotics.core.objective import Problem
 from dso_robotics.core.rollout import Ending, Trajectory
@@ -31,7 +32,7 @@ from dso_robotics.core.rollout import Ending, Trajectory
 @TRAINING.register("pathwise")
 @TRAINING.register("score")
 @TRAINING.register("mixed")
-class ShortHorizon(StateCritic):
+class ShortHorizon(SlopeCritic):
     """Training with the gradient through the chain, by the score, or mixed: by the score where it exists (`settings.method`).
 
     supervised: costs by name. Each is a function of chain, theta and progress. Its gradient is added without any rollout.
@@ -41,6 +42,7 @@ class ShortHorizon(StateCritic):
     """
 
     engine = "mjx"
+    slopes = True
     reason = "a policy has too many parameters for finite differences; reverse mode through MJX costs the same for all of them"
 
     def __init__(
@@ -90,7 +92,18 @@ class ShortHorizon(StateCritic):
 
         keys = jax.random.split(key, s.environments)
         batch = keys, learner.states, learner.age == 0, record
-        return group_gradients(loss, self.problem, learner.theta, *batch, groups=s.groups, shared=(chain, value))
+        found = group_gradients(loss, self.problem, learner.theta, *batch, groups=s.groups, shared=(chain, value))
+        if s.critic == "value":
+            return found
+
+        def slopes(one: PRNGKeyArray, state: State, new: Array, record: Any) -> State:
+            mine = chain if record is None else course.replayed(chain, record)
+            start = course.placed(mine, state, new, learner.theta)
+            here = eqx.tree_at(lambda p: p.chain, self.problem, course.bind(mine, learner.theta, start))
+            more = {"start": start, "horizon": self._horizon(learner), "value": value}
+            return value_slopes(one, here, learner.theta, **more)
+
+        return found[0], with_slopes(found[1], jax.vmap(slopes)(*batch))
 
     def _stepped(
         self, learner: Learner, key: PRNGKeyArray, paths: Trajectory, gradients: Float[Array, "G n"], progress: Array
@@ -127,7 +140,12 @@ class ShortHorizon(StateCritic):
 
     def _horizon(self, learner: Learner) -> int | Array:
         """Steps after which the derivative through the chain ends and the critic takes over. Windows may be longer."""
-        return self.settings.horizon
+        s = self.settings
+        if not s.horizons:
+            return s.horizon
+        first, last = s.horizons
+        share = jnp.minimum(learner.iteration / s.iterations / SMOOTHED, 1.0)
+        return jnp.round(first * (last / first) ** share).astype(int)
 
     def _held(self, theta: Array) -> Array:
         """Theta without a derivative by the entries that rollouts do not move."""

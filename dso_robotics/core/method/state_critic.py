@@ -1,12 +1,13 @@
 """Windows closed with a critic of states, which is fitted to the TD(lambda) returns of the same windows for the next ones."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core.fitting import lambda_returns, usable_states
 from dso_robotics.core.method.learner import Learner, Step
@@ -45,18 +46,34 @@ class StateCritic(Windowed):
         usable = jax.vmap(usable_states)(paths)[:, :-1] & jnp.isfinite(targets)
         features = features.reshape(-1, features.shape[-1])
         targets = jnp.where(usable, targets, 0.0).reshape(-1) / learner.critic_scale - 1.0
-        weights = usable.reshape(-1).astype(targets.dtype)
-        free, static = eqx.partition(learner.critic, eqx.is_inexact_array)
-        size = min(s.critic_batch, targets.shape[0])
+
+        def squared(network: Any, index: Array) -> Float[Array, " N"]:
+            return (jax.vmap(network)(features[index]) - targets[index]) ** 2
+
+        return self._regressed(key, learner, squared, usable.reshape(-1).astype(targets.dtype))
+
+    def _regressed(
+        self,
+        key: PRNGKeyArray,
+        learner: Learner,
+        squared: Callable[[Any, Array], Float[Array, " N"]],
+        weights: Float[Array, " M"],
+    ) -> tuple[Any, Any, Any, Array]:
+        """The critic after its updates, the slow one, the optimiser, and the error before them.
+
+        squared: the squared errors of a critic at states, by their indices (N,).
+        weights: of all states.
+        """
+        s, (free, static) = self.settings, eqx.partition(learner.critic, eqx.is_inexact_array)
+        size = min(s.critic_batch, weights.shape[0])
 
         def loss(parameters: Any, index: Array) -> Array:
-            network = eqx.combine(parameters, static)
-            errors = jax.vmap(network)(features[index]) - targets[index]
-            return jnp.sum(weights[index] * errors**2) / jnp.maximum(jnp.sum(weights[index]), 1.0)
+            errors = squared(eqx.combine(parameters, static), index)
+            return jnp.sum(weights[index] * errors) / jnp.maximum(jnp.sum(weights[index]), 1.0)
 
         def update(carry: tuple, one: PRNGKeyArray) -> tuple[tuple, Array]:
             parameters, state = carry
-            index = jax.random.randint(one, (size,), 0, targets.shape[0])
+            index = jax.random.randint(one, (size,), 0, weights.shape[0])
             error, slope = jax.value_and_grad(loss)(parameters, index)
             change, state = self.critic_optimiser.update(slope, state, parameters)
             return (eqx.apply_updates(parameters, change), state), error

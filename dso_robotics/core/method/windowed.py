@@ -52,6 +52,8 @@ class Windowed(abc.ABC):
     reads_c = False
     # Whether steps can be accepted by the reduction of the cost that they promise (`settings.trust_region`).
     trusts = False
+    # Whether a critic can be fitted to value gradients (`settings.critic`).
+    slopes = False
 
     def __init__(
         self,
