@@ -192,8 +192,8 @@ def _check_method(study: TrainStudy, windows: Training, chain: RobotSystem, flow
         )
     if windows.horizons and windows.method not in ("pathwise", "mixed"):
         raise DsoError(
-            f"{study.source}: [training] horizons changes nothing: method = '{windows.method}' has no derivative through a given "
-            "number of steps; take 'pathwise' or 'mixed', or leave it out."
+            f"{study.source}: [training] horizons changes nothing: method = '{windows.method}' has no derivative through a "
+            "given number of steps; take 'pathwise' or 'mixed', or leave it out."
         )
     if windows.trust_region and not method.trusts:
         raise DsoError(

@@ -206,8 +206,8 @@ class Training(Settings, Table):
         "noise_end": Key(doc="the actions' noise at the end, as a factor; reached geometrically"),
         "soften": Key(doc="factor of how long contacts push at first; it falls to 1"),
         "horizons": Key(
-            doc="steps after which the derivative through the chain is closed with the critic, at first and when contacts are as "
-            "the model says, at 70% of the iterations; geometric in between; none: the whole window (pathwise, mixed)",
+            doc="steps after which the derivative through the chain is closed with the critic, at first and when contacts are "
+            "as the model says, at 70% of the iterations; geometric in between; none: the whole window (pathwise, mixed)",
             example=[4, 32],
         ),
         "restart": Key(doc="share of windows that start anew"),
