@@ -97,7 +97,7 @@ def test_a_critic_of_gradients_is_for_methods_that_use_no_values(tmp_path):
     text = path.read_text()
     path.write_text(text + 'critic = "gradient"\n')
     result = dso.train(path, progress=False)
-    assert np.isfinite(result.summary["cost"]["after"])
+    assert np.isfinite(result.summary["cost"]["total"])
     path.write_text(text + 'horizons = [2, 8]\nmethod = "adaptive_horizon"\n')
     with pytest.raises(DsoError, match="horizons changes nothing: method = 'adaptive_horizon'"):
         build(TrainStudy.read(path))

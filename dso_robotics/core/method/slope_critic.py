@@ -42,10 +42,11 @@ class SlopeCritic(StateCritic):
             return super()._fit(key, learner, paths)
         features = self._value(learner.slow, learner, learner.theta).rest.features
         usable = (jax.vmap(usable_states)(paths)[:, :-1] & paths.moved).reshape(-1)
-        flat = jax.tree.map(lambda leaf: leaf[:, :-1].reshape((-1, *leaf.shape[2:])), paths.states)
+        number = usable.shape[0]
+        flat = jax.tree.map(lambda leaf: leaf[:, :-1].reshape((number, *leaf.shape[2:])), paths.states)
         floating, rest = eqx.partition(flat, eqx.is_inexact_array)
-        targets = jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])) / learner.critic_scale, paths.slope)
-        good = [jnp.all(jnp.isfinite(leaf).reshape(len(usable), -1), axis=1) for leaf in jax.tree.leaves(targets)]
+        targets = jax.tree.map(lambda leaf: leaf.reshape((number, *leaf.shape[2:])) / learner.critic_scale, paths.slope)
+        good = [jnp.all(jnp.isfinite(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in jax.tree.leaves(targets)]
         weights = (usable & jnp.all(jnp.stack(good), axis=0)).astype(paths.costs.dtype)
         spread = jax.tree.map(lambda leaf: _spread(leaf, weights), floating)
 
