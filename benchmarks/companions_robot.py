@@ -1,14 +1,15 @@
 """A robot's model of the wrong structure, identified by likelihood or by the control cost that it leads to.
 
-Run: python benchmarks/companions_robot.py [cartpole] [arm] [--seeds 10] [--out benchmarks/results]
+Run: python benchmarks/companions_robot.py [cartpole] [arm] [bumpers] [--seeds 10] [--out benchmarks/results]
 It writes companions_robot.json after every cell, so that a run that was stopped goes on, and companions_robot.png.
 
 The real robot has what the model has not: motors that answer late (a lag, the axis of the figure), dry friction, and a bend,
-in the pole of the cart-pole and between motor and link of the arm's elbow. The controller is the linear-quadratic regulator of
-the model about the upright posture, with fixed weights. Four gains: of the model as drawn, of the one identified by
-`dso.identify` from a log of the real robot hanging down, of the designed model (projected Adam on the cost that the regulator
-has on the real robot; its gradient goes through the Riccati equation), and, as a bound, the gain itself moved by that cost. The
-cost is judged on starts that no method has seen.
+in the pole of the cart-pole and between motor and link of the arm's elbow. The third robot is a task of contact: a cart-pole
+between two bumpers (the axis is how far they are away) of which the model knows nothing. The controller is the linear-quadratic
+regulator of the model about the upright posture, with fixed weights. Four gains: of the model as drawn, of the one
+identified by `dso.identify` from a log of the real robot hanging down, of the designed model (projected Adam on the cost that
+the regulator has on the real robot; its gradient goes through the Riccati equation), and, as a bound, the gain itself moved
+by that cost. The cost is judged on starts that no method has seen.
 """
 
 import argparse
@@ -42,8 +43,8 @@ import matplotlib.pyplot as plt
 
 CARTPOLE = """
 <mujoco model="cartpole">
-  <option timestep="0.005" integrator="implicitfast"><flag contact="disable"/></option>
-  <worldbody>
+  <option timestep="0.005" integrator="implicitfast"><flag contact="{contact}"/></option>
+  <worldbody>{walls}
     <body name="cart">
       <joint name="slider" type="slide" axis="1 0 0" damping="0.1" {cart}/>
       <geom name="cart" type="box" size="0.2 0.15 0.1" mass="1"/>
@@ -94,10 +95,21 @@ def late(lag):
 
 def cartpole(lag=None):
     if lag is None:
-        return CARTPOLE.format(lag="", cart="", pole=ROD.format(name="pole", length=1.0, mass=0.1))
+        pole = ROD.format(name="pole", length=1.0, mass=0.1)
+        return CARTPOLE.format(lag="", cart="", pole=pole, contact="disable", walls="")
     first, second = ROD.format(name="pole", length=0.5, mass=0.05), ROD.format(name="end", length=0.5, mass=0.05)
     pole = BENT.format(first=first, second=second, at=0.5, stiffness=0.6, damping=0.002)
-    return CARTPOLE.format(lag=late(lag), cart='frictionloss="0.3"', pole=pole)
+    return CARTPOLE.format(lag=late(lag), cart='frictionloss="0.3"', pole=pole, contact="disable", walls="")
+
+
+def bumpers(gap=None):
+    """A cart-pole between walls, `gap` [m] from the cart on each side."""
+    pole = ROD.format(name="pole", length=1.0, mass=0.1).replace("<geom", '<geom contype="0" conaffinity="0"')
+    if gap is None:
+        return CARTPOLE.format(lag="", cart="", pole=pole, contact="disable", walls="")
+    wall = '<geom type="box" size="0.1 0.2 0.2" pos="{} 0 0" solref="0.03 0.5"/>'
+    walls = wall.format(-0.3 - gap) + wall.format(0.3 + gap)
+    return CARTPOLE.format(lag="", cart="", pole=pole, contact="enable", walls=walls)
 
 
 def arm(lag=None):
@@ -109,9 +121,12 @@ def arm(lag=None):
     return ARM.format(lag=late(lag), shoulder='frictionloss="0.1"', motor="motor", lower=lower)
 
 
+LAGS, LAG = (0.0, 0.03, 0.06, 0.12), "lag of the motors, which the model lacks [s]"
+GAPS, GAP = (0.2, 0.3, 0.4), "distance of the bumpers, which the model lacks [m]"
 ROBOTS = {
     "cartpole": {
         "xml": cartpole,
+        "lacks": (LAGS, LAG),
         "free": ("body/cart/mass", "body/pole/mass", "joint/slider/damping", "joint/hinge/damping"),
         "weights": (np.array([1.0, 20.0, 0.1, 0.5]), np.array([0.1])),
         "hang": np.array([0.0, np.pi]),
@@ -119,14 +134,22 @@ ROBOTS = {
     },
     "arm": {
         "xml": arm,
+        "lacks": (LAGS, LAG),
         "free": ("body/upper/mass", "body/lower/mass", "joint/shoulder/damping", "joint/elbow/damping"),
         "weights": (np.array([10.0, 10.0, 0.1, 0.1]), np.array([0.02, 0.02])),
         "hang": np.array([np.pi, 0.0]),
         "spread": np.array([0.15, 0.15, 0.3, 0.3]),
     },
+    "bumpers": {
+        "xml": bumpers,
+        "lacks": (GAPS, GAP),
+        "free": ("body/cart/mass", "body/pole/mass", "joint/slider/damping", "joint/hinge/damping"),
+        "weights": (np.array([1.0, 20.0, 0.1, 0.5]), np.array([0.1])),
+        "hang": np.array([0.0, np.pi]),
+        "spread": np.array([0.03, 0.08, 0.1, 0.2]),
+    },
 }
 SUBSTEPS, SECONDS, WORST = 4, 3.0, 30.0
-LAGS = (0.0, 0.03, 0.06, 0.12)
 # A free number's place in the model, by the first word of its path.
 PLACES = {
     "body": lambda model, name: ("body_mass", model.body(name).id),
@@ -241,10 +264,10 @@ def descended(cost, start, iterations, rate, project=None):
     return result.best.kept
 
 
-def cell(robot, lag, seed, iterations):
+def cell(robot, lacking, seed, iterations):
     """Cost on unseen starts, by model."""
     build, weights = robot["xml"], robot["weights"]
-    real, model = Real(build(lag), weights, robot["spread"]), Model(build(), robot["free"], weights)
+    real, model = Real(build(lacking), weights, robot["spread"]), Model(build(), robot["free"], weights)
     seen, unseen = real.starts(seed, 4), real.starts(1000 + seed, 20)
     shape = (model.drawn.nu, 2 * model.drawn.nv)
     price = measured(
@@ -274,13 +297,14 @@ def build_file(xml):
 
 
 def draw(results, path):
-    fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    fig, axes = plt.subplots(1, len(ROBOTS), figsize=(14, 4), layout="constrained")
     for ax, name in zip(axes, ROBOTS, strict=True):
         for kind, colour in zip(
             ("drawn", "likelihood", "designed", "best gain"), ("grey", "tab:blue", "tab:red", "black"), strict=True
         ):
-            rows = [[r["costs"][kind] for key, r in results.items() if key.startswith(f"{name} {s} ")] for s in LAGS]
-            at = [s for s, row in zip(LAGS, rows, strict=True) if row]
+            values = ROBOTS[name]["lacks"][0]
+            rows = [[r["costs"][kind] for key, r in results.items() if key.startswith(f"{name} {s} ")] for s in values]
+            at = [s for s, row in zip(values, rows, strict=True) if row]
             rows = [np.array(row) for row in rows if row]
             if rows:
                 ax.plot(
@@ -292,7 +316,7 @@ def draw(results, path):
                     ls="--" if kind == "best gain" else "-",
                 )
                 ax.fill_between(at, [row.min() for row in rows], [row.max() for row in rows], color=colour, alpha=0.12)
-        ax.set(yscale="log", xlabel="lag of the motors, which the model lacks [s]", title=name)
+        ax.set(yscale="log", xlabel=ROBOTS[name]["lacks"][1], title=name)
     axes[0].set_ylabel("cost per step on the real robot (median, range)")
     axes[0].legend()
     fig.savefig(path, dpi=120)
@@ -309,12 +333,12 @@ def main():
     path = args.out / "companions_robot.json"
     results = begun(path)
     for seed, name in itertools.product(range(args.seeds), args.robots):
-        for lag in LAGS:
-            key = f"{name} {lag} {seed}"
+        for lacking in ROBOTS[name]["lacks"][0]:
+            key = f"{name} {lacking} {seed}"
             if key in results:
                 continue
             start = time.perf_counter()
-            results[key] = cell(ROBOTS[name], lag, seed, args.iterations)
+            results[key] = cell(ROBOTS[name], lacking, seed, args.iterations)
             told = ", ".join(f"{kind} {value:.3f}" for kind, value in results[key]["costs"].items())
             print(f"{key}: {told}, {time.perf_counter() - start:.0f} s", flush=True)
             path.write_text(json.dumps(results, indent=1) + "\n")

@@ -8,13 +8,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.off_policy import ActedCourse, Law
 from dso_robotics.core.method.replayed import RecordedCourse, Replayed
-from dso_robotics.core.method.settings import THROUGH_THE_CHAIN, Settings
+from dso_robotics.core.method.settings import SMOOTHED, THROUGH_THE_CHAIN, Settings
 from dso_robotics.core.objective import Problem
 from dso_robotics.physics.impedance import softened
 from dso_robotics.robot.between import Between
@@ -25,9 +26,6 @@ from dso_robotics.robot.replay import Record, ReplayedSystem, replayed
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
 from dso_robotics.robot.windows import CWindows
-
-# The fraction of training after which contacts have the model's own stiffness.
-_SOFT = 0.7
 
 
 class RobotCourse(RecordedCourse, ActedCourse):
@@ -65,7 +63,7 @@ class RobotCourse(RecordedCourse, ActedCourse):
         if progress is None:
             return chain
         if self.soften > 1.0:
-            factor = self.soften ** jnp.maximum(1.0 - progress / _SOFT, 0.0)
+            factor = self.soften ** jnp.maximum(1.0 - progress / SMOOTHED, 0.0)
             chain = eqx.tree_at(lambda c: c.base, chain, softened(chain.base, factor))
         return eqx.tree_at(lambda c: c.anneal, chain, progress * self._log_end, is_leaf=lambda leaf: leaf is None)
 
@@ -116,6 +114,16 @@ class RobotCourse(RecordedCourse, ActedCourse):
     def inputs(self, memory: Scaling, theta: Array) -> CriticInputs:
         """The critic's inputs, see `CriticInputs`."""
         return CriticInputs(self.at(memory), theta, self.depends)
+
+    def tangent(self, state: RobotState, slope: RobotState) -> RobotState:
+        """Without what changes the length of a quaternion."""
+        qpos = slope.body.qpos
+        for kind, at in zip(self.chain.mj.jnt_type, self.chain.mj.jnt_qposadr, strict=True):
+            if kind in (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_BALL):
+                first = int(at) + (3 if kind == mujoco.mjtJoint.mjJNT_FREE else 0)
+                turn, part = state.body.qpos[first : first + 4], qpos[first : first + 4]
+                qpos = qpos.at[first : first + 4].add(-turn * (turn @ part))
+        return eqx.tree_at(lambda s: s.body.qpos, slope, qpos)
 
     def remembered(self, memory: Scaling, theta: Array, states: RobotState) -> Scaling:
         """The scaling updated with these states, and the multipliers of the constraints."""
@@ -222,7 +230,7 @@ def training_method(
 
     explore, happens: see `RobotCourse`.
     depends: see `RobotCourse`; found by trial by default.
-    supervised, moved, curvature: see `core.method.short_horizon.ShortHorizon`.
+    supervised, moved, curvature: see `core.method.short_horizon.ShortHorizon`; only a method that `supervises` has them.
     """
     layout, explore = chain.layout, chain.start if explore is None else explore
     depends = dependence(chain, explore, settings.episode) if depends is None else depends
@@ -242,13 +250,12 @@ def training_method(
     made = TRAINING[settings.method]
     if settings.method in THROUGH_THE_CHAIN and chain.watch is not None:
         made = types.new_class(f"Replayed{made.__name__}", (Replayed, made))
+    apart = {"supervised": supervised, "moved": moved, "curvature": curvature} if made.supervises else {}
     return made(
         course,
         settings,
         theta=np.asarray(layout.initial),
         blocks=[layout.where(block.name) for block in layout.free],
         rates=layout.spread(dict(settings.rates), settings.learning_rate),
-        supervised=supervised,
-        moved=moved,
-        curvature=curvature,
+        **apart,
     )

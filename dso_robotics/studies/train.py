@@ -179,7 +179,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         numbers |= {
             f"term {name}": float(term) for name, term in zip(task.scene_cost.names, record.terms, strict=False)
         }
-        more = {"steps": at * settings.environments * settings.horizon if task.rolls else 0, "values": numbers}
+        more = {"steps": at * settings.played if task.rolls else 0, "values": numbers}
         episode_cost = looks[-1][1] if looks else at_first
         tell("training", at, record.cost, total=settings.iterations, episode_cost=episode_cost, **more)
         if marks and at % marks == 0 and running[1] == settings.iterations:
@@ -265,7 +265,7 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
         summary["warnings"] += told
     if len(firsts) > 1:
         summary["race"] = race
-        summary["environment_steps"] = race["iterations"] * settings.environments * settings.horizon * task.rolls
+        summary["environment_steps"] = race["iterations"] * settings.played * task.rolls
         summary["simulated_steps"] = summary["environment_steps"] * chain.substeps
     if chain.context.cloud is not None and task.rolls:
         model = functools.partial(compiled, task)
@@ -318,7 +318,7 @@ def _blocks(task: Task, kept: dict[str, Any]) -> dict[str, Any]:
 
 def _history(task: Task, result: Result, looks: list[tuple[float, ...]]) -> dict[str, np.ndarray]:
     """One row for each evaluation of episodes, with the training values at that point."""
-    per = task.windows.environments * task.windows.horizon
+    per = task.windows.played
     table = np.array(looks, float).reshape(-1, LOOK)
     at = table[:, 0].astype(int)
     found = [result.history[i - 1] for i in at]

@@ -195,6 +195,21 @@ def _check_method(
             f"{study.source}: [training] soften changes contacts that are differentiated through, and method = "
             f"'{windows.method}' plays them as they are; leave it out."
         )
+    if windows.critic == "gradient" and not (method.slopes and windows.method not in ("score", "mixed")):
+        raise DsoError(
+            f"{study.source}: [training] critic = 'gradient' knows no values, and method = '{windows.method}' does not "
+            "differentiate every block through the steps; take 'pathwise' or 'adaptive_horizon', or leave it out."
+        )
+    if windows.horizons and windows.method not in ("pathwise", "mixed"):
+        raise DsoError(
+            f"{study.source}: [training] horizons changes nothing: method = '{windows.method}' has no derivative through a "
+            "given number of steps; take 'pathwise' or 'mixed', or leave it out."
+        )
+    if windows.trust_region and not method.trusts:
+        raise DsoError(
+            f"{study.source}: [training] trust_region changes nothing: method = '{windows.method}' does not compare a step "
+            "with what it promised; take 'natural' or 'newton', or leave it out."
+        )
     if chain.termination is not None and not (method.rolls and method.ends):
         raise DsoError(
             f"{study.source}: [training] method = '{windows.method}' plays its windows to their end, so [terminate] would have "

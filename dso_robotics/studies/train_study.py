@@ -182,8 +182,8 @@ class Training(Settings, Table):
         "method": Key(
             doc="auto: chosen, with the reason in the summary; how a window is differentiated: pathwise, score, mixed, "
             "adaptive_horizon (the longest whose variance stays under a bound); a step in action space: pco, ppo, natural, "
-            "chain_iteration, newton; an actor-critic with a replay: sac, td3, ddpg; without costs of the motion: "
-            "gauss_newton, likelihood_adam; or one of your own"
+            "chain_iteration, newton; an actor-critic with a replay: sac, td3, ddpg, nfqca, "
+            "fitted_q, amortised_q; without costs of the motion: gauss_newton, likelihood_adam; or one of your own"
         ),
         "environments": Key(doc="how many play at once; a multiple of 4"),
         "horizon": Key(doc="control steps of a window; of adaptive_horizon: the longest"),
@@ -193,6 +193,11 @@ class Training(Settings, Table):
         "learning_rate": Key(doc="step size of theta"),
         "final_rate": Key(doc="what is left of it at the end, as a factor; it falls linearly"),
         "clip": Key(doc="largest norm of the gradient of a block"),
+        "critic": Key(
+            doc="what it is fitted to: value, or gradient: the derivative of the cost to come by the state (pathwise, "
+            "adaptive_horizon)",
+            choices=("value", "gradient"),
+        ),
         "critic_hidden": Key(doc="units of the critic's layers"),
         "critic_rate": Key(doc="step size of the critic"),
         "critic_updates": Key(doc="its updates an iteration"),
@@ -200,6 +205,11 @@ class Training(Settings, Table):
         "target": Key(doc="share of the new critic that the slow one, which makes the targets, takes on"),
         "noise_end": Key(doc="the actions' noise at the end, as a factor; reached geometrically"),
         "soften": Key(doc="factor of how long contacts push at first; it falls to 1"),
+        "horizons": Key(
+            doc="steps after which the derivative through the chain is closed with the critic, at first and when contacts are "
+            "as the model says, at 70% of the iterations; geometric in between; none: the whole window (pathwise, mixed)",
+            example=[4, 32],
+        ),
         "restart": Key(doc="share of windows that start anew"),
         "explore": Key(doc="share of these that start from [explore]"),
         "abandon": Key(doc="a window whose mean cost a step is above this starts anew; by default none", example=3.0),
@@ -207,11 +217,21 @@ class Training(Settings, Table):
             doc="of a batch's surrogate (pco, ppo, chain_iteration), or of the conjugate gradients (natural)"
         ),
         "divergence": Key(doc="mean KL divergence that an iteration in action space may move the policy by"),
+        "trust_region": Key(
+            doc="half of the windows, played again with the new policy, judge the step of the other half (natural, newton): "
+            "it is accepted, and the next ones shrink or grow, by the actual over the predicted reduction of the cost; costs "
+            "twice the control steps"
+        ),
         "variance": Key(doc="of the gradient at most, as a share of its squared norm (adaptive_horizon)"),
-        "replay": Key(doc="transitions that sac, td3 and ddpg keep, at least those of an iteration"),
+        "replay": Key(doc="transitions that an actor-critic keeps, at least those of an iteration"),
         "warmup": Key(doc="control steps before their first update"),
         "ratio": Key(doc="their updates of critic and policy per control step"),
-        "polyak": Key(doc="share of the new networks that the slow ones take on in an update"),
+        "polyak": Key(doc="share of the new networks that the slow ones take on in an update (sac, td3, ddpg)"),
+        "basepoints": Key(
+            doc="transitions an iteration at which a solver finds the greedy action (fitted_q, amortised_q)"
+        ),
+        "solver_steps": Key(doc="steps of that solver from each of its four starts"),
+        "window": Key(doc="iterations for which the policy is fitted to a solved action (amortised_q)"),
         "temperature": Key(
             doc="weight of the entropy (sac), in units of the cost; none: found, so that the entropy is minus one per actuator",
             example=0.1,

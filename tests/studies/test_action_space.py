@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+import dso_robotics as dso
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.costs.composite import composite
 from dso_robotics.costs.quantity import quantity
@@ -32,6 +33,16 @@ def windows(**more):
     """Short windows of the cart."""
     sizes = {"environments": 64, "horizon": 16, "iterations": 150, "critic_hidden": 16, "critic_rate": 3e-3}
     return Settings(gamma=GAMMA, episode=40, restart=0.3, **sizes, **more)
+
+
+def gain_cost(k):
+    """The discounted cost of a gain (1, 2) from starts uniform in [-1, 1]^2, noise left out, in closed form."""
+    a, b, q, r, _ = regulated_cart(GAMMA)
+    root, closed = np.sqrt(GAMMA), a - b @ k
+    if np.max(np.abs(np.linalg.eigvals(root * closed))) >= 1.0:
+        return np.inf
+    stage = closed.T @ q @ closed + k.T @ r @ k
+    return np.trace(scipy.linalg.solve_discrete_lyapunov(root * closed.T, stage)) / 3
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["one theta", "a theta for each environment"])
@@ -73,6 +84,7 @@ def test_c_plays_what_mjx_plays(tmp_path, own):
         ("pco", {"learning_rate": 0.03}),
         ("ppo", {"learning_rate": 3e-3, "updates": 40, "critic_batch": 256, "divergence": 0.05}),
         ("natural", {"divergence": 0.01}),
+        ("natural", {"divergence": 0.01, "trust_region": True}),
         ("chain_iteration", {"divergence": 0.4}),
         ("newton", {"learning_rate": 0.1}),
     ],
@@ -83,20 +95,41 @@ def test_finds_the_optimal_gain(tmp_path, method, more):
     trainer = training_method(chain, settings)
     learner, news = trained(trainer, chain, settings.iterations)
     assert bool(news.accepted)
-    # The discounted cost of a linear policy from starts uniform in [-1, 1]^2, noise left out, in closed form.
-    a, b, q, r, value = regulated_cart(GAMMA)
-    root = np.sqrt(GAMMA)
-
-    def cost(k):
-        closed = a - b @ k
-        stage = closed.T @ q @ closed + k.T @ r @ k
-        return np.trace(scipy.linalg.solve_discrete_lyapunov(root * closed.T, stage)) / 3
-
     spread = np.asarray(learner.memory.spread)
     first, found = (-np.asarray(theta)[None, :2] / spread for theta in (chain.layout.initial, learner.theta))
-    best = np.trace(value) / 3
-    assert cost(first) > 1.5 * best
-    assert best <= cost(found) < 1.03 * best
+    best = np.trace(regulated_cart(GAMMA)[-1]) / 3
+    assert gain_cost(first) > 1.5 * best
+    assert best <= gain_cost(found) < 1.03 * best
+
+
+def test_a_step_that_the_linear_model_praises_and_the_chain_refuses(tmp_path):
+    """Newton steps of any length, from noisy curvature: the linear model promises a gain, and the new gain is unstable."""
+    chain = cart(tmp_path)
+    settings = windows(noise_end=0.2, method="newton", learning_rate=50.0, final_rate=1.0, trust_region=True)
+    trainer = training_method(chain, settings)
+    first = trainer.init(jax.random.key(0), jnp.asarray(chain.layout.initial))
+    step, _, predicted = trainer._propose(first, trainer.play(first))
+    refused, _ = trainer.step(first)
+    before, after = (
+        gain_cost(-np.asarray(at.theta)[None, :2] / np.asarray(first.memory.spread)) for at in (first, step)
+    )
+    assert float(jnp.mean(predicted[settings.environments // 2 :])) > 0.0
+    assert np.isfinite(before)
+    assert after == np.inf
+    np.testing.assert_array_equal(refused.theta, first.theta)
+    assert (float(refused.share), int(refused.refused), int(refused.lost)) == (0.5, 1, 0)
+
+
+def test_a_trust_region_is_of_natural_and_newton_and_is_counted(tmp_path):
+    path = write(tmp_path, iterations=4)
+    text = path.read_text()
+    path.write_text(text + 'method = "natural"\ntrust_region = true\n')
+    result = dso.train(path, progress=False)
+    assert "the trust region refused" in result.summary["message"]
+    assert result.summary["environment_steps"] == 2 * 8 * 8 * 4
+    path.write_text(text + 'method = "pco"\ntrust_region = true\n')
+    with pytest.raises(DsoError, match="trust_region changes nothing: method = 'pco'"):
+        build(TrainStudy.read(path))
 
 
 @pytest.mark.parametrize("method", ["pathwise", "natural"])

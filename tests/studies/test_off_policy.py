@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from dso_robotics.core.method.fitted_q import least
 from dso_robotics.core.method.sac import log_acting
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.objective import Episodic, Problem
@@ -36,10 +37,21 @@ def settings(method, **more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "temperature"), [("ddpg", None), ("td3", None), ("sac", 0.0), ("sac", None)])
+@pytest.mark.parametrize(
+    ("method", "temperature"),
+    [
+        ("ddpg", None),
+        ("td3", None),
+        ("sac", 0.0),
+        ("sac", None),
+        ("nfqca", None),
+        ("fitted_q", None),
+        ("amortised_q", None),
+    ],
+)
 def test_finds_the_optimal_gain_and_its_q(tmp_path, method, temperature):
     chain = cart(tmp_path)
-    chosen = settings(method, temperature=temperature)
+    chosen = settings(method, temperature=temperature, basepoints=512, solver_steps=12)
     trainer = training_method(chain, chosen)
     learner, news = trained(trainer, chain, chosen.iterations)
     assert bool(news.accepted)
@@ -53,7 +65,7 @@ def test_finds_the_optimal_gain_and_its_q(tmp_path, method, temperature):
 
     best, found = np.trace(value) / 3, -np.asarray(learner.theta)[None, :2] / np.asarray(learner.memory.spread)
     assert best <= cost(found) < 1.05 * best
-    if method != "ddpg" and temperature is None:
+    if method in ("td3", "sac") and temperature is None:
         return  # Q of SAC counts the entropy, and that of TD3 noise on the actions
     draws = np.random.default_rng(0).uniform(-0.8, 0.8, (200, 3))
     wanted = []
@@ -68,6 +80,56 @@ def test_finds_the_optimal_gain_and_its_q(tmp_path, method, temperature):
 
     error = np.asarray(jax.vmap(q_of)(jnp.asarray(draws))) - wanted
     assert np.sqrt(np.mean(error**2)) < 0.1 * np.std(wanted)
+
+
+def test_the_solver_finds_the_least_in_a_box():
+    low, high = jnp.array([-1.0, -1.0]), jnp.array([1.0, 3.0])
+    starts = jnp.array([[0.9, -0.9], [-0.5, 2.5]])
+    found = least(lambda u: (u[0] - 0.3) ** 2 + u[0] * u[1] + (u[1] - 9.0) ** 2, starts, low, high, steps=60)
+    # u[1] is at its bound of 3, and there u[0] = 0.3 - 1.5 is at its own.
+    np.testing.assert_allclose(found, [-1.0, 3.0], atol=1e-6)
+    inside = least(lambda u: jnp.sum((u - jnp.array([0.25, 1.5])) ** 2), starts, low, high, steps=60)
+    np.testing.assert_allclose(inside, [0.25, 1.5], atol=0.03)
+    # Two valleys: the start in the deeper one counts.
+    wavy = least(
+        lambda u: jnp.cos(6.0 * u[0]) + 0.3 * u[0] + u[1] ** 2,
+        jnp.array([[0.5, 0.0], [-0.5, 0.0]]),
+        low,
+        high,
+        steps=60,
+    )
+    assert float(wavy[0]) == pytest.approx((-np.pi - np.arcsin(0.05)) / 6.0, abs=0.03)
+
+
+def test_solved_actions_are_kept_for_a_window_of_iterations(tmp_path):
+    chain = cart(tmp_path)
+    trainer = training_method(chain, settings("amortised_q", basepoints=32, solver_steps=3, window=2, warmup=0))
+    learner, rings = trainer.init(jax.random.key(0), jnp.asarray(chain.layout.initial)), []
+    for _ in range(3):
+        learner, _ = trainer.step(learner)
+        rings.append(np.asarray(learner.spare.kept.greedy))
+    assert learner.spare.capacity == 64
+    np.testing.assert_array_equal(rings[1][:32], rings[0][:32])
+    np.testing.assert_array_equal(rings[2][32:], rings[1][32:])
+    assert np.all(rings[2][:32] != rings[0][:32])
+    kept = learner.spare.kept
+    # Where Q has no range of actions to know, the solver stays within those that were played.
+    assert np.all(np.abs(kept.greedy) <= np.abs(np.asarray(learner.experience.kept.action)).max())
+
+
+def test_targets_stay_while_q_is_fitted(tmp_path):
+    """Of fitted iterations: the slow networks are those that the iteration before ended with."""
+    chain = cart(tmp_path)
+    trainer = training_method(chain, settings("nfqca", warmup=0))
+    learner = trainer.init(jax.random.key(0), jnp.asarray(chain.layout.initial))
+    for _ in range(2):
+        before, (learner, _) = learner, trainer.step(learner)
+        for slow, old in zip(
+            *(jax.tree.leaves(eqx.filter(c, eqx.is_array)) for c in (learner.slow, before.critic)), strict=True
+        ):
+            np.testing.assert_array_equal(slow, old)
+        np.testing.assert_array_equal(learner.slow_theta, before.theta)
+        assert np.any(np.asarray(learner.theta) != np.asarray(before.theta))
 
 
 def test_dpg_is_sac_without_temperature_and_spread(tmp_path):
@@ -162,6 +224,22 @@ def test_a_terminal_state_ends_and_a_time_limit_does_not(tmp_path):
     path, found = trainer._taken(trainer.problem, learner.theta, inside)
     assert np.asarray(found.valid).all()
     assert not np.asarray(found.ended).any()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("basepoints = 0", "basepoints: expected at least 1"),
+        ("solver_steps = 0", "solver_steps: expected at least 1"),
+        ("window = 0", "window: expected at least 1"),
+        ("replay = 500", "basepoints: 1024 are more than the replay keeps"),
+    ],
+)
+def test_numbers_of_the_solver_that_cannot_be_are_refused(tmp_path, more, told):
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("[training]", f'[training]\nmethod = "amortised_q"\n{more}'))
+    with pytest.raises(DsoError, match=told):
+        build(TrainStudy.read(path))
 
 
 @pytest.mark.parametrize(

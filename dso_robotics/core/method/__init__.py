@@ -2,5 +2,6 @@
 
 from dso_robotics.registry import Registry
 
-# Methods that train a policy, by the name that a study uses. Each is a class with the constructor of `ShortHorizon`.
+# Methods that train a policy, by the name that a study uses. Each is a class with the constructor of `windowed.Windowed`
+# and, if it `supervises`, the further arguments of `ShortHorizon`.
 TRAINING: Registry = Registry("training method", __name__)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core import surrogate
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.action_space import RuleSteps
+from dso_robotics.core.method.rule_steps import RuleSteps
 from dso_robotics.core.method.sampled import Proposal, Rule, rollouts_of
 from dso_robotics.core.sampler import Sample
 from dso_robotics.errors import DsoError

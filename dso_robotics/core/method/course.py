@@ -69,6 +69,10 @@ class Course(eqx.Module):
             raise DsoError("features: a critic needs numbers to see of a state; give a function of state and theta.")
         return lambda state: features(state, theta)
 
+    def tangent(self, state: State, slope: State) -> State:
+        """The part of a derivative by the state that belongs to possible changes of it."""
+        return slope
+
     def remembered(self, memory: Any, theta: Array, states: State) -> Any:
         """The updated `memory` after `states`, which have one leading axis."""
         return memory

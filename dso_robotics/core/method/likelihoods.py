@@ -49,6 +49,8 @@ class _Supervised:
     constrains = False
     moves_noise = True
     reads_c = False
+    trusts = False
+    slopes = False
     # Whether windows of the chain are simulated, which costs of the motion need.
     rolls = False
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core import curvature
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.action_space import RuleSteps
+from dso_robotics.core.method.rule_steps import RuleSteps
 from dso_robotics.core.method.sampled import Proposal, Rule, by_trust, rollouts_of
 from dso_robotics.core.method.trust_region import Direction, TrustRegion, Vector
 from dso_robotics.core.sampler import Sample
@@ -92,7 +92,7 @@ class Natural(Rule):
         )
         return Proposal(theta + scale * direction.step, state, scale * direction.predicted)
 
-    def judge(self, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[bool, Any]:
+    def judge(self, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[Bool[Array, ""], Any]:
         """Accept by the ratio of actual to predicted reduction, and adapt the radius."""
         return by_trust(self.trust, sample, proposal, value)
 
@@ -100,6 +100,8 @@ class Natural(Rule):
 @TRAINING.register("natural")
 class NaturalSteps(RuleSteps):
     """Training by natural-gradient steps. One iteration moves the policy by a mean KL of `settings.divergence`."""
+
+    trusts = True
 
     def rule(self, rate: Array) -> tuple[Rule, Any]:
         """See `RuleSteps`."""

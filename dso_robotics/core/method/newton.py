@@ -5,11 +5,11 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core import curvature
 from dso_robotics.core.method import TRAINING
-from dso_robotics.core.method.action_space import RuleSteps
+from dso_robotics.core.method.rule_steps import RuleSteps
 from dso_robotics.core.method.sampled import Proposal, Rule, by_trust, rollouts_of
 from dso_robotics.core.method.trust_region import Direction, TrustRegion, Vector
 from dso_robotics.core.sampler import Sample
@@ -58,7 +58,7 @@ class Newton(Rule):
         predicted = -(sample.estimate.gradient @ direction.step) * scale - 0.5 * scale**2 * direction.curvature
         return Proposal(theta + scale * direction.step, state, predicted)
 
-    def judge(self, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[bool, Any]:
+    def judge(self, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[Bool[Array, ""], Any]:
         """Accept by the ratio of actual to predicted reduction, and adapt the radius."""
         return by_trust(self.trust, sample, proposal, value)
 
@@ -66,6 +66,8 @@ class Newton(Rule):
 @TRAINING.register("newton")
 class NewtonSteps(RuleSteps):
     """Training by Newton steps on the surrogate's Hessian, at most `settings.learning_rate` long. For small policies."""
+
+    trusts = True
 
     def rule(self, rate: Array) -> tuple[Rule, Any]:
         """See `RuleSteps`."""

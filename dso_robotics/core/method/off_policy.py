@@ -142,9 +142,22 @@ class OffPolicy(Undifferentiated):
     ) -> tuple[Array, Any, Any]:
         """The next theta, its optimiser and `spare`, by a batch. rate: what is left of the step sizes."""
 
-    def spare(self, key: PRNGKeyArray) -> Any:
-        """What is learned besides policy and critics, before the first iteration."""
+    def spare(self, key: PRNGKeyArray, row: int) -> Any:
+        """What is learned besides policy and critics, before the first iteration. A state is seen as `row` numbers."""
         return ()
+
+    def renewed(self, key: PRNGKeyArray, at: Update, learner: Player, experience: Experience) -> Update:
+        """What an iteration's updates begin with, after its windows were stored."""
+        return at
+
+    def source(self, at: Update, experience: Experience) -> Experience:
+        """Where the critics' batches are drawn from."""
+        return experience
+
+    @property
+    def follows(self) -> float:
+        """The fraction by which the slow networks move to the new ones in an update."""
+        return self.settings.polyak
 
     def bounded(self, action: Float[Array, "*N nu"]) -> Float[Array, "*N nu"]:
         """Actions as they act."""
@@ -168,7 +181,7 @@ class OffPolicy(Undifferentiated):
         first = jax.tree.map(lambda leaf: leaf[0], learner.states)
         size = jax.eval_shape(self.course.row, theta, first).shape[0]
         kept = no_experience(self.settings.replay, size, len(self.course.limited))
-        spare = self.spare(jax.random.fold_in(key, 1))
+        spare = self.spare(jax.random.fold_in(key, 1), size)
         return extended(Player, learner, experience=kept, slow_theta=theta, spare=spare)
 
     def play(self, learner: Player) -> State:
@@ -189,6 +202,7 @@ class OffPolicy(Undifferentiated):
         rate = self._fallen(learner.iteration / s.iterations)
         names = Update.__dataclass_fields__
         begun = Update(**{name: getattr(learner, name) for name in names})
+        begun = self.renewed(keys[4], begun, learner, experience)
         arrays, static = eqx.partition(begun, eqx.is_array)
 
         def once(index: Array, carry: tuple) -> tuple:
@@ -234,7 +248,7 @@ class OffPolicy(Undifferentiated):
         """One update, and the squared error of the critics."""
         s, (index, rate) = self.settings, now
         keys = jax.random.split(key, 3)
-        batch = experience.drawn(keys[0], s.critic_batch)
+        batch = self.source(at, experience).drawn(keys[0], s.critic_batch)
         memory, scale = learner.memory, learner.critic_scale.astype(jnp.float32)
         ahead = 1.0 + self.target(keys[1], at, learner, batch)
         targets = batch.cost / scale + s.gamma * jnp.where(batch.ended, 0.0, ahead) - 1.0
@@ -257,10 +271,10 @@ class OffPolicy(Undifferentiated):
             here = eqx.combine(parts, fixed)
             theta, optimiser, spare = self.improve(keys[2], here, learner, batch, rate)
             slow = jax.tree.map(
-                lambda old, new: old + s.polyak * (new - old),
+                lambda old, new: old + self.follows * (new - old),
                 *(eqx.filter(c, eqx.is_array) for c in (here.slow, here.critic)),
             )
-            slow_theta = here.slow_theta + s.polyak * (theta - here.slow_theta)
+            slow_theta = here.slow_theta + self.follows * (theta - here.slow_theta)
             rest = eqx.combine(slow, eqx.filter(here.slow, eqx.is_array, inverse=True))
             following = Update(theta, optimiser, here.critic, rest, here.critic_optimiser, slow_theta, spare)
             return eqx.filter(following, eqx.is_array)

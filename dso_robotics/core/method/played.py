@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from dso_robotics.core.chain import Chain, State, covered
 from dso_robotics.core.method.course import Course
 from dso_robotics.core.method.learner import Learner
-from dso_robotics.core.method.short_horizon import ShortHorizon
+from dso_robotics.core.method.windowed import Windowed
 from dso_robotics.core.objective import Problem
 
 
@@ -36,15 +36,15 @@ class PlayedCourse(Course):
         """The problem with only the part of the cost that depends on theta at given states."""
 
 
-class Played(ShortHorizon):
-    """`ShortHorizon` on windows that are played elsewhere. A method says how it plays them, and what it learns from them."""
+class Played(Windowed):
+    """`Windowed`, on windows that are played elsewhere. A method says how it plays them, and what it learns from them."""
 
     engine = "mujoco"
 
     def __init__(self, *args: Any, **more: Any):
         super().__init__(*args, **more)
         self._learn: Any = eqx.filter_jit(self.learned)
-        self._iterate = self._passed
+        self._iterate = self._iterated
 
     @abc.abstractmethod
     def play(self, learner: Any) -> Any:
@@ -56,9 +56,9 @@ class Played(ShortHorizon):
 
     def compile(self, state: Learner) -> None:
         """Compile everything that a step compiles, by taking one step."""
-        self._passed(state)
+        self._iterated(state)
 
-    def _passed(self, learner: Learner) -> tuple[Learner, tuple[Array, ...]]:
+    def _iterated(self, learner: Learner) -> tuple[Learner, tuple[Array, ...]]:
         return self._learn(learner, self.play(learner))
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array
 from dso_robotics.core.chain import Chain, State
 from dso_robotics.core.method.learner import Learner
 from dso_robotics.core.method.played import Played, PlayedCourse
+from dso_robotics.core.method.short_horizon import ShortHorizon
 
 
 class RecordedCourse(PlayedCourse):
@@ -29,7 +30,7 @@ class RecordedCourse(PlayedCourse):
         """The chain along one record, differentiable."""
 
 
-class Replayed(Played):
+class Replayed(Played, ShortHorizon):
     """`Played` windows with derivatives that the simulator computes."""
 
     reason = "C MuJoCo needs no compilation of the physics, and linearises each step"

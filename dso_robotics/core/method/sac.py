@@ -53,7 +53,7 @@ def log_acting(action: Action, draw: Action, log_spread: Action, limited: Any) -
 class SoftActorCritic(OffPolicy):
     """SAC: twin critics of the cost to come and of the entropy, and a temperature that is found (`settings.temperature`)."""
 
-    def spare(self, key: PRNGKeyArray) -> Spare:
+    def spare(self, key: PRNGKeyArray, row: int) -> Spare:
         """A spread of 0.7 everywhere."""
         inputs, outputs = self.course.width, len(self.course.limited)
         more: dict[str, Any] = {"activation": jax.nn.relu, "dtype": jnp.float32}

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from dso_robotics.core.descent import CACHE, Last, Moment, Result, Status, descend
 from dso_robotics.core.gradient.score import Batch
@@ -49,7 +49,7 @@ class Rule(eqx.Module):
 
     def judge(
         self, sample: Sample, proposal: Proposal, value: Callable[[], Float[Array, ""]] | None
-    ) -> tuple[bool, Any]:
+    ) -> tuple[Bool[Array, ""] | bool, Any]:
         """Whether to accept, and the next state. `value()` is J at the proposal, with the same noise as the sample."""
         return True, proposal.state
 
@@ -64,14 +64,12 @@ def rollouts_of(sample: Sample, name: str) -> Batch:
     return sample.batch
 
 
-def by_trust(trust: TrustRegion, sample: Sample, proposal: Proposal, value: Callable | None) -> tuple[bool, Any]:
+def by_trust(
+    trust: TrustRegion, sample: Sample, proposal: Proposal, value: Callable | None
+) -> tuple[Bool[Array, ""], Any]:
     """Whether the trust region accepts the proposal, and its next radius."""
-    actual = float(sample.estimate.value) - float(value() if value is not None else np.nan)
-    # Below the rounding of J the two reductions say nothing. Adding that rounding to both accepts such a step (Conn, Gould and
-    # Toint, Trust-Region Methods, 2000, section 17.4.2).
-    rounding = 10.0 * np.finfo(np.asarray(proposal.theta).dtype).eps * max(1.0, abs(float(sample.estimate.value)))
-    accepted, radius = trust.judge(float(proposal.state), actual + rounding, float(proposal.predicted) + rounding)
-    return accepted, jnp.asarray(radius)
+    after = jnp.nan if value is None else value()
+    return trust.compare(proposal.state, sample.estimate.value, after, proposal.predicted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +209,8 @@ class Sampled:
                 notes.append(f"step rejected ({told}) and halved")
                 continue
             value = self._value_at(state, proposal.theta)
-            accepted, rule = self.rule.judge(sample, proposal, value)
+            judged, rule = self.rule.judge(sample, proposal, value)
+            accepted = bool(judged)
             if not accepted:
                 # The next try uses new rollouts, because noise in these may have caused the bad step.
                 notes.append("step rejected (J did not fall as predicted), trust region shrunk")

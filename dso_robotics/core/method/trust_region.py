@@ -1,8 +1,8 @@
 """A step of a quadratic model, and the trust-region radius."""
 
 import equinox as eqx
-import numpy as np
-from jaxtyping import Array, Bool, Float
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from dso_robotics.errors import DsoError
 
@@ -41,9 +41,25 @@ class TrustRegion(eqx.Module):
         if not 0.0 <= self.accept <= self.shrink_below < self.grow_above:
             raise DsoError("accept: expected 0 <= accept <= shrink_below < grow_above.")
 
-    def judge(self, radius: float, actual: float, predicted: float) -> tuple[bool, float]:
+    def judge(
+        self, radius: ArrayLike, actual: ArrayLike, predicted: ArrayLike
+    ) -> tuple[Bool[Array, ""], Float[Array, ""]]:
         """Whether the step is accepted, and the next radius. A non-finite result is refused."""
-        ratio = actual / predicted if np.isfinite(actual) and predicted > 0.0 else -np.inf
-        if ratio < self.shrink_below:
-            return ratio >= self.accept, max(radius / 2.0, self.smallest)
-        return True, min(radius * 2.0, self.largest) if ratio > self.grow_above else radius
+        radius, actual, predicted = jnp.asarray(radius), jnp.asarray(actual), jnp.asarray(predicted)
+        sound = jnp.isfinite(actual) & (predicted > 0.0)
+        ratio = jnp.where(sound, actual / jnp.where(sound, predicted, 1.0), -jnp.inf)
+        shrunk, grown = jnp.maximum(radius / 2.0, self.smallest), jnp.minimum(radius * 2.0, self.largest)
+        following = jnp.where(ratio > self.grow_above, grown, radius)
+        return ratio >= self.accept, jnp.where(ratio < self.shrink_below, shrunk, following)
+
+    def compare(
+        self, radius: ArrayLike, before: ArrayLike, after: ArrayLike, predicted: ArrayLike, *, error: ArrayLike = 0.0
+    ) -> tuple[Bool[Array, ""], Float[Array, ""]]:
+        """`judge` of the J before and after a step, which must share their noise.
+
+        Below the rounding of J, and below the standard error of the difference between the two reductions, the reductions say
+        nothing. Adding both to the two accepts such a step (Conn, Gould and Toint, Trust-Region Methods, 2000, section 17.4.2).
+        """
+        value = jnp.asarray(before)
+        least = 10.0 * jnp.finfo(value.dtype).eps * jnp.maximum(1.0, jnp.abs(value)) + error
+        return self.judge(radius, value - after + least, predicted + least)
