@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 
 
@@ -18,3 +19,9 @@ def quick() -> dict[str, Any] | None:
 def quick_jit(function: Callable[..., Any]) -> Any:
     """jax.jit of a function that runs a few times, or for microseconds. It cannot be called by another compiled function."""
     return jax.jit(function, compiler_options=quick())
+
+
+def quick_filter_jit(function: Callable[..., Any]) -> Any:
+    """`quick_jit` of a function whose arguments and results hold more than arrays."""
+    compiled: Any = eqx.filter_jit
+    return compiled(function, compiler_options=quick())

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.core import devices
 from dso_robotics.core.chain import Chain, State
+from dso_robotics.core.compiling import quick_filter_jit
 from dso_robotics.core.descent import Status
 from dso_robotics.core.method.course import Course
 from dso_robotics.core.method.learner import Learner, Record, Step
@@ -74,7 +75,7 @@ class Windowed(abc.ABC):
         self.critic_optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(settings.critic_rate))
         self.by_score = self.entries(settings.method, course.chain, jnp.asarray(theta), self.moved)
         self._iterate: Any = eqx.filter_jit(self._iterated)
-        self._begin: Any = eqx.filter_jit(self._begun)
+        self._begin: Any = quick_filter_jit(self._begun)
 
     @staticmethod
     @abc.abstractmethod
