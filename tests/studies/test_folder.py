@@ -12,7 +12,7 @@ import h5py
 import pytest
 
 from dso_robotics.cli import main
-from dso_robotics.data.log import read_log
+from dso_robotics.data.log import read_log, write_log
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.path import parse
 from dso_robotics.physics.model import load
@@ -20,15 +20,35 @@ from dso_robotics.studies import folder as folders
 from dso_robotics.studies.identify import identify
 from dso_robotics.studies.run import session
 from dso_robotics.studies.study import IdentifyStudy
+from tests.pendulum import record
+
+
+@pytest.fixture(scope="module")
+def inputs(pendulum, tmp_path_factory):
+    """A folder with the model and a short log: no number counts here."""
+    folder = tmp_path_factory.mktemp("inputs")
+    shutil.copy(pendulum / "pendulum.xml", folder)
+    write_log(folder / "pendulum.h5", record(0, seconds=1.1))
+    return folder
 
 
 @pytest.fixture
-def files(pendulum, tmp_path, monkeypatch):
+def files(inputs, tmp_path, monkeypatch):
     """A private copy of the inputs, as the working folder."""
-    for name in ("pendulum.xml", "pendulum.h5"):
-        shutil.copy(pendulum / name, tmp_path / name)
+    shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(inputs, tmp_path_factory):
+    """The result of a run in a folder of its own."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(inputs, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        identify(study(), "out")
+    return folder / "out"
 
 
 def study(**changes):
@@ -37,10 +57,9 @@ def study(**changes):
 
 
 @pytest.fixture
-def result(files):
+def result(files, finished):
     """A finished run in the folder `out`."""
-    identify(study(), "out")
-    return files / "out"
+    return shutil.copytree(finished, files / "out")
 
 
 def contents(folder):
