@@ -47,23 +47,20 @@ PENDULUM = {
     method: {**OFF_POLICY, "iterations": 312, "gamma": 0.98, "explore": 1.0, "replay": 20_000, "keep": "last"}
     for method in ("sac", "td3", "ddpg", "nfqca", "fitted_q", "amortised_q")
 }
-# As stable-baselines3's: 4,000 control steps an iteration, ten passes over them in batches of 64, no limit of the divergence, a
-# constant step size, advantages by the newest critic, and noise that is learned. Without its state-dependent noise.
 PENDULUM["ppo"] = {
-    "environments": 20,
-    "horizon": 200,
-    "iterations": 25,
+    "environments": 16,
+    "horizon": 64,
+    "iterations": 97,
     "gamma": 0.9,
     "explore": 1.0,
     "restart": 0.0,
     "learning_rate": 1e-3,
-    "final_rate": 1.0,
     "critic_rate": 1e-3,
     "critic_batch": 64,
-    "updates": 625,
-    "critic_updates": 625,
-    "target": 1.0,
-    "divergence": 1.0,
+    "updates": 160,
+    "critic_updates": 160,
+    "divergence": 0.05,
+    "noise_end": 0.2,
     "keep": "last",
 }
 SETTINGS = {
@@ -116,7 +113,6 @@ def pendulum(method: str, seed: int) -> dict:
             policy={
                 "hidden": [64, 64],
                 "noise": 0.5 if method in ("sac", "ppo") else 0.1,
-                "learn_noise": method == "ppo",
             },
             start={"position": {"hinge": np.pi}, "spread": 1.0},
             explore={"position": {"hinge": [-np.pi, np.pi]}, "velocity": {"hinge": [-1.0, 1.0]}},
