@@ -138,7 +138,7 @@ def training_table(summary: Mapping[str, Any]) -> list[str]:
         )
     for name, row in summary["parameters"].items():
         bound = "  at bound" if row["at_bound"] else ""
-        lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}{bound}")
+        lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {unit(row['unit'])}".rstrip() + bound)
     return lines + [f"note: {text}" for text in summary["warnings"]]
 
 
@@ -215,7 +215,7 @@ def judge_line(summary: Mapping[str, Any]) -> str:
 def estimation_table(summary: Mapping[str, Any]) -> list[str]:
     """Lines on the numbers that were learned with an estimator, on how well it predicts each measurement, and warnings."""
     lines = [
-        f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {unit(row['unit'])}"
+        f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {unit(row['unit'])}".rstrip()
         for name, row in summary["parameters"].items()
     ]
     lines += [
