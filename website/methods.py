@@ -16,6 +16,13 @@ _HEAD = """\
 What a study or a command calls by name. Each is one file that registers itself; [one of your own](../tutorials/your_own.md) is found in the same way.
 """
 
+# What tells methods of one class apart.
+_OF_ONE_CLASS = {
+    "pathwise": "The gradient runs through the chain: policy, physics, sensors and estimator are differentiated step by step.",
+    "score": "The gradient follows from the likelihood of the actions that were taken; nothing of the physics is differentiated.",
+    "mixed": "By the score for the blocks that have one, such as the policy; through the chain for the others, such as a design.",
+}
+
 
 def page() -> str:
     """The whole page, in Markdown."""
@@ -38,7 +45,8 @@ def _table(title: str, how: str, things: Mapping[str, Any]) -> Iterator[str]:
     yield f"## {title}\n\n{how}\n\n| name | is | in |\n| --- | --- | --- |"
     for name, thing in things.items():
         kind = thing if inspect.isclass(thing) else type(thing)
-        told = getattr(kind, "about", "") or " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+        told = kind.about if things is FORMATS else " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+        told = _OF_ONE_CLASS.get(name, told) if things is TRAINING else told
         told = told.replace("|", "\\|")
         yield f"| `{name}` | {told} | `{kind.__module__.removeprefix('dso_robotics.')}` |"
     yield ""

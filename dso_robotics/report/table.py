@@ -144,7 +144,7 @@ def training_table(summary: Mapping[str, Any]) -> list[str]:
         )
     for name, row in summary["parameters"].items():
         bound = "  at bound" if row["at_bound"] else ""
-        lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {row['unit']}{bound}")
+        lines.append(f"{name}: {row['initial']:.4g} -> {row['value']:.4g} {unit(row['unit'])}".rstrip() + bound)
     return lines + [f"note: {text}" for text in summary["warnings"]]
 
 

@@ -28,7 +28,12 @@ def learning_charts(
     at = int(np.flatnonzero(iterations == kept)[-1]) if kept in iterations else len(costs) - 1
     one = np.full(len(costs), np.nan)
     one[at] = costs[at]
-    title = f"cost of an episode on C MuJoCo, without {noise}" if rolls else "sum of the weighted costs"
+    # The costs above are of further episodes, so they differ a little.
+    title = (
+        f"cost of one episode on C MuJoCo, without {noise}, as the training looked at it"
+        if rolls
+        else "sum of the weighted costs"
+    )
     x_label = "environment steps" if rolls else "iteration"
     remark = f"kept {number(costs[at])}" + ("" if at == len(costs) - 1 else f", last {number(costs[-1])}")
     lines = [Line("cost", costs, "p0"), Line("kept", one, "p1", "dots")]

@@ -66,6 +66,24 @@ def test_every_public_name_is_in_the_reference():
     assert completed("# Python\n").count(":::") == len(dso.__all__)
 
 
+def test_no_two_things_of_a_table_of_methods_have_the_same_words():
+    from website.methods import page
+
+    for table in page().split("## ")[1:]:
+        told = re.findall(r"^\| `[^`]+` \| (.*?) \| `", table, re.MULTILINE)
+        assert told
+        assert len({*told}) == len(told)
+        assert all(len(text.split()) > 2 for text in told)
+
+
+def test_the_page_of_messages_has_messages_only():
+    from website.messages import page
+
+    rows = [row.split(" | ")[0] for row in page().splitlines() if row.startswith("| ")][1:]
+    assert any("has no recorded control" in row for row in rows)
+    assert not any("lists every key" in row or row == "| devices (docs/devices.md)" for row in rows)
+
+
 def test_every_family_has_a_unit():
     from website.paths import page
 

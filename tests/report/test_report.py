@@ -24,6 +24,7 @@ from dso_robotics.report.identify import write_report
 from dso_robotics.report.quantity import interval, listed, number, percent, quantity, unit
 from dso_robotics.report.residual import whiteness
 from dso_robotics.report.still import still
+from dso_robotics.report.table import estimation_table
 from dso_robotics.report.trace import Trace
 
 EVIL = '<script src="http://evil.example/x.js">alert(1)</script>'
@@ -458,3 +459,12 @@ def test_of_many_runs_only_some_are_drawn_and_the_page_says_so(tmp_path):
     assert {"train/run0", "train/run419"} <= groups
     assert "20 runs between the best and the worst" in text
     assert text.count("Not drawn.") == 20
+
+
+def test_numbers_of_an_estimator_come_first_and_a_pure_number_has_no_unit():
+    rows = {"actuator/knee/gear[0]": (20.0, 21.419, "1"), "joint/hip/damping": (0.1, 0.2, "N*m*s/rad")}
+    parameters = {name: {"initial": a, "value": b, "unit": u} for name, (a, b, u) in rows.items()}
+    summary = {"parameters": parameters, "fit": {}, "stability": {}, "consistency": {}, "converged": True}
+    lines = estimation_table(summary | {"message": "done", "warnings": ["w"]})
+    assert lines[:2] == ["actuator/knee/gear[0]: 20 -> 21.42", "joint/hip/damping: 0.1 -> 0.2 N·m·s/rad"]
+    assert lines[-2:] == ["converged: done", "warning: w"]
