@@ -461,10 +461,13 @@ def test_of_many_runs_only_some_are_drawn_and_the_page_says_so(tmp_path):
     assert text.count("Not drawn.") == 20
 
 
-def test_numbers_of_an_estimator_come_first_and_a_pure_number_has_no_unit():
-    rows = {"actuator/knee/gear[0]": (20.0, 21.419, "1"), "joint/hip/damping": (0.1, 0.2, "N*m*s/rad")}
-    parameters = {name: {"initial": a, "value": b, "unit": u} for name, (a, b, u) in rows.items()}
-    summary = {"parameters": parameters, "fit": {}, "stability": {}, "consistency": {}, "converged": True}
-    lines = estimation_table(summary | {"message": "done", "warnings": ["w"]})
-    assert lines[:2] == ["actuator/knee/gear[0]: 20 -> 21.42", "joint/hip/damping: 0.1 -> 0.2 N·m·s/rad"]
+def test_numbers_of_an_estimator_come_first():
+    row = {"initial": 20.0, "value": 21.419, "unit": "N*m"}
+    parameters = {"body/a": row | {"low95": 21.0, "high95": 22.0, "at_bound": True}, "body/b": row | {"low95": None}}
+    trust = {"stability": {}, "consistency": {"train": {"nis": 1.0, "nees": None}}}
+    summary = {"parameters": parameters, "fit": {}, "converged": True, "message": "done", "warnings": ["w"]} | trust
+    lines = estimation_table(summary)
+    rows = [" ".join(line.split()) for line in lines[0].splitlines()]
+    assert rows[0] == "parameter start value 95% interval unit"
+    assert rows[1:3] == ["body/a 20 21.42 21 .. 22 N*m at bound", "body/b 20 21.42 not known N*m"]
     assert lines[-2:] == ["converged: done", "warning: w"]
