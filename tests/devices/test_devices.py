@@ -89,6 +89,7 @@ def test_two_devices_give_the_numbers_of_one(alone, tmp_path):
     folder = made(tmp_path / "two")
     finish(start(folder, SHORT, "--devices", 2, devices=2))
     assert_same(alone(SHORT), numbers(folder))
+    assert abs(alone(SHORT)["mixed actuator/push/gear[0]"] - 2.0) > 1e-3
 
 
 @pytest.mark.long

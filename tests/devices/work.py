@@ -57,7 +57,8 @@ def inputs(folder: Path) -> None:
     write_log(folder / "pendulum.h5", record(0, runs=3, seconds=0.7))
     text = 'model = "pendulum.xml"\nlogs = ["pendulum.h5"]\nfree = ["joint/hinge/damping"]\nwindow = 0.2\n'
     (folder / "estimate.toml").write_text(f'{text}corrector = "gain"\nengine = "mjx"\niterations = 5\n')
-    train = 'engine = "mjx"\n' + write(folder).read_text()
+    # The last theta, so that the steps are compared, not what three of them happened to gain.
+    train = 'engine = "mjx"\n' + write(folder).read_text() + 'keep = "last"\n'
     (folder / "train.toml").write_text(train)
     (folder / "score.toml").write_text(train + 'method = "score"\n')
     (folder / "mixed.toml").write_text(train + 'method = "mixed"\n' + GEAR)
