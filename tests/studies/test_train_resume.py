@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dso_robotics import cli
-from dso_robotics.core.method.short_horizon import ShortHorizon
+from dso_robotics.core.method.windowed import Windowed
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
 from dso_robotics.studies import train as training
@@ -22,15 +22,17 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-@pytest.fixture(scope="module", params=["pathwise", "pco", "sac"])
+REPLAYED = "replay = 200\nwarmup = 100\ncritic_batch = 16\nratio = 0.1"
+MORE = {"natural": "trust_region = true", "sac": REPLAYED, "amortised_q": f"{REPLAYED}\nwindow = 2\nsolver_steps = 2\nbasepoints = 100"}
+
+
+@pytest.fixture(scope="module", params=["pathwise", "natural", "sac", "amortised_q"])
 def begun(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     path = write(folder, ITERATIONS)
-    policy = {"pathwise": 'kind = "gated"\nunits = 3', "pco": 'kind = "linear"'}.get(request.param, 'kind = "linear"')
+    policy = 'kind = "gated"\nunits = 3' if request.param == "pathwise" else 'kind = "linear"'
     text = path.read_text().replace('kind = "linear"', policy)
-    text = text.replace("[training]", f'[training]\nmethod = "{request.param}"')
-    if request.param == "sac":
-        text = text.replace("[training]", "[training]\nreplay = 200\nwarmup = 100\ncritic_batch = 16\nratio = 0.1")
+    text = text.replace("[training]", f'[training]\nmethod = "{request.param}"\n{MORE.get(request.param, "")}')
     # Steps so large that the best look comes before the kill.
     path.write_text(text.replace("learning_rate = 0.05", "learning_rate = 2.0"))
 
@@ -38,7 +40,7 @@ def begun(request, tmp_path_factory):
         if news.iteration == KILLED:
             raise Killed
 
-    traced, onwards = [], ShortHorizon._onwards
+    traced, onwards = [], Windowed._onwards
 
     def counted(*args):
         traced.append(1)
@@ -46,7 +48,7 @@ def begun(request, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "EVERY", 0.0)
-        patch.setattr(ShortHorizon, "_onwards", counted)
+        patch.setattr(Windowed, "_onwards", counted)
         with pytest.raises(Killed):
             train(TrainStudy.read(path), folder / "out", progress=kill)
     # JAX calls the step once: all four iterations run what was compiled ahead of the first.
