@@ -9,7 +9,8 @@ _HEAD = """# Everything in one vector
 A robot is not what its model says. There is one log of its sensors, three recordings of 6 s, and nothing recorded its
 state. Wanted is a policy for the true robot that acts on its true sensors. One training finds physics, sensor biases, the
 corrector of an estimator and the policy together. This page compares that with the usual pipeline, with one part frozen, and
-with a policy that was trained on the true model and sees the true state. Made by `{command}`.
+with a policy that was trained on the true model and sees the true state. Made by `python benchmarks/everything.py` for each
+robot and seed; benchmarks/results/everything.json has the commands.
 
 Costs are means over twenty episodes on the true robot, the same for all variants: the same starts and the same noise of
 sensors. Each seed has a log and a training of its own. The last column is (C of the untrained policy - C) / (C of the untrained
@@ -49,7 +50,7 @@ _TEXT = {
 
 def page(found: dict[str, Any], truths: dict[str, dict[str, float]]) -> str:
     """The page as Markdown. truths: the true numbers of every robot, by path."""
-    text = _HEAD.format(command=found["command"].replace("; ", "`, `"))
+    text = _HEAD
     for robot, told in _ROBOTS.items():
         if robot in found:
             rows = dict(sorted(found[robot]["rows"].items()))
