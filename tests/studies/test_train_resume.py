@@ -23,7 +23,8 @@ class Killed(Exception):
 
 
 REPLAYED = "replay = 200\nwarmup = 100\ncritic_batch = 16\nratio = 0.1"
-MORE = {"natural": "trust_region = true", "sac": REPLAYED, "amortised_q": f"{REPLAYED}\nwindow = 2\nsolver_steps = 2\nbasepoints = 100"}
+FITTED = "window = 2\nsolver_steps = 2\nbasepoints = 100"
+MORE = {"natural": "trust_region = true", "sac": REPLAYED, "amortised_q": f"{REPLAYED}\n{FITTED}"}
 
 
 @pytest.fixture(scope="module", params=["pathwise", "natural", "sac", "amortised_q"])
