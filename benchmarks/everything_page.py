@@ -15,8 +15,8 @@ robot and seed; benchmarks/results/everything.json has the commands.
 Costs are means over twenty episodes on the true robot, the same for all variants: the same starts and the same noise of
 sensors. Each seed has a log and a training of its own. The last column is (C of the untrained policy - C) / (C of the untrained
 policy - C of the oracle), of the medians over the seeds; the oracle's training is an ordinary one of as many iterations, so
-another can do better. CPU time, of all cores, includes compilation; what an earlier seed compiled was kept where it was the same.
-Other work was done on the machine meanwhile.
+another can do better. CPU time, of all cores, includes compilation; what an earlier seed compiled was kept where it was the
+same. Other work was done on the machine meanwhile.
 """
 _ROBOTS = {
     "cartpole": """
