@@ -118,6 +118,7 @@ def build(study: TrainStudy) -> Task:
     }
     choice = choose(windows.method, chain, supervised, flow, rolls=bool(timed), source=study.source)
     choice, told = without_slope(
+        windows.method,
         choice,
         steps_only,
         [name for name, cost in timed.items() if not cost.of_action],

@@ -84,13 +84,14 @@ def choose(
 
 
 def without_slope(
-    choice: Choice, steps: Sequence[str], goals: Sequence[str], flow: Flow, check: Callable[[str], None]
+    asked: str, choice: Choice, steps: Sequence[str], goals: Sequence[str], flow: Flow, check: Callable[[str], None]
 ) -> tuple[Choice, list[str]]:
     """The method where some costs of the motion only step, so that a gradient through the chain does not see them.
 
     What it still sees of them is the critic's slope. An actor-critic learns from their values. It is chosen where no method was
     asked for, every goal is of that kind, and nothing but the policy is to be found; docs/companions.md has the figures.
 
+    asked: the method of the study.
     steps: names of such costs.
     goals: names of the costs that are not of the action alone.
     check: raises DsoError if a method does not suit the study.
@@ -100,18 +101,22 @@ def without_slope(
     if not steps or choice.name not in THROUGH_THE_CHAIN:
         return choice, []
     named = " and ".join(f"cost.{name}" for name in steps)
-    told = f"{named}: the derivative is zero wherever there is one, so a gradient sees it through the critic alone."
-    cure = " Let it grow with the distance from what is wanted (kind 'product' has such factors)"
-    asked = choice.reason == ASKED
-    if not asked and set(goals) <= set(steps) and set(_moved(flow)) <= {"policy", "action noise"}:
-        try:
-            check(STEPPED)
-        except DsoError:
-            return choice, [f"{told}{cure}."]
-        reason = f"{named} steps: a gradient through the chain does not see it, an actor-critic learns from its values"
+    suits = set(_moved(flow)) <= {"policy", "action noise"}
+    try:
+        check(STEPPED)
+    except DsoError:
+        suits = False
+    if suits and asked == AUTO and set(goals) <= set(steps):
+        verb, it, its = ("steps", "it", "its") if len(steps) == 1 else ("step", "them", "their")
+        reason = (
+            f"{named} {verb}: a gradient through the chain does not see {it}, an actor-critic learns from {its} values"
+        )
         return dataclasses.replace(choice, name=STEPPED, reason=reason), []
-    more = f", or take method = '{STEPPED}'."
-    return choice, [told + cure + more]
+    more = f", or take method = '{STEPPED}'" if suits else ""
+    return choice, [
+        f"{named}: the derivative is zero wherever there is one, so a gradient sees it through the critic alone. Let it grow "
+        f"with the distance from what is wanted (kind 'product' has such factors){more}."
+    ]
 
 
 def _moved(flow: Flow) -> list[str]:

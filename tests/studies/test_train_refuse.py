@@ -188,6 +188,8 @@ def test_else_a_cost_that_only_steps_is_named(folder, more):
     (told,) = (note for note in task.notes if "cost.mine" in note)
     assert "derivative is zero" in told
     assert "Let it grow with the distance" in told
+    # Only a study that `sac` suits is sent there.
+    assert ("method = 'sac'" in told) == ("[design" not in more and "learn_noise" not in more)
 
 
 def test_a_cost_of_the_action_is_no_goal(folder):
