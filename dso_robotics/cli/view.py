@@ -10,16 +10,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add `dso view DIR`."""
     parser = subparsers.add_parser(
         "view",
-        help="replay a result: a recording as predicted and as measured, or a trained policy's episode",
+        help="replay a result: a recording as predicted or estimated, or a trained policy's episode",
         description=(
-            "Replay a result in MuJoCo's viewer, or write it to a video file. An identification shows a recording: the motion "
-            "predicted open loop by the model with its new values, window after window, and the measured motion as a grey "
-            "ghost. A training shows an episode of the trained policy on C MuJoCo. A design shows the same; if the design "
-            "changed the shape of the mechanism, the initial mechanism is a grey ghost in the same joint positions."
+            "Replay a result in MuJoCo's viewer, or write it to a video file. An identification shows a recording: "
+            "the motion predicted open loop by the model with its new values, window after window, and the measured "
+            "motion as a grey ghost. An estimator shows a recording as its filter estimates it from the readings, and "
+            "the true motion as a grey ghost, or else the smoothed one. A training shows an episode of the trained "
+            "policy on C MuJoCo. A design shows the same; if the design changed the shape of the mechanism, the "
+            "initial mechanism is a grey ghost in the same joint positions."
         ),
         epilog="examples: dso view result --video arm.webp; dso view result --live. Without --video a window opens.",
     )
-    parser.add_argument("folder", metavar="DIR", help="folder that `dso identify`, `dso train` or `dso design` wrote")
+    parser.add_argument(
+        "folder", metavar="DIR", help="folder of a result of `dso identify`, `estimate`, `train` or `design`"
+    )
     parser.add_argument(
         "--run",
         dest="recording",

@@ -56,7 +56,7 @@ def write_report(folder: Path, *, figures: bool = False) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """A run of the filter. columns: "time", "measured", "predicted", "std", "state", "state_error" and maybe "state_std"."""
+    """A run of the filter. columns: see `estimate_score.traces`."""
 
     part: str
     name: str

@@ -117,34 +117,25 @@ def _read(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any], mjcf:
     command = study.get("command", "?")
     if "learner" in tree or command in ("train", "design"):
         return _read_episode(folder, tree, study, mjcf, name or "trained")
-    if command != "identify":
+    if command not in ("identify", "estimate"):
         raise DsoError(
             f"{folder}: this is a result of `dso {command}`, which stores no motion to replay; `dso view` shows results of "
-            "`dso identify`, `dso train` and `dso design`."
+            "`dso identify`, `dso estimate`, `dso train` and `dso design`."
         )
     if tree.get("status") != "finished":
-        raise DsoError(f"{folder}: this run has not finished; `dso identify --resume --out {folder}` continues it.")
+        raise DsoError(f"{folder}: this run has not finished; `dso {command} --resume --out {folder}` continues it.")
+    if command == "estimate":
+        return _read_estimate(folder, tree, name)
     motions = tree.get("motions")
     if not motions:
         raise DsoError(f"{folder}: run.h5 has no motion; an earlier version of dso wrote it, so run the study again.")
-    rollouts = json.loads(tree["summary"])["windows"]["rollouts"]
-    order = [
-        (part, run) for part in ("hold_out", "train") for run in rollouts.get(part, ()) if run in motions.get(part, ())
-    ]
-    chosen = [(part, run) for part, run in order if name in (None, run)]
-    if not chosen:
-        known = nearest(name or "", [run for _, run in order], 8)
-        raise DsoError(f"{folder}: there is no recording called '{name}' in this result; it has {known}.")
-    part, run = chosen[0]
+    part, run = _chosen(folder, tree, motions, name)
     entry = motions[part][run]
     columns = (np.asarray(entry[key], float) for key in ("time", "measured", "predicted", "starts"))
     time, measured, predicted, starts = columns
     model = bright(load(folder / "model.xml"))
     for poses in (measured, predicted):
-        if poses.shape != (len(time), model.nq):
-            raise DsoError(
-                f"{folder}: the poses in run.h5 do not belong to model.xml; run the study again with --force."
-            )
+        _refuse_others(folder, poses, (len(time), int(model.nq)))
         # An incomplete pose cannot be drawn.
         poses[~np.isfinite(poses).all(1)] = np.nan
     window = float(np.median(np.diff(starts))) if len(starts) > 1 else time[-1] - time[0]
@@ -158,6 +149,60 @@ def _read(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any], mjcf:
         text = f"{text}; the log does not contain the position of every joint, so the measured motion cannot be drawn."
     legend = f"{run}: predicted, and measured as a grey ghost"
     return Replay(model, part, run, time, measured, predicted, starts, text, legend)
+
+
+def _read_estimate(folder: Path, tree: Mapping[str, Any], name: str | None) -> Replay:
+    """The estimates of a filter in one run; the true motion is the ghost, or else the smoothed one."""
+    runs = tree.get("traces", {})
+    part, run = _chosen(folder, tree, runs, name)
+    entry, model = runs[part][run], bright(load(folder / "model.xml"))
+    time, shape = np.asarray(entry["time"], float), (len(entry["time"]), 2 * int(model.nv))
+
+    def poses(key: str) -> np.ndarray:
+        """qpos (K, nq) of states in the tangent space at qpos0."""
+        states = np.asarray(entry[key], float) if key in entry else np.full(shape, np.nan)
+        _refuse_others(folder, states, shape)
+        found = np.full((len(time), int(model.nq)), np.nan)
+        for k in np.flatnonzero(np.isfinite(states).all(1)):
+            found[k] = model.qpos0
+            mujoco.mj_integratePos(model, found[k], np.ascontiguousarray(states[k, : model.nv]), 1.0)
+        return found
+
+    ghost, called = poses("truth"), "the true motion"
+    if not np.isfinite(ghost).any():
+        ghost, called = poses("smoothed"), "the smoothed motion"
+    text = f"{PART_NAMES[part].capitalize()} run {run}: the state that the filter estimates from the readings"
+    if np.isfinite(ghost).any():
+        text, legend = f"{text}, and {called} as a grey ghost.", f"{run}: estimate, and {called} as a grey ghost"
+    else:
+        why = (
+            "the log does not hold the true state"
+            if "truth" in entry
+            else "an earlier version of dso left the truth out"
+        )
+        text = f"{text}; {why}, so there is no ghost."
+        legend = f"{run}: estimate"
+    return Replay(model, part, run, time, ghost, poses("state"), time[:1], text, legend)
+
+
+def _chosen(folder: Path, tree: Mapping[str, Any], stored: Mapping[str, Any], name: str | None) -> tuple[str, str]:
+    """Part and name of the recording to show, of those `stored` by part."""
+    rollouts = json.loads(tree["summary"])["windows"]["rollouts"]
+    order = [
+        (part, run) for part in ("hold_out", "train") for run in rollouts.get(part, ()) if run in stored.get(part, ())
+    ]
+    chosen = [(part, run) for part, run in order if name in (None, run)]
+    if not chosen:
+        known = nearest(name or "", [run for _, run in order], 8)
+        raise DsoError(f"{folder}: there is no recording called '{name}' in this result; it has {known}.")
+    return chosen[0]
+
+
+def _refuse_others(folder: Path, stored: np.ndarray, shape: tuple[int, int]) -> None:
+    if stored.shape != shape:
+        raise DsoError(
+            f"{folder}: the motion in run.h5 does not belong to model.xml; run the study again with --force."
+        )
 
 
 def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any], mjcf: str, name: str) -> Replay:
@@ -175,8 +220,7 @@ def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any
     began = load_text(mjcf, folder, source=str(folder / "run.h5"))
     robot = load(folder / "model.xml") if name == "trained" else began
     model, first, none = bright(robot), bright(began), np.full_like(poses, np.nan)
-    if poses.shape != (len(time), model.nq):
-        raise DsoError(f"{folder}: the poses in run.h5 do not belong to model.xml; run the study again with --force.")
+    _refuse_others(folder, poses, (len(time), int(model.nq)))
     poses[~np.isfinite(poses).all(1)] = np.nan
     text = f"{Path(study['model']).stem}: {_EPISODES[name]} in an episode of {time[-1] - time[0]:.3g} s on C MuJoCo"
     quiet = "without noise of the actions" if study.get("sensors") is not None else "without noise"

@@ -125,9 +125,16 @@ def state_table(fit: Fit) -> dict[str, Any] | None:
 
 
 def traces(model: mujoco.MjModel, fit: Fit, given: FilterWindows, std: np.ndarray) -> dict[str, Any]:
-    """The data for figures, by rollout. std: predicted deviations of the readings, (B, U, ny)."""
+    """The data for figures and films, by rollout. std: predicted deviations of the readings, (B, U, ny).
+
+    States and the true ones, NaN where they are unknown, are in the tangent space at qpos0.
+    """
     found, space = {}, Space(model)
     states = space.from_pose(model.qpos0, fit.states)[..., : 2 * space.nv]
+    recorded = np.concatenate([given.truth[:, 1:], fit.states[..., given.truth.shape[-1] :]], axis=-1)
+    known = np.isfinite(given.truth[:, 1:]).all(-1, keepdims=True)
+    truth = space.from_pose(model.qpos0, np.where(known, recorded, fit.states))[..., : 2 * space.nv]
+    truth = np.where(known, truth, np.nan)
     for b, i in enumerate(given.rollout):
         rollout = given.rollouts[int(i)]
         first = int(given.first[b])
@@ -138,6 +145,7 @@ def traces(model: mujoco.MjModel, fit: Fit, given: FilterWindows, std: np.ndarra
             "predicted": fit.predicted[b, :n],
             "std": std[b, :n],
             "state": states[b, :n],
+            "truth": truth[b, :n],
             "state_error": fit.state_error[b, :n],
         }
         if fit.deviation is not None:

@@ -234,5 +234,5 @@ def test_what_cannot_be_shown_is_said(result, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     assert "needs the program ffmpeg" in fails(str(result), "--video", str(tmp_path / "film.mp4"))
     tree, study, mjcf = read_run(result / "run.h5")
-    write_run(tmp_path / "run.h5", tree, study | {"command": "estimate"}, mjcf)
-    assert "result of `dso estimate`" in fails(str(tmp_path))
+    write_run(tmp_path / "run.h5", tree, study | {"command": "excite"}, mjcf)
+    assert "result of `dso excite`" in fails(str(tmp_path))

@@ -40,9 +40,9 @@ def settings(method, **more):
 @pytest.mark.parametrize(
     ("method", "temperature"),
     [
-        ("ddpg", None),
+        pytest.param("ddpg", None, marks=pytest.mark.long),
         ("td3", None),
-        ("sac", 0.0),
+        pytest.param("sac", 0.0, marks=pytest.mark.long),
         ("sac", None),
         ("nfqca", None),
         ("fitted_q", None),
