@@ -304,10 +304,7 @@ def _learn_table(
 
 
 def hermite_points(size: int, *, order: int) -> tuple[Float[Array, "Q d"], Float[Array, " Q"]]:
-    """Points and weights of the product Gauss-Hermite rule for `size` independent standard normal numbers.
-
-    It is exact for polynomials of degree 2 order - 1.
-    """
+    """The product Gauss-Hermite rule for `size` independent standard normal numbers, exact to degree 2 order - 1."""
     if order < 1:
         raise DsoError(f"order: expected at least 1 point a dimension, got {order}.")
     points, weights = np.polynomial.hermite_e.hermegauss(order)
