@@ -42,7 +42,7 @@ def test_forged_sizes_take_no_memory(kind, place):
         pytest.skip("this kind has no units")
     forged["sizes"][place] = 1 << 31
     tracemalloc.start()
-    with pytest.raises((ValueError, DsoError), match="has shape|units"):
+    with pytest.raises((ValueError, DsoError), match=r"has shape|units"):
         Learned.from_dict(forged)
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
