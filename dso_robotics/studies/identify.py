@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 import tempfile
 import warnings as warnings_of_python
@@ -112,10 +111,6 @@ def _identify(
         study = chosen_study(study, choice)
     robot = load(study.model)
     timestep = float(robot.mj.opt.timestep)
-    if not (math.isfinite(timestep) and timestep > 0):
-        raise DsoError(
-            f"{robot.source}: its <option timestep> is {timestep:g} s; a simulation needs a positive one, such as 0.002."
-        )
     log = merge_logs([read_log(path) for path in study.logs])
     if not robot.mj.nsensor:
         urdf = " URDF has no place for them, nor for actuators: `mujoco.MjSpec.from_file(FILE).to_xml()` is the same as MJCF."
