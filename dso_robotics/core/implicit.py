@@ -21,6 +21,10 @@ Tree = Any
 """A pytree of float arrays."""
 
 
+# Damping of the first Newton step of `minimiser`, as a share of the largest curvature.
+_DAMPING = 1e-3
+
+
 class Inverse(eqx.Module):
     """How a system with the Jacobian df/dw is solved."""
 
@@ -156,6 +160,86 @@ def fixed_point(
     @eqx.filter_jit
     def found(start: Tree, theta: Any) -> Tree:
         return implied(condition, start, theta, solve=solve, inverse=inverse)
+
+    return found(start, theta)
+
+
+def minimiser(
+    cost: Callable[[Tree, Any], Float[Array, ""]],
+    start: Tree,
+    theta: Any,
+    *,
+    inverse: Inverse | None = None,
+    tolerance: float = 1e-6,
+    iterations: int = 200,
+) -> Tree:
+    """The w = argmin cost(w, theta) that damped Newton steps from `start` find, as a function of theta.
+
+    Its derivative is that of the first-order condition d cost / d w = 0, so `cost` needs second derivatives. With a policy as
+    w and the numbers of a model as theta this is the planner of Optimal Model Design, docs/model_design.md.
+
+    inverse: of the Hessian, `ConjugateGradients(symmetric=True)` by default.
+    tolerance: largest entry of the gradient at w, relative to the cost or to 1.
+    iterations: largest number of steps. Each makes the Hessian as a matrix, so w may have some hundred entries. Negative
+      eigenvalues count with their absolute value, so no step goes up.
+
+    Raises:
+      DsoError: `tolerance` or `iterations` is out of range.
+      RuntimeError: no minimum was found, in a compiled function too.
+    """
+    if not tolerance > 0.0:
+        raise DsoError(f"tolerance: expected a positive number, got {tolerance}.")
+    if iterations < 1:
+        raise DsoError(f"iterations: expected at least 1, got {iterations}.")
+    inverse = ConjugateGradients(symmetric=True) if inverse is None else inverse
+    slope = jax.grad(cost)
+
+    def solve(condition: Callable[[Tree], Tree], w: Tree) -> Tree:
+        flat, unravel = ravel_pytree(w)
+
+        def price(v: Array) -> Float[Array, ""]:
+            return cost(unravel(v), theta)
+
+        def settled(price_now: Array, gradient: Array) -> Array:
+            return jnp.max(jnp.abs(gradient)) <= tolerance * jnp.maximum(1.0, jnp.abs(price_now))
+
+        def goes_on(carry: tuple[Array, ...]) -> Array:
+            count, _, price_now, gradient, _ = carry
+            return (count < iterations) & ~settled(price_now, gradient)
+
+        def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+            count, v, price_now, gradient, damping = carry
+            values, axes = jnp.linalg.eigh(jax.hessian(price)(v))
+            bend = jnp.abs(values) + damping * jnp.max(jnp.abs(values))
+            trial = v - axes @ ((axes.T @ gradient) / bend)
+            after, slope = jax.value_and_grad(price)(trial)
+            # At the minimum, costs differ by rounding only.
+            taken = (after <= price_now + 4.0 * jnp.finfo(v.dtype).eps * jnp.abs(price_now)) & jnp.all(
+                jnp.isfinite(slope)
+            )
+            return (
+                count + 1,
+                jnp.where(taken, trial, v),
+                jnp.where(taken, after, price_now),
+                jnp.where(taken, slope, gradient),
+                jnp.clip(jnp.where(taken, damping / 5.0, damping * 4.0), 1e-12, 1e12),
+            )
+
+        begun = jnp.zeros((), int), flat, *jax.value_and_grad(price)(flat), jnp.asarray(_DAMPING, flat.dtype)
+        _, flat, reached, gradient, _ = jax.lax.while_loop(goes_on, step, begun)
+        return unravel(
+            eqx.error_if(
+                flat,
+                ~settled(reached, gradient),
+                f"minimiser: no point with a gradient of zero was found in {iterations} steps. Begin nearer to the minimum, "
+                "give the cost a finite value everywhere, or find the point yourself and use `implied`.",
+            )
+        )
+
+    # Only Equinox's own jit gives the message of the error outside of a compiled function.
+    @eqx.filter_jit
+    def found(start: Tree, theta: Any) -> Tree:
+        return implied(slope, start, theta, solve=solve, inverse=inverse)
 
     return found(start, theta)
 
