@@ -1,6 +1,6 @@
 """Value expansion on a pendulum: the variance law in H, the horizon rule, and value against value-gradient critics.
 
-Run: python benchmarks/companions_expansion.py [variance] [critics] ["rule pendulum"] ["rule chaos"] [--out benchmarks/results]
+Run: python benchmarks/companions_expansion.py [variance] [critics] ["rule pendulum"] ["rule chaos"] [flow]
 It writes companions_expansion.json after every part, and a figure for each.
 
 A pendulum with limited torque and a linear policy of two gains, gamma 0.95, noise of the torque; the model is perfect.
@@ -8,7 +8,7 @@ A pendulum with limited torque and a linear policy of two gains, gamma 0.95, noi
 `critics`: error of the policy gradient, closed every H steps by a critic fitted on the same number of simulated steps, once on
 values (TD(lambda)) and once on value gradients (TD(k)), both linear in 60 random features. Five seeds. `rule`: training with
 fixed horizons and with the longest whose variance stays under a bound, three seeds, here
-and on a chaotic map.
+and on a chaotic map. `flow`: noise of two modes inferred from recorded steps by a normalising flow and by normal noise.
 """
 
 import argparse
@@ -27,14 +27,16 @@ from provenance import begun
 from dso_robotics.core.chain import Chain
 from dso_robotics.core.descent import descend
 from dso_robotics.core.fitting import fit_linear, fit_slope, value_gradient_targets
+from dso_robotics.core.flow_chain import FlowChain, StepModel, fit_steps, regressed
 from dso_robotics.core.gradient.pathwise import pathwise
+from dso_robotics.core.gradient.recorded import recorded_pathwise
 from dso_robotics.core.method.adaptive_horizon import AdaptiveHorizon
 from dso_robotics.core.method.course import Course
 from dso_robotics.core.method.settings import Settings
 from dso_robotics.core.method.short_horizon import ShortHorizon
 from dso_robotics.core.objective import Episodic, Problem
 from dso_robotics.core.rollout import rollouts
-from dso_robotics.core.value import LinearValue, ValueGradient, ZeroValue
+from dso_robotics.core.value import KnownValue, LinearValue, ValueGradient, ZeroValue
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -212,6 +214,60 @@ def rule(task, seeds=3, iterations=150):
     return found
 
 
+class Latched(FlowChain):
+    """A learned chain of one number under u = theta0 x + theta1."""
+
+    model: StepModel
+
+    def initial(self, key, theta):
+        return jax.random.uniform(key, (1,), minval=-1.0, maxval=1.0)
+
+    def bottleneck(self, state, theta):
+        return theta[:1] * state + theta[1:]
+
+    def cost_through(self, state, h):
+        return state[0] ** 2
+
+
+def latch(key, count):
+    """x, u and x' = 0.8 x +- 0.5 + 0.25 xi; the action moves the probability of plus, 1 / (1 + exp(-1.5 u))."""
+    keys = jax.random.split(key, 4)
+    x, u = (jax.random.uniform(k, (count, 1), minval=-1.0, maxval=1.0) for k in keys[:2])
+    sign = jnp.where(jax.random.uniform(keys[2], (count, 1)) < jax.nn.sigmoid(1.5 * u), 0.5, -0.5)
+    return x, u, 0.8 * x + sign + 0.25 * jax.random.normal(keys[3], (count, 1))
+
+
+def flow():
+    """KL divergence [nats] of learned noise from the true one, and error of SVG(1) at theta (0.6, -0.2) with V = x^3."""
+    x, u, after = latch(jax.random.key(11), 40_000)
+    theta, found = jnp.array([0.6, -0.2]), {}
+    chance = jnp.concatenate([jax.nn.sigmoid(1.5 * u), jax.nn.sigmoid(-1.5 * u)], axis=1)
+    means = jnp.concatenate([0.8 * x + 0.5, 0.8 * x - 0.5], axis=1)
+    truth = jnp.log(jnp.sum(chance * jax.scipy.stats.norm.pdf(after, means, 0.25), axis=1))
+
+    def expected(theta):
+        mean = [m**3 + 3 * m * 0.25**2 for m in (0.8 * x + 0.5, 0.8 * x - 0.5)]
+        plus = jax.nn.sigmoid(1.5 * (theta[0] * x + theta[1]))
+        return GAMMA * jnp.mean(plus * mean[0] + (1.0 - plus) * mean[1])
+
+    exact = jax.grad(expected)(theta)
+    for count in (1000, 4000, 16_000):
+        steps = latch(jax.random.key(0), count)
+        for name, bins in (("flow", 8), ("normal", 0)):
+            begun = regressed(jax.random.key(3), steps, layers=1, bins=bins, hidden=16)
+            model, _ = fit_steps(jax.random.key(1), begun, steps, iterations=200, rate=1e-2)
+            noise = jax.vmap(model.inferred)(after, x, u)[:, None]
+            value = KnownValue(lambda state: state[0] ** 3)
+            slope = recorded_pathwise(Latched(model), theta, x, noise, gamma=GAMMA, value=value)
+            found[f"{name} {count}"] = {
+                "divergence": float(jnp.mean(truth - jax.vmap(model.log_prob)(after, x, u))),
+                "error": float(jnp.linalg.norm(slope.gradient - exact) / jnp.linalg.norm(exact)),
+                "standard_error": float(jnp.linalg.norm(slope.standard_error) / jnp.linalg.norm(exact)),
+            }
+            print(f"{name}, {count} steps: {found[f'{name} {count}']}", flush=True)
+    return found
+
+
 def draw(results, out):
     if "variance" in results:
         fig, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
@@ -247,7 +303,7 @@ def draw(results, out):
 
 
 def main():
-    parts = {"variance": variance, "critics": critics} | {
+    parts = {"variance": variance, "critics": critics, "flow": flow} | {
         f"rule {task}": functools.partial(rule, task) for task in TASKS
     }
     parser = argparse.ArgumentParser(description=__doc__)

@@ -8,7 +8,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 Array = Any  # a NumPy or a JAX array
 # Rounds of the fixed-point iteration for the scale of a heavy-tailed error. Each round adds about one digit.
@@ -65,7 +64,9 @@ class Student:
     @property
     def log_normaliser(self) -> Any:
         """See `Normal`."""
-        log, v = scipy.special.gammaln, self.dof
+        from scipy.special import gammaln as log  # slow to import, and only for heavy tails
+
+        v = self.dof
         return log(v / 2) - log((v + 1) / 2) + 0.5 * np.log(v / 2)
 
     def cost(self, r: Array) -> Array:

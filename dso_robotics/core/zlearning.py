@@ -303,21 +303,30 @@ def _learn_table(
     return TabularResult(table, mean, history, mean - passive.costs + jnp.log(ahead) - jnp.log(table))
 
 
-def gauss_hermite(drift: Callable[[State], Array], root: Float[Array, "nx k"], *, order: int) -> Integral:
-    """G for x' = drift(x) + root xi by the product Gauss-Hermite rule, exact for polynomials of degree 2 order - 1."""
+def hermite_points(size: int, *, order: int) -> tuple[Float[Array, "Q d"], Float[Array, " Q"]]:
+    """The product Gauss-Hermite rule for `size` independent standard normal numbers, exact to degree 2 order - 1."""
     if order < 1:
         raise DsoError(f"order: expected at least 1 point a dimension, got {order}.")
     points, weights = np.polynomial.hermite_e.hermegauss(order)
-    grid = np.stack(np.meshgrid(*[points] * root.shape[1], indexing="ij"), axis=-1).reshape(-1, root.shape[1])
-    mass = np.prod(np.stack(np.meshgrid(*[weights] * root.shape[1], indexing="ij"), axis=-1), axis=-1).reshape(-1)
-    return _rule(drift, root, jnp.asarray(grid), jnp.asarray(mass / mass.sum()))
+    grid = np.stack(np.meshgrid(*[points] * size, indexing="ij"), axis=-1).reshape(-1, size)
+    mass = np.prod(np.stack(np.meshgrid(*[weights] * size, indexing="ij"), axis=-1), axis=-1).reshape(-1)
+    return jnp.asarray(grid), jnp.asarray(mass / mass.sum())
+
+
+def cubature_points(size: int) -> tuple[Float[Array, "Q d"], Float[Array, " Q"]]:
+    """The 2 k points +-sqrt(k) e_i with equal weights, k = size. They are exact to degree three, in any dimension."""
+    points = np.sqrt(size) * np.concatenate([np.eye(size), -np.eye(size)])
+    return jnp.asarray(points), jnp.full(2 * size, 0.5 / size)
+
+
+def gauss_hermite(drift: Callable[[State], Array], root: Float[Array, "nx k"], *, order: int) -> Integral:
+    """G for x' = drift(x) + root xi by `hermite_points`."""
+    return _rule(drift, root, *hermite_points(root.shape[1], order=order))
 
 
 def spherical_cubature(drift: Callable[[State], Array], root: Float[Array, "nx k"]) -> Integral:
-    """G by the 2 k points +-sqrt(k) e_i with equal weights. It is exact to degree three, in any dimension."""
-    size = root.shape[1]
-    points = np.sqrt(size) * np.concatenate([np.eye(size), -np.eye(size)])
-    return _rule(drift, root, jnp.asarray(points), jnp.full(2 * size, 0.5 / size))
+    """G for x' = drift(x) + root xi by `cubature_points`."""
+    return _rule(drift, root, *cubature_points(root.shape[1]))
 
 
 def _rule(drift: Callable[[State], Array], root: Array, points: Array, weights: Array) -> Integral:

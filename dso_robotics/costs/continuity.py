@@ -36,6 +36,12 @@ class Continuity:
         self.windows, self.tangent, self.setting = windows, tangent, setting
         self.tied = np.isfinite(windows.handover)
         self.scale, self._given = scale, scale is not None
+        if scale is not None and (
+            np.shape(scale) != (len(windows.rollouts), tangent.size) or not np.all(np.asarray(scale) > 0)
+        ):
+            raise DsoError(
+                "--continuity: the stored scale of the jumps does not fit the study; run it again without --resume."
+            )
         if not self.tied.any():
             raise DsoError(
                 "--continuity: no window follows another without a gap, so there is nothing to tie; give a shorter --window, "

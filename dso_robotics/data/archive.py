@@ -29,8 +29,10 @@ _SEALED = re.compile(re.escape(_SEAL) + rb"([0-9a-f]{64})\n\Z")
 _SEAL_BYTES = len(_SEAL) + 65
 # deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf: others would load a plug-in.
 _FILTERS = frozenset((1, 2, 3, 4, 5, 6, 32000))
-# Seconds for the other process that reads old texts, which is also limited to 5 s of computing.
-_DEADLINE, _PROGRAM = 30.0, Path(__file__).with_name("old_text.py")
+# Seconds for the other process that reads old texts, and of its computing at least; each MiB of the file adds one, up to 5.
+_DEADLINE, _LEAST_COMPUTING, _PROGRAM = 30.0, 3, Path(__file__).with_name("old_text.py")
+# Files whose texts HDF5 was not able to read, by path, size and time, and why: they are not tried twice.
+_UNREADABLE: dict[tuple[str, int, int], str] = {}
 _ESCAPE = "surrogateescape"
 _MAX_DEPTH, _MAX_ITEMS = 32, 1_000_000
 # HDF5 keeps an attribute in the header of its object, which has 64 KiB.
@@ -295,8 +297,14 @@ def _decoded(value: Any) -> Any:
 
 def _old_texts(path: Path, cure: str) -> dict[tuple[str, str | None], Any]:
     """Every text of variable length in the file by object and attribute, read by another process within a deadline."""
+    stat = path.stat()
+    known = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
     try:
-        found = read_apart(_PROGRAM, path, library="HDF5", seconds=_DEADLINE)
+        if known in _UNREADABLE:
+            raise NoAnswer(_UNREADABLE[known])
+        computing = min(_LEAST_COMPUTING + stat.st_size // 2**20, 5)
+        found = read_apart(_PROGRAM, path, str(computing), library="HDF5", seconds=_DEADLINE)
     except NoAnswer as error:
+        _UNREADABLE[known] = str(error)
         raise DsoError(f"{path}: is damaged: its texts cannot be read ({error}); {cure}.") from error
     return {(name, key): value for name, key, value in found}

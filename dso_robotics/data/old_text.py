@@ -13,16 +13,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-_MEMORY, _SECONDS, _MAX_DEPTH = 4 << 30, 5, 32
+_MEMORY, _MAX_DEPTH = 4 << 30, 32
 _MAX_TEXTS, _MAX_CHARACTERS = 2_000_000, 1 << 28
 
 
-def _limit() -> None:
+def _limit(seconds: int) -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -69,9 +69,9 @@ def _found(file: h5py.File) -> Iterator[tuple[str, str | None, Any]]:
             yield str(item.name), None, _text(item[()])
 
 
-def main(path: str) -> int:
-    """Print the texts of the file at `path`; returns the exit status."""
-    _limit()
+def main(path: str, seconds: str) -> int:
+    """Print the texts of the file at `path`, within so many seconds of computing; returns the exit status."""
+    _limit(int(seconds))
     texts, characters = [], 0
     try:
         with h5py.File(path, "r") as file:
@@ -88,4 +88,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -7,6 +7,7 @@ Contact pairs without their own solref are the same in all three.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import mujoco
@@ -46,8 +47,13 @@ def differences(model: mujoco.MjModel, version: Version = ()) -> list[str]:
 
 
 def refuse_faults(model: mujoco.MjModel, source: str, version: Version = ()) -> None:
-    """Raise a `DsoError` if C MuJoCo of `version` (empty: the one installed) is wrong for `model`."""
+    """Raise a `DsoError` if C MuJoCo of `version` (empty: the one installed) is wrong for `model`, or no time passes in it."""
     version = version or INSTALLED
+    timestep = float(model.opt.timestep)
+    if not 0 < timestep < math.inf:
+        raise DsoError(
+            f"{source}: its <option timestep> is {timestep:g} s; a simulation needs a positive one, such as 0.002."
+        )
     newton = model.opt.solver == mujoco.mjtSolver.mjSOL_NEWTON
     if version == (4, 0, 0) and newton and mujoco.mj_isSparse(model):
         raise DsoError(

@@ -100,8 +100,8 @@ class Corrector(abc.ABC):
 
     @property
     def size(self) -> int:
-        """Number of weights."""
-        return self.layout.size
+        """Number of weights. Nothing is allocated for it, since sizes may come from a file."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
 
     @functools.cached_property
     def layout(self) -> Theta:

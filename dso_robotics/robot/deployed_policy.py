@@ -70,8 +70,13 @@ class Policy:
 
     @functools.cached_property
     def model(self) -> mujoco.MjModel:
-        """The model of the robot that it was trained on."""
-        return load_text(self._mjcf, files=self._files, source="policy").mj
+        """The model of the robot that it was trained on. Raises DsoError if the policy's numbers are not of this model."""
+        model, n = load_text(self._mjcf, files=self._files, source="policy").mj, self.numbers
+        if (model.nq, model.nv, model.na) != (n.nq, n.nv, n.na) or any(c >= model.nsensordata for c in n.columns):
+            raise DsoError(
+                "policy: its model has another state or other sensors than its numbers say, so it is damaged; train again."
+            )
+        return model
 
     def save(self, folder: str | Path) -> Path:
         """Write `folder`/policy.h5, which is all that `load` needs, and return its path. An existing policy.h5 is replaced.

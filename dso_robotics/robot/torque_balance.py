@@ -4,6 +4,7 @@ Positions are smoothed and differentiated twice. The difference of forces is the
 what the model lacks. No simulation is needed. The inertial numbers of bodies enter through `physics.regressor`.
 """
 
+import math
 from collections.abc import Sequence
 
 import mujoco
@@ -239,8 +240,6 @@ def sampled(
     Returns:
       The samples, none if the recordings do not show the motion, and the name of a recording that does not.
     """
-    from scipy.signal import savgol_filter
-
     model, found = vector.mj, []
     signals = vector.signals(vector.initial)
     kind = int(mujoco.mjtSensor.mjSENS_JOINTPOS)
@@ -266,9 +265,12 @@ def sampled(
         width = max(_width(values, dt) for values in even)
         if len(grid) <= 2 * width:
             continue
-        tracks = [[savgol_filter(values, width, 3, deriv=d, delta=dt) for d in range(3)] for values in even]
+        tracks = [[_smoothed(values, width, d, dt) for d in range(3)] for values in even]
         held = np.clip(np.searchsorted(rollout.time, grid + 1e-6 * dt, side="right") - 1, 0, None)
-        ctrl = np.asarray(savgol_filter(rollout.ctrl[held][:, channels.ctrl_columns], width, 3, axis=0))
+        controls = rollout.ctrl[held][:, channels.ctrl_columns]
+        ctrl = (
+            np.stack([_smoothed(column, width, 0, dt) for column in controls.T], axis=1) if controls.size else controls
+        )
         motion = np.concatenate(np.moveaxis(np.array(tracks), 0, 2), axis=1)
         drive = np.zeros((len(grid), 0)) if drives is None else drives.at(rollout.name, grid)
         # Smoothing has no data beyond the ends.
@@ -280,12 +282,21 @@ def sampled(
 
 def _width(values: np.ndarray, dt: float) -> int:
     """Samples over which positions are smoothed. Their noise is taken from third differences, which a motion hardly has."""
-    from scipy.signal import savgol_coeffs, savgol_filter
-
     noise = 1.4826 * np.median(np.abs(np.diff(values, 3))) / np.sqrt(20.0)
-    most = max(_FEWEST, 2 * round(0.5 * _LONGEST / dt) + 1)
+    most = max(_FEWEST, min(2 * round(0.5 * _LONGEST / dt) + 1, len(values) // 2))
     for width in range(_FEWEST, most, 2):
-        left = noise * np.linalg.norm(savgol_coeffs(width, 3, deriv=2, delta=dt))
-        if left <= _NOISE * np.asarray(savgol_filter(values, width, 3, deriv=2, delta=dt)).std():
+        left = noise * np.linalg.norm(_kernel(width, 2, dt))
+        if left <= _NOISE * _smoothed(values, width, 2, dt)[width // 2 : -(width // 2)].std():
             return width
     return most
+
+
+def _kernel(width: int, derivative: int, dt: float) -> np.ndarray:
+    """Weights (width,) of the Savitzky-Golay filter of degree 3. To import SciPy's takes half of a short run's start-up."""
+    powers = np.vander(np.arange(width) - width // 2, 4, increasing=True)
+    return np.linalg.pinv(powers)[derivative] * math.factorial(derivative) / dt**derivative
+
+
+def _smoothed(values: np.ndarray, width: int, derivative: int, dt: float) -> np.ndarray:
+    """A derivative of the values (T,), smoothed over `width` samples; at both ends width // 2 values mean nothing."""
+    return np.convolve(values, _kernel(width, derivative, dt)[::-1], "same")

@@ -7,8 +7,10 @@ simpler one is taken: the fewer terms, or the window nearest to what was asked f
 
 import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,10 @@ from dso_robotics.data.log import Log
 from dso_robotics.data.problems import median_interval
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
+from dso_robotics.studies.checkpoint import reading
 from dso_robotics.studies.evaluate import Evaluation
 from dso_robotics.studies.friction_law import LAWS, moved_joints, with_law
-from dso_robotics.studies.study import FULL, IdentifyStudy
+from dso_robotics.studies.study import CHOICES, FULL, IdentifyStudy
 
 # Lengths that are tried [s], and least samples in a window.
 _WINDOWS, _SAMPLES = (0.25, 0.5, 1.0, 2.0, 4.0, math.inf), 10
@@ -70,7 +73,7 @@ def choose(study: IdentifyStudy, log: Log, fit: Fit, tell: Callable[[int, float]
     }
     count = 0
     asked = [part.strip() for part in (study.choose or "").split(",")]
-    for what in ("window", "friction"):
+    for what in CHOICES:
         if what not in asked:
             continue
         tried = []
@@ -97,6 +100,28 @@ def chosen_study(study: IdentifyStudy, outcome: dict[str, Any]) -> IdentifyStudy
     if "friction" in outcome:
         study = with_law(study, moved_joints(study), LAWS[outcome["friction"]["chosen"]])
     return study
+
+
+def stored_choice(group: Any, study: IdentifyStudy, path: Path) -> dict[str, Any]:
+    """The table of `choose` as the run file at `path` keeps it. Raises DsoError if it is damaged."""
+    with reading(path):
+        found = json.loads(group["outcome"])
+        numbers = {"score_seconds": float(found["score_seconds"]), "folds": int(found["folds"])}
+        table = {what: _of(found[what]) for what in CHOICES if what in found}
+        chosen_study(study, table)
+        return {**numbers, "pieces": bool(found["pieces"]), **table}
+    raise AssertionError("reading lets nothing pass")
+
+
+def _of(found: Any) -> dict[str, Any]:
+    rows = [
+        {"label": str(t["label"]), "error_percent": float(t["error_percent"]), "alike": bool(t["alike"])}
+        for t in found["tried"]
+    ]
+    chosen = str(found["chosen"])
+    if chosen not in {row["label"] for row in rows}:
+        raise ValueError(f"{chosen!r} was chosen and not tried")
+    return {"tried": rows, "chosen": chosen, "warnings": [str(text) for text in found["warnings"]]}
 
 
 def _parts(log: Log) -> tuple[Rollout, ...]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 import tempfile
 import warnings as warnings_of_python
@@ -39,16 +38,18 @@ from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import calibration, masked, torque_fit
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.base_parameters import base_parameters
-from dso_robotics.studies.choice import choose, chosen_study
+from dso_robotics.studies.choice import choose, chosen_study, stored_choice
 from dso_robotics.studies.doubts import doubts
 from dso_robotics.studies.estimated import split_free
 from dso_robotics.studies.estimated import table as estimated
 from dso_robotics.studies.evaluate import Evaluation, evaluate, scoring_windows
+from dso_robotics.studies.folder import RUN
 from dso_robotics.studies.motion_search import history, search_motion
 from dso_robotics.studies.network import chosen_joints, learn
 from dso_robotics.studies.posterior import Posterior
 from dso_robotics.studies.posterior_check import checked
 from dso_robotics.studies.race import cheap
+from dso_robotics.studies.race import stored as stored_race
 from dso_robotics.studies.race import told as told_race
 from dso_robotics.studies.residual import own_residual
 from dso_robotics.studies.run import Session, session
@@ -106,14 +107,10 @@ def _identify(
     begun_with, choice = study, None
     if study.choose:
         choice = here.kept("choice")
-        choice = json.loads(choice["outcome"]) if choice else _choice(study)
+        choice = stored_choice(choice, study, here.folder / RUN) if choice else _choice(study)
         study = chosen_study(study, choice)
     robot = load(study.model)
     timestep = float(robot.mj.opt.timestep)
-    if not (math.isfinite(timestep) and timestep > 0):
-        raise DsoError(
-            f"{robot.source}: its <option timestep> is {timestep:g} s; a simulation needs a positive one, such as 0.002."
-        )
     log = merge_logs([read_log(path) for path in study.logs])
     if not robot.mj.nsensor:
         urdf = " URDF has no place for them, nor for actuators: `mujoco.MjSpec.from_file(FILE).to_xml()` is the same as MJCF."
@@ -254,7 +251,7 @@ def _identify(
     if not (windows.single or brief):
         with phase("contacts scanned again", unit="value") as counted:
             elsewhere = lower(vector, measured, solution.z, solution.x, counted.at)
-    raced = json.loads(file.kept("race")["outcome"]) if file.kept("race") else None
+    raced = stored_race(file.kept("race"), file.path)
     ratios, doubtful, aside = {}, [], []
     if simulated and not windows.single and not brief:
         tell("doubts looked for")

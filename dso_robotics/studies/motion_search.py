@@ -18,7 +18,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.progress.phase import phase, tell
 from dso_robotics.robot.prediction import Prediction
-from dso_robotics.studies.checkpoint import columns, damaged, records
+from dso_robotics.studies.checkpoint import columns, damaged, joined, records
 from dso_robotics.studies.race import race
 from dso_robotics.studies.run import RunFile
 from dso_robotics.studies.search import search
@@ -108,7 +108,7 @@ def _keep(file: RunFile, result: Result, stage: int) -> None:
     table = columns(result.history)
     table["stage"] = np.full(len(table.get("cost", ())), min(stage, 1))
     before = file.kept("earlier")
-    file.keep(earlier={k: np.concatenate([before[k], v]) if before else v for k, v in table.items()})
+    file.keep(earlier=joined([before, table] if before else [table], file.path))
 
 
 def _stored_point(file: RunFile, vector: ParameterVector, windows: Windows) -> tuple[np.ndarray, ...]:
@@ -130,4 +130,4 @@ def history(file: RunFile, solution: Solution) -> dict[str, np.ndarray]:
     last = columns(solution.history)
     last["stage"] = np.ones(len(last.get("cost", ())), int)
     tables = [table for table in (file.kept("earlier"), last) if table and len(table.get("cost", ()))]
-    return {name: np.concatenate([np.asarray(table[name]) for table in tables]) for name in (tables or [last])[0]}
+    return joined(tables or [last], file.path)

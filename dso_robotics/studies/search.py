@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dso_robotics.core.descent import Candidate, Last, Method, Moment, Result, descend
-from dso_robotics.studies.checkpoint import columns, damaged, flatten, records, restore
+from dso_robotics.studies.checkpoint import columns, damaged, flatten, reading, records, restore
 from dso_robotics.studies.run import RunFile
 
 
@@ -44,7 +44,9 @@ def search(
             raise damaged(file.path, error) from error
 
     def hold(state: Any, history: Any, best: Candidate | None, more: Mapping[str, Any]) -> None:
-        file.keep(state=flatten(state), records=columns(history), spent={"stage": stage, **more}, **blocks(state))
+        with reading(file.path):  # of records of other shapes in the file
+            table = columns(history)
+        file.keep(state=flatten(state), records=table, spent={"stage": stage, **more}, **blocks(state))
         if best is not None:
             file.keep(best={"iteration": best.iteration, "cost": best.cost, "kept": flatten(best.kept)})
 

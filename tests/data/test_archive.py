@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dso_robotics.data import archive
+from dso_robotics.data.apart import NoAnswer
 from dso_robotics.data.formats import is_log_file
 from dso_robotics.data.limits import refuse_oversized
 from dso_robotics.data.log import Log, read_log, write_log
@@ -104,6 +105,25 @@ def test_a_damaged_global_heap_ends_in_a_refusal(tmp_path):
         with pytest.raises(DsoError, match=rf"{path}: .*damaged"):
             read_log(path)
         assert time.perf_counter() - began < 240
+
+
+def test_a_file_that_hdf5_cannot_read_is_tried_once(tmp_path, monkeypatch):
+    path, tried = old_log(tmp_path / "old.h5"), []
+
+    def read(*asked, **more):
+        tried.append(asked)
+        raise NoAnswer("HDF5 crashed")
+
+    monkeypatch.setattr(archive, "read_apart", read)
+    for _ in range(2):
+        with pytest.raises(DsoError, match="HDF5 crashed"):
+            read_log(path)
+    assert len(tried) == 1
+    assert tried[0][2] == "3"
+    # Another file at the same place is another file.
+    monkeypatch.undo()
+    old_log(path, names=("one more", "name"))
+    assert read_log(path)["a"].ctrl_names == ("one more", "name")
 
 
 def test_what_is_converted_is_no_way_around_the_guard(tmp_path):

@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from dso_robotics.data.run_file import write_run
+from dso_robotics.data.run_file import read_run, write_run
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.deployed_policy import Policy
 from dso_robotics.robot.observation import Scaling
@@ -118,6 +118,23 @@ def test_readings_take_the_place_of_the_model(tmp_path):
         by_name.act(sensors={n: 0.0 for n in by_name.sees if n != "force"})
     with pytest.raises(DsoError, match=r"sees no 'farce'.*'force'"):
         by_name.act(sensors={"farce": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("cut", "in_its_place"),
+    [
+        ('<jointpos name="place" joint="x"/>', ""),
+        ('<joint name="hinge" axis="0 1 0"/>', '<joint name="hinge" type="ball"/>'),
+    ],
+)
+def test_a_model_that_is_not_the_policys_own_is_refused(tmp_path, cut, in_its_place):
+    trained(tmp_path, KINDS["sensors"])
+    tree, study, mjcf = read_run(Policy.load(tmp_path).save(tmp_path / "kept"))
+    assert cut in mjcf
+    other = mjcf.replace(cut, in_its_place).replace('<motor name="free" joint="hinge"/>', "")
+    write_run(tmp_path / "kept" / "policy.h5", tree, study, other)
+    with pytest.raises(DsoError, match="another state or other sensors"):
+        Policy.load(tmp_path / "kept").act(qpos=[0.0, 0.0])
 
 
 def test_what_is_wrong_is_said_and_changes_nothing(tmp_path):
