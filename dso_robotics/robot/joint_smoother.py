@@ -93,7 +93,10 @@ class JointSmoother:
             push = bounded(
                 point.solution.information, point.gradient, z[self.here], low, high, self.theta.physics.scale
             )
-            changes = [found.mean + found.slope @ push for _, found in point.parts]
+            changes = [
+                np.where(group.good[:, None, None], found.mean + found.slope @ push, 0.0)
+                for group, (_, found) in zip(groups, point.parts, strict=True)
+            ]
             far = np.abs(push / np.maximum(point.spread.std, 1e-300))[~point.solution.active].max(initial=0.0)
             for group, change, covariance in zip(groups, changes, point.covariances, strict=True):
                 deviation = np.sqrt(np.maximum(np.diagonal(covariance, axis1=-2, axis2=-1), 1e-300))
