@@ -255,7 +255,17 @@ def smoother_lines(summary: Mapping[str, Any]) -> list[str]:
         if row["nees"] is not None:
             texts.append(f"squared error of the state over its variance (NEES/n) {row['nees']:.3g}")
         lines.append(f"{PART_NAMES[part]:9} smoother: {', '.join(texts)}")
+        for path, entry in row.get("parameters", {}).items():
+            lines.append(f"{PART_NAMES[part]:9} smoother: {path} {_with_interval(entry)}, found with the motion")
     return lines
+
+
+def _with_interval(entry: Mapping[str, Any]) -> str:
+    """A value with its 95% interval and unit."""
+    value = f"{entry['value']:.5g}"
+    if entry["low95"] is not None:
+        value += f" ({entry['low95']:.5g} to {entry['high95']:.5g})"
+    return f"{value} {unit(entry['unit'])}".rstrip() + (", at its bound" if entry["at_bound"] else "")
 
 
 def trust_lines(summary: Mapping[str, Any]) -> list[str]:

@@ -232,8 +232,9 @@ def learn(asked: Asked, kind: str) -> Outcome:
         words = f"smoothing the {PART_NAMES[name]} runs"
         tell(words, unit="step")
         told = functools.partial(tell, words, unit="step")
-        smoothed[name] = smooth.smoothed(theta, found.z, part, counted, study.gate, told)
-    rows = smooth.table(smoothed, channels)
+        joint = smoothed["train"].joint if smoothed else None
+        smoothed[name] = smooth.smoothed(theta, found.z, part, counted, study.gate, told, joint)
+    rows = smooth.table(smoothed, channels, physics)
     more = {"smoother": rows} if rows else {}
     return Outcome(
         settled=settled,

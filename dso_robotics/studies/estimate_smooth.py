@@ -12,11 +12,14 @@ from dso_robotics.data.log import Log, write_log
 from dso_robotics.data.match import Channels
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.data.split import PART_NAMES
+from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter_data import FilterWindows
+from dso_robotics.robot.joint_smoother import Joint, JointSmoother, at_numbers
 from dso_robotics.robot.kalman_estimator import GATE
 from dso_robotics.robot.kalman_smoother import KalmanSmoother, Smoothed
 from dso_robotics.robot.kalman_theta import KalmanTheta
+from dso_robotics.studies import estimate_interval
 from dso_robotics.studies import estimate_score as score
 from dso_robotics.studies.folder import SMOOTHED, SMOOTHED_BY
 
@@ -33,6 +36,7 @@ class SmoothedRuns:
     error: (B, T-1, 2 nv), smoothed minus true state from the second sample on; NaN where unknown or not counted.
     deviation: (B, T, 2 nv), what the smoother takes for the standard deviation of its error.
     nees: squared errors of the state over their covariance, divided by 2 nv; None where no truth is known.
+    joint: the physics and sensor numbers that were found together with the motion of these runs, if any are free.
     """
 
     windows: FilterWindows
@@ -40,6 +44,7 @@ class SmoothedRuns:
     error: np.ndarray
     deviation: np.ndarray
     nees: float | None
+    joint: Joint | None = None
 
 
 def smoothed(
@@ -49,10 +54,21 @@ def smoothed(
     warm_up: int,
     gate: float | None = None,
     told: Callable[[int, float], None] = lambda step, cost: None,
+    learned: Joint | None = None,
 ) -> SmoothedRuns:
-    """Smooth every run of `whole` with the filter at z (n,). Errors count after `warm_up` updates, as the filter's do."""
-    smoother = KalmanSmoother(theta, whole, share=gate or GATE, tell=told)
-    found, model = smoother.run(z), theta.physics.mj
+    """Smooth every run of `whole` with the filter at z (n,). Errors count after `warm_up` updates, as the filter's do.
+
+    Free physics and sensor numbers are found together with the motion, or are those that other runs have `learned`.
+    """
+    share, model, joint = gate or GATE, theta.physics.mj, None
+    if learned is not None:
+        smoother = KalmanSmoother(theta, whole, share=share, tell=told)
+        found = at_numbers(smoother, learned.z, learned.spread.covariance)
+    elif theta.physics.size:
+        joint = JointSmoother(theta, whole, share=share, tell=told).run(z)
+        found = joint.motion
+    else:
+        found = KalmanSmoother(theta, whole, share=share, tell=told).run(z)
     updates, many = whole.measured.shape[1] - 1, 2 * int(model.nv)
     known = np.asarray(np.isfinite(found.states[:, 1:]).all(-1))
     counted = np.where(np.arange(updates) >= min(warm_up, updates // 2), known, False)
@@ -62,11 +78,16 @@ def smoothed(
     off, p = error[here], covariance[here]
     nees = float(np.mean(np.sum(off * np.linalg.solve(p, off[..., None])[..., 0], -1)) / many) if len(off) else None
     deviation = np.sqrt(np.diagonal(found.covariance, axis1=-2, axis2=-1)[..., :many])
-    return SmoothedRuns(whole, found, error, deviation, nees)
+    return SmoothedRuns(whole, found, error, deviation, nees, joint)
 
 
-def table(parts: Mapping[str, SmoothedRuns], channels: Channels) -> dict[str, Any]:
-    """By part: the search, what was left out, and the error of the state where it is known."""
+def table(
+    parts: Mapping[str, SmoothedRuns], channels: Channels, physics: ParameterVector | None = None
+) -> dict[str, Any]:
+    """By part: the search, what was left out, and the error of the state where it is known.
+
+    Where numbers of the `physics` were found together with the motion, they are "parameters", as in the summary itself.
+    """
     rows: dict[str, Any] = {}
     for part, runs in parts.items():
         found, error = runs.found, runs.error[np.isfinite(runs.error).all(-1)]
@@ -87,6 +108,10 @@ def table(parts: Mapping[str, SmoothedRuns], channels: Channels) -> dict[str, An
             "rmse": [float(e) for e in np.sqrt(np.mean(error**2, axis=0))] if len(error) else None,
             "nees": runs.nees,
         }
+        if runs.joint is not None and physics is not None:
+            solution, spread = runs.joint.solution, runs.joint.spread
+            here = slice(0, physics.size)
+            rows[part]["parameters"] = estimate_interval.table(physics, solution.z, (solution, spread), here)
     return rows
 
 

@@ -71,10 +71,11 @@ def recorded(runs: int, length: int, seed: int = 0) -> Log:
     return Log("spring", "test", "CC0", tuple(rollouts))
 
 
-def spring(log: Log, *, mass: float = MASS, seconds: float = 2.0, free: tuple[str, ...] = (), noise=(PROCESS, SENSOR)):
+def spring(log: Log, *, mass: float = MASS, seconds: float = 2.0, free=(), noise=(PROCESS, SENSOR)):
     """(theta, windows) of the spring."""
     robot = load(mujoco.MjSpec.from_string(SPRING.format(mass=mass)))
-    physics = pack([parse(path) for path in free], robot) if free else ParameterVector((), robot.mj)
+    declared = [parse(one) if isinstance(one, str) else one for one in free]
+    physics = pack(declared, robot) if free else ParameterVector((), robot.mj)
     channels = filter_data.select_channels(log, robot.mj, None)
     interval, substeps = filter_data.common_interval(log.rollouts, STEP, "log")
     windows = filter_data.cut_windows(

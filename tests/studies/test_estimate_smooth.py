@@ -1,5 +1,6 @@
 """`dso estimate --smooth`: a log with the most probable state, better than the filter's, at the samples that were recorded."""
 
+import json
 import re
 
 import h5py
@@ -70,6 +71,30 @@ def test_the_command_and_the_report_show_it(tmp_path, capsys):
     (tmp_path / "out" / "smoothed.h5").write_text("mine")
     assert main([*command, "--force", "--smooth"]) == 2
     assert "dso did not write this file" in capsys.readouterr().err
+
+
+def test_free_numbers_are_found_together_with_the_motion(tmp_path, capsys):
+    study(tmp_path, log(2, seconds=3.0))
+    (tmp_path / "s.toml").write_text(
+        'model = "model.xml"\nlogs = ["log.h5"]\nhold_out = "run1"\nsensors = ["angle", "camera"]\nsmooth = true\n'
+        'free = ["joint/hinge/damping=0.16"]\n'
+    )
+    assert main(["estimate", str(tmp_path / "s.toml"), "--out", str(tmp_path / "out")]) == 0
+    said, path = capsys.readouterr().out, "joint/hinge/damping"
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    learned, found = summary["parameters"][path], summary["smoother"]["train"]["parameters"][path]
+    # Within some four standard deviations of the truth.
+    assert abs(found["value"] - 0.08) < found["high95"] - found["low95"] < 0.02
+    assert found["initial"] == pytest.approx(0.16)
+    # Both intervals are of the same readings: by the likelihood of the filter, and together with the motion.
+    factor = (found["high95"] - found["low95"]) / (learned["high95"] - learned["low95"])
+    assert 0.4 < factor < 2.5, factor
+    assert found["value"] == pytest.approx(learned["value"], abs=0.5 * (learned["high95"] - learned["low95"]))
+    # The held-out run tells nothing of the numbers.
+    assert "parameters" not in summary["smoother"]["hold_out"]
+    line = re.search(r"fitted +smoother: joint/hinge/damping .* found with the motion", said)
+    assert line
+    assert " ".join(line[0].split()) in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_where_there_is_no_model_of_the_noise_it_is_refused(tmp_path):
