@@ -29,22 +29,23 @@ def bent(size, *, layers=2, bins=6):
     return eqx.tree_at(lambda f: f.layers, flow, eqx.combine(jax.tree.unflatten(shape, drawn), rest))
 
 
-@pytest.mark.parametrize(("size", "bins"), [(1, 6), (2, 6), (3, 6), (3, 0)])
+@pytest.mark.parametrize(("size", "bins"), [(1, 6), (3, 6), (3, 0)])
 def test_the_inverse_is_exact_and_the_density_is_that_of_the_change_of_variables(size, bins):
     flow = bent(size, layers=3, bins=bins)
+    forward, inverse, log_prob = map(eqx.filter_jit, (flow.forward, flow.inverse, flow.log_prob))
     for at, scale in enumerate((0.5, 1.0, 3.0, 8.0)):  # inside the box of the splines, at its ends and outside
         noise = scale * jax.random.normal(jax.random.key(at), (size,))
         condition = jnp.array([0.4, -1.3]) * (at + 1)
-        y = flow.forward(noise, condition)
-        np.testing.assert_allclose(flow.inverse(y, condition), noise, atol=1e-10)
+        y = forward(noise, condition)
+        np.testing.assert_allclose(inverse(y, condition), noise, atol=1e-10)
         step = 1e-6
         columns = [
-            (flow.forward(noise + step * e, condition) - flow.forward(noise - step * e, condition)) / (2 * step)
+            (forward(noise + step * e, condition) - forward(noise - step * e, condition)) / (2 * step)
             for e in jnp.eye(size)
         ]
         change = np.linalg.slogdet(np.stack(columns, 1))[1]
         base = -0.5 * noise @ noise - 0.5 * size * np.log(2 * np.pi)
-        np.testing.assert_allclose(flow.log_prob(y, condition), base - change, atol=1e-6)
+        np.testing.assert_allclose(log_prob(y, condition), base - change, atol=1e-6)
 
 
 def test_the_density_integrates_to_one():
@@ -52,7 +53,7 @@ def test_the_density_integrates_to_one():
     density = eqx.filter_jit(lambda y, c: jnp.exp(jax.vmap(lambda y: flow.log_prob(y[None], c))(y)))
     for condition in (jnp.array([0.0, 0.0]), jnp.array([1.0, -2.0])):
         np.testing.assert_allclose(jnp.trapezoid(density(line, condition), line), 1.0, atol=1e-4)
-    flow, side = bent(2), jnp.linspace(-12.0, 16.0, 2801)
+    flow, side = bent(2), jnp.linspace(-12.0, 16.0, 1401)
     grid = jnp.stack(jnp.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
     density = eqx.filter_jit(lambda y, c: jnp.exp(jax.vmap(lambda y: flow.log_prob(y, c))(y)))
     total = jnp.sum(density(grid, jnp.array([0.2, 0.1]))) * (side[1] - side[0]) ** 2
@@ -69,16 +70,16 @@ def test_it_begins_as_the_normal_density():
 def test_derivatives_of_the_density_are_those_of_differences():
     """By the condition and by y, on both sides of the box of the splines."""
     flow = bent(2)
+    log_prob = eqx.filter_jit(flow.log_prob)
     for y, condition in (
         (jnp.array([0.3, -0.5]), jnp.array([0.4, 0.7])),
         (jnp.array([9.0, 40.0]), jnp.array([-1.0, 0.0])),
     ):
         for arg, at in enumerate((y, condition)):
-            found = jax.grad(flow.log_prob, argnums=arg)(y, condition)
+            found = eqx.filter_jit(jax.grad(flow.log_prob, argnums=arg))(y, condition)
             for i, e in enumerate(1e-6 * jnp.eye(2)):
                 ends = [
-                    flow.log_prob(*[p + s * e if k == arg else p for k, p in enumerate((y, condition))])
-                    for s in (1, -1)
+                    log_prob(*[p + s * e if k == arg else p for k, p in enumerate((y, condition))]) for s in (1, -1)
                 ]
                 np.testing.assert_allclose(found[i], (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-6)
             assert np.any(np.abs(at) > 0)
