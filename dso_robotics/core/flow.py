@@ -64,7 +64,7 @@ class Spline(eqx.Module):
         s, above = height / width, inside - low
         bend = first + last - 2.0 * s
         a, b, c = height * (s - first) + above * bend, height * first - above * bend, -s * above
-        r = 2.0 * c / (-b - jnp.sqrt(b**2 - 4.0 * a * c))
+        r = 2.0 * c / (-b - jnp.sqrt(jnp.maximum(b**2 - 4.0 * a * c, 0.0)))
         within = jnp.abs(y) < BOUND
         return jnp.where(within, left + r * width, y), jnp.where(within, _log_slope(r, s, first, last), 0.0)
 

@@ -79,14 +79,13 @@ def test_derivatives_of_the_density_are_those_of_differences():
         (jnp.array([0.3, -0.5]), jnp.array([0.4, 0.7])),
         (jnp.array([9.0, 40.0]), jnp.array([-1.0, 0.0])),
     ):
-        for arg, at in enumerate((y, condition)):
+        for arg in range(2):
             found = eqx.filter_jit(jax.grad(flow.log_prob, argnums=arg))(y, condition)
             for i, e in enumerate(1e-6 * jnp.eye(2)):
                 ends = [
                     log_prob(*[p + s * e if k == arg else p for k, p in enumerate((y, condition))]) for s in (1, -1)
                 ]
                 np.testing.assert_allclose(found[i], (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-6)
-            assert np.any(np.abs(at) > 0)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +174,7 @@ def test_a_noise_of_two_modes_is_recovered(fitted):
     np.testing.assert_allclose(jax.vmap(models["flow"].next)(noise[:, None], x, u), following, atol=1e-10)
 
 
-def test_the_value_gradient_on_recorded_steps_is_right_with_the_flow_and_biased_with_normal_noise(fitted):
+def test_the_value_gradient_on_recorded_steps_is_nearer_with_the_flow_than_with_normal_noise(fitted):
     truth, models = fitted
     x, u, following = truth.recorded(jax.random.key(11), 40_000)
     theta, gamma = jnp.array([0.6, -0.2]), 0.9
