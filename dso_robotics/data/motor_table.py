@@ -38,6 +38,8 @@ _UNITS = {
     "price": "1",
 }
 _MUST = ("mass", "rotor_inertia", "continuous_torque", "peak_torque", "no_load_speed")
+# No number of a motor is smaller than this in SI units, or larger than its inverse.
+_LEAST = 1e-15
 _MAY_BE_ZERO = ("mass", "rotor_inertia", "price")
 _TEXTS = ("gears", "note")
 COLUMNS = ("name", *_UNITS, *_TEXTS)
@@ -164,7 +166,10 @@ def _number(here: str, key: str, value: Any, unit: str) -> float:
         raise DsoError(f"{here}: {key} has the unit '{shortened(unit)}', which is not known; give {_UNITS[key]}.")
     number *= times
     least = "not below zero" if key in _MAY_BE_ZERO else "above zero"
-    if not math.isfinite(number) or number < 0 or (number == 0 and key not in _MAY_BE_ZERO):
+    small = number < _LEAST and not (number == 0 and key in _MAY_BE_ZERO)
+    if not math.isfinite(number) or small or number > 1 / _LEAST:
+        if 0 < number < _LEAST or number > 1 / _LEAST:
+            least = f"from {_LEAST:g} to {1 / _LEAST:g}"
         raise DsoError(
             f"{here}: {key} = {shortened(repr(given))}: expected a number {least} in {_UNITS[key]}, or with a unit."
         )

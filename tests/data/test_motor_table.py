@@ -62,6 +62,8 @@ def test_what_need_not_be_given(tmp_path):
         ('"290 g"', "-1", "mass = -1: expected a number not below zero in kg"),
         ("0.35", "2", r"peak_torque 1.1 N\*m is below continuous_torque 2 N\*m"),
         ("0.35", "true", "continuous_torque = True: expected a number above zero"),
+        ("0.35", "1e200", r"continuous_torque = 1e\+200: expected a number from 1e-15 to 1e\+15"),
+        ('"290 g"', "1e-300", "mass = 1e-300: expected a number from 1e-15"),
         ("0.35", "nan", "continuous_torque = nan: expected a number above zero"),
         ("[20, 5, 10, 5]", "[]", "gears = "),
         ("[20, 5, 10, 5]", "[5, 0]", "expected ratios above zero"),
