@@ -28,7 +28,7 @@ class Continuity:
     setting: the scale, or "learned". The unit is one standard deviation of a start state given its window alone (the median
       over a recording's windows, by component of the state). "learned" is one scale by component, common to all
       recordings, at the maximum of the likelihood with the start states integrated out.
-    scale: (R, k), set at the first linearisation unless given.
+    scale: (R, k), set at the first linearisation unless given; ValueError if one that is given is no such scale.
     tied: (B,) windows that have a next window.
     """
 
@@ -36,12 +36,9 @@ class Continuity:
         self.windows, self.tangent, self.setting = windows, tangent, setting
         self.tied = np.isfinite(windows.handover)
         self.scale, self._given = scale, scale is not None
-        if scale is not None and (
-            np.shape(scale) != (len(windows.rollouts), tangent.size) or not np.all(np.asarray(scale) > 0)
-        ):
-            raise DsoError(
-                "--continuity: the stored scale of the jumps does not fit the study; run it again without --resume."
-            )
+        shape = (len(windows.rollouts), tangent.size)
+        if scale is not None and (np.shape(scale) != shape or not np.all(np.asarray(scale) > 0)):
+            raise ValueError(f"the scale of the jumps is not of shape {shape} and positive")
         if not self.tied.any():
             raise DsoError(
                 "--continuity: no window follows another without a gap, so there is nothing to tie; give a shorter --window, "

@@ -166,10 +166,9 @@ def _number(here: str, key: str, value: Any, unit: str) -> float:
         raise DsoError(f"{here}: {key} has the unit '{shortened(unit)}', which is not known; give {_UNITS[key]}.")
     number *= times
     least = "not below zero" if key in _MAY_BE_ZERO else "above zero"
-    small = number < _LEAST and not (number == 0 and key in _MAY_BE_ZERO)
-    if not math.isfinite(number) or small or number > 1 / _LEAST:
-        if 0 < number < _LEAST or number > 1 / _LEAST:
-            least = f"from {_LEAST:g} to {1 / _LEAST:g}"
+    zero = number == 0 and key in _MAY_BE_ZERO
+    if not (zero or _LEAST <= number <= 1 / _LEAST):
+        least = f"from {_LEAST:g} to {1 / _LEAST:g}" if number > 0 else least
         raise DsoError(
             f"{here}: {key} = {shortened(repr(given))}: expected a number {least} in {_UNITS[key]}, or with a unit."
         )

@@ -5,7 +5,6 @@ is stored under its path, such as "critic.layers.0.weight". Functions and settin
 state of a new run of the same study. JAX is imported only if the state holds JAX arrays.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,12 +58,11 @@ def records(kind: type, table: Mapping[str, Any], path: Path) -> list[Any]:
     Raises:
       DsoError: a column is missing or has another length.
     """
-    with reading(path):
+    with Reading(path):
         rows = zip(*(table[field.name] for field in dataclasses.fields(kind)), strict=True) if table else ()
         return [
             kind(*(value.item() if getattr(value, "shape", None) == () else value for value in row)) for row in rows
         ]
-    raise AssertionError("reading lets nothing pass")
 
 
 def joined(tables: Sequence[Mapping[str, Any]], path: Path) -> dict[str, np.ndarray]:
@@ -73,20 +71,24 @@ def joined(tables: Sequence[Mapping[str, Any]], path: Path) -> dict[str, np.ndar
     Raises:
       DsoError: they have other columns, or columns of other shapes.
     """
-    with reading(path):
+    with Reading(path):
         if any(table.keys() != tables[0].keys() for table in tables):
             raise ValueError("two tables of steps have other columns")
         return {name: np.concatenate([np.asarray(table[name]) for table in tables]) for name in tables[0]}
-    raise AssertionError("reading lets nothing pass")
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """What goes wrong while stored values are read becomes a DsoError that names their file."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise damaged(path, error) from error
+class Reading:
+    """A context in which stored values of the file `path` are read: what goes wrong becomes a DsoError that names the file."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, LookupError | TypeError | ValueError | ArithmeticError | AttributeError):
+            raise damaged(self._path, error) from error
 
 
 def count(spent: Mapping[str, Any], name: str, path: Path) -> int:

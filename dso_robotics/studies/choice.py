@@ -19,7 +19,7 @@ from dso_robotics.data.log import Log
 from dso_robotics.data.problems import median_interval
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
-from dso_robotics.studies.checkpoint import reading
+from dso_robotics.studies.checkpoint import Reading
 from dso_robotics.studies.evaluate import Evaluation
 from dso_robotics.studies.friction_law import LAWS, moved_joints, with_law
 from dso_robotics.studies.study import CHOICES, FULL, IdentifyStudy
@@ -104,13 +104,12 @@ def chosen_study(study: IdentifyStudy, outcome: dict[str, Any]) -> IdentifyStudy
 
 def stored_choice(group: Any, study: IdentifyStudy, path: Path) -> dict[str, Any]:
     """The table of `choose` as the run file at `path` keeps it. Raises DsoError if it is damaged."""
-    with reading(path):
+    with Reading(path):
         found = json.loads(group["outcome"])
         numbers = {"score_seconds": float(found["score_seconds"]), "folds": int(found["folds"])}
         table = {what: _of(found[what]) for what in CHOICES if what in found}
         chosen_study(study, table)
         return {**numbers, "pieces": bool(found["pieces"]), **table}
-    raise AssertionError("reading lets nothing pass")
 
 
 def _of(found: Any) -> dict[str, Any]:

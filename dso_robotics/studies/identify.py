@@ -38,6 +38,7 @@ from dso_robotics.robot.prediction import CPrediction, Prediction
 from dso_robotics.studies import calibration, masked, torque_fit
 from dso_robotics.studies import summary as summaries
 from dso_robotics.studies.base_parameters import base_parameters
+from dso_robotics.studies.checkpoint import Reading
 from dso_robotics.studies.choice import choose, chosen_study, stored_choice
 from dso_robotics.studies.doubts import doubts
 from dso_robotics.studies.estimated import split_free
@@ -185,8 +186,9 @@ def _identify(
     if choice:
         file.keep(choice={"outcome": json.dumps(choice)})
     if study.continuity:
-        jumps = file.tree["state"].get("noise.jumps") if file.tree else None
-        options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=jumps)
+        with Reading(file.path):
+            jumps = file.tree["state"].get("noise.jumps") if file.tree else None
+            options["continuity"] = Continuity(windows, Tangent(vector.mj), study.continuity, scale=jumps)
     tried, z, sigma = None, vector.initial, None
 
     def measured() -> WindowedIdentification:

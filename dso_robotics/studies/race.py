@@ -16,7 +16,7 @@ from dso_robotics.costs.identification import WindowedIdentification
 from dso_robotics.data.windows import Windows
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.robot.prediction import CPrediction
-from dso_robotics.studies.checkpoint import reading
+from dso_robotics.studies.checkpoint import Reading
 from dso_robotics.studies.starts import draw
 
 # Most work of one linearisation, in time steps of a robot without joints, for which others are tried: some 2 s for a search.
@@ -90,14 +90,13 @@ def stored(group: Any, path: Path) -> dict[str, Any] | None:
     """The outcome of `race` as the run file at `path` keeps it; None if it keeps none. Raises DsoError if it is damaged."""
     if group is None:
         return None
-    with reading(path):
+    with Reading(path):
         found = json.loads(group["outcome"])
         costs = [None if cost is None else float(cost) for cost in found["costs"]]
         chosen = int(found["chosen"])
         if chosen >= 0 and costs[chosen] is None:
             raise ValueError("a start that diverged was chosen")
         return {"tried": int(found["tried"]), "costs": costs, "reached": float(found["reached"]), "chosen": chosen}
-    raise AssertionError("reading lets nothing pass")
 
 
 def told(outcome: dict[str, Any] | None) -> list[str]:

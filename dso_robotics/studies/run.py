@@ -29,7 +29,7 @@ from dso_robotics.progress.phase import earlier, listening, phase
 from dso_robotics.progress.report import Progress
 from dso_robotics.robot.deployed_model import DIGEST, model_digest
 from dso_robotics.studies import folder as folders
-from dso_robotics.studies.checkpoint import count, damaged
+from dso_robotics.studies.checkpoint import Reading, count, damaged
 from dso_robotics.studies.code import refuse_unnamed
 from dso_robotics.table import Study
 
@@ -229,14 +229,12 @@ class RunFile:
                 f"{self.path}: --resume needs the study that was begun, but {', '.join(changed)} differ(s); "
                 f"`dso {command} --resume --out {folder}` alone takes the study from the run file."
             )
-        try:
+        with Reading(self.path):
             self._compare(tree["inputs"])
             searched = "state" in tree or "records" in tree  # a study that does not search has none of them
             for name in ("state", "records", "spent"):
                 tree[name] = dict(tree[name] if searched else tree.get(name, {}))
             tree["seconds"], tree["status"] = float(tree["seconds"]), str(tree["status"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise damaged(self.path, error) from error
         self.tree = tree
         self._kept = {name: tree[name] for name in _KEPT if name in tree}
 

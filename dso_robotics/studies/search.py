@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dso_robotics.core.descent import Candidate, Last, Method, Moment, Result, descend
-from dso_robotics.studies.checkpoint import columns, damaged, flatten, reading, records, restore
+from dso_robotics.studies.checkpoint import Reading, columns, flatten, records, restore
 from dso_robotics.studies.run import RunFile
 
 
@@ -37,14 +37,12 @@ def search(
     past = records(record, stored.get("records", {}), file.path) if stored else list(past)
     if keep is not None and "best" in stored:
         best, taken = stored["best"], getattr(keep, "take", None)
-        try:
+        with Reading(file.path):
             kept = restore(taken(first), best["kept"], file.path) if taken is not None else None
             keep.best = Candidate(int(best["iteration"]), float(best["cost"]), kept)
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            raise damaged(file.path, error) from error
 
     def hold(state: Any, history: Any, best: Candidate | None, more: Mapping[str, Any]) -> None:
-        with reading(file.path):  # of records of other shapes in the file
+        with Reading(file.path):  # of records of other shapes in the file
             table = columns(history)
         file.keep(state=flatten(state), records=table, spent={"stage": stage, **more}, **blocks(state))
         if best is not None:

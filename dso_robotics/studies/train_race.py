@@ -18,7 +18,7 @@ from dso_robotics.core.descent import Candidate, Result
 from dso_robotics.core.method.learner import Record
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.system import RobotSystem
-from dso_robotics.studies.checkpoint import columns, damaged, flatten, records, restore, rows
+from dso_robotics.studies.checkpoint import Reading, columns, flatten, records, restore, rows
 from dso_robotics.studies.run import RunFile
 
 # Standard deviation of the logarithm of a drawn number that has no two bounds.
@@ -116,7 +116,7 @@ def _kept(file: RunFile, firsts: Sequence[Any]) -> tuple[list[Runner], int]:
     stored = file.tree.get("race")
     if not stored:
         return [Runner(first) for first in firsts], 0
-    try:
+    with Reading(file.path):
         found = []
         for i, first in enumerate(firsts):
             mine = stored[f"start{i}"]
@@ -133,8 +133,6 @@ def _kept(file: RunFile, firsts: Sequence[Any]) -> tuple[list[Runner], int]:
                 Runner(restore(first, mine["state"], file.path), history, candidate, looks, float(mine["cost"]))
             )
         return found, int(stored["done"])
-    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-        raise damaged(file.path, error) from error
 
 
 def first_states(method: Any, thetas: Sequence[np.ndarray], seed: int, scaling: Scaling | None = None) -> list[Any]:
