@@ -6,7 +6,6 @@ arrow: a band of the states, bordered by the numbers. `linear_smoother.jointly` 
 recursion, and what is left is a small system of the numbers.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,10 +13,9 @@ import numpy as np
 from dso_robotics.core.covariance import Uncertainty, uncertainty
 from dso_robotics.core.descent import Status
 from dso_robotics.core.method.least_squares import Solution
+from dso_robotics.core.method.normal import box_step
 from dso_robotics.robot.correctors.kalman import transposed
-from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.robot.kalman_smoother import KalmanSmoother, Search, Smoothed, joined, known
-from dso_robotics.robot.kalman_theta import KalmanTheta
 from dso_robotics.robot.linear_smoother import Jointly, jointly
 from dso_robotics.robot.trajectory_model import Linearised
 
@@ -36,7 +34,7 @@ class Joint:
 
     z: (n,), where the physics is what was found and the noises are as they were. motion: with covariances that include the
     uncertainty of the numbers. solution, spread: of the physics (m,) alone; each run is a block.
-    steps: of the search over all runs. converged: whether it ended at a minimum.
+    steps: of the search over all runs.
     """
 
     z: np.ndarray
@@ -44,26 +42,24 @@ class Joint:
     solution: Solution
     spread: Uncertainty
     steps: int
-    converged: bool
+
+    @property
+    def converged(self) -> bool:
+        """Whether the search ended at a minimum."""
+        return self.solution.converged
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """What the motion counts of the numbers, (m, m): nothing of one at its bound."""
+        return free_covariance(self.solution, self.spread)
 
 
 class JointSmoother:
-    """Smooths the runs of `windows` and finds the physics and sensor numbers that they have in common.
+    """Smooths the runs of `smoother` and finds the physics and sensor numbers that they have in common."""
 
-    share, tell: as those of `KalmanSmoother`.
-    """
-
-    def __init__(
-        self,
-        theta: KalmanTheta,
-        windows: FilterWindows,
-        *,
-        share: float,
-        threads: int = 0,
-        tell: Callable[[int, float], None] = lambda step, cost: None,
-    ):
-        self.theta, self.here = theta, theta.where("physics")
-        self._smoother = KalmanSmoother(theta, windows, share=share, threads=threads, tell=tell)
+    def __init__(self, smoother: KalmanSmoother):
+        self.theta, self._smoother = smoother.theta, smoother
+        self.here = self.theta.where("physics")
 
     def run(self, z: np.ndarray) -> Joint:
         """Search from the smoothed motion at z (n,), whose noises are kept."""
@@ -76,6 +72,7 @@ class JointSmoother:
             if not self._judged(groups, found):
                 break
         assert found is not None
+        solution = replace(found.solution, status=Status.CONVERGED) if converged else found.solution
         motion = [
             known(
                 group.model, group.good, group.x, group.offset, covariance, linear.cost,
@@ -83,16 +80,14 @@ class JointSmoother:
             )
             for group, before, (linear, _), covariance in zip(groups, alone, found.parts, found.covariances, strict=True)
         ]  # fmt: skip
-        return Joint(z, joined(motion), found.solution, found.spread, steps, converged)
+        return Joint(z, joined(motion), solution, found.spread, steps)
 
     def _searched(self, z: np.ndarray, groups: list[Search]) -> "tuple[np.ndarray, _Point, int, bool]":
         """Gauss-Newton until nothing moves: z, the model there, steps, and whether it converged."""
         low, high = self.theta.low[self.here], self.theta.high[self.here]
         point = self._linearised(z, groups)
         for step in range(_STEPS):
-            push = bounded(
-                point.solution.information, point.gradient, z[self.here], low, high, self.theta.physics.scale
-            )
+            push = _step(point.solution, self.theta.physics.scale, low, high)
             changes = [
                 np.where(group.good[:, None, None], found.mean + found.slope @ push, 0.0)
                 for group, (_, found) in zip(groups, point.parts, strict=True)
@@ -106,7 +101,7 @@ class JointSmoother:
             start, share = [(group.x, group.offset) for group in groups], 1.0
             while share > 1e-3:
                 tried = z.copy()
-                tried[self.here] += share * push
+                tried[self.here] = np.clip(tried[self.here] + share * push, low, high)
                 for group, (x, offset), change in zip(groups, start, changes, strict=True):
                     group.x, group.offset = group.model.moved(x, offset, share * change)
                 if self._cost(tried, groups) < point.solution.cost:
@@ -132,31 +127,28 @@ class JointSmoother:
         return total
 
     def _linearised(self, z: np.ndarray, groups: list[Search]) -> "_Point":
-        pull, slope = self.theta.prior(z)
-        slope = slope[:, self.here]
-        prior, push, parts = slope.T @ slope, slope.T @ pull, []
+        (pull, slope), parts = self.theta.prior(z), []
         for group in groups:
             group.model.move_to(z, derivatives=True)
             linear = group.model.linearised(group.x, group.offset)
             parts.append((linear, jointly(linear.problem)))
-        shares = np.concatenate(
-            [found.information[group.good] for group, (_, found) in zip(groups, parts, strict=True)]
+
+        def of_good(values: list[np.ndarray]) -> np.ndarray:
+            return np.concatenate([of[group.good] for group, of in zip(groups, values, strict=True)])
+
+        solution = Solution.of_blocks(
+            z[self.here],
+            of_good([linear.cost for linear, _ in parts]),
+            of_good([-found.pull for _, found in parts]),
+            of_good([found.information for _, found in parts]),
+            (pull, slope[:, self.here]),
+            self.theta.low[self.here],
+            self.theta.high[self.here],
+            status=Status.STALLED,
         )
-        scores = -np.concatenate([found.pull[group.good] for group, (_, found) in zip(groups, parts, strict=True)])
-        costs = [linear.cost[group.good].sum() for group, (linear, _) in zip(groups, parts, strict=True)]
-        gradient, physical = scores.sum(0) + push, z[self.here]
-        active = ((physical <= self.theta.low[self.here]) & (gradient > 0)) | (
-            (physical >= self.theta.high[self.here]) & (gradient < 0)
-        )
-        none = np.zeros((0, 0))
-        solution = Solution(
-            z=physical, x=none, cost=float(sum(costs) + 0.5 * pull @ pull), status=Status.CONVERGED, message="",
-            information=shares.sum(0) + prior, scores=scores, block_information=shares, prior_information=prior,
-            prior_gradient=push, active=active, history=(), evaluations=0, private=none, response=none,
-        )  # fmt: skip
         spread = uncertainty(solution, self.theta.physics.scale)
-        between = np.where(active[:, None] | active, 0.0, spread.covariance)
-        return _Point(parts, [widened(found, between) for _, found in parts], solution, spread, gradient)
+        between = free_covariance(solution, spread)
+        return _Point(parts, [widened(found, between) for _, found in parts], solution, spread)
 
     def _judged(self, groups: list[Search], point: "_Point") -> bool:
         """Judge readings and breaks anew; whether one changed."""
@@ -177,7 +169,6 @@ class _Point:
     covariances: list[np.ndarray]
     solution: Solution
     spread: Uncertainty
-    gradient: np.ndarray
 
 
 def at_numbers(smoother: KalmanSmoother, z: np.ndarray, covariance: np.ndarray) -> Smoothed:
@@ -197,24 +188,13 @@ def widened(found: Jointly, covariance: np.ndarray) -> np.ndarray:
     return found.covariance + found.slope @ covariance @ transposed(found.slope)
 
 
-def bounded(
-    information: np.ndarray, gradient: np.ndarray, z: np.ndarray, low: np.ndarray, high: np.ndarray, scale: np.ndarray
-) -> np.ndarray:
-    """The step (m,) to the minimum of gradient' p + p' information p / 2 with z + p within the bounds, by an active set."""
-    step, held = np.zeros(len(z)), np.zeros(len(z), bool)
-    unit = information * np.outer(scale, scale) + _HELD * np.eye(len(z))
-    slope = gradient * scale
-    for _ in range(len(z) + 1):
-        free = np.flatnonzero(~held)
-        step[free] = (
-            np.linalg.solve(
-                unit[np.ix_(free, free)], -slope[free] - unit[np.ix_(free, np.flatnonzero(held))] @ (step / scale)[held]
-            )
-            * scale[free]
-        )
-        beyond = ~held & ((z + step < low) | (z + step > high))
-        if not beyond.any():
-            return step
-        step = np.where(beyond, np.clip(z + step, low, high) - z, step)
-        held |= beyond
-    return step
+def free_covariance(solution: Solution, spread: Uncertainty) -> np.ndarray:
+    """The covariance (m, m) of the numbers, and nothing for one that a bound holds."""
+    return np.where(solution.active[:, None] | solution.active, 0.0, spread.covariance)
+
+
+def _step(solution: Solution, scale: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The step (m,) of the numbers to the minimum of the linearised cost within the bounds."""
+    unit = solution.information * np.outer(scale, scale) + _HELD * np.eye(len(scale))
+    room = (low - solution.z) / scale, (high - solution.z) / scale
+    return box_step(unit, solution.gradient * scale, *room) * scale

@@ -19,27 +19,10 @@ def of_likelihood(theta: KalmanTheta, chain: KalmanFilter, z: np.ndarray) -> tup
 
     The Fisher information is known of all windows together; each has an equal share of it.
     """
-    run, (pull, slope) = chain.run(z, derivatives=True), theta.prior(z)
-    count, none = len(run.gradient), np.zeros((0, 0))
-    prior, push = slope.T @ slope, slope.T @ pull
-    gradient = run.gradient.sum(0) + push
-    active = ((z <= theta.low) & (gradient > 0)) | ((z >= theta.high) & (gradient < 0))
-    found = Solution(
-        z=z,
-        x=none,
-        cost=float(run.cost.sum() + 0.5 * pull @ pull),
-        status=Status.CONVERGED,
-        message="",
-        information=run.information + prior,
-        scores=run.gradient,
-        block_information=np.broadcast_to(run.information / count, (count, *run.information.shape)),
-        prior_information=prior,
-        prior_gradient=push,
-        active=active,
-        history=(),
-        evaluations=0,
-        private=none,
-        response=none,
+    run = chain.run(z, derivatives=True)
+    shares = np.broadcast_to(run.information / len(run.gradient), (len(run.gradient), *run.information.shape))
+    found = Solution.of_blocks(
+        z, run.cost, run.gradient, shares, theta.prior(z), theta.low, theta.high, status=Status.CONVERGED
     )
     return found, uncertainty(found, theta.scale)
 

@@ -60,15 +60,14 @@ def smoothed(
 
     Free physics and sensor numbers are found together with the motion, or are those that other runs have `learned`.
     """
-    share, model, joint = gate or GATE, theta.physics.mj, None
+    smoother, model, joint = KalmanSmoother(theta, whole, share=gate or GATE, tell=told), theta.physics.mj, None
     if learned is not None:
-        smoother = KalmanSmoother(theta, whole, share=share, tell=told)
-        found = at_numbers(smoother, learned.z, learned.spread.covariance)
+        found = at_numbers(smoother, learned.z, learned.covariance)
     elif theta.physics.size:
-        joint = JointSmoother(theta, whole, share=share, tell=told).run(z)
+        joint = JointSmoother(smoother).run(z)
         found = joint.motion
     else:
-        found = KalmanSmoother(theta, whole, share=share, tell=told).run(z)
+        found = smoother.run(z)
     updates, many = whole.measured.shape[1] - 1, 2 * int(model.nv)
     known = np.asarray(np.isfinite(found.states[:, 1:]).all(-1))
     counted = np.where(np.arange(updates) >= min(warm_up, updates // 2), known, False)

@@ -4,6 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from dso_robotics.core.method.normal import box_step
 from dso_robotics.data.log import Log
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.parameters.path import Declaration, parse
@@ -11,10 +12,11 @@ from dso_robotics.parameters.vector import pack
 from dso_robotics.physics.model import load
 from dso_robotics.robot import filter_data
 from dso_robotics.robot.correctors.kalman import Noise, process_covariance
-from dso_robotics.robot.joint_smoother import JointSmoother, at_numbers, bounded
+from dso_robotics.robot.joint_smoother import JointSmoother, at_numbers
 from dso_robotics.robot.kalman_smoother import KalmanSmoother
 from dso_robotics.robot.kalman_theta import KalmanTheta
 from dso_robotics.robot.linear_smoother import LinearProblem, jointly
+from dso_robotics.studies.estimate_smooth import smoothed
 from tests.robot.test_kalman import matrices, recorded, spring
 
 SHARE = 1 - 1e-12
@@ -59,7 +61,7 @@ def test_on_a_linear_system_it_solves_the_normal_equations_of_states_and_numbers
     """Two runs of a mass on a spring: states, numbers, and all their covariances in closed form."""
     theta, windows = spring(recorded(2, 60), free=FREE, seconds=59 * 0.02)
     assert windows.measured.shape[:2] == (2, 60)
-    found = JointSmoother(theta, windows, share=SHARE).run(theta.initial)
+    found = JointSmoother(KalmanSmoother(theta, windows, share=SHARE)).run(theta.initial)
     assert found.converged
     mean, covariance = dense(theta, windows, theta.initial, found.motion.passed)
     np.testing.assert_allclose(found.z[theta.where("physics")], mean[-2:], rtol=0, atol=1e-8)
@@ -126,7 +128,7 @@ def test_a_step_ends_at_the_least_cost_within_the_bounds(low):
     root, gradient, z = rng.normal(size=(3, 3)), rng.normal(size=3), rng.uniform(0.5, 1.0, 3)
     information, bounds = root @ root.T + np.eye(3), (np.full(3, low), np.full(3, 0.8 if low == 0.0 else 10.0))
     z = np.clip(z, *bounds)
-    step = bounded(information, gradient, z, *bounds, np.ones(3))
+    step = box_step(information, gradient, *(end - z for end in bounds))
 
     def cost(p):
         return gradient @ p + 0.5 * p @ information @ p
@@ -189,7 +191,7 @@ def test_friction_and_bias_of_a_pendulum_are_recovered_with_honest_intervals():
     for trial in range(2):
         theta, windows = pendulum([swung(10 * trial), swung(10 * trial + 1)], *TRUTH)
         # At the kink of dry friction the search may end without having converged.
-        found = JointSmoother(theta, windows, share=SHARE).run(theta.initial)
+        found = JointSmoother(KalmanSmoother(theta, windows, share=SHARE)).run(theta.initial)
         values = dict(zip(theta.physics.coordinate_names, found.solution.z, strict=True))
         assert list(values) == list(TRUTH)
         off.append([(values[path] - truth) for path, truth in TRUTH.items()] / found.spread.std)
@@ -205,7 +207,7 @@ def test_friction_and_bias_of_a_pendulum_are_recovered_with_honest_intervals():
 
 def test_a_number_at_its_bound_stays_there_and_the_motion_does_not_count_on_it():
     theta, windows = pendulum([swung(0, 150)], "joint/hinge/damping=0.07@0:0.08", "sensor/rate/bias")
-    found = JointSmoother(theta, windows, share=SHARE).run(theta.initial)
+    found = JointSmoother(KalmanSmoother(theta, windows, share=SHARE)).run(theta.initial)
     assert found.converged
     assert found.solution.active.tolist() == [True, False]
     assert found.solution.z[0] == pytest.approx(0.08, abs=1e-12)
@@ -215,3 +217,7 @@ def test_a_number_at_its_bound_stays_there_and_the_motion_does_not_count_on_it()
     wide = at_numbers(KalmanSmoother(theta, windows, share=SHARE), found.z, bias)
     np.testing.assert_allclose(wide.states, found.motion.states, atol=1e-3)
     np.testing.assert_allclose(wide.covariance, found.motion.covariance, rtol=0.02, atol=1e-9)
+    # Runs that are held out count it as little.
+    assert found.spread.covariance[0, 0] > 0
+    held_out = smoothed(theta, found.z, windows, 0, SHARE, learned=found)
+    np.testing.assert_array_equal(held_out.found.covariance, wide.covariance)

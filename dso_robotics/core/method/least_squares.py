@@ -134,6 +134,30 @@ class Solution:
     private: np.ndarray
     response: np.ndarray
 
+    @classmethod
+    def of_blocks(
+        cls, z: np.ndarray, cost: np.ndarray, scores: np.ndarray, shares: np.ndarray,
+        prior: tuple[np.ndarray, np.ndarray], low: np.ndarray, high: np.ndarray, *, status: Status,
+    ) -> "Solution":  # fmt: skip
+        """Where a search for z (n,) of another kind ended, without private unknowns.
+
+        cost: of each block, (B,). scores, shares: (B, n), (B, n, n). prior: its residual (p,) and its derivative (p, n).
+        """
+        pull, slope = prior
+        curvature, push, none = slope.T @ slope, slope.T @ pull, np.zeros((0, 0))
+        gradient = scores.sum(0) + push
+        active = ((z <= low) & (gradient > 0)) | ((z >= high) & (gradient < 0))
+        return cls(
+            z=z, x=none, cost=float(cost.sum() + 0.5 * pull @ pull), status=status, message="",
+            information=shares.sum(0) + curvature, scores=scores, block_information=shares, prior_information=curvature,
+            prior_gradient=push, active=active, history=(), evaluations=0, private=none, response=none,
+        )  # fmt: skip
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """(n,) of the cost."""
+        return self.scores.sum(0) + self.prior_gradient
+
     @property
     def converged(self) -> bool:
         """Whether the final point is a minimum, to the accuracy of the data."""

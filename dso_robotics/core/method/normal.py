@@ -29,6 +29,23 @@ def block_cost(residual: np.ndarray) -> np.ndarray:
         return 0.5 * np.sum(residual**2, axis=1)
 
 
+def box_step(hessian: np.ndarray, gradient: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The step p (n,) in [low, high] with the least gradient' p + p' hessian p / 2, by a projected active set."""
+    step, fixed = np.zeros_like(gradient), np.zeros(len(gradient), bool)
+    for _ in range(len(gradient) + 1):
+        free = ~fixed
+        step = np.where(fixed, np.clip(step, low, high), 0.0)
+        if free.any():
+            rhs = -(gradient[free] + hessian[np.ix_(free, fixed)] @ step[fixed])
+            step[free] = np.linalg.solve(hessian[np.ix_(free, free)], rhs)
+        out = free & ((step < low) | (step > high))
+        if not out.any():
+            break
+        step = np.clip(step, low, high)
+        fixed |= out
+    return step
+
+
 class Normal:
     """Normal equations at one point, in coordinates divided by `scale`. Private unknowns are eliminated when needed.
 
@@ -96,19 +113,7 @@ class Normal:
         # A coordinate known only to within its own size moves slowly, so that rounding errors cannot move it far.
         ridge = _RIDGE / np.maximum(1.0, np.abs(z) / self.scale) ** 2
         damped = hessian + np.diag(damping * np.diag(self.zz) + ridge)
-        room_low, room_high = (low - z) / self.scale, (high - z) / self.scale
-        step, fixed = np.zeros_like(z), np.zeros(len(z), bool)
-        for _ in range(len(z) + 1):
-            free = ~fixed
-            step = np.where(fixed, np.clip(step, room_low, room_high), 0.0)
-            if free.any():
-                rhs = -(gradient[free] + damped[np.ix_(free, fixed)] @ step[fixed])
-                step[free] = np.linalg.solve(damped[np.ix_(free, free)], rhs)
-            out = free & ((step < room_low) | (step > room_high))
-            if not out.any():
-                break
-            step = np.clip(step, room_low, room_high)
-            fixed |= out
+        step = box_step(damped, gradient, (low - z) / self.scale, (high - z) / self.scale)
         predicted = -float(gradient @ step + 0.5 * step @ hessian @ step)
         if self.gx.shape[-1]:
             predicted += 0.5 * float(np.sum(self.gx * self._solve_private(damping, self.gx[..., None])[..., 0]))
