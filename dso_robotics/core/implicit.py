@@ -128,10 +128,7 @@ def fixed_point(
       DsoError: `tolerance` or `iterations` is out of range.
       RuntimeError: the iteration did not settle, in a compiled function too.
     """
-    if not tolerance > 0.0:
-        raise DsoError(f"tolerance: expected a positive number, got {tolerance}.")
-    if iterations < 1:
-        raise DsoError(f"iterations: expected at least 1, got {iterations}.")
+    _check(tolerance, iterations)
 
     def solve(condition: Callable[[Tree], Tree], w: Tree) -> Tree:
         def unsettled(carry: tuple[Array, Tree, Array]) -> Array:
@@ -187,10 +184,7 @@ def minimiser(
       DsoError: `tolerance` or `iterations` is out of range.
       RuntimeError: no minimum was found, in a compiled function too.
     """
-    if not tolerance > 0.0:
-        raise DsoError(f"tolerance: expected a positive number, got {tolerance}.")
-    if iterations < 1:
-        raise DsoError(f"iterations: expected at least 1, got {iterations}.")
+    _check(tolerance, iterations)
     inverse = ConjugateGradients(symmetric=True) if inverse is None else inverse
     slope = jax.grad(cost)
 
@@ -242,6 +236,13 @@ def minimiser(
         return implied(slope, start, theta, solve=solve, inverse=inverse)
 
     return found(start, theta)
+
+
+def _check(tolerance: float, iterations: int) -> None:
+    if not tolerance > 0.0:
+        raise DsoError(f"tolerance: expected a positive number, got {tolerance}.")
+    if iterations < 1:
+        raise DsoError(f"iterations: expected at least 1, got {iterations}.")
 
 
 def _largest(tree: Tree) -> Float[Array, ""]:

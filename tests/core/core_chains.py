@@ -13,6 +13,7 @@ from dso_robotics.core.gaussian import LinearQuadratic
 from dso_robotics.core.gradient import score
 from dso_robotics.core.gradient.score import Batch
 from dso_robotics.core.rollout import Ending, Trajectory
+from dso_robotics.core.zlearning import Passive
 
 # Compiled whole: operation by operation they would take the tests minutes.
 exact = types.SimpleNamespace(
@@ -149,3 +150,26 @@ def within(estimate, error, truth, times=4.0):
     assert np.all(np.isfinite(error))
     assert np.all(np.asarray(error) > 0.0)
     return bool(np.all(np.abs(np.asarray(estimate) - np.asarray(truth)) <= times * np.asarray(error)))
+
+
+# A linear-quadratic L-MDP.
+A = jnp.array([[1.0, 0.2], [-0.1, 0.9]])
+ROOT = jnp.array([[0.3, 0.0], [0.1, 0.4]])
+Q = jnp.diag(jnp.array([0.5, 0.1]))
+
+
+class LinearPassive(Passive):
+    """x' = A x + S^(1/2) xi, l = x.Q x / 2."""
+
+    def initial(self, key):
+        return jax.random.normal(key, (2,))
+
+    def step(self, key, state):
+        return A @ state + ROOT @ jax.random.normal(key, (2,))
+
+    def cost(self, state):
+        return 0.5 * state @ Q @ state
+
+
+def quadratic(x):
+    return jnp.array([1.0, x[0] ** 2, 2.0 * x[0] * x[1], x[1] ** 2]) * 0.5

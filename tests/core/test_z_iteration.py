@@ -6,35 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from core_chains import ROOT, A, LinearPassive, Q, quadratic
 
 from dso_robotics.core import zlearning
 from dso_robotics.core.descent import Status, descend
 from dso_robotics.core.method.z_iteration import ZIteration, cubature_moves, recorded_moves
-from dso_robotics.core.zlearning import Passive
 from dso_robotics.errors import DsoError
 
 KEY = jax.random.key(4)
-A = jnp.array([[1.0, 0.2], [-0.1, 0.9]])
-ROOT = jnp.array([[0.3, 0.0], [0.1, 0.4]])
-Q = jnp.diag(jnp.array([0.5, 0.1]))
 GAMMA = 0.9
-
-
-class LinearPassive(Passive):
-    """x' = A x + S^(1/2) xi, l = x.Q x / 2."""
-
-    def initial(self, key):
-        return jax.random.normal(key, (2,))
-
-    def step(self, key, state):
-        return A @ state + ROOT @ jax.random.normal(key, (2,))
-
-    def cost(self, state):
-        return 0.5 * state @ Q @ state
-
-
-def quadratic(x):
-    return jnp.array([1.0, x[0] ** 2, 2.0 * x[0] * x[1], x[1] ** 2]) * 0.5
 
 
 def discounted():

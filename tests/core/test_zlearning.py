@@ -6,13 +6,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from core_chains import assemble, enumerate_paths, exact, layered_chain, random_chain
+from core_chains import (
+    ROOT,
+    A,
+    LinearPassive,
+    Q,
+    assemble,
+    enumerate_paths,
+    exact,
+    layered_chain,
+    quadratic,
+    random_chain,
+)
 
 from dso_robotics.core import zlearning
 from dso_robotics.core.exact import optimal_z
 from dso_robotics.core.gradient.score import NoBaseline
 from dso_robotics.core.objective import Episodic, Problem
-from dso_robotics.core.zlearning import FinitePassive, FromBaseline, FromChain, Greedy, Passive, learn_table
+from dso_robotics.core.zlearning import FinitePassive, FromBaseline, FromChain, Greedy, learn_table
 from dso_robotics.errors import DsoError
 
 KEY = jax.random.key(4)
@@ -151,28 +162,6 @@ def test_greedy_sampling_learns_faster_than_the_baseline_chain():
         for kind in (FromBaseline(), Greedy())
     ]
     assert errors[1] < errors[0]
-
-
-A = jnp.array([[1.0, 0.2], [-0.1, 0.9]])
-ROOT = jnp.array([[0.3, 0.0], [0.1, 0.4]])
-Q = jnp.diag(jnp.array([0.5, 0.1]))
-
-
-class LinearPassive(Passive):
-    """x' = A x + S^(1/2) xi, l = x.Q x / 2."""
-
-    def initial(self, key):
-        return jax.random.normal(key, (2,))
-
-    def step(self, key, state):
-        return A @ state + ROOT @ jax.random.normal(key, (2,))
-
-    def cost(self, state):
-        return 0.5 * state @ Q @ state
-
-
-def quadratic(x):
-    return jnp.array([1.0, x[0] ** 2, 2.0 * x[0] * x[1], x[1] ** 2]) * 0.5
 
 
 def riccati():
