@@ -28,6 +28,11 @@ def set_constants(model: mjx.Model, *, products: Float[Array, "nbody 3"] | None 
 
     `products` is explained in `step.py`. `geom_rbound` is also computed from `geom_size`, as MuJoCo's compiler does.
     """
+    return model.replace(**_derived(model, products))
+
+
+@jax.jit  # for its cache: a training traces its model several times
+def _derived(model: mjx.Model, products: Float[Array, "nbody 3"] | None) -> dict[str, Array]:
     data = mjx.make_data(model).replace(qpos=model.qpos0)
     data = stages.configuration(model, data, products)
     data = smooth.crb(model, data)
@@ -52,7 +57,7 @@ def set_constants(model: mjx.Model, *, products: Float[Array, "nbody 3"] | None 
         changed["actuator_acc0"] = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
     if model.ncam:
         changed |= _cameras(model, data)
-    return model.replace(**changed)
+    return changed
 
 
 def _subtree_mass(model: mjx.Model) -> Float[Array, " nbody"]:

@@ -31,6 +31,7 @@ def _addresses(model: mjx.Model) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     return pairs[:, 0], pairs[:, 1], quats[:, None] + np.arange(4), omegas[:, None] + np.arange(3), joints
 
 
+@jax.jit  # for its cache: quantities, sensors and constants trace it many times, and tracing it takes long
 def configuration(model: mjx.Model, data: mjx.Data, products: Float[Array, "nbody 3"] | None) -> mjx.Data:
     """Poses, inertias about the centre of mass, tendons and transmissions."""
     # In C the pose of the world is fixed, whatever the model says; MJX would move it.

@@ -62,6 +62,11 @@ def measure(
     model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None
 ) -> Float[Array, " nsensordata"]:
     """The reading of every sensor at `state` under `ctrl`, as in mj_forward. Only the necessary stages run."""
+    return _readings(model, state, ctrl, products)
+
+
+@jax.jit  # for its cache, as `_plain`
+def _readings(model: mjx.Model, state: State, ctrl: Array, products: Products | None) -> Array:
     data = _data(model, state, ctrl)
     if model.nsensor == 0:
         return data.sensordata
@@ -84,6 +89,11 @@ def actuation(
     model: mjx.Model, state: State, ctrl: Float[Array, " nu"], *, products: Products | None = None
 ) -> tuple[Float[Array, " nu"], Float[Array, " nu"]]:
     """Force and velocity of every actuator at `state` under `ctrl`, as in mj_forward."""
+    return _actuation(model, state, ctrl, products)
+
+
+@jax.jit  # for its cache, as `_plain`
+def _actuation(model: mjx.Model, state: State, ctrl: Array, products: Products | None) -> tuple[Array, Array]:
     data = _velocity(model, stages.configuration(model, _data(model, state, ctrl), products))
     return mjx_forward.fwd_actuation(model, data).actuator_force, data._impl.actuator_velocity
 

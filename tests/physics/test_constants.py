@@ -11,6 +11,7 @@ from physics_oracle import c_step, mismatch
 from physics_scenes import PUCK, scene
 
 from dso_robotics.physics import step as physics
+from dso_robotics.physics.backend import smooth
 from dso_robotics.physics.constants import set_constants
 from dso_robotics.physics.device import put_model
 
@@ -171,3 +172,19 @@ def test_mass_of_a_sliding_body_moves_the_step_as_in_c():
     value, slope = jax.jit(lambda x: jax.jvp(velocity, (x,), (1.0,)))(0.5)
     assert mismatch(value, c(0.5)) < 1e-12
     assert mismatch(slope, (c(0.5 + 1e-5) - c(0.5 - 1e-5)) / 2e-5) < 1e-6
+
+
+def test_poses_are_traced_once_for_a_model(monkeypatch):
+    """Tracing MJX's kinematics takes longer than most of what follows, and a training needs poses dozens of times."""
+    fresh = ZOO.replace("<worldbody>", "<worldbody><site name='new to this process'/>", 1)
+    model = put_model(mujoco.MjModel.from_xml_string(fresh))
+    state, traced = physics.make_state(model), []
+    monkeypatch.setattr(smooth, "kinematics", lambda *given, plain=smooth.kinematics: traced.append(1) or plain(*given))
+    for mass in ("body_mass", "dof_armature"):
+
+        def constant(value, mass=mass):
+            changed = set_constants(model.replace(**{mass: value}))
+            return physics.actuation(changed, state, jnp.zeros(model.nu))[1].sum() + changed.dof_invweight0.sum()
+
+        jax.eval_shape(jax.grad(constant), getattr(model, mass))
+    assert len(traced) == 1
