@@ -63,6 +63,7 @@ class Loops:
 
     def _rows(self, fields: Mapping[str, Array], qpos: Array, dofs: tuple[int, ...]) -> tuple[Array, Any]:
         """The residual, and its Jacobian (..., rows, dofs); None without `dofs`."""
+        fields, qpos = posture.together(fields, qpos)
         xp = qpos.__array_namespace__()
         bodies = [body for tie in self.ties if tie.kind != JOINT for body in (tie.one, tie.two)]
         found = posture.postures(self.model, fields, qpos, bodies)

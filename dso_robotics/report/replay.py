@@ -13,7 +13,9 @@ from dso_robotics.data.bundle import load_text
 from dso_robotics.data.run_file import read_run
 from dso_robotics.data.split import PART_NAMES
 from dso_robotics.errors import DsoError
+from dso_robotics.physics import loop
 from dso_robotics.physics.model import Robot, load, nearest
+from dso_robotics.robot.closing import closing
 
 # Episodes of a training: the name of the run in the run file, and its description.
 _EPISODES = {"trained": "the trained policy", "untrained": "the policy before training"}
@@ -226,15 +228,23 @@ def _read_episode(folder: Path, tree: Mapping[str, Any], study: Mapping[str, Any
     quiet = "without noise of the actions" if study.get("sensors") is not None else "without noise"
     if tree.get("command", study.get("command")) != "design" or name != "trained" or _same_shape(model, first):
         return Replay(model, "episode", name, time, none, poses, time[:1], f"{text}, {quiet}.", _EPISODES[name])
+    told = "in the same joint positions"
+    if (linkage := closing(began, first, first.qpos0, set())) is not None:
+        told, ghost = (
+            "with the loops closed near the same joint positions",
+            linkage.near(loop.model_fields(first), poses),
+        )
+    else:
+        ghost = poses
     return Replay(
         model,
         "episode",
         name,
         time,
-        poses,
+        ghost,
         poses,
         time[:1],
-        f"{text}, {quiet}; the grey ghost is the initial mechanism, in the same joint positions.",
+        f"{text}, {quiet}; the grey ghost is the initial mechanism, {told}.",
         "the mechanism found, and the initial one as a grey ghost",
         first,
     )

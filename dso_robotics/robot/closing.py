@@ -38,6 +38,11 @@ class Closing:
         found = xp.where(shut[..., None], found, np.nan)
         return found, qvel if self.rests else self.loops.rate(fields, found, qvel, self.dofs)
 
+    def near(self, fields: Mapping[str, np.ndarray], qpos: np.ndarray) -> np.ndarray:
+        """Positions (..., nq) with closed loops, each the nearest that the search finds; NaN where it finds none."""
+        found, shut = self.loops.closed(fields, qpos, self.dofs)
+        return np.where(shut[..., None], found, np.nan)
+
     def check(self, fields: Mapping[str, np.ndarray]) -> None:
         """Raise OpenLoopError if the loops cannot be closed at the centre."""
         qpos, shut = self.loops.closed(fields, self.centre, self.dofs)

@@ -7,7 +7,12 @@ import pytest
 from dso_robotics import cli
 from dso_robotics.data.run_file import read_run
 from dso_robotics.errors import DsoError
+from dso_robotics.physics import loop
+from dso_robotics.physics.model import load
+from dso_robotics.report import replay as replays
 from dso_robotics.report.replay import read_replay
+from dso_robotics.robot.closing import closing
+from tests.linkages import four_bar
 from tests.studies.train_robots import write
 
 _GEAR = '\n[design.drive]\nkind = "gear"\nof = "push"\nlow = 1.0\nhigh = 4.0\n'
@@ -64,3 +69,25 @@ def test_a_design_of_another_shape_has_the_first_mechanism_as_its_ghost(results)
     assert "other result" in beside.caption
     untrained = read_replay(results / "design", "untrained")
     assert untrained.model.actuator_gear[0, 0] == 2.0
+
+
+def test_the_ghost_of_a_linkage_is_closed(tmp_path):
+    """At the joint positions of the new lengths the old ones would not meet at the pin."""
+    old, new = (load(four_bar(*lengths)) for lengths in ((0.1, 0.3, 0.2), (0.1, 0.33, 0.22)))
+    close, linkage, poses = closing(new, new.mj, new.mj.qpos0, {"crank"}), loop.loops(old.mj), []
+    assert close is not None
+    assert linkage is not None
+    assert old.spec is not None
+    assert new.spec is not None
+    for angle in (0.0, 0.5, 1.0):
+        poses.append(close(loop.model_fields(new.mj), np.array([angle, 0.0, 0.0]), np.zeros(3))[0])
+    (tmp_path / "model.xml").write_text(new.spec.to_xml())
+    episode = {"time": np.arange(3.0), "qpos": np.array(poses)}
+    tree = {"status": "finished", "command": "design", "motions": {"trained": episode}}
+    found = replays._read_episode(tmp_path, tree, {"model": "four_bar.xml"}, old.spec.to_xml(), "trained")
+    shown = found.measured
+    assert linkage.gap(loop.model_fields(old.mj), np.array(poses)).max() > 1e-2
+    assert linkage.gap(loop.model_fields(old.mj), shown).max() < 1e-9
+    np.testing.assert_array_equal(shown[:, 0], [0.0, 0.5, 1.0])  # the crank is where it was
+    assert np.abs(shown - poses).max() < 0.5
+    assert "loops closed" in found.caption
