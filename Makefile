@@ -10,7 +10,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 LOCK := uv pip compile --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-header --no-annotate --no-emit-index-url --quiet --upgrade
 
-.PHONY: demo test lint check long fast light docs dist bench-brax bench-filters lock clean
+.PHONY: demo test lint check long fast light docs dist bench-brax bench-filters bench-figaroh lock clean
 
 demo: $(VENV)/run.stamp
 	@$(BIN)/python examples/demo.py
@@ -72,6 +72,15 @@ $(VENV)-filters/stamp: pyproject.toml requirements/run.txt requirements/filters.
 	$(VENV)-filters/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+# figaroh plans trajectories for benchmarks/excite.py. Its solver cyipopt is built here: it needs a C compiler and the headers of
+# IPOPT, BLAS and LAPACK (Debian: coinor-libipopt-dev, liblapack-dev).
+bench-figaroh: $(VENV)-figaroh/stamp
+
+$(VENV)-figaroh/stamp: requirements/figaroh.in
+	$(PYTHON) -m venv $(VENV)-figaroh
+	$(VENV)-figaroh/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/figaroh.in
+	@touch $@
+
 lock:
 	$(LOCK) --extra mjx pyproject.toml -o requirements/run.txt
 	$(LOCK) --constraint requirements/run.txt --extra dev pyproject.toml -o requirements/dev.txt
@@ -81,7 +90,7 @@ lock:
 	$(LOCK) --constraint requirements/run.txt requirements/filters.in -o requirements/filters.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-light $(VENV)-brax $(VENV)-filters .cache dist demo-result
+	rm -rf $(VENV) $(VENV)-light $(VENV)-brax $(VENV)-filters $(VENV)-figaroh .cache dist demo-result
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -164,9 +164,14 @@ class CPrediction:
 
     def states(self, z: np.ndarray, start: np.ndarray) -> np.ndarray:
         """States (B, S, nq+nv+na) at the grid step at or before each sample; NaN where the simulation diverged."""
-        out, _ = self._simulate(z[None], start[None], self.windows)
+        return self.motion(z, start)[0]
+
+    def motion(self, z: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The results of `states` and of `predict`, from one simulation."""
+        out, signals = self._simulate(z[None], start[None], self.windows)
         path = np.concatenate([start[:, None], out.state], axis=1)
-        return np.take_along_axis(path, self.windows.step[..., None], axis=1)
+        readings = self.windows.at_samples(reported(out.sensordata[None], signals), signals.get("sensor_delay"))
+        return np.take_along_axis(path, self.windows.step[..., None], axis=1), readings[0]
 
     def _at_samples(
         self, z: np.ndarray, start: np.ndarray, windows: Windows, place: np.ndarray | None = None

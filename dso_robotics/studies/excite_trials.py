@@ -95,7 +95,7 @@ class Trials:
         prediction = CPrediction(self.vector, windows, engine=self._engine)
         start = np.repeat(self.start[None], len(ctrl), axis=0)
         z = self.known.draws[draw]
-        path, readings = prediction.states(z, start), prediction.predict(z, start)
+        path, readings = prediction.motion(z, start)
         self.steps += prediction.steps
         return Motion(path, readings, ctrl)
 

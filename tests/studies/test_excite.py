@@ -74,6 +74,22 @@ def test_limits_hold_when_c_mujoco_plays_the_plan(plan, servo):
     assert max(speeds) > 2.0
 
 
+def test_a_motion_is_one_simulation_and_that_of_c_mujoco(servo):
+    trials = prepare(study(servo)).trials
+    ctrl = trials.controls(trials.waveform.draw(np.random.default_rng(4))[None])
+    before, motion = trials.steps, trials.motion(ctrl)
+    model = mujoco.MjModel.from_xml_path(servo)
+    assert trials.steps - before <= 3.0 / model.opt.timestep + 2
+    data, path = mujoco.MjData(model), []
+    data.qpos[:] = trials.start[:1]
+    for u in ctrl[0]:
+        path.append([data.qpos[0], data.qvel[0]])
+        data.ctrl[:] = u
+        mujoco.mj_step(model, data)
+    np.testing.assert_allclose(motion.path[0], path, atol=1e-9)
+    np.testing.assert_allclose(motion.readings[0, :, 0], np.array(path)[:, 0], atol=1e-9)
+
+
 def test_the_search_beats_random_motions_within_the_same_limits(plan):
     run = plan.runs[0]
     assert run.compared > 3
