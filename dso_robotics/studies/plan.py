@@ -23,7 +23,8 @@ from dso_robotics.studies.action import driven
 from dso_robotics.studies.plan_table import PlanTable
 
 _KINDS = ("free", "ball", "slide", "hinge")
-METHOD = "model_design"
+# The methods for a planned policy, the one for `auto` first.
+METHODS = ("model_design", "model_design_score")
 
 
 def method_of_plan(study: Any) -> str:
@@ -34,20 +35,20 @@ def method_of_plan(study: Any) -> str:
     """
     asked = study.training.method
     if study.plan is None:
-        if asked == METHOD:
+        if asked in METHODS:
             raise DsoError(
-                f"{study.source}: [training] method = '{METHOD}' moves the numbers of a model that the policy is planned with; "
+                f"{study.source}: [training] method = '{asked}' moves the numbers of a model that the policy is planned with; "
                 "add a [plan] table with `model` and `free`."
             )
         return asked
-    if asked not in ("auto", METHOD):
+    if asked not in ("auto", *METHODS):
         raise DsoError(
             f"{study.source}: [training] method = '{asked}' trains the policy itself, and [plan] says that it is planned "
-            f"with a model; write method = '{METHOD}', or leave [plan] out."
+            f"with a model; write method = '{METHODS[0]}', or leave [plan] out."
         )
     for where, reason in _beside(study):
         raise DsoError(f"{study.source}: {where} does not go with a [plan]: {reason}")
-    return METHOD
+    return METHODS[0] if asked == "auto" else asked
 
 
 def _beside(study: Any) -> Iterator[tuple[str, str]]:

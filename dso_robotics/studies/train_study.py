@@ -184,7 +184,8 @@ class Training(Settings, Table):
             doc="auto: chosen, with the reason in the summary; how a window is differentiated: pathwise, score, mixed, "
             "adaptive_horizon (the longest whose variance stays under a bound); a step in action space: pco, ppo, natural, "
             "chain_iteration, newton; an actor-critic with a replay: sac, td3, ddpg, nfqca, fitted_q, amortised_q; with a "
-            "[plan]: model_design; without costs of the motion: gauss_newton, likelihood_adam; or one of your own"
+            "[plan]: model_design, model_design_score; without costs of the motion: gauss_newton, likelihood_adam; or one of "
+            "your own"
         ),
         "environments": Key(doc="how many play at once; a multiple of 4"),
         "horizon": Key(doc="control steps of a window; of adaptive_horizon: the longest"),

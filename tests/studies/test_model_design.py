@@ -110,6 +110,15 @@ def test_a_model_that_can_be_right_leads_to_the_best_gain(tmp_path):
     assert (mass["initial"], mass["unit"]) == (6.0, "kg")
 
 
+def test_the_score_finds_the_best_gain_without_a_derivative_of_the_physics(tmp_path):
+    more = {"method": "model_design_score", "environments": 32, "iterations": 60, "noise_end": 1.0, "critic_rate": 3e-3}
+    found = train(study(tmp_path, training=more, policy={"noise": 0.3}), tmp_path / "out")
+    a, b = linear_cart()
+    best = scipy.linalg.solve_discrete_are(a, b, Q, [[R]])[0, 0]
+    assert exact(CART, regulator_in(tmp_path / "out")) < 1.05 * best
+    assert found.summary["engine"] == "mujoco"
+
+
 def record(xml: str) -> Log:
     """Two runs of the cart under a force that changes at random, with noise of sensors."""
     spec = mujoco.MjSpec.from_string(xml)
