@@ -87,7 +87,7 @@ def control(plan, robot, qpos, qvel, scaling):
 @pytest.mark.parametrize(
     ("name", "free", "posture"),
     [
-        ("cartpole", ["body/pole/mass"], [0.3, 0.0]),
+        ("cartpole", ["body/pole/mass"], [0.3, 0.4]),
         ("quadrotor", ["body/*/mass"], [1.0, -2.0, 1.5, 0.6, 0.0, 0.0, 0.8]),
         ("arm7", ["body/*/mass"], None),
     ],

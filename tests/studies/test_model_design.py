@@ -178,6 +178,16 @@ def test_the_result_is_a_linear_policy_with_the_found_regulator(tmp_path):
     assert load(tmp_path / "out" / "model.xml").mj.na == 1
 
 
+def test_after_every_step_the_policy_is_that_of_the_numbers_and_of_the_scaling(tmp_path):
+    task = build(study(tmp_path, LATE))
+    method = method_of(task)
+    learner = method.init(jax.random.key(0), jnp.asarray(task.chain.layout.initial))
+    following, _ = method.step(learner)
+    assert float(following.memory.count) > float(learner.memory.count)
+    for state in (learner, following):
+        np.testing.assert_allclose(method.course.planned(state.theta, state.memory), state.theta, rtol=1e-12)
+
+
 def test_a_step_to_numbers_without_a_regulator_is_not_taken(tmp_path):
     task = build(study(tmp_path))
     method = method_of(task)
