@@ -3,6 +3,8 @@
 Run: python benchmarks/companions.py [--task pendulum swing-up] [--method sac td3 ...] [--seeds 0 1 2]. Every run is written to
 benchmarks/results/companions.json when it has finished, and is not done again. --table prints what is there.
 
+A name such as ppo-short is that method with other settings, see SETTINGS.
+
 pendulum: trained on the rod of Gymnasium's Pendulum-v1 as a study on C MuJoCo (the same rod, cost, starts and step; without its
 limit of 8 rad/s), judged on Pendulum-v1 itself, 750 episodes. Published: single runs of stable-baselines3 in rl-zoo3.
 swing-up: examples/studies/cartpole_swing_up.toml, with the settings of that study for pathwise, judged as `dso train` judges.
@@ -47,7 +49,29 @@ PENDULUM = {
     method: {**OFF_POLICY, "iterations": 312, "gamma": 0.98, "explore": 1.0, "replay": 20_000, "keep": "last"}
     for method in ("sac", "td3", "ddpg", "nfqca", "fitted_q", "amortised_q")
 }
+# The sizes of the published run: 25 batches of 4,000 steps, ten passes over each in minibatches of 64, a constant step size, no
+# stop at a divergence, and returns of the newest critic.
 PENDULUM["ppo"] = {
+    "environments": 20,
+    "horizon": 200,
+    "iterations": 25,
+    "gamma": 0.9,
+    "explore": 1.0,
+    "restart": 0.0,
+    "learning_rate": 1e-3,
+    "critic_rate": 1e-3,
+    "critic_batch": 64,
+    "updates": 625,
+    "critic_updates": 625,
+    "divergence": 1.0,
+    "target": 1.0,
+    "final_rate": 1.0,
+    "noise_end": 1.0,
+    "keep": "last",
+}
+PENDULUM["ppo-falling"] = PENDULUM["ppo"] | {"noise_end": 0.3}
+PENDULUM["ppo-learned"] = {name: value for name, value in PENDULUM["ppo"].items() if name != "noise_end"}
+PENDULUM["ppo-short"] = {
     "environments": 16,
     "horizon": 64,
     "iterations": 97,
@@ -71,6 +95,11 @@ SETTINGS = {
         "td3": {**OFF_POLICY, "environments": 16, "horizon": 16, "ratio": 0.25, "iterations": 1250, "restart": 0.05},
     },
 }
+
+
+def method_of(name: str) -> str:
+    """The training method of a row: what comes before the dash."""
+    return name.split("-")[0]
 
 
 def wrapped_cost() -> None:
@@ -105,14 +134,15 @@ def pendulum(method: str, seed: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "rod.xml"
         path.write_text(ROD)
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         found = dso.train(
             path,
             seed=seed,
             seconds=10.0,
             policy={
                 "hidden": [64, 64],
-                "noise": 0.5 if method in ("sac", "ppo") else 0.1,
+                "noise": 0.5 if method_of(method) in ("sac", "ppo") else 0.1,
+                "learn_noise": method == "ppo-learned",
             },
             start={"position": {"hinge": np.pi}, "spread": 1.0},
             explore={"position": {"hinge": [-np.pi, np.pi]}, "velocity": {"hinge": [-1.0, 1.0]}},
@@ -121,9 +151,9 @@ def pendulum(method: str, seed: int) -> dict:
                 "speed": {"kind": "square", "quantity": "joint/hinge/velocity", "weight": 0.1},
                 "torque": {"kind": "square", "quantity": "control", "weight": 0.001},
             },
-            training={"method": method, **SETTINGS["pendulum"][method]},
+            training={"method": method_of(method), **SETTINGS["pendulum"][method]},
         )
-        seconds = time.perf_counter() - began
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy
         policy, returns = found.policy, []
         env = gymnasium.make("Pendulum-v1")
         for episode in range(EPISODES):
@@ -141,6 +171,7 @@ def pendulum(method: str, seed: int) -> dict:
         "spread": float(np.std(returns)),
         "steps": summary["environment_steps"],
         "seconds": seconds,
+        "cpu": busy,
         "compile": summary["seconds"]["compile"],
     }
 
@@ -198,12 +229,13 @@ def main() -> None:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         print(row["task"], row["method"], row["seed"], f"{row['return']:.1f} in {row['seconds']:.0f} s", flush=True)
     for row in sorted(rows, key=lambda one: (one["task"], one["method"], one["seed"])):
-        published = PUBLISHED.get(row["method"], "") if row["task"] == "pendulum" else ""
+        published = PUBLISHED.get(method_of(row["method"]), "") if row["task"] == "pendulum" else ""
         print(
-            f"{row['task']:10s} {row['method']:9s} {row['seed']} {row['return']:8.1f} {published!s:8s} {row['steps']} steps",
+            f"{row['task']:10s} {row['method']:11s} {row['seed']} {row['return']:8.1f} {published!s:8s} {row['steps']} steps",
             end="",
         )
-        print(f" {row['seconds']:.0f} s, of these {row['compile']:.0f} s compiling")
+        cpu = f", {row['cpu']:.0f} s of processor" if "cpu" in row else ""
+        print(f" {row['seconds']:.0f} s, of these {row['compile']:.0f} s compiling{cpu}")
 
 
 if __name__ == "__main__":

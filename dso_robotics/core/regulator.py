@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dso_robotics.core.implicit import Inverse, fixed_point
+from dso_robotics.core.implicit import Inverse, fixed_point, implied
 from dso_robotics.errors import DsoError
 
 
@@ -15,14 +15,18 @@ def regulator(
     *,
     gamma: float = 1.0,
     inverse: Inverse | None = None,
+    value: Float[Array, "nx nx"] | None = None,
 ) -> tuple[Float[Array, "nu nx"], Float[Array, "nx nx"]]:
     """Gain K of u = -K x and value matrix P, V(x) = x.P.x, that minimise sum_t gamma^t (x.Q.x + u.R.u) under x' = A x + B u.
 
     P is the fixed point of the Riccati recursion. It is differentiated implicitly, by all arguments.
 
+    value: P at these arguments, as a solver of the Riccati equation has found it; by default the recursion is iterated. A P
+      with NaN gives a gain with NaN.
+
     Raises:
       DsoError: gamma is not in (0, 1].
-      RuntimeError: the recursion does not settle: (A, B) cannot be stabilised.
+      RuntimeError: the recursion does not settle: (A, B) cannot be stabilised. Not raised with a `value`.
     """
     if not 0.0 < gamma <= 1.0:
         raise DsoError(f"gamma: the discount must lie in (0, 1], got {gamma}.")
@@ -39,5 +43,8 @@ def regulator(
         return state_cost + k.T @ action_cost @ k + gamma * closed.T @ p @ closed
 
     system = (a, b, state_cost, action_cost)
-    p = fixed_point(riccati, state_cost, system, inverse=inverse)
+    if value is None:
+        p = fixed_point(riccati, state_cost, system, inverse=inverse)
+    else:
+        p = implied(lambda p, system: p - riccati(p, system), value, system, inverse=inverse)
     return gain(p, system), p

@@ -89,7 +89,7 @@ class MotionCost(Cost):
     It does not move the world: physics, sensors and their noise. Minimising it over them would lighten the robot.
     """
 
-    moves: ClassVar[tuple[str, ...]] = ("policy", "action noise", "design", "corrector", "model")
+    moves: ClassVar[tuple[str, ...]] = ("policy", "action noise", "design", "corrector", "model", "plan")
     # Whether the cost is of the action alone, whatever comes of it.
     of_action: ClassVar[bool] = False
 

@@ -6,8 +6,9 @@ squares uses this chart, because an active bound is then met exactly. In the "op
 both charts.
 
 Blocks in use: "policy", "physics", "sensor", "design", "action noise" and "sensor noise" (logarithms of standard deviations),
-"corrector", "model" (an estimator's own physical parameters). The name of a parameter's block is its path, also for sensors and
-controllers. Every function accepts NumPy and JAX arrays, with any leading batch axes, unless its docstring says NumPy.
+"corrector", "model" (an estimator's own physical parameters), "plan" (those of a model that a policy is planned with). The name
+of a parameter's block is its path, also for sensors and controllers. Every function accepts NumPy and JAX arrays, with any
+leading batch axes, unless its docstring says NumPy.
 """
 
 import dataclasses

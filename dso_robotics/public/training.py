@@ -77,6 +77,7 @@ def train(
     estimator: Table | None = None,
     flow: Mapping[str, Sequence[str]] | None = None,
     judge: Table | None = None,
+    plan: Table | None = None,
     start: Table | None = None,
     explore: Table | None = None,
     pushes: Table | None = None,
@@ -125,6 +126,7 @@ def train(
         "estimator": estimator,
         "flow": flow,
         "judge": judge,
+        "plan": plan,
         "start": start,
         "explore": explore,
         "pushes": pushes,
@@ -176,6 +178,7 @@ _TABLES = (
     "estimator",
     "flow",
     "judge",
+    "plan",
     "start",
     "explore",
     "pushes",
@@ -264,4 +267,6 @@ def _table(name: str, table: Any, before: Mapping[str, Any], inputs: Inputs) -> 
         for entry in merged.values():
             if isinstance(entry, dict) and "log" in entry:
                 entry["log"] = inputs.log(entry["log"])
+    elif name in ("judge", "plan") and merged.get("model") is not None:
+        merged["model"] = inputs.model(merged["model"])
     return merged

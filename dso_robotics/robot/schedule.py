@@ -111,6 +111,10 @@ class RobotCourse(RecordedCourse, ActedCourse):
         """The chain with the physical model of theta computed once."""
         return chain.bind(theta, start)
 
+    def planned(self, theta: Array, memory: Scaling) -> Array:
+        """See `SystemParts.planned`."""
+        return self.at(memory).planned(theta)
+
     def inputs(self, memory: Scaling, theta: Array) -> CriticInputs:
         """The critic's inputs, see `CriticInputs`."""
         return CriticInputs(self.at(memory), theta, self.depends)

@@ -17,6 +17,7 @@ from dso_robotics.robot.filter_jax import JaxFilter
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import Observation, Scaling
 from dso_robotics.robot.placement import Placement
+from dso_robotics.robot.planned import PLAN, Regulator
 from dso_robotics.robot.policy import Policy
 from dso_robotics.robot.scene import Scene
 from dso_robotics.robot.sensing import Sensing
@@ -54,6 +55,14 @@ class SystemParts(Chain):
     anneal: Array | None = None
     anchor: Array | None = None
     watch: Watch | Wishes | None = eqx.field(static=True, default=None)
+    plan: Regulator | None = eqx.field(static=True, default=None)
+
+    def planned(self, theta: Theta) -> Theta:
+        """Theta with the policy that is planned with the numbers of its block "plan", for the scaling of this chain."""
+        if self.plan is None:
+            return theta
+        weights = self.plan.weights(self.layout.split(theta)[PLAN], self.scaling)
+        return theta.at[self.layout.where("policy")].set(weights)
 
     def noise_scale(self, theta: Theta) -> Float[Array, " nu"]:
         """Logarithm of the actions' standard deviation: the block of theta plus the schedule's offset `anneal`."""

@@ -14,9 +14,11 @@ from dso_robotics.data.run_file import SCHEMA, label_of, run_schema
 from dso_robotics.errors import DsoError
 
 SUMMARY, RUN, MODEL, REPORT = "summary.json", "run.h5", "model.xml", "report.html"
+PLAN = "plan.xml"
+"""The model that the policy of a training is planned with, with its found numbers."""
 FIGURES = "figures"
 SMOOTHED, SMOOTHED_BY = "smoothed.h5", "dso estimate --smooth"
-_RESULTS = (SUMMARY, RUN, MODEL, REPORT, SMOOTHED)
+_RESULTS = (SUMMARY, RUN, MODEL, REPORT, SMOOTHED, PLAN)
 """A log with the smoothed state, and the value of its attribute `smoothed_by`."""
 MARK = "written by dso"
 """In the first lines of every model.xml and report.html that dso wrote."""
@@ -77,7 +79,8 @@ def _refuse_others(folder: Path, *, force: bool) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     """Refuse to write to a folder in which a file of a result's name is not one that dso wrote."""
-    checks = {RUN: _is_run, SUMMARY: _is_summary, MODEL: _is_marked, REPORT: _is_marked, SMOOTHED: _is_smoothed}
+    checks = {RUN: _is_run, SUMMARY: _is_summary, MODEL: _is_marked, REPORT: _is_marked, PLAN: _is_marked}
+    checks |= {SMOOTHED: _is_smoothed}
     for name, ours in checks.items():
         path = folder / name
         if (path.exists() or path.is_symlink()) and not ours(path):
@@ -172,14 +175,17 @@ def _lock(folder: Path) -> Iterator[None]:
 
 def clear(folder: Path) -> None:
     """Remove the files of an earlier run. The summary is removed first, because it marks a finished run."""
-    for name in (SUMMARY, REPORT, MODEL, SMOOTHED):
+    for name in (SUMMARY, REPORT, MODEL, SMOOTHED, PLAN):
         (folder / name).unlink(missing_ok=True)
 
 
-def write_model(folder: Path, mjcf: str) -> str:
-    """Write model.xml, with the mark that it may be replaced by a later run, and its meshes beside it. Returns its text."""
+def write_model(folder: Path, mjcf: str, name: str = MODEL) -> str:
+    """Write model.xml, or another `name`, with the mark that it may be replaced by a later run, and its meshes beside it.
+
+    Returns its text.
+    """
     text = f"<!-- {MARK} -->\n{write_bundled(folder, mjcf)}"
-    write_text(folder / MODEL, text)
+    write_text(folder / name, text)
     return text
 
 

@@ -27,7 +27,7 @@ from dso_robotics.studies.checkpoint_file import clear_checkpoints, write_checkp
 from dso_robotics.studies.curriculum import Curriculum
 from dso_robotics.studies.drawn_starts import drawn_starts
 from dso_robotics.studies.flow import ROLLOUTS
-from dso_robotics.studies.folder import RUN
+from dso_robotics.studies.folder import PLAN, RUN, write_model
 from dso_robotics.studies.motor_check import beyond_limits, motors_at
 from dso_robotics.studies.rounding import choices, round_choices, rounding_doubts
 from dso_robotics.studies.run import EVERY, Session, session
@@ -48,6 +48,7 @@ from dso_robotics.studies.trained_robot import (
     mjcf_at,
     motion,
     on_the_real_robot,
+    planned_with,
 )
 from dso_robotics.studies.warm_start import init_file, named, warm_start
 
@@ -279,6 +280,9 @@ def _train(task: Task, here: Session, command: str, report: Callable[[Trained, P
     groups[GROUP] = drawn_starts(player, theta, seconds=study.seconds).as_dict()
     if chain.filter is not None:
         groups["estimator"] = learned_filter(chain, theta).as_dict() | believed(task, theta, here.folder)
+    if (plan := planned_with(task, theta)) is not None:
+        groups["plan"] = plan[1]
+        write_model(here.folder, plan[0], PLAN)
     draw = None if report is None else lambda folder: report(found, folder)
     here.finish(summary, mjcf_at(task, theta), draw, groups)
     return found
@@ -344,6 +348,8 @@ def _files(study: TrainStudy) -> dict[str, str]:
     files = ((name, getattr(cost, key, None)) for name, cost in study.cost.items() for key in ("log", "file"))
     found = {f"file of [cost.{name}]": str(file) for name, file in files if file is not None}
     found |= {f"catalogue of [motor.{name}]": table.catalogue for name, table in study.motor.items()}
+    if study.plan is not None and isinstance(study.plan.model, str):
+        found["model of [plan]"] = study.plan.model
     if study.result is not None and (Path(study.result) / RUN).is_file():
         found["result of [randomise]"] = str(Path(study.result) / RUN)
     return found if study.init is None else found | {"result of init": str(init_file(study.init))}

@@ -29,6 +29,7 @@ from dso_robotics.studies.balance import balanced
 from dso_robotics.studies.curriculum import check_curricula
 from dso_robotics.studies.flow import ROLLOUTS, Flow, make_flow
 from dso_robotics.studies.motors import equipped, motor_maps
+from dso_robotics.studies.plan import method_of_plan, notes_of_plan, with_plan
 from dso_robotics.studies.real_robot import RealRobot, real_robot
 from dso_robotics.studies.train_bounds import refuse_open_loops, refuse_overlap
 from dso_robotics.studies.train_engine import EngineChoice, choose_engine
@@ -82,6 +83,7 @@ def build(study: TrainStudy) -> Task:
       DsoError: the study names an object that is not in the model, a file that does not exist, or numbers that do not fit.
     """
     robot = load_driven(study)
+    asked = method_of_plan(study)
     refuse_senseless(study, robot)
     check_curricula(study, lambda stage: refuse_senseless(stage, robot))
     timed = {name: cost for name, cost in study.cost.items() if not cost.supervised}
@@ -94,7 +96,7 @@ def build(study: TrainStudy) -> Task:
     scene_cost = composite(terms | ends, limits)
     engine = choose_engine(study, robot)
     made = make_system(study, robot, scene_cost, engine.name)
-    chain, mechanism = made.chain, made.mechanism
+    chain, mechanism = with_plan(study, made.chain, robot), made.mechanism
     start, explore = start_states(study, chain, robot)
     posture = np.asarray(start.state.body.qpos)
     if chain.context.size:
@@ -106,7 +108,7 @@ def build(study: TrainStudy) -> Task:
     steps_only = trace_costs(study, chain if on_mjx else dataclasses.replace(chain, watch=Wishes(chain.mj)), scene_cost)
     if not on_mjx:
         chain, explore = on_c(chain, robot, explore)
-    flow = make_flow(study, chain.layout, made.held)
+    flow = make_flow(study, chain.layout, np.pad(made.held, (0, chain.layout.size - len(made.held))))
     windows = study.training
     if windows.design_rate is not None:
         rates = [(name, windows.design_rate) for name in mechanism.groups if name in flow.moved]
@@ -116,9 +118,9 @@ def build(study: TrainStudy) -> Task:
     supervised = {
         name: _supervised(study, name, cost, chain, weights[name], flow.masks[name]) for name, cost in apart.items()
     }
-    choice = choose(windows.method, chain, supervised, flow, rolls=bool(timed), source=study.source)
+    choice = choose(asked, chain, supervised, flow, rolls=bool(timed), source=study.source)
     choice, told = without_slope(
-        windows.method,
+        asked,
         choice,
         steps_only,
         [name for name, cost in timed.items() if not cost.of_action],
@@ -137,7 +139,7 @@ def build(study: TrainStudy) -> Task:
             raise DsoError(f"{study.source}: {error}") from error
     real = None if study.judge is None else real_robot(study, chain)
     words = tuple(name for name, cost in study.cost.items() if cost.weight == "balance")
-    notes = [*flow.notes, *made.notes, *told]
+    notes = [*flow.notes, *made.notes, *told, *notes_of_plan(chain)]
     if words:
         more = {"horizon": windows.horizon, "gamma": windows.gamma, "source": study.source}
         found, told = balanced(chain, scene_cost, supervised, flow, words, **more)

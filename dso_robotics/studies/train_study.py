@@ -13,6 +13,7 @@ from dso_robotics.studies.action import ActionTable
 from dso_robotics.studies.curriculum import CurriculumTable
 from dso_robotics.studies.declaration import ENGINES, FREE, MODEL
 from dso_robotics.studies.design_table import DesignTable, MotorTable, RoundingTable
+from dso_robotics.studies.plan_table import PlanTable
 from dso_robotics.studies.push import PushesTable
 from dso_robotics.studies.sensing_tables import EstimatorTable, SensorsTable, sensors_table
 from dso_robotics.table import File, Key, Range, Study, Table, key, settle
@@ -182,8 +183,9 @@ class Training(Settings, Table):
         "method": Key(
             doc="auto: chosen, with the reason in the summary; how a window is differentiated: pathwise, score, mixed, "
             "adaptive_horizon (the longest whose variance stays under a bound); a step in action space: pco, ppo, natural, "
-            "chain_iteration, newton; an actor-critic with a replay: sac, td3, ddpg, nfqca, "
-            "fitted_q, amortised_q; without costs of the motion: gauss_newton, likelihood_adam; or one of your own"
+            "chain_iteration, newton; an actor-critic with a replay: sac, td3, ddpg, nfqca, fitted_q, amortised_q; with a "
+            "[plan]: model_design, model_design_score; without costs of the motion: gauss_newton, likelihood_adam; or one of "
+            "your own"
         ),
         "environments": Key(doc="how many play at once; a multiple of 4"),
         "horizon": Key(doc="control steps of a window; of adaptive_horizon: the longest"),
@@ -323,6 +325,9 @@ class TrainStudy(Study):
         "costs of the motion", {}, example={"physics": ["rollouts", "recorded"]},
     )  # fmt: skip
     judge: JudgeTable | None = key("a robot that training does not see, on which the result is judged", None)
+    plan: PlanTable | None = key(
+        "a model that the policy is planned with; none: the policy has weights of its own", None
+    )
     start: Start = key("where episodes start", Start())
     explore: Explore = key("where windows may start besides", Explore())
     training: Training = key("the method and its settings", Training())

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from dso_robotics.data.match import sensor_channels, sensor_unit
+from dso_robotics.parameters.theta import Theta
 from dso_robotics.studies.train_build import Task
 from dso_robotics.studies.trained_robot import mechanism_numbers
 
@@ -13,8 +14,18 @@ _AT_BOUND = 0.01
 
 
 def parameter_table(task: Task, theta: np.ndarray) -> dict[str, Any]:
-    """Physics, sensors and design as in contract 1, then the sensors' noise. The other blocks are in run.h5."""
-    return _mechanism_table(task, theta) | _noise_table(task, theta)
+    """Physics, sensors and design as in contract 1, the numbers of a [plan], then the sensors' noise.
+
+    The other blocks are in run.h5.
+    """
+    return _mechanism_table(task, theta) | _plan_table(task, theta) | _noise_table(task, theta)
+
+
+def _plan_table(task: Task, theta: np.ndarray) -> dict[str, Any]:
+    plan, layout = task.chain.plan, task.chain.layout
+    if plan is None:
+        return {}
+    return _rows(Theta((plan.block,)), np.asarray(layout.values(np.asarray(theta))[plan.block.name]))
 
 
 def _noise_table(task: Task, theta: np.ndarray) -> dict[str, Any]:
@@ -42,18 +53,21 @@ def _mechanism_table(task: Task, theta: np.ndarray) -> dict[str, Any]:
     mechanism = task.chain.mechanism
     if mechanism is None or not mechanism.size:
         return {}
-    z, span = mechanism_numbers(task, theta), mechanism.high - mechanism.low
-    near = np.minimum(z - mechanism.low, mechanism.high - z) < _AT_BOUND * np.where(
-        np.isfinite(span), span, mechanism.scale
-    )
+    return _rows(mechanism, mechanism_numbers(task, theta))
+
+
+def _rows(numbers: Theta, z: np.ndarray) -> dict[str, Any]:
+    """The rows of numbers at z (n,), by name."""
+    span = numbers.high - numbers.low
+    near = np.minimum(z - numbers.low, numbers.high - z) < _AT_BOUND * np.where(np.isfinite(span), span, numbers.scale)
     return {
         name: {
             "value": float(z[i]),
-            "initial": float(mechanism.initial[i]),
-            "unit": mechanism.units[i],
+            "initial": float(numbers.initial[i]),
+            "unit": numbers.units[i],
             "low95": None,
             "high95": None,
             "at_bound": bool(near[i]),
         }
-        for i, name in enumerate(mechanism.names)
+        for i, name in enumerate(numbers.names)
     }

@@ -52,6 +52,20 @@ def believed(task: Task, theta: np.ndarray, folder: Path) -> dict[str, str]:
     return {"mjcf": write_bundled(folder, text)}
 
 
+def planned_with(task: Task, theta: Any) -> tuple[str, dict[str, np.ndarray]] | None:
+    """The MJCF of the model that the policy is planned with, at theta, and its regulator; None without a [plan].
+
+    The regulator is u = holds - gain (x - posture), for x - posture in tangent coordinates.
+    """
+    plan = task.chain.plan
+    if plan is None:
+        return None
+    numbers = np.asarray(task.chain.layout.values(jnp.asarray(theta))[plan.block.name])
+    fields = {name: np.asarray(value) for name, value in plan.model.fields(numbers).items()}
+    holds, gain = (np.asarray(part) for part in plan.gain(jnp.asarray(numbers)))
+    return to_mjcf(plan.model.robot, fields), {"posture": plan.posture, "holds": holds, "gain": gain}
+
+
 def learned_filter(chain: RobotSystem, theta: Any) -> Learned:
     """The estimator at theta, in the form that `Estimator.load` reads."""
     filter, sensing, theta = chain.filter, chain.sensing, jnp.asarray(theta)

@@ -21,7 +21,7 @@ from dso_robotics.studies.checkpoint import restore
 from dso_robotics.studies.train_study import TrainStudy
 
 # Blocks whose numbers have names of their own: they are matched by name, and their bounds may differ.
-_NAMED = ("physics", "sensor", "design", "model")
+_NAMED = ("physics", "sensor", "design", "model", "plan")
 # Observations that the scaling of an earlier training is worth.
 _KNOWN = 1e6
 

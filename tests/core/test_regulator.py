@@ -35,6 +35,19 @@ def test_the_gain_is_differentiated_by_the_model():
     np.testing.assert_allclose(jax.jit(jax.grad(total))(at), differences, rtol=1e-6)
 
 
+def test_a_value_found_elsewhere_gives_the_same_gain_and_derivatives():
+    p = scipy.linalg.solve_discrete_are(*(np.asarray(part) for part in (A, B, Q, R)))
+
+    def gain(a, value):
+        return regulator(a, B, Q, R, inverse=Dense(), value=value)[0]
+
+    at = jnp.asarray(p)
+    np.testing.assert_allclose(gain(A, at), gain(A, None), rtol=1e-9)
+    found, wanted = (jax.jacrev(gain)(A, value) for value in (at, None))
+    np.testing.assert_allclose(found, wanted, rtol=1e-7, atol=1e-9)
+    assert np.all(np.isnan(gain(A, jnp.full_like(A, jnp.nan))))
+
+
 def test_what_cannot_be_stabilised_is_an_error():
     with pytest.raises(RuntimeError, match="did not settle"):
         regulator(jnp.eye(2) * 1.1, jnp.array([[1.0], [0.0]]), jnp.eye(2), jnp.eye(1))

@@ -24,16 +24,18 @@ class Killed(Exception):
 
 REPLAYED = "replay = 200\nwarmup = 100\ncritic_batch = 16\nratio = 0.1"
 FITTED = "window = 2\nsolver_steps = 2\nbasepoints = 100"
+PLAN = '\n[plan]\nmodel = "cart.xml"\nfree = ["body/cart/mass=4@0.1:30"]\n'
 MORE = {"natural": "trust_region = true", "sac": REPLAYED, "amortised_q": f"{REPLAYED}\n{FITTED}"}
 
 
-@pytest.fixture(scope="module", params=["pathwise", "natural", "sac", "amortised_q"])
+@pytest.fixture(scope="module", params=["pathwise", "natural", "sac", "amortised_q", "model_design"])
 def begun(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     path = write(folder, ITERATIONS)
     policy = 'kind = "gated"\nunits = 3' if request.param == "pathwise" else 'kind = "linear"'
     text = path.read_text().replace('kind = "linear"', policy)
     text = text.replace("[training]", f'[training]\nmethod = "{request.param}"\n{MORE.get(request.param, "")}')
+    text += PLAN if request.param == "model_design" else ""
     # Steps so large that the best look comes before the kill.
     path.write_text(text.replace("learning_rate = 0.05", "learning_rate = 2.0"))
 

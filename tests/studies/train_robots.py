@@ -38,6 +38,40 @@ critic_hidden = 16
 learning_rate = 0.05
 """
 
+# The cart under the regulator of a model that begins six times too heavy.
+PLANNED = """
+model = "real.xml"
+seconds = 5.0
+[plan]
+model = "plan.xml"
+free = ["body/cart/mass=6@0.1:30", "joint/x/damping=0.1@0:30"]
+velocity_cost = { x = 0.1 }
+control_cost = { push = 0.3 }
+[policy]
+kind = "linear"
+noise = 0.05
+[start]
+position = { x = 1.0 }
+[cost.place]
+kind = "square"
+quantity = "joint/x/position"
+[cost.speed]
+kind = "square"
+quantity = "joint/x/velocity"
+weight = 0.1
+[cost.effort]
+kind = "control"
+weight = 0.3
+[training]
+method = "model_design"
+environments = 8
+horizon = 50
+iterations = 40
+critic_hidden = 16
+learning_rate = 0.1
+restart = 1.0
+"""
+
 
 def write(folder, iterations=3, more=""):
     (folder / "cart.xml").write_text(CART)

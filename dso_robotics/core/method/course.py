@@ -62,6 +62,10 @@ class Course(eqx.Module):
         """The chain with everything that theta fixes for a whole window computed once. The window begins at `start`."""
         return chain
 
+    def planned(self, theta: Array, memory: Any) -> Array:
+        """Theta (n,) with the entries that follow from others, such as a policy planned with a model. Differentiable."""
+        return theta
+
     def inputs(self, memory: Any, theta: Array) -> Callable[[State], Array]:
         """A function from a state to the critic's inputs."""
         features = self.features

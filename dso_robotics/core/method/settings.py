@@ -8,7 +8,7 @@ from dso_robotics.errors import DsoError
 # The fraction of a training after which contacts have the model's own stiffness, and `horizons` have come to the last.
 SMOOTHED = 0.7
 # Methods that differentiate through the steps of the chain and by no score. They also train on recorded windows of C MuJoCo.
-THROUGH_THE_CHAIN = ("pathwise", "adaptive_horizon")
+THROUGH_THE_CHAIN = ("pathwise", "adaptive_horizon", "model_design")
 
 
 @dataclasses.dataclass(frozen=True)
