@@ -159,18 +159,19 @@ def _as_compiled(spec: mujoco.MjSpec, given: mujoco.MjModel, used: mujoco.MjMode
 
 
 class Wishes:
-    """Notes what is read, in the place of a watch. Everything reads as zero."""
+    """Notes what is read, in the place of a watch. Everything reads as the one number that is shown, which is zero."""
 
-    size = 0
+    size = 1
 
     def __init__(self, mj: mujoco.MjModel):
         self._mj = mj
         self._wanted: dict[tuple[str, int], None] = {}
 
     def of(self, shown: Any, what: str, at: int) -> Any:
-        """Zeros, of the size of the numbers asked for."""
+        """As many numbers as are asked for, which depend on the state as far as a trace can tell."""
         self._wanted[what, at] = None
-        return np.zeros(_width(self._mj, what))
+        zeros = np.zeros(_width(self._mj, what))
+        return zeros if shown is None else zeros + shown[0]
 
     @property
     def things(self) -> tuple[tuple[str, int], ...]:

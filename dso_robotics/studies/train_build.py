@@ -38,7 +38,7 @@ from dso_robotics.studies.train_refuse import refuse_senseless
 from dso_robotics.studies.train_start import start_between, start_closing, start_states
 from dso_robotics.studies.train_study import Training, TrainStudy
 from dso_robotics.studies.train_system import make_system
-from dso_robotics.studies.train_trace import trace_costs
+from dso_robotics.studies.train_trace import CostFault, trace_costs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,6 +83,17 @@ def build(study: TrainStudy) -> Task:
       DsoError: the study names an object that is not in the model, a file that does not exist, or numbers that do not fit.
     """
     robot = load_driven(study)
+    try:
+        return _built(study, robot)
+    except CostFault as fault:
+        if study.engine != "auto":
+            raise
+        # A cost in Python may read what only MJX has. A fault of its own is told on MJX too.
+        return _built(study, robot, EngineChoice("mjx", f"cost.{fault.name} reads what only MJX has"))
+
+
+def _built(study: TrainStudy, robot: Robot, engine: EngineChoice | None = None) -> Task:
+    """`build` on an engine; None: the one that the study names or that suits it."""
     asked = method_of_plan(study)
     refuse_senseless(study, robot)
     check_curricula(study, lambda stage: refuse_senseless(stage, robot))
@@ -94,7 +105,7 @@ def build(study: TrainStudy) -> Task:
     terms = {name: (weights[name], _term(study, name, cost, scope)) for name, cost in timed.items()}
     limits = {name: cost.limit for name, cost in timed.items() if cost.limit is not None}
     scene_cost = composite(terms | ends, limits)
-    engine = choose_engine(study, robot)
+    engine = choose_engine(study, robot) if engine is None else engine
     made = make_system(study, robot, scene_cost, engine.name)
     chain, mechanism = with_plan(study, made.chain, robot), made.mechanism
     start, explore = start_states(study, chain, robot)

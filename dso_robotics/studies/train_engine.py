@@ -8,7 +8,6 @@ import jax
 from dso_robotics.core import hosts
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.settings import THROUGH_THE_CHAIN
-from dso_robotics.costs.kinds.python import PythonCost
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.model import Robot
 from dso_robotics.studies.train_study import TrainStudy
@@ -42,8 +41,6 @@ def choose_engine(study: TrainStudy, robot: Robot) -> EngineChoice:
         return EngineChoice("mujoco", "asked for")
     if lacking:
         return EngineChoice("mjx", f"{lacking} is only on MJX")
-    if any(isinstance(cost, PythonCost) for cost in study.cost.values()):
-        return EngineChoice("mjx", "a cost in Python may read scene.kinematics, which C MuJoCo has not")
     if jax.default_backend() != "cpu":
         return EngineChoice("mjx", "a GPU simulates thousands of environments at once")
     hosts.refuse_sharing("C MuJoCo, which suits this study on a CPU,")

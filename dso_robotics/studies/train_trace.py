@@ -15,13 +15,21 @@ from dso_robotics.robot.system import RobotSystem
 from dso_robotics.studies.train_study import TrainStudy
 
 
+class CostFault(DsoError):
+    """A cost that is a function of the user's cannot be traced. `name` is the cost's."""
+
+    def __init__(self, name: str, message: str):
+        super().__init__(message)
+        self.name = name
+
+
 def trace_costs(study: TrainStudy, chain: RobotSystem, scene_cost: Composite) -> tuple[str, ...]:
     """Trace each cost that is a function of the user's, without compiling it. Returns the names of those that only step.
 
     Such a cost, 0.0 near a target and 1.0 elsewhere, say, has the derivative zero wherever it has one.
 
     Raises:
-      DsoError: it fails, asks for a number that is not there yet, returns no number, or does not depend on the scene at all.
+      CostFault: it fails, asks for a number that is not there yet, returns no number, or does not depend on the scene at all.
     """
     theta, steps = jnp.asarray(chain.layout.initial), []
     for name, term in zip(scene_cost.names, scene_cost.parts, strict=True):
@@ -35,11 +43,12 @@ def trace_costs(study: TrainStudy, chain: RobotSystem, scene_cost: Composite) ->
         try:
             traced = jax.make_jaxpr(made)(chain.rest())
         except DsoError as error:
-            raise DsoError(f"{study.source}: [cost.{name}]: {error}") from error
+            raise CostFault(name, f"{study.source}: [cost.{name}]: {error}") from error
         if not _depends(traced.jaxpr):
-            raise DsoError(
+            raise CostFault(
+                name,
                 f"{study.source}: [cost.{name}]: its number is the same in every state, so there is nothing to minimise; "
-                "compute it from scene.state, scene.ctrl, scene.kinematics or scene.sensors."
+                "compute it from scene.state, scene.ctrl, scene.kinematics or scene.sensors.",
             )
         if not _slopes(made, chain.rest()):
             steps.append(name)

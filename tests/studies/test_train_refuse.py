@@ -134,6 +134,7 @@ def test_a_python_cost_takes_one_argument(folder, arguments):
         "scene.state.qpos[0] ** 2",
         "jnp.where(scene.state.qpos[0] > 0, scene.ctrl[0], 0.0)",
         "scene.sensors[0]",
+        "scene.body_place(2)[2]",
         "scene.kinematics.xpos[2, 2]",
         "scene.task[0] * scene.state.time",
     ],
@@ -143,7 +144,11 @@ def test_a_good_python_cost_is_built(folder, body):
         f"import jax.numpy as jnp\n\ndef cost(scene, weight=2.0):\n    return weight * ({body})\n"
     )
     task = "[task.goal]\nvalues = [0.0, 1.0]\n"
-    assert build(study(folder, task, cost='kind = "python"\nfile = "mine.py"')).rolls
+    task = build(study(folder, task, cost='kind = "python"\nfile = "mine.py"'))
+    assert task.rolls
+    only = "kinematics" in body
+    assert task.engine.name == ("mjx" if only else "mujoco")
+    assert (task.engine.reason == "cost.mine reads what only MJX has") == only
 
 
 STEPS = "jnp.where(jnp.abs(scene.state.qpos[0]) < 0.1, 0.0, 1.0)"
