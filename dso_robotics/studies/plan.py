@@ -1,6 +1,7 @@
 """A policy that is planned with a model: what fits it in a study, and the regulator that [plan] gives the chain."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -128,8 +129,9 @@ def notes_of_plan(chain: RobotSystem) -> list[str]:
     """Sentences for the summary."""
     if chain.plan is None:
         return []
+    source = os.path.normpath(chain.plan.model.robot.source)
     return [
-        f"The policy is the regulator of {chain.plan.model.robot.source} with the numbers of the block 'plan': they are good "
+        f"The policy is the regulator of {source} with the numbers of the block 'plan': they are good "
         "for this controller, and no measurement of the robot."
     ]
 
