@@ -51,16 +51,11 @@ PENDULUM = {
 }
 # The sizes of the published run: 25 batches of 4,000 steps, ten passes over each in minibatches of 64, a constant step size, no
 # stop at a divergence, and returns of the newest critic.
-PENDULUM["ppo"] = {
+_PPO = {"gamma": 0.9, "explore": 1.0, "restart": 0.0, "learning_rate": 1e-3, "critic_rate": 1e-3, "critic_batch": 64}
+PENDULUM["ppo"] = _PPO | {
     "environments": 20,
     "horizon": 200,
     "iterations": 25,
-    "gamma": 0.9,
-    "explore": 1.0,
-    "restart": 0.0,
-    "learning_rate": 1e-3,
-    "critic_rate": 1e-3,
-    "critic_batch": 64,
     "updates": 625,
     "critic_updates": 625,
     "divergence": 1.0,
@@ -71,16 +66,10 @@ PENDULUM["ppo"] = {
 }
 PENDULUM["ppo-falling"] = PENDULUM["ppo"] | {"noise_end": 0.3}
 PENDULUM["ppo-learned"] = {name: value for name, value in PENDULUM["ppo"].items() if name != "noise_end"}
-PENDULUM["ppo-short"] = {
+PENDULUM["ppo-short"] = _PPO | {
     "environments": 16,
     "horizon": 64,
     "iterations": 97,
-    "gamma": 0.9,
-    "explore": 1.0,
-    "restart": 0.0,
-    "learning_rate": 1e-3,
-    "critic_rate": 1e-3,
-    "critic_batch": 64,
     "updates": 160,
     "critic_updates": 160,
     "divergence": 0.05,

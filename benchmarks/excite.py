@@ -19,7 +19,7 @@ import numpy as np
 from excite_base import BaseNumbers
 from excite_designs import by_figaroh, conditioned, followed, random_controls
 from excite_problems import PROBLEMS, study
-from provenance import begun
+from provenance import begun, write_table
 
 import dso_robotics as dso
 from dso_robotics.core.covariance import Z95
@@ -111,7 +111,7 @@ def main() -> None:
     options.add_argument("--page", action="store_true", help="only write the table")
     args = options.parse_args()
     if args.page:
-        write_page(json.loads(RESULTS.read_text()))
+        write_table(PAGE, "excite.py", "\n".join(rows(json.loads(RESULTS.read_text()))))
         return
     kept, end = begun(RESULTS), time.time() + 60 * args.minutes
     folder = HERE / "results" / ".excite"
@@ -138,7 +138,7 @@ def main() -> None:
                 typical = np.exp(np.mean(np.log(list(widths.values())))) if widths else np.nan
                 spent = time.process_time() - began
                 print(f"{key}: typical half-width {100 * typical:.3g}%, {spent:.0f} s", file=sys.stderr, flush=True)
-    write_page(kept)
+    write_table(PAGE, "excite.py", "\n".join(rows(kept)))
 
 
 def rows(kept: dict) -> list[str]:
@@ -166,17 +166,6 @@ def rows(kept: dict) -> list[str]:
                 + f" | {100 * inside:.0f}% |"
             )
     return lines
-
-
-def write_page(kept: dict) -> None:
-    """Put the table between the marks of docs/excite.md."""
-    if not PAGE.exists():
-        print("\n".join(rows(kept)))
-        return
-    head, _, rest = PAGE.read_text().partition("<!-- measured: benchmarks/excite.py -->")
-    _, _, tail = rest.partition("<!-- end -->")
-    table = "\n".join(rows(kept))
-    PAGE.write_text(f"{head}<!-- measured: benchmarks/excite.py -->\n\n{table}\n\n<!-- end -->{tail}")
 
 
 if __name__ == "__main__":

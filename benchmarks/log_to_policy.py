@@ -19,7 +19,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from provenance import begun
+from provenance import begun, write_table
 
 import dso_robotics as dso
 from dso_robotics.data.excitation import excite
@@ -31,7 +31,6 @@ from dso_robotics.physics.export import to_mjcf
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results" / "log_to_policy.json", HERE.parent / "docs" / "posterior.md"
-MARK = "<!-- measured: benchmarks/log_to_policy.py -->"
 WAYS = {
     "true": "true robot",
     "posterior": "posterior of the log",
@@ -190,12 +189,12 @@ def main() -> None:
     options.add_argument("--page", action="store_true", help="only write the tables")
     args = options.parse_args()
     if args.page:
-        write_page(json.loads(RESULTS.read_text()))
+        write_table(PAGE, "log_to_policy.py", "\n".join(rows(json.loads(RESULTS.read_text()))))
         return
     kept, end = begun(RESULTS), time.time() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as folder:
         run(args, kept, end, Path(folder))
-    write_page(kept)
+    write_table(PAGE, "log_to_policy.py", "\n".join(rows(kept)))
 
 
 def run(args: argparse.Namespace, kept: dict[str, Any], end: float, folder: Path) -> None:
@@ -248,13 +247,6 @@ def rows(kept: dict[str, Any]) -> list[str]:
                 f"| {c.mean(1).max():.3f} | {won} |"
             )
     return lines
-
-
-def write_page(kept: dict[str, Any]) -> None:
-    """Put the table between the marks of docs/posterior.md."""
-    head, _, rest = PAGE.read_text().partition(MARK)
-    _, _, tail = rest.partition("<!-- end -->")
-    PAGE.write_text(f"{head}{MARK}\n\n" + "\n".join(rows(kept)) + f"\n\n<!-- end -->{tail}")
 
 
 if __name__ == "__main__":

@@ -26,3 +26,10 @@ def begun(path: pathlib.Path, new: dict[str, Any] | None = None) -> dict[str, An
     if command() not in known:
         known.append(command())
     return {"command": "; ".join(known)} | {name: value for name, value in results.items() if name != "command"}
+
+
+def write_table(page: pathlib.Path, script: str, table: str) -> None:
+    """Put a table between the marks that `page` has for a script of benchmarks, and leave the rest of the page."""
+    mark, end = f"<!-- measured: benchmarks/{script} -->", "<!-- end -->"
+    head, _, rest = page.read_text().partition(mark)
+    page.write_text(f"{head}{mark}\n\n{table}\n\n{end}{rest.partition(end)[2]}")

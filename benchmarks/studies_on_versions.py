@@ -17,12 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from provenance import begun
+from provenance import begun, write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "studies_on_versions.json", ROOT / "docs" / "physics.md"
 STUDIES = sorted((ROOT / "examples" / "studies").glob("[!_]*.toml"))
-MARKS = "<!-- measured: benchmarks/studies_on_versions.py -->", "<!-- end -->"
 
 
 def version(python: str) -> str:
@@ -78,10 +77,7 @@ def main():
             print(study.stem, *results["studies"][study.stem], sep="\n  ", flush=True)
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     if given.page:
-        before, rest = PAGE.read_text().split(MARKS[0])
-        PAGE.write_text(
-            f"{before}{MARKS[0]}\n\n{page(json.loads(RESULTS.read_text()))}\n\n{MARKS[1]}{rest.split(MARKS[1], 1)[1]}"
-        )
+        write_table(PAGE, Path(__file__).name, page(json.loads(RESULTS.read_text())))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "motion as a grey ghost. An estimator shows a recording as its filter estimates it from the readings, and "
             "the true motion as a grey ghost, or else the smoothed one. A training shows an episode of the trained "
             "policy on C MuJoCo. A design shows the same; if the design changed the shape of the mechanism, the "
-            "initial mechanism is a grey ghost in the same joint positions."
+            "initial mechanism is a grey ghost in the same joint positions, its loops closed if it has any."
         ),
         epilog="examples: dso view result --video arm.webp; dso view result --live. Without --video a window opens.",
     )

@@ -63,7 +63,7 @@ class Loops:
 
     def _rows(self, fields: Mapping[str, Array], qpos: Array, dofs: tuple[int, ...]) -> tuple[Array, Any]:
         """The residual, and its Jacobian (..., rows, dofs); None without `dofs`."""
-        fields, qpos = posture.together(fields, qpos)
+        fields, qpos = _together(fields, qpos)
         xp = qpos.__array_namespace__()
         bodies = [body for tie in self.ties if tie.kind != JOINT for body in (tie.one, tie.two)]
         found = posture.postures(self.model, fields, qpos, bodies)
@@ -279,6 +279,13 @@ def _inverse(slope: Any) -> Array:
         row = rows[..., k : k + 1, :] / rows[..., k : k + 1, k : k + 1]
         rows = rows - (rows[..., :, k : k + 1] - one[:, None]) * row
     return rows[..., len(eye) :]
+
+
+def _together(fields: Mapping[str, Array], qpos: Array) -> tuple[dict[str, Array], Array]:
+    """`fields` and `qpos`, all of them JAX arrays if one is: a field that no design moves may still be NumPy's."""
+    given = (*fields.values(), qpos)
+    xp = next((value.__array_namespace__() for value in given if not isinstance(value, np.ndarray)), np)
+    return {name: xp.asarray(value) for name, value in fields.items()}, xp.asarray(qpos)
 
 
 def _alike(parts: list[Array], tail: int) -> list[Array]:

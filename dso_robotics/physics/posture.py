@@ -99,19 +99,11 @@ def joints(model: mujoco.MjModel, body: int) -> range:
     return range(first, first + int(model.body_jntnum[body]))
 
 
-def together(fields: Mapping[str, Array], qpos: Array) -> tuple[dict[str, Array], Array]:
-    """`fields` and `qpos`, all of them JAX arrays if one is: a field that no design moves may still be NumPy's."""
-    given = (*fields.values(), qpos)
-    xp = next((value.__array_namespace__() for value in given if not isinstance(value, np.ndarray)), np)
-    return {name: xp.asarray(value) for name, value in fields.items()}, xp.asarray(qpos)
-
-
 def moves(model: mujoco.MjModel, fields: Mapping[str, Array], qpos: Array, chosen: list[int]) -> dict[int, Pose]:
     """What hinges, slides and balls do to their bodies, in the bodies' own frames, at `qpos` (..., nq)."""
     chosen = [joint for joint in chosen if int(model.jnt_type[joint]) != FREE]
     if not chosen:
         return {}
-    fields, qpos = together(fields, qpos)
     kind, places = model.jnt_type[chosen], model.jnt_qposadr[chosen]
     axis, centre = (fields[name][..., np.array(chosen), :] for name in ("jnt_axis", "jnt_pos"))
     away = qpos[..., places] - fields["qpos0"][..., places]
@@ -130,7 +122,6 @@ def moves(model: mujoco.MjModel, fields: Mapping[str, Array], qpos: Array, chose
 
 def postures(model: mujoco.MjModel, fields: Mapping[str, Array], qpos: Array, bodies: Iterable[int]) -> Postures:
     """Poses of `bodies` and of what they hang on, at `qpos` (..., nq). `fields` has all of `FIELDS`."""
-    fields, qpos = together(fields, qpos)
     xp = qpos.__array_namespace__()
     order = sorted({b for one in bodies for b in ancestors(model, one)})
     found = Postures({0: Pose(xp.asarray(np.zeros(3)), xp.asarray(np.eye(3)))}, {}, {})

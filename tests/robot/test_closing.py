@@ -86,3 +86,10 @@ def test_more_joints_given_than_the_loop_leaves_free_are_refused():
     with pytest.raises(OpenLoopError, match=r"loop of 'pin'.*fewer of its joints"):
         closing(robot, robot.mj, np.array([0.3, 0.0, 0.0]), {"crank", "coupler", "rocker"})
     assert closing(robot, robot.mj, np.array([0.3, 0.0, 0.1]), {"rocker"}).dofs == (0, 1)
+
+
+def test_what_cannot_be_closed_nearby_is_nan():
+    robot, short = (load(four_bar(*lengths, by="sites")) for lengths in ((0.1, 0.3, 0.2), (0.1, 0.05, 0.05)))
+    close, pose = closing(robot, robot.mj, robot.mj.qpos0, set()), robot.mj.qpos0[None]
+    np.testing.assert_allclose(close.near(loop.model_fields(robot.mj), pose), pose, atol=1e-9)
+    assert np.isnan(close.near(loop.model_fields(short.mj), pose)).all()
