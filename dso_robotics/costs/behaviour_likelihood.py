@@ -19,6 +19,7 @@ from dso_robotics.data.log import Log
 from dso_robotics.data.resample import resample
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.estimator_space import Space
+from dso_robotics.robot.stepwise import differentiable
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
 from dso_robotics.robot.windows import CWindows
@@ -43,7 +44,7 @@ class BehaviourLikelihood:
         self._windows: CWindows | None = None
 
     def __call__(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """The cost, differentiable through MJX."""
+        """The cost, differentiable."""
         return self._cost(self._errors(chain, theta))
 
     def residual(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -67,7 +68,7 @@ class BehaviourLikelihood:
 
     def _errors(self, chain: RobotSystem, theta: Array) -> Float[Array, "B K k"]:
         theta, steps = existing(chain, theta), self.truth.shape[1]
-        bound = chain.bind(theta)
+        bound = differentiable(chain).bind(theta)
 
         def one(shared: Any, state: RobotState, truth: Array) -> Array:
             bound, theta = shared

@@ -10,6 +10,8 @@ from dso_robotics.costs.recorded import recorded_states
 from dso_robotics.data.rollout import Rollout
 from dso_robotics.errors import DsoError
 from dso_robotics.robot import noise
+from dso_robotics.robot.observation import StateObservation
+from dso_robotics.robot.stepwise import differentiable
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
 
@@ -27,8 +29,11 @@ class Cloning(eqx.Module):
 
     def __call__(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, ""]:
         """The mean over all numbers."""
+        chain = differentiable(chain)
+        shows = chain.sees == "readings" or not isinstance(chain.observation, StateObservation)
 
         def one(state: RobotState, action: Array) -> Array:
+            state = chain.watched(state, theta) if shows else state
             mean, _ = chain.act(chain.read(state, theta), theta)
             return -noise.log_density(action - mean, chain.layout.split(theta)["action noise"])
 

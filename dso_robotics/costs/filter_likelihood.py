@@ -21,7 +21,8 @@ from dso_robotics.robot import filter_data
 from dso_robotics.robot.corrector import EstimatorTheta
 from dso_robotics.robot.filter import CFilter
 from dso_robotics.robot.filter_data import FilterWindows
-from dso_robotics.robot.filter_jax import Belief
+from dso_robotics.robot.filter_jax import Belief, Forecast
+from dso_robotics.robot.stepwise import StepwiseSystem, differentiable
 from dso_robotics.robot.system import RobotSystem
 
 
@@ -41,7 +42,7 @@ class FilterLikelihood:
         self.count = int(self._seen.sum())
 
     def __call__(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """The cost, differentiable through MJX."""
+        """The cost, differentiable."""
         return self._cost(chain, theta, self._predicted(chain, existing(chain, theta)))
 
     def residual(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -68,22 +69,40 @@ class FilterLikelihood:
 
     def _predicted(self, chain: RobotSystem, theta: Array) -> Float[Array, "B U ny"]:
         assert chain.filter is not None
-        filter, given = chain.filter, self.windows
+        chain, filter, given = differentiable(chain), chain.filter, self.windows
         model = (*chain.model_of_the_estimator(theta), *chain.sensors(theta))
         weights, _ = chain.estimator(theta)
 
         def one(shared: Any, start: Array, ctrl: Array, measured: Array) -> Array:
-            model, weights = shared
+            model, weights, theta = shared
+            begun = filter.begin(model, start, ctrl[0], chain.begun(start, ctrl[0], theta))
+            steps = ctrl[:-1], measured[1:]
 
-            def update(belief: Belief, step: tuple[Array, Array]) -> tuple[Belief, Array]:
-                following, predicted, _ = filter.update(model, weights, belief, *step)
-                return following, predicted
+            def updated(
+                belief: Belief, ctrl: Array, measured: Array, forecast: Forecast | None
+            ) -> tuple[Belief, Array]:
+                return filter.update(model, weights, belief, ctrl, measured, forecast=forecast)[:2]
 
-            return jax.lax.scan(update, filter.begin(model, start, ctrl[0]), (ctrl[:-1], measured[1:]))[1]
+            if not isinstance(chain, StepwiseSystem):
+                return jax.lax.scan(lambda belief, step: updated(belief, *step, None), begun, steps)[1]
+
+            # C simulates step by step, and linearises all steps in one call.
+            def played(belief: Belief, step: tuple[Array, Array]) -> tuple[Belief, tuple[Belief, Forecast]]:
+                forecast: Any = chain.forecast(belief, step[0], theta)
+                return updated(belief, *step, forecast)[0], (belief, forecast)
+
+            rows = jax.lax.stop_gradient(jax.lax.scan(played, begun, steps)[1])
+            believed = jax.vmap(chain.linearised, in_axes=(0, 0, 0, None))(*rows, ctrl[:-1], theta)
+
+            def again(belief: Belief, given: tuple[Any, tuple[Array, Array]]) -> tuple[Belief, Array]:
+                believed, step = given
+                return updated(belief, *step, chain.predicting(believed, belief, step[0], theta))
+
+            return jax.lax.scan(again, begun, (believed, steps))[1]
 
         return devices.spread(
             jax.vmap(one, in_axes=(None, 0, 0, 0)),
-            (model, weights),
+            (model, weights, theta),
             *map(jnp.asarray, (given.start, given.ctrl, given.measured)),
         )
 

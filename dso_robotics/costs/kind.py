@@ -63,8 +63,6 @@ class Cost(Table, abc.ABC):
         "over the blocks that both move",
         1.0,
     )
-    # Why the cost needs MJX, such as its own simulation besides the rollouts; empty if it does not.
-    on_mjx: ClassVar[str] = ""
     # Blocks of theta that the cost moves, unless [flow] says otherwise.
     moves: ClassVar[tuple[str, ...]] = ()
 
@@ -120,8 +118,6 @@ class MotionCost(Cost):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SupervisedCost(Cost):
     """A cost that needs no rollout of the chain, of a log or of the numbers themselves."""
-
-    on_mjx = "a cost of a log"
 
     moves: ClassVar[tuple[str, ...]] = ("physics", "sensor", "sensor noise", "corrector", "model")
 

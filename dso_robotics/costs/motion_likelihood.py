@@ -19,11 +19,13 @@ from dso_robotics.data.match import fitted, match_channels
 from dso_robotics.data.windows import Windows, cut
 from dso_robotics.errors import DsoError
 from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.physics.callback import call
 from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.prediction import CPrediction
 from dso_robotics.robot.prediction_mjx import MjxPrediction
 from dso_robotics.robot.start import guess
 from dso_robotics.robot.system import RobotSystem
+from dso_robotics.robot.watch import Watch
 
 # Lower limit of a noise scale, as a fraction of the channel's own spread.
 _LEAST_NOISE = 1e-6
@@ -36,7 +38,7 @@ class MotionLikelihood:
     The log is from the existing robot, so design numbers have no effect here.
     """
 
-    def __init__(self, prediction: MjxPrediction, start: np.ndarray, by_sensor: np.ndarray | None = None):
+    def __init__(self, prediction: MjxPrediction | CPrediction, start: np.ndarray, by_sensor: np.ndarray | None = None):
         """by_sensor: derivative (B, 2*nv+na, n) of the start states by the parameters; zero by default."""
         self.prediction, self.start = prediction, start
         windows = prediction.windows
@@ -48,7 +50,7 @@ class MotionLikelihood:
         self._by_sensor = none if by_sensor is None else by_sensor
 
     def __call__(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """The cost, differentiable through MJX."""
+        """The cost, differentiable."""
         z = self._numbers(chain, theta)
         return self._cost(z, self._errors(z))
 
@@ -65,12 +67,31 @@ class MotionLikelihood:
         """The same number, simulated on C MuJoCo."""
         z, windows = np.asarray(self._numbers(chain, np.asarray(theta))), self.prediction.windows
         vector = self.prediction.vector
-        start = Tangent(vector.mj).move(self.start, np.asarray(self._change(z)))
-        predicted = CPrediction(vector, windows, threads=1).predict(z, start)
+        predicted = CPrediction(vector, windows, threads=1).predict(z, self._starts(z))
         return float(self._cost(z, np.where(np.isfinite(windows.measured), predicted - windows.measured, 0.0)))
 
     def _errors(self, z: Array) -> Array:
-        return self.prediction.errors(z, self._change(z), jnp.asarray(self.start))
+        prediction = self.prediction
+        if isinstance(prediction, MjxPrediction):
+            return prediction.errors(z, self._change(z), jnp.asarray(self.start))
+        measured = prediction.windows.measured
+        out = [
+            jax.ShapeDtypeStruct(shape, jnp.zeros(()).dtype) for shape in (measured.shape, (*measured.shape, z.size))
+        ]
+
+        def linearised(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            y, by_z, by_start = prediction.linearize(z, self._starts(z), by_start=bool(self._by_sensor.any()))
+            if by_start.size:
+                by_z = by_z + np.einsum("bsck,bkn->bscn", by_start, self._by_sensor)
+            return y, by_z
+
+        predicted, slope = call(linearised, tuple(out), z)
+        predicted = predicted + slope @ (z - jax.lax.stop_gradient(z))
+        return jnp.where(np.isfinite(measured), predicted - np.nan_to_num(measured), 0.0)
+
+    def _starts(self, z: np.ndarray) -> np.ndarray:
+        """The start states (B, nq+nv+na) at z."""
+        return Tangent(self.prediction.vector.mj).move(self.start, np.asarray(self._change(z)))
 
     def _change(self, z: Any) -> Any:
         """How far the start states (B, 2*nv+na) are from `start`."""
@@ -117,7 +138,8 @@ def identification(log: Log, chain: RobotSystem, *, window: float = 0.5) -> Moti
     if windows.single:
         raise DsoError(f"{log.label}: with window = 0 nothing is simulated, so the log says nothing of the motion.")
     start = guess(windows, vector.mj, vector.signals(vector.initial))
-    return MotionLikelihood(MjxPrediction(vector, windows), start, _starts_by_sensors(vector, windows))
+    prediction = CPrediction(vector, windows) if isinstance(chain.watch, Watch) else MjxPrediction(vector, windows)
+    return MotionLikelihood(prediction, start, _starts_by_sensors(vector, windows))
 
 
 def _starts_by_sensors(vector: ParameterVector, windows: Windows) -> np.ndarray:

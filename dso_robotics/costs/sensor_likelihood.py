@@ -7,6 +7,7 @@ parameters that readings depend on, such as the position of a sensor's site.
 import copy
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -22,7 +23,9 @@ from dso_robotics.data.match import sensor_channels
 from dso_robotics.errors import DsoError
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.batch import set_fields
+from dso_robotics.robot.stepwise import differentiable
 from dso_robotics.robot.system import RobotSystem
+from dso_robotics.robot.watch import Watch
 
 # More samples than this are thinned evenly.
 _MOST = 2000
@@ -48,7 +51,7 @@ class SensorLikelihood:
         self.count = int(self._seen.sum())
 
     def __call__(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, ""]:
-        """The cost, with readings computed by MJX."""
+        """The cost, differentiable."""
         return self._cost(chain, theta, self._exact(chain, theta))
 
     def residual(self, chain: RobotSystem, theta: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -76,8 +79,17 @@ class SensorLikelihood:
         return float(self._cost(chain, theta, readings[:, self._addresses].copy()))
 
     def _exact(self, chain: RobotSystem, theta: Array) -> Float[Array, "M ny"]:
-        model, products = chain.model(existing(chain, theta))
-        nq, nv = chain.mj.nq, chain.mj.nv
+        theta, nq, nv = existing(chain, theta), chain.mj.nq, chain.mj.nv
+        if isinstance(chain.watch, Watch):
+            on_c = differentiable(chain)
+
+            def shown(state: Array, ctrl: Array) -> Array | None:
+                there = eqx.tree_at(lambda s: s.ctrl, on_c.rest(state[:nq], state[nq : nq + nv]), ctrl)
+                return on_c.shown_readings(on_c.watched(there, theta).shown)
+
+            found: Any = jax.vmap(shown)(jnp.asarray(self.states), jnp.asarray(self.ctrl))
+            return found
+        model, products = chain.model(theta)
 
         def one(shared: Any, state: Array, ctrl: Array) -> Array:
             model, products = shared

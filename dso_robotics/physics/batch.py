@@ -54,6 +54,13 @@ def set_fields(
             engine.expand(name)[:] = 0
 
 
+def model_with(model: mujoco.MjModel, fields: Mapping[str, np.ndarray]) -> mujoco.MjModel:
+    """A model with other fields (*shape), and the constants derived from them, as `set_fields` sets them."""
+    engine = batch.Batch(model, 1, 1)
+    set_fields(engine, model, {name: np.asarray(value)[None] for name, value in fields.items()})
+    return engine.get_model(0)
+
+
 class BatchEngine:
     """Simulates one model with many values of its fields at once, in float64, on several threads."""
 

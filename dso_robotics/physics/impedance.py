@@ -3,6 +3,8 @@
 MuJoCo documentation, "Computation", section "Parameters", and mj_makeImpedance.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import mujoco
 from jaxtyping import Array, Float
@@ -47,12 +49,19 @@ def stiffness_damping_impedance(
 
 
 def softened(model: mjx.Model, factor: Float[Array, ""] | float) -> mjx.Model:
-    """The model with softer contacts: time constants times `factor`, or in the direct format k / factor², b / factor."""
+    """The model with softer contacts, see `stretched`."""
+    return model.replace(
+        geom_solref=stretched(model.geom_solref, factor), pair_solref=stretched(model.pair_solref, factor)
+    )
 
-    def stretched(solref: Float[Array, "n 2"]) -> Float[Array, "n 2"]:
-        direct = solref <= 0
-        stiff, damped = jnp.where(direct, solref / jnp.array([factor**2, factor]), solref).T
-        timeconst = jnp.where(direct[:, 0], stiff, stiff * factor)
-        return jnp.stack([timeconst, damped], axis=1)
 
-    return model.replace(geom_solref=stretched(model.geom_solref), pair_solref=stretched(model.pair_solref))
+def stretched(solref: Any, factor: Any) -> Any:
+    """Contact parameters (..., 2), NumPy or JAX, of softer contacts.
+
+    Time constants are multiplied by `factor`. In the direct format, k is divided by factor², b by factor.
+    """
+    xp = solref.__array_namespace__()
+    direct = solref <= 0
+    stiff = xp.where(direct[..., 0], solref[..., 0] / factor**2, solref[..., 0] * factor)
+    damped = xp.where(direct[..., 1], solref[..., 1] / factor, solref[..., 1])
+    return xp.stack([stiff, damped], axis=-1)

@@ -7,7 +7,9 @@ weights.
 
 import copy
 import dataclasses
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import mujoco
 import numpy as np
@@ -16,6 +18,8 @@ from dso_robotics.physics.batch import BatchEngine
 from dso_robotics.physics.state import Tangent
 
 _STEP = 1e-6
+# A thread of its own is worth at least so many states.
+_WORTH = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +86,7 @@ def window_slopes(
     forces: bool = False,
     sound: np.ndarray,
     centred: bool = False,
+    threads: int = 0,
 ) -> Slopes:
     """Linearise every control step of E windows that were simulated. `mjd_transitionFD` skips what a change leaves as it is.
 
@@ -95,6 +100,7 @@ def window_slopes(
       control that led to it.
     sound: (E, T+1), whether the simulation has not diverged in a state.
     centred: centred differences instead of forward ones.
+    threads: among which the windows are divided; 0: one for each processor. The result is the same for any number.
     """
     (envs, ends, _), first, columns = state.shape, models[0], list(sensors)
     nu, k = first.nu, 2 * first.nv + first.na
@@ -104,26 +110,40 @@ def window_slopes(
         np.zeros((envs, ends, len(columns), k)),
         np.zeros((envs, ends, len(columns), nu)),
     )
-    for e in range(envs):
-        step = _Linearised(models[min(e, len(models) - 1)], centred, columns)
-        for t in range(ends):
-            if not sound[e, t]:
-                break
-            moves = t + 1 < ends and sound[e, t + 1]
-            if columns and (forces or not moves):
-                step.load(state[e, t], warmstart[e, t], ctrl[e, t])
-                found.sensor_state[e, t], found.sensor_ctrl[e, t] = step.sensors()
-            if not moves:
-                continue
-            step.load(state[e, t], warmstart[e, t], ctrl[e, t + 1])
-            for i in range(substeps):
-                a, b, c = step.move(reads=bool(columns) and not forces and not i, last=i + 1 == substeps)
-                if i:
-                    found.state[e, t], found.ctrl[e, t] = a @ found.state[e, t], a @ found.ctrl[e, t] + b
-                else:
-                    found.state[e, t], found.ctrl[e, t] = a, b
-                    if c is not None:
-                        found.sensor_state[e, t] = c
+
+    def some(part: range) -> None:
+        step = _Linearised(models[0 if len(models) == 1 else part[0]], centred, columns)
+        for e in part:
+            if e > part[0] and len(models) > 1:
+                step = _Linearised(models[e], centred, columns)
+            for t in range(ends):
+                if not sound[e, t]:
+                    break
+                moves = t + 1 < ends and sound[e, t + 1]
+                if columns and (forces or not moves):
+                    step.load(state[e, t], warmstart[e, t], ctrl[e, t])
+                    found.sensor_state[e, t], found.sensor_ctrl[e, t] = step.sensors()
+                if not moves:
+                    continue
+                step.load(state[e, t], warmstart[e, t], ctrl[e, t + 1])
+                for i in range(substeps):
+                    a, b, c = step.move(reads=bool(columns) and not forces and not i, last=i + 1 == substeps)
+                    if i:
+                        found.state[e, t], found.ctrl[e, t] = a @ found.state[e, t], a @ found.ctrl[e, t] + b
+                    else:
+                        found.state[e, t], found.ctrl[e, t] = a, b
+                        if c is not None:
+                            found.sensor_state[e, t] = c
+
+    count = max(min(threads or os.cpu_count() or 1, envs, envs * ends // _WORTH), 1)
+    parts = [range(envs * i // count, envs * (i + 1) // count) for i in range(count)]
+    if count <= 1:
+        for part in parts:
+            some(part)
+    else:
+        # MuJoCo computes without the interpreter's lock.
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(some, parts))
     return found
 
 

@@ -3,6 +3,8 @@
 The Kalman gain is that of the linearised model at the start state. Its process noise is the noise of the actions.
 """
 
+from typing import Literal
+
 import mujoco
 import numpy as np
 
@@ -13,6 +15,7 @@ from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.estimator_start import kalman_gain, linear_model
 from dso_robotics.robot.filter_jax import JaxFilter
 from dso_robotics.robot.filter_mjx import MjxSystem
+from dso_robotics.robot.filter_mujoco import CSystem
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.sensing import Sensing
 from dso_robotics.robot.squash import squash
@@ -31,12 +34,14 @@ def design_filter(
     noise: float = 0.1,
     qpos: np.ndarray | None = None,
     seed: int = 0,
+    engine: Literal["mjx", "mujoco"] = "mjx",
 ) -> tuple[JaxFilter, np.ndarray]:
     """The filter, and the initial values of the block "corrector": weights, then zeros, the log innovation scales.
 
     corrector, units: kind of corrector and, for networks, its number of units.
     noise: standard deviation of the actions, as a fraction of half the actuator's range.
     qpos: the position around which the model is linearised, (nq,); the model's reference by default.
+    engine: what simulates the estimator's predictions.
 
     Raises:
       DsoError: the model cannot be linearised there, or an unknown kind of corrector.
@@ -69,7 +74,7 @@ def design_filter(
     scales = Scales(innovation, change, rest, np.ones(space.width))
     made = make_corrector(corrector, space.size, sensing.size, space.features_size, units=units)
     vector = ParameterVector((), mj) if mechanism.vector is None else mechanism.vector
-    system = MjxSystem(vector, addresses, sensing.interval, substeps)
+    system = (CSystem if engine == "mujoco" else MjxSystem)(vector, addresses, sensing.interval, substeps)
     weights = made.initial(gain / change[:, None] * innovation, seed)
     return JaxFilter(system, made, scales), np.concatenate([weights, np.zeros(sensing.size)])
 

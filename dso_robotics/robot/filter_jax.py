@@ -27,6 +27,34 @@ from dso_robotics.parameters.theta import Block, Theta
 from dso_robotics.robot.corrector import Corrector, Scales
 
 
+class Belief(NamedTuple):
+    """The estimator's data that is kept between updates.
+
+    state: the estimate, (nx,).
+    memory: the corrector's memory.
+    past: readings of the estimates before this one, (`oldest`, ny), newest first.
+    ctrl: the control that led to the estimate, (nu,).
+    """
+
+    state: Any
+    memory: Any
+    past: Any
+    ctrl: Any
+
+
+class Forecast(NamedTuple):
+    """What is predicted for the end of an interval, without sensors' scale and bias where they are of the system.
+
+    state: (nx,).
+    reading: in that state, (ny,).
+    before: in the estimate at the start of the interval, (ny,); only delayed sensors need it.
+    """
+
+    state: Any
+    reading: Any
+    before: Any
+
+
 class System(eqx.Module):
     """The system whose state is estimated. `prepare` computes from parameters (m,) what the other functions use in a window."""
 
@@ -41,6 +69,16 @@ class System(eqx.Module):
     @abc.abstractmethod
     def read(self, model: Any, state: Float[Array, " nx"], ctrl: Float[Array, " nu"]) -> Float[Array, " ny"]:
         """h(x): the sensor readings."""
+
+    def forecast(self, model: Any, belief: Belief, ctrl: Float[Array, " nu"]) -> Forecast:
+        """What is predicted for the end of an interval with control `ctrl`."""
+        state = self.advance(model, belief.state, ctrl)
+        before = self.read(model, belief.state, belief.ctrl) if self.oldest else None
+        return Forecast(state, self.read(model, state, ctrl), before)
+
+    def reported(self, model: Any, reading: Float[Array, " ny"]) -> Float[Array, " ny"]:
+        """What the sensors report of a reading that was simulated outside: with their scale and bias, if they have any."""
+        return reading
 
     @property
     def oldest(self) -> int:
@@ -105,19 +143,6 @@ class FilterWindow(NamedTuple):
     lead: Any = None
 
 
-class Belief(NamedTuple):
-    """The estimator's data that is kept between updates.
-
-    state: the estimate, (nx,).
-    memory: the corrector's memory.
-    past: readings of earlier estimates, (`oldest`, ny), newest first.
-    """
-
-    state: Any
-    memory: Any
-    past: Any
-
-
 class Run(NamedTuple):
     """Predicted readings (T-1, ny), their log noise scales, the innovations, and the corrected states (T-1, nx)."""
 
@@ -169,32 +194,57 @@ class JaxFilter(eqx.Module):
         weights, *rest = self.layout.split(jnp.asarray(theta)).values()
         return self.corrector.split(weights), *rest
 
-    def begin(self, model: Any, start: Float[Array, " nx"], ctrl: Float[Array, " nu"]) -> Belief:
-        """The belief at a start state. Delayed sensors show their readings in that state."""
+    def begin(
+        self,
+        model: Any,
+        start: Float[Array, " nx"],
+        ctrl: Float[Array, " nu"],
+        reading: Float[Array, " ny"] | None = None,
+    ) -> Belief:
+        """The belief at a start state. Delayed sensors show their readings in that state.
+
+        reading: that reading without scale and bias, if it was simulated outside.
+        """
         past = jnp.zeros((0, self.corrector.ny), start.dtype)
         if self.system.oldest:
-            past = jnp.tile(self.system.read(model, start, ctrl), (self.system.oldest, 1))
-        return Belief(start, jnp.zeros(self.corrector.memory_size, start.dtype), past)
+            given = reading is not None
+            here = self.system.reported(model, reading) if given else self.system.read(model, start, ctrl)
+            past = jnp.tile(here, (self.system.oldest, 1))
+        return Belief(start, jnp.zeros(self.corrector.memory_size, start.dtype), past, ctrl)
 
     def update(
-        self, model: Any, weights: dict[str, Array], belief: Belief, ctrl: Array, measured: Array, visible: Any = True
+        self,
+        model: Any,
+        weights: dict[str, Array],
+        belief: Belief,
+        ctrl: Array,
+        measured: Array,
+        visible: Any = True,
+        *,
+        forecast: Forecast | None = None,
     ) -> tuple[Belief, Float[Array, " ny"], Float[Array, " nf"]]:
-        """One update of (99): the belief one interval later, the predicted readings, and the features of the prediction."""
+        """One update of (99): the belief one interval later, the predicted readings, and the features of the prediction.
+
+        forecast: what was simulated outside, without scale and bias; by default the system predicts.
+        """
         system, scales = self.system, self.scales
-        forecast = system.advance(model, belief.state, ctrl)
-        reading, past = system.read(model, forecast, ctrl), belief.past
+        if forecast is None:
+            forecast = system.forecast(model, belief, ctrl)
+        else:
+            readings = (None if one is None else system.reported(model, one) for one in forecast[1:])
+            forecast = Forecast(forecast.state, *readings)
+        reading, past = forecast.reading, belief.past
         if system.oldest:
+            past = jnp.concatenate([forecast.before[None], past[:-1]])
             reading = shown(jnp.concatenate([reading[None], past]), system.late(model))
         here = jnp.isfinite(measured) & visible
         # A quaternion and its negative are one rotation: the prediction is reported with the sign of the measurement.
         sign = facing(reading, measured, system.quaternions) if system.quaternions else jnp.ones_like(reading)
         innovation = jnp.where(here, (jnp.nan_to_num(measured) * sign - reading) / scales.innovation, 0.0)
-        features = system.features(forecast, jnp.asarray(scales.centre), jnp.asarray(scales.state))
+        features = system.features(forecast.state, jnp.asarray(scales.centre), jnp.asarray(scales.state))
         change, memory = self.corrector(weights, belief.memory, innovation, here.astype(reading.dtype), features)
-        state = system.move(forecast, change * scales.change)
-        if system.oldest:
-            past = jnp.concatenate([system.read(model, state, ctrl)[None], past[:-1]])
-        return Belief(state, memory, past), reading * sign, features
+        state = system.move(forecast.state, change * scales.change)
+        return Belief(state, memory, past, ctrl), reading * sign, features
 
     def run(self, theta: Float[Array, " n"], window: FilterWindow) -> Run:
         """Filter one window."""

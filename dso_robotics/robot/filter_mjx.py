@@ -1,7 +1,6 @@
 """A MuJoCo model as a differentiable system of the estimator chain, through MJX."""
 
 import copy
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dso_robotics.data.match import quaternion_places
-from dso_robotics.data.quaternion import Places
 from dso_robotics.parameters.vector import ParameterVector
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.backend import mjx
@@ -21,25 +18,19 @@ from dso_robotics.physics.device import put_model
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter_data import FilterWindows
-from dso_robotics.robot.filter_jax import FilterWindow, JaxFilter, System
+from dso_robotics.robot.filter_jax import FilterWindow, JaxFilter
+from dso_robotics.robot.filter_mujoco import MujocoSystem
 
 
-class MjxSystem(System):
-    """A MuJoCo model whose physics and sensors depend on `parameters`.
+class MjxSystem(MujocoSystem):
+    """A MuJoCo model on MJX.
 
-    addresses: positions of the observed channels in sensordata, (ny,).
     unconstrained: the parameters are given in the open chart of theta, in which any gradient method keeps the bounds.
     sensors: known scale, bias and delay [s] of sensors that are not parameters, (ny,) each.
     """
 
     model: mjx.Model
-    parameters: ParameterVector = eqx.field(static=True)
-    addresses: tuple[int, ...] = eqx.field(static=True)
-    space: Space = eqx.field(static=True)
-    substeps: int = eqx.field(static=True)
     unconstrained: bool = eqx.field(static=True)
-    interval: float = eqx.field(static=True)
-    longest: float = eqx.field(static=True)
     sensors: tuple[np.ndarray, np.ndarray, np.ndarray] | None
 
     def __init__(
@@ -72,24 +63,10 @@ class MjxSystem(System):
         late = jnp.zeros(len(channels)) if late is None else late
         return model, products, *mine.sensors(z, channels), late
 
-    @property
-    def quaternions(self) -> Places:
-        """See `System.quaternions`."""
-        return quaternion_places(self.parameters.mj, self.addresses)
-
-    @property
-    def oldest(self) -> int:
-        """See `System.oldest`."""
-        return math.ceil(self.longest / self.interval - 1e-9)
-
-    def late(self, model: tuple[Any, ...]) -> Array:
-        """See `System.late`."""
-        return model[4] / self.interval
-
     def advance(self, model: tuple[Any, ...], state: Array, ctrl: Array) -> Array:
         """`substeps` time steps of MuJoCo."""
         mj, products = model[:2]
-        begin = self._state(mj, state)
+        begin = self.state(mj, state)
         if self.substeps == 1:
             end = physics.advance(mj, begin, ctrl, products=products)
         else:
@@ -100,25 +77,9 @@ class MjxSystem(System):
 
     def read(self, model: tuple[Any, ...], state: Array, ctrl: Array) -> Array:
         """The selected channels under `ctrl`."""
-        mj, products, scale, bias, _ = model
-        readings = physics.measure(mj, self._state(mj, state), ctrl, products=products)
-        return readings[np.array(self.addresses, int)] * scale + bias
-
-    def move(self, state: Array, change: Array) -> Array:
-        """See `Space.move`."""
-        return self.space.move(state, change)
-
-    def difference(self, start: Array, end: Array) -> Array:
-        """See `Space.difference`."""
-        return self.space.difference(start, end)
-
-    def features(self, state: Array, centre: Array, scale: Array) -> Array:
-        """See `Space.features`."""
-        return self.space.features(state, centre, scale)
-
-    def _state(self, model: mjx.Model, state: Array) -> physics.State:
-        nq, nv = self.space.nq, self.space.nv
-        return physics.make_state(model, state[:nq], state[nq : nq + nv], state[nq + nv :])
+        mj, products = model[:2]
+        readings = physics.measure(mj, self.state(mj, state), ctrl, products=products)
+        return self.reported(model, readings[np.array(self.addresses, int)])
 
 
 def load_batch(folder: str | Path) -> tuple[JaxFilter, Float[Array, " n"]]:

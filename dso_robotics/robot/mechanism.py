@@ -17,6 +17,8 @@ from dso_robotics.physics.design.compose import Design
 from dso_robotics.physics.model import Robot
 
 Array = Any  # a NumPy or a JAX array
+# Step of differences by a number, as a part of its typical size.
+DIFFERENCE = 1e-6
 # Signals that a chain does not have: its policy has a delay of its own, and no controller of a log drives it.
 _UNUSED = ("actuator_delay", "controller_gain")
 _SENSORS = ("sensor_bias", "sensor_scale", "sensor_delay")
@@ -95,6 +97,17 @@ class Mechanism(Theta):
         free = self._own - sensors
         drawn, last = own[free:], self.vector.initial[self._own + len(own) - free :]
         return xp.concatenate([own[:free], z[free : self._own], drawn, xp.asarray(last)])
+
+    @property
+    def difference(self) -> np.ndarray:
+        """Step (size,) of differences by each number of z."""
+        return DIFFERENCE * np.asarray(self.scale)
+
+    @property
+    def simulates(self) -> np.ndarray:
+        """(size,) False for numbers of sensors, which change nothing that is simulated."""
+        parts = [np.full(group.size, name != "sensor") for name, group in self.groups.items()]
+        return np.concatenate([np.zeros(0, bool), *parts])
 
     @property
     def mj(self) -> mujoco.MjModel:

@@ -14,6 +14,9 @@ from jaxtyping import Float
 from dso_robotics.core.devices import beside_c, on_the_processor
 from dso_robotics.errors import DsoError
 from dso_robotics.physics import step as physics
+from dso_robotics.robot.filter_jax import Forecast
+from dso_robotics.robot.filter_mujoco import CSystem
+from dso_robotics.robot.forecasts import Forecasts
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.squash import Squash
 from dso_robotics.robot.system import RobotSystem
@@ -89,7 +92,8 @@ class Player:
             theta: Any, reality: Any, state: RobotState, body: Any, exact: Any, action: Any, memory: Any, more: Any
         ) -> tuple[RobotState, Any]:
             here = _real(chain, reality).bind(theta, state)
-            following = here.arrived(body, exact, action, memory, state, theta, intended=more[0], noise=more[1])
+            given = {"intended": more[0], "noise": more[1], "forecast": more[2]}
+            following = here.arrived(body, exact, action, memory, state, theta, **given)
             return following, here.reading(following, theta)
 
         def read(theta: Any, reality: Any, state: RobotState) -> Any:
@@ -97,6 +101,9 @@ class Player:
 
         self.decide = beside_c(decide)
         self.control = beside_c(lambda action, state: chain.control(action, state))
+        self.known = beside_c(lambda intended, state: chain.known(intended, state))
+        on_c = chain.filter is not None and isinstance(chain.filter.system, CSystem)
+        self.forecasts = Forecasts(chain, threads=1) if on_c else None
         self.arrive = beside_c(arrive)
         self.read = beside_c(read)
         self._scene_cost = beside_c(jax.vmap(scene_cost, in_axes=(None, 0)))
@@ -226,6 +233,7 @@ class Running:
         with on_the_processor():  # copied once, not at each control step
             self.theta, self._scaling = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), (theta, scaling))
         self.reading = np.zeros(0)
+        self._estimating = None if player.forecasts is None else player.forecasts.engine(self.theta, 1)
         state: Any = player.start(self.theta, seed, context)
         self.data.qpos[:], self.data.qvel[:] = state.body.qpos, state.body.qvel
         ctrl = np.asarray(state.ctrl)
@@ -268,11 +276,21 @@ class Running:
             state = RobotState(body, action, led, state.ctrl, *rest)
         else:
             exact = self._measured(data.ctrl)
-            more = action if intended is None else intended, np.zeros(len(exact)) if noise is None else noise
+            intended = action if intended is None else intended
+            more = intended, np.zeros(len(exact)) if noise is None else noise, self._forecast(intended)
             arrived = self._player.arrive(self.theta, self._sensors, state, body, exact, action, memory, more)
             state, self.reading = arrived[0], np.asarray(arrived[1])
         self.state = self._seen(state, data.ctrl)
         return True
+
+    def _forecast(self, intended: Any) -> Forecast | None:
+        """What the estimator predicts for the next step; None on MJX, where its filter simulates."""
+        player, engine, state = self._player, self._estimating, self.state
+        if player.forecasts is None or engine is None or state.estimated is None:
+            return None
+        ctrl, belief = np.asarray(player.known(intended, state)), jax.tree.map(np.asarray, state.estimated.belief)
+        one = player.forecasts(engine, *jax.tree.map(lambda leaf: leaf[None], (belief, ctrl)))
+        return jax.tree.map(lambda leaf: leaf[0], one)
 
     def _seen(self, state: Any, ctrl: np.ndarray) -> Any:
         """The state with what the watch reads in it under `ctrl`; the same on MJX."""

@@ -19,6 +19,7 @@ import mujoco
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dso_robotics.physics import step as physics
+from dso_robotics.robot.filter_jax import Belief, Forecast
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState, Theta
 
@@ -39,6 +40,8 @@ class Moves(eqx.Module):
     """T steps that C MuJoCo simulated: the bodies after them, and derivatives in tangent coordinates of k = 2 nv + na numbers.
 
     All derivatives are zero where the simulation diverged.
+
+    believed: what the estimator predicted in the same steps; None without an estimator.
     """
 
     body: physics.State
@@ -46,6 +49,18 @@ class Moves(eqx.Module):
     by_ctrl: Float[Array, "T k nu"]
     by_numbers: Float[Array, "T k nz"]
     seen: Seen
+    believed: "Believed | None" = None
+
+
+class Believed(eqx.Module):
+    """T predictions of an estimator, as functions of the estimates, the controls and `RobotSystem.believed_numbers`.
+
+    moves: the predicted states, with the readings in them.
+    before: the readings in the estimates themselves, which delayed sensors still show; None without such sensors.
+    """
+
+    moves: Moves
+    before: Seen | None
 
 
 class Record(eqx.Module):
@@ -55,40 +70,18 @@ class Record(eqx.Module):
     moves: the steps.
     drawn: what is read in the drawn start, before it is placed.
     start: what is read in the start.
+    begun: the readings in the start's estimate, which delayed sensors show at first; None without such sensors.
     """
 
     noise: Float[Array, "T noises"]
     moves: Moves
     drawn: Seen
     start: Seen
+    begun: Seen | None = None
 
 
-class ReplayedSystem(RobotSystem):
-    """A robot system along one recorded window. Its rollout must begin at the window's start and have its length."""
-
-    record: Record | None = None
-
-    def draw(self, key: PRNGKeyArray, theta: Theta, steps: int) -> Any:
-        """The window's own noise, and its steps."""
-        assert self.record is not None
-        return self.record.noise, self.record.moves
-
-    def move(self, noise: Any, state: RobotState, theta: Theta) -> RobotState:
-        """The step of the window, with its derivative."""
-        return _Step(**_fields(self), now=noise[1]).move(noise[0], state, theta)
-
-    def placed(self, state: RobotState, theta: Theta) -> RobotState:
-        """The start, placed at theta, with what is read there."""
-        assert self.record is not None
-        zero = jnp.zeros(self.tangent_size)
-        drawn = eqx.tree_at(lambda s: s.shown, state, self.read_in(self.record.drawn, zero, None, theta))
-        return self.read(self.started(self.placement(self, drawn, theta), theta), theta)
-
-    def started(self, state: RobotState, theta: Theta) -> RobotState:
-        """A state at which the window begins, with what the watch reads there."""
-        assert self.record is not None
-        shown = self.read_in(self.record.start, self.change(state.body), state.ctrl, theta)
-        return eqx.tree_at(lambda s: s.shown, state, shown)
+class Linearised(RobotSystem):
+    """A robot system whose steps C MuJoCo simulated, as functions with value and first derivative."""
 
     @property
     def tangent_size(self) -> int:
@@ -96,11 +89,33 @@ class ReplayedSystem(RobotSystem):
         return 2 * self.mj.nv + self.mj.na
 
     def read_in(
-        self, seen: Seen, change: Float[Array, " k"], ctrl: Float[Array, " nu"] | None, theta: Theta
+        self, seen: Seen, change: Float[Array, " k"], ctrl: Float[Array, " nu"] | None, numbers: Float[Array, " nz"]
     ) -> Float[Array, " w"]:
-        """What is read in one state, as a function of the change of the state, of the control and of theta."""
-        found = seen.value + seen.by_state @ change + seen.by_numbers @ _moving(self.numbers(theta))
+        """What is read in one state, as a function of the change of the state, of the control and of the model's numbers."""
+        found = seen.value + seen.by_state @ change + seen.by_numbers @ _moving(numbers)
         return found if ctrl is None else found + seen.by_ctrl @ _moving(ctrl)
+
+    def moving(
+        self, moves: Moves, body: physics.State, ctrl: Float[Array, " nu"], numbers: Float[Array, " nz"]
+    ) -> tuple[physics.State, Float[Array, " w"]]:
+        """The body after one recorded step from `body`, and what is read there."""
+        change = moves.by_state @ self.change(body) + moves.by_ctrl @ _moving(ctrl)
+        change = change + moves.by_numbers @ _moving(numbers)
+        return self.moved(moves.body, change), self.read_in(moves.seen, change, ctrl, numbers)
+
+    def predicting(self, believed: Believed, belief: Belief, ctrl: Float[Array, " nu"], theta: Theta) -> Forecast:
+        """One recorded prediction of the estimator, from `belief`."""
+        here, numbers = self.body_of(belief.state), self.believed_numbers(theta)
+        body, reading = self.moving(believed.moves, here, ctrl, numbers)
+        before = believed.before
+        if before is not None:
+            before = self.read_in(before, self.change(here), belief.ctrl, numbers)
+        return Forecast(jnp.concatenate([body.qpos, body.qvel, body.act]), reading, before)
+
+    def body_of(self, state: Float[Array, " nx"]) -> physics.State:
+        """An estimate as a body."""
+        nq, nv = self.mj.nq, self.mj.nv
+        return physics.make_state(self.base, state[:nq], state[nq : nq + nv], state[nq + nv :])
 
     def change(self, body: physics.State) -> Float[Array, " k"]:
         """Zero, with the derivative of the body's place in tangent coordinates."""
@@ -137,6 +152,41 @@ class ReplayedSystem(RobotSystem):
         )
 
 
+class ReplayedSystem(Linearised):
+    """A robot system along one recorded window. Its rollout must begin at the window's start and have its length."""
+
+    record: Record | None = None
+
+    def draw(self, key: PRNGKeyArray, theta: Theta, steps: int) -> Any:
+        """The window's own noise, and its steps."""
+        assert self.record is not None
+        return self.record.noise, self.record.moves
+
+    def move(self, noise: Any, state: RobotState, theta: Theta) -> RobotState:
+        """The step of the window, with its derivative."""
+        return _Step(**fields_of(self), now=noise[1]).move(noise[0], state, theta)
+
+    def placed(self, state: RobotState, theta: Theta) -> RobotState:
+        """The start, placed at theta, with what is read there."""
+        assert self.record is not None
+        zero = jnp.zeros(self.tangent_size)
+        numbers = self.numbers(theta)
+        drawn = eqx.tree_at(lambda s: s.shown, state, self.read_in(self.record.drawn, zero, None, numbers))
+        return self.read(self.started(self.placement(self, drawn, theta), theta), theta)
+
+    def begun(self, start: Float[Array, " nx"], ctrl: Float[Array, " nu"], theta: Theta) -> Float[Array, " ny"] | None:
+        """See `RobotSystem.begun`."""
+        if self.record is None or self.record.begun is None:
+            return None
+        return self.read_in(self.record.begun, self.change(self.body_of(start)), None, self.believed_numbers(theta))
+
+    def started(self, state: RobotState, theta: Theta) -> RobotState:
+        """A state at which the window begins, with what the watch reads there."""
+        assert self.record is not None
+        shown = self.read_in(self.record.start, self.change(state.body), state.ctrl, self.numbers(theta))
+        return eqx.tree_at(lambda s: s.shown, state, shown)
+
+
 class _Step(ReplayedSystem):
     """A robot system at one recorded step."""
 
@@ -146,20 +196,23 @@ class _Step(ReplayedSystem):
         return RobotSystem.move(self, noise, state, theta)
 
     def simulated(self, state: RobotState, ctrl: Array, theta: Theta) -> tuple[physics.State, Array | None, Array]:
-        now = self.now
-        assert now is not None
-        change = now.by_state @ self.change(state.body) + now.by_ctrl @ _moving(ctrl)
-        change = change + now.by_numbers @ _moving(self.numbers(theta))
-        shown = self.read_in(now.seen, change, ctrl, theta)
-        return self.moved(now.body, change), self.shown_readings(shown), shown
+        assert self.now is not None
+        body, shown = self.moving(self.now, state.body, ctrl, self.numbers(theta))
+        return body, self.shown_readings(shown), shown
+
+    def foreseen(self, belief: Belief, ctrl: Array, theta: Theta) -> Forecast | None:
+        assert self.now is not None
+        believed = self.now.believed
+        return None if believed is None else self.predicting(believed, belief, ctrl, theta)
 
 
 def replayed(chain: RobotSystem, record: Record) -> ReplayedSystem:
     """The chain along a recorded window. Its derivatives are those of the physics of C MuJoCo."""
-    return ReplayedSystem(**_fields(chain), record=record)
+    return ReplayedSystem(**fields_of(chain), record=record)
 
 
-def _fields(chain: RobotSystem) -> dict:
+def fields_of(chain: RobotSystem) -> dict:
+    """The parts of a system, to make one of another class."""
     known = {field.name for field in dataclasses.fields(RobotSystem)}
     return {field.name: getattr(chain, field.name) for field in dataclasses.fields(chain) if field.name in known}
 

@@ -62,7 +62,7 @@ class RobotCourse(RecordedCourse, ActedCourse):
             chain = dataclasses.replace(chain, scene_cost=dataclasses.replace(cost, multipliers=memory.weights))
         if progress is None:
             return chain
-        if self.soften > 1.0:
+        if self.soften > 1.0 and chain.watch is None:
             factor = self.soften ** jnp.maximum(1.0 - progress / SMOOTHED, 0.0)
             chain = eqx.tree_at(lambda c: c.base, chain, softened(chain.base, factor))
         return eqx.tree_at(lambda c: c.anneal, chain, progress * self._log_end, is_leaf=lambda leaf: leaf is None)
@@ -207,7 +207,8 @@ class RobotCourse(RecordedCourse, ActedCourse):
     ) -> Record:
         """Simulate and linearise windows on C MuJoCo."""
         log_noise = self.chain.noise_scale(theta) + progress * self._log_end
-        return self.windows.record(theta, memory, states, new, noise, log_noise)
+        softer = self.soften ** max(1.0 - progress / SMOOTHED, 0.0)
+        return self.windows.record(theta, memory, states, new, noise, log_noise, softer=softer)
 
     def replayed(self, chain: RobotSystem, record: Record) -> ReplayedSystem:
         """The chain along one record."""

@@ -9,6 +9,7 @@ One theta holds the parameters of all parts. `PassiveChain` is the chain without
 """
 
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,11 +20,11 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.c_model import CModel, OnEngine
 from dso_robotics.robot import noise as noises
-from dso_robotics.robot.filter_jax import Belief, shown
+from dso_robotics.robot.filter_jax import Belief, Forecast, shown
 from dso_robotics.robot.scene import Scene
 from dso_robotics.robot.system_parts import SystemParts
 from dso_robotics.robot.system_state import Estimated, RobotState, Sensed, Theta
-from dso_robotics.robot.watch import SENSORS, Watch, step_on_c
+from dso_robotics.robot.watch import Watch, step_on_c
 
 
 class RobotSystem(SystemParts):
@@ -78,17 +79,6 @@ class RobotSystem(SystemParts):
         sensordata = physics.measure(model[0], body, ctrl, products=model[1])
         return sensordata[np.array(self.sensing.addresses, int)]
 
-    @property
-    def control_step(self) -> float:
-        """Time of a control step [s]."""
-        return self.substeps * float(self.mj.opt.timestep)
-
-    def shown_readings(self, shown: Array | None) -> Float[Array, " ny"] | None:
-        """The noise-free readings among what the watch reads; None on MJX."""
-        if self.watch is None or self.sensing is None:
-            return None
-        return self.watch.of(shown, SENSORS, 0)[np.array(self.sensing.addresses, int)]
-
     def rest(self, qpos: Array | None = None, qvel: Array | None = None) -> RobotState:
         """The state at the start of an episode: no actions, empty memory, nominal context, an estimate equal to the state.
 
@@ -103,7 +93,7 @@ class RobotSystem(SystemParts):
         if self.filter is not None and self.sensing is not None:
             state = jnp.concatenate([body.qpos, body.qvel, body.act])
             past = jnp.zeros((self.sensing.oldest, self.sensing.size))
-            belief = Belief(state, jnp.zeros(self.filter.corrector.memory_size), past)
+            belief = Belief(state, jnp.zeros(self.filter.corrector.memory_size), past, self.squash(self.squash.rest))
             estimated = Estimated(belief, jnp.zeros(self.sensing.size), queue)
         context = jnp.asarray(self.context.rest)
         shown = None if self.watch is None else jnp.zeros(self.watch.size)
@@ -137,12 +127,6 @@ class RobotSystem(SystemParts):
         log_scale = self.estimator(theta)[1]
         error = state.estimated.innovation / self.filter.scales.innovation * jnp.exp(-log_scale)
         return jnp.sum(0.5 * error**2 + log_scale)
-
-    def estimator(self, theta: Theta) -> tuple[dict[str, Array], Float[Array, " ny"]]:
-        """The corrector's weights by block, and the log standard deviations of the whitened innovations."""
-        assert self.filter is not None
-        part, size = self.layout.split(theta)["corrector"], self.filter.corrector.size
-        return self.filter.corrector.split(part[:size]), part[size:]
 
     def strain(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """KL divergence of the action at x from the action of the passive chain (97).
@@ -184,6 +168,19 @@ class RobotSystem(SystemParts):
         due = whole[0] if late is None else whole[self.delay - jnp.round(late).astype(int)]
         return self.squash.led(due, state.ctrl)
 
+    def known(self, intended: Float[Array, " nu"], state: RobotState) -> Float[Array, " nu"]:
+        """The control that the estimator knows of in the next step, after the action `intended` was chosen, without noise."""
+        assert state.estimated is not None
+        return self.squash.led(jnp.concatenate([state.estimated.queue, intended[None]])[0], state.ctrl)
+
+    def foreseen(self, belief: Belief, ctrl: Float[Array, " nu"], theta: Theta) -> Forecast | None:
+        """What the estimator predicts, if it was simulated outside. None: its filter simulates, without derivative on C."""
+        return None
+
+    def begun(self, start: Float[Array, " nx"], ctrl: Float[Array, " nu"], theta: Theta) -> Float[Array, " ny"] | None:
+        """What delayed sensors show at first of an estimate, if it was simulated outside, see `JaxFilter.begin`."""
+        return None
+
     def _output(self, state: RobotState, theta: Theta) -> tuple[Float[Array, " nu"], Float[Array, " m"]]:
         """The policy's output, and its next memory."""
         seen = self.scaling(self.observe(state, theta))
@@ -210,7 +207,7 @@ class RobotSystem(SystemParts):
         blown, given, state = self.diverged(state), state, self.sound(state)
         ctrl = self.control(action, state)
         body, exact, shown = self.simulated(state, ctrl, theta)
-        more = {"intended": intended, "noise": noise, "shown": shown}
+        more: dict[str, Any] = {"intended": intended, "noise": noise, "shown": shown}
         following = self.arrived(body, exact, action, memory, state, theta, **more)
         return jax.tree.map(lambda stays, moves: jnp.where(blown, stays, moves), given, following)
 
@@ -247,10 +244,12 @@ class RobotSystem(SystemParts):
         intended: Float[Array, " nu"] | None = None,
         noise: Float[Array, " ny"] | None = None,
         shown: Float[Array, " w"] | None = None,
+        forecast: Forecast | None = None,
     ) -> RobotState:
         """The state after the physics has moved from `state` to `body`: queues, reading and belief.
 
         exact: noise-free readings in `body`, without scale and bias; None if the system has no `sensing`.
+        forecast: what the estimator predicts, see `JaxFilter.update`.
         Other arguments are those of `play`.
         """
         queue = jnp.concatenate([state.queue, action[None]])
@@ -274,13 +273,15 @@ class RobotSystem(SystemParts):
         following = eqx.tree_at(lambda s: s.sensed, following, sensed, is_leaf=lambda leaf: leaf is None)
         if self.filter is None or state.estimated is None:
             return following
-        commanded = jnp.concatenate([state.estimated.queue, (action if intended is None else intended)[None]])
+        intended = action if intended is None else intended
+        queue, before = jnp.concatenate([state.estimated.queue, intended[None]]), state.estimated.belief
         model = (*self.model_of_the_estimator(theta), *self.sensors(theta))
         weights, _ = self.estimator(theta)
         reading = self.reading(following, theta)
-        ctrl = self.squash.led(commanded[0], state.ctrl)
-        belief, predicted, _ = self.filter.update(model, weights, state.estimated.belief, ctrl, reading)
-        estimated = Estimated(belief, reading - predicted, commanded[1:])
+        ctrl = self.known(intended, state)
+        forecast = self.foreseen(before, ctrl, theta) if forecast is None else forecast
+        belief, predicted, _ = self.filter.update(model, weights, before, ctrl, reading, forecast=forecast)
+        estimated = Estimated(belief, reading - predicted, queue[1:])
         return eqx.tree_at(lambda s: s.estimated, following, estimated)
 
     def initial(self, key: PRNGKeyArray, theta: Theta) -> RobotState:
@@ -308,8 +309,11 @@ class RobotSystem(SystemParts):
         """A state at which a window begins. A replayed chain adds what the watch reads there."""
         return state
 
-    def read(self, state: RobotState, theta: Theta) -> RobotState:
-        """The state with noise-free readings of it, as if the robot had rested there before, and a valid estimate."""
+    def read(self, state: RobotState, theta: Theta, *, begun: Float[Array, " ny"] | None = None) -> RobotState:
+        """The state with noise-free readings of it, as if the robot had rested there before, and a valid estimate.
+
+        begun: see the function of this name, which gives it by default.
+        """
         if state.sensed is None:
             return state
         ctrl = state.ctrl
@@ -320,12 +324,8 @@ class RobotSystem(SystemParts):
             return state
         model = (*self.model_of_the_estimator(theta), *self.sensors(theta))
         start = self.filter.system.move(state.estimated.belief.state, jnp.zeros(self.filter.corrector.k))
-        return eqx.tree_at(lambda s: s.estimated.belief, state, self.filter.begin(model, start, ctrl))
-
-    @property
-    def noises(self) -> int:
-        """How many random numbers a step takes: one for each actuator and each channel of the sensors."""
-        return self.mj.nu + (0 if self.sensing is None else self.sensing.size)
+        begun = self.begun(start, ctrl, theta) if begun is None else begun
+        return eqx.tree_at(lambda s: s.estimated.belief, state, self.filter.begin(model, start, ctrl, begun))
 
     def draw(self, key: PRNGKeyArray, theta: Theta, steps: int) -> Float[Array, "steps noises"]:
         """Standard normal noise for the actions and, if the system has sensors, for their readings."""
@@ -350,10 +350,6 @@ class RobotSystem(SystemParts):
     def cost(self, state: RobotState, theta: Theta) -> Float[Array, ""]:
         """The cost of the scene."""
         return self.scene_cost(self.scene(state, theta))
-
-    def may_end(self) -> bool:
-        """Whether there are scenes that end an episode."""
-        return self.termination is not None
 
     def terminal(self, state: RobotState) -> Bool[Array, ""]:
         """Whether the episode ends in this state. A chain whose model depends on theta must be bound to one."""

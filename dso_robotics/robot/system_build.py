@@ -62,7 +62,7 @@ def robot_system(
     sees: what the policy observes.
     believes: the physical model of the estimator.
     actions: from actions to controls; by default the whole range of each actuator about its middle.
-    engine: what simulates. A system on C ("mujoco") needs a watch, see `on_c`, and has no estimator.
+    engine: what simulates. A system on C ("mujoco") needs a watch, see `on_c`, and an estimator on C.
 
     Raises:
       DsoError: no actuator, a policy whose input size does not fit, times that are not multiples, or a part is missing that

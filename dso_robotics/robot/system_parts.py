@@ -14,7 +14,7 @@ from dso_robotics.physics.c_model import OnEngine
 from dso_robotics.physics.divergence import diverged
 from dso_robotics.robot.context import Context
 from dso_robotics.robot.filter_jax import JaxFilter
-from dso_robotics.robot.mechanism import Mechanism
+from dso_robotics.robot.mechanism import DIFFERENCE, Mechanism
 from dso_robotics.robot.observation import Observation, Scaling
 from dso_robotics.robot.placement import Placement
 from dso_robotics.robot.planned import PLAN, Regulator
@@ -23,7 +23,7 @@ from dso_robotics.robot.scene import Scene
 from dso_robotics.robot.sensing import Sensing
 from dso_robotics.robot.squash import Squash
 from dso_robotics.robot.system_state import Believes, RobotState, Sees, Theta
-from dso_robotics.robot.watch import Watch, Wishes
+from dso_robotics.robot.watch import SENSORS, Watch, Wishes
 
 
 class SystemParts(Chain):
@@ -56,6 +56,26 @@ class SystemParts(Chain):
     anchor: Array | None = None
     watch: Watch | Wishes | None = eqx.field(static=True, default=None)
     plan: Regulator | None = eqx.field(static=True, default=None)
+
+    @property
+    def control_step(self) -> float:
+        """Time of a control step [s]."""
+        return self.substeps * float(self.mj.opt.timestep)
+
+    @property
+    def noises(self) -> int:
+        """How many random numbers a step takes: one for each actuator and each channel of the sensors."""
+        return self.mj.nu + (0 if self.sensing is None else self.sensing.size)
+
+    def may_end(self) -> bool:
+        """Whether there are scenes that end an episode."""
+        return self.termination is not None
+
+    def shown_readings(self, shown: Array | None) -> Float[Array, " ny"] | None:
+        """The noise-free readings among what the watch reads; None on MJX."""
+        if self.watch is None or self.sensing is None:
+            return None
+        return self.watch.of(shown, SENSORS, 0)[np.array(self.sensing.addresses, int)]
 
     def planned(self, theta: Theta) -> Theta:
         """Theta with the policy that is planned with the numbers of its block "plan", for the scaling of this chain."""
@@ -98,6 +118,43 @@ class SystemParts(Chain):
             return z if self.mechanism is None else self.mechanism.parameters(z)
         own = self.layout.values(theta)["model"] if self.believes == "own" else None
         return self.mechanism.parameters_believed(z, own)
+
+    def estimator(self, theta: Theta) -> tuple[dict[str, Array], Float[Array, " ny"]]:
+        """The corrector's weights by block, and the log standard deviations of the whitened innovations."""
+        assert self.filter is not None
+        part, size = self.layout.split(theta)["corrector"], self.filter.corrector.size
+        return self.filter.corrector.split(part[:size]), part[size:]
+
+    def believed_numbers(self, theta: Theta) -> Array:
+        """Numbers that the estimator's model depends on: z of the mechanism, then the block "model", if there is one."""
+        own = [self.layout.values(theta)["model"]] if self.believes == "own" else []
+        return jnp.concatenate([self.numbers(theta), *own])
+
+    def believed_fields(self, numbers: Array) -> dict[str, Array]:
+        """Fields of the estimator's model at `believed_numbers`."""
+        mechanism = self.mechanism
+        if mechanism is None:
+            return {}
+        z, own = numbers[: mechanism.size], numbers[mechanism.size :]
+        if self.believes == "world":
+            return mechanism.fields(z)
+        return mechanism.fields_at(mechanism.parameters_believed(z, own if self.believes == "own" else None), z)
+
+    @property
+    def believed_difference(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each of `believed_numbers` the step of differences, and whether the estimator's model depends on it."""
+        mechanism = self.mechanism
+        if mechanism is None:
+            return np.zeros(0), np.zeros(0, bool)
+        steps, moves = mechanism.difference, mechanism.simulates
+        if self.believes == "world":
+            return steps, moves
+        physics = [np.full(group.size, name == "physics") for name, group in mechanism.groups.items()]
+        moves = moves & ~np.concatenate([np.zeros(0, bool), *physics])
+        if self.believes == "nominal":
+            return steps, moves
+        own = mechanism.believed
+        return np.append(steps, DIFFERENCE * np.asarray(own.scale)), np.append(moves, np.ones(own.size, bool))
 
     def sensors(self, theta: Theta, context: Array | None = None) -> tuple[Array, Array, Array]:
         """Scale, bias and delay [s] of each channel, (ny,), at theta; in an episode with `context`, else nominal."""

@@ -17,6 +17,7 @@ from mujoco import batch
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.batch import set_fields
+from dso_robotics.physics.callback import call
 from dso_robotics.physics.divergence import State
 from dso_robotics.physics.model import Robot, compile_spec
 
@@ -62,7 +63,7 @@ class Watch:
     @property
     def size(self) -> int:
         """How many numbers are read."""
-        return sum(self._width(what) for what, _ in self.things)
+        return len(self.columns)
 
     @property
     def accelerations(self) -> bool:
@@ -207,33 +208,4 @@ def step_on_c(
         found = State(**now, time=body.time + substeps * model.opt.timestep), sensordata[0, list(watch.columns)]
         return jax.tree.map(lambda value, shape: np.array(value, shape.dtype), found, out)
 
-    def run_bits(*given: Any) -> Any:
-        plain = [_from_bits(np.asarray(bits), dtype) for bits, dtype in zip(given, kinds, strict=True)]
-        return jax.tree.map(_to_bits, run(*jax.tree.unflatten(shape_in, plain)))
-
-    # The thread that calls back has no `jax.enable_x64` of the caller and would round to 32 bits: numbers cross as their bits.
-    leaves, shape_in = jax.tree.flatten(jax.lax.stop_gradient((dict(fields), body, ctrl)))
-    kinds = [jnp.asarray(leaf).dtype for leaf in leaves]
-    bits = jax.tree.map(lambda one: jax.ShapeDtypeStruct(*_bits_of(one.shape, one.dtype)), out)
-    sent = [_sent(jnp.asarray(leaf)) for leaf in leaves]
-    found = jax.pure_callback(run_bits, bits, *sent, vmap_method="sequential")
-    return jax.tree.map(lambda one, shape: jax.lax.bitcast_convert_type(one, shape.dtype), found, out)
-
-
-def _bits_of(shape: tuple[int, ...], dtype: Any) -> tuple[tuple[int, ...], Any]:
-    """Shape and type of the bits of an array: two halves for each number of 64 bits."""
-    return ((*shape, 2) if np.dtype(dtype).itemsize == 8 else shape), np.uint32
-
-
-def _sent(array: Any) -> Any:
-    return jax.lax.bitcast_convert_type(array, jnp.uint32)
-
-
-def _to_bits(array: np.ndarray) -> np.ndarray:
-    shape, kind = _bits_of(array.shape, array.dtype)
-    return np.ascontiguousarray(array).reshape(-1).view(kind).reshape(shape)
-
-
-def _from_bits(bits: np.ndarray, dtype: Any) -> np.ndarray:
-    shape = bits.shape[:-1] if np.dtype(dtype).itemsize == 8 else bits.shape
-    return np.ascontiguousarray(bits).reshape(-1).view(dtype).reshape(shape)
+    return call(run, out, dict(fields), body, ctrl)

@@ -4,6 +4,7 @@ Policy and estimator are compiled, the physics is not.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -18,16 +19,17 @@ from dso_robotics.core.compiling import quick_jit
 from dso_robotics.core.method.off_policy import Law
 from dso_robotics.physics import step as physics
 from dso_robotics.physics.batch import set_fields
+from dso_robotics.physics.impedance import stretched
 from dso_robotics.physics.sensitivity import window_slopes
-from dso_robotics.physics.state import Tangent
 from dso_robotics.robot.critic_inputs import CriticInputs, Dependence
+from dso_robotics.robot.filter_mujoco import CSystem
+from dso_robotics.robot.forecasts import Forecasts
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.replay import Moves, Record, Seen
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
+from dso_robotics.robot.window_difference import Bench, Change, WindowDifference, write
 
-# Step of differences by a number of the mechanism, as a part of its typical size.
-_STEP = 1e-6
 # The constraint solver must find the same minimum at both ends of a difference.
 _TOLERANCE = 1e-12
 _STAGE = mujoco.mjtStage
@@ -43,12 +45,16 @@ class CWindows:
         # Without this flag, MuJoCo would silently reset a diverged simulation.
         self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._engine: batch.Batch | None = None
+        self._softer: float | None = None
         self._decide: Any = eqx.filter_jit(self._decided)
         self._arrive: Any = quick_jit(self._arrived)
         self._fields: Any = quick_jit(self._fields_of)
-        self.fields_at: Any = quick_jit(jax.vmap(self._fields_at, in_axes=(None, 0)))
+        self._changed: batch.Batch | None = None
+        self.fields_at: Any = quick_jit(jax.vmap(jax.vmap(self._fields_at, in_axes=(None, 0)), in_axes=(0, None)))
         self._place: Any = quick_jit(self._placed)
         self._first: Any = quick_jit(self._first_read)
+        on_c = chain.filter is not None and isinstance(chain.filter.system, CSystem)
+        self._forecasts = Forecasts(chain, threads=threads) if on_c else None
 
     def __call__(
         self, theta: Float[Array, "*E n"], scaling: Scaling, start: RobotState, noise: Float[Array, "E T noises"]
@@ -80,6 +86,7 @@ class CWindows:
         noise: Float[Array, "E T noises"],
         log_noise: Float[Array, " nu"],
         *,
+        softer: float = 1.0,
         centred: bool = False,
     ) -> Record:
         """Simulate windows and linearise their steps; leaves have the leading axis E. The chain must be on the C engine.
@@ -88,41 +95,51 @@ class CWindows:
         new: which of them are drawn starts, to be placed.
         noise: standard normal noise of actions and readings.
         log_noise: logarithm of the actions' standard deviation.
+        softer: factor of the contacts' time constants, see `impedance.stretched`.
         centred: centred differences instead of forward ones.
         """
+        if softer != 1.0 or self._softer is not None:
+            self._softer = softer
         count, nu, watch = len(noise), self._model.nu, self._watch
         assert watch is not None
         scaled = np.array(noise)
         scaled[..., :nu] *= np.exp(np.asarray(log_noise))
-        by_numbers = WindowDifference(self, theta, drawn.context, centred=centred)
+        by_numbers = self._by_numbers(theta, drawn.context, centred)
         led = np.asarray(drawn.ctrl)
         before: Any = by_numbers.seen(drawn.body, led)
         start = self._place(theta, drawn, new, before[0])
+        begun = None
         if self.chain.sensing is not None:
             write(self.ready(theta, start.context, count), start.body)
-            start = self._first(theta, start, new, self.reading(self._engine, led))
-        states, ctrl = self._played(theta, scaling, start, scaled)
+            read = self.reading(self._engine, led)
+            if self._forecasts is not None:
+                begun = self._forecasts.begun(theta, np.asarray(start.estimated.belief.state), led, centred=centred)
+            start = self._first(theta, start, new, read, None if begun is None else begun.value)
+        states, ctrl, forecasts = self._played(theta, scaling, start, scaled)
         body: Any = states.body
         sound = np.isfinite(body.qpos).all(-1) & (np.abs(body.qvel) <= mujoco.mjMAXVAL).all(-1)
         sound = np.logical_and.accumulate(sound & (np.abs(body.qpos) <= mujoco.mjMAXVAL).all(-1), axis=1)
         state = np.concatenate([body.qpos, body.qvel, body.act], -1)
         more: dict[str, Any] = {"sensors": watch.columns, "forces": watch.accelerations}
         more |= {"sound": sound, "substeps": self.chain.substeps, "centred": centred}
+        more["threads"] = self._threads
         slopes: Any = window_slopes(self._models(count), state, body.warmstart, ctrl, **more)
         changed: Any = by_numbers.moves(body, ctrl, sound)
         read: Any = states.shown
         seen = Seen(read, slopes.sensor_state, slopes.sensor_ctrl, changed[1])
-        after = jax.tree.map(lambda leaf: leaf[:, 1:], (body, seen))
-        moves = Moves(after[0], slopes.state, slopes.ctrl, changed[0], after[1])
+        after, believed = jax.tree.map(lambda leaf: leaf[:, 1:], (body, seen)), None
+        if self._forecasts is not None and states.estimated is not None:
+            believed = self._forecasts.record(theta, states.estimated.belief, forecasts, centred=centred)
+        moves = Moves(after[0], slopes.state, slopes.ctrl, changed[0], after[1], believed)
         k = state.shape[-1] - (self._model.nq - self._model.nv)
         none: Any = [np.zeros((count, watch.size, width)) for width in (k, nu)]
         first = Seen(before[0], none[0], none[1], before[1])
-        return Record(noise, moves, first, jax.tree.map(lambda leaf: leaf[:, 0], seen))
+        return Record(noise, moves, first, jax.tree.map(lambda leaf: leaf[:, 0], seen), begun)
 
     def _played(
         self, theta: Any, scaling: Scaling, start: RobotState, noise: Any, law: Law | None = None
-    ) -> tuple[RobotState, np.ndarray]:
-        """States (E, T+1, ...), and the control (E, T+1, nu) that led to each."""
+    ) -> tuple[RobotState, np.ndarray, Any]:
+        """States (E, T+1, ...), the control (E, T+1, nu) that led to each, and the estimator's forecasts (E, T, ...) on C."""
         count, steps = noise.shape[:2]
         engine, model = self.ready(theta, start.context, count), self._model
         qpos, qvel, ctrl = engine.bind("qpos"), engine.bind("qvel"), engine.bind("ctrl")
@@ -134,10 +151,12 @@ class CWindows:
             state = eqx.tree_at(lambda s: s.shown, state, self.reading(engine))
             write(engine, state.body)
         states, controls, draws, nu = [state], [ctrl.copy()], np.asarray(noise), model.nu
+        estimating: Any = None if self._forecasts is None else self._forecasts.ready(theta, count)
+        forecast, forecasts = None, []
         passed = self.chain.substeps * float(model.opt.timestep)
         for t in range(steps):
             chosen: Any = [np.asarray(part) for part in self._decide(theta, scaling, state, draws[:, t, :nu], law)]
-            mean, action, memory, queue, ctrl[:] = chosen
+            mean, action, memory, queue, ctrl[:], *known = chosen
             engine.step(nstep=self.chain.substeps)
             now: dict[str, Any] = {"qpos": qpos.copy(), "qvel": qvel.copy(), "warmstart": warmstart.copy()}
             now |= {"act": state.body.act if act is None else act.copy(), "time": state.body.time + passed}
@@ -148,22 +167,58 @@ class CWindows:
                 rest = queue, memory, state.context, None, None, shown
                 state = RobotState(body, action, led, state.ctrl, *rest)
             else:
-                arrived = self._arrive(theta, state, body, shown, mean, action, memory, draws[:, t, nu:])
+                if self._forecasts is not None and state.estimated is not None:
+                    forecast = self._forecasts(estimating, state.estimated.belief, known[0])
+                    forecasts.append(forecast)
+                arrived = self._arrive(theta, state, body, shown, mean, action, memory, draws[:, t, nu:], forecast)
                 state = jax.tree.map(np.asarray, arrived)
             states.append(state)
             controls.append(ctrl.copy())
             if self._watch is not None:
                 warmstart[:] = body.warmstart
-        return jax.tree.map(lambda *leaves: np.stack(leaves, 1), *states), np.stack(controls, 1)
+        return _stacked(states), np.stack(controls, 1), _stacked(forecasts) if forecasts else None
 
     def ready(self, theta: Array, contexts: Array, count: int) -> batch.Batch:
         """The engine after a reset. Each of `count` environments has the model of its theta and context (count, c)."""
         if self._engine is None or self._engine.nsim != count:
             self._engine = batch.Batch(self._model, count, self._threads)
-        if self.chain.mechanism is not None:
-            set_fields(self._engine, self._model, jax.tree.map(np.asarray, self._fields(theta, contexts)))
+        self._set(self._engine, {} if self.chain.mechanism is None else self._fields(theta, contexts))
         self._engine.reset(stage=_STAGE.mjSTAGE_NONE)
         return self._engine
+
+    def _set(self, engine: batch.Batch, fields: dict[str, Array]) -> None:
+        """Set model fields (E, ...), and the softness of the contacts."""
+        given = {name: np.asarray(value) for name, value in fields.items()}
+        if self._softer is not None:
+            for name in ("geom_solref", "pair_solref"):
+                own = np.broadcast_to(getattr(self._model, name), (engine.nsim, *getattr(self._model, name).shape))
+                given[name] = stretched(given.get(name, own), self._softer)
+        if given:
+            set_fields(engine, self._model, given)
+
+    def _by_numbers(self, theta: Any, contexts: Any, centred: bool) -> WindowDifference:
+        """Differences by the numbers of the mechanism, of windows with theta (n,) in episodes (E, c)."""
+
+        count, z = len(contexts), np.array(self.chain.numbers(theta))
+
+        def engines(changes: Sequence[Change]) -> list[batch.Batch]:
+            size = len(changes) * count
+            if self._changed is None or self._changed.nsim != size:
+                self._changed = batch.Batch(self._model, size, self._threads)
+            moved = np.tile(z, (len(changes), 1))
+            for row, change in zip(moved, changes, strict=True):
+                if change is not None:
+                    row[change[0]] += change[1]
+            fields = {} if mechanism is None else self.fields_at(moved, contexts)
+            self._set(self._changed, {name: value.reshape(size, *value.shape[2:]) for name, value in fields.items()})
+            self._changed.reset(stage=_STAGE.mjSTAGE_NONE)
+            return [self._changed]
+
+        mechanism, chain = self.chain.mechanism, self.chain
+        bench = Bench(chain.mj, chain.substeps, engines, self.reading, self.watch_size)
+        if mechanism is None:
+            return WindowDifference(bench, np.zeros(0), np.zeros(0, bool))
+        return WindowDifference(bench, mechanism.difference, mechanism.simulates, centred=centred)
 
     @property
     def watch_size(self) -> int:
@@ -197,17 +252,17 @@ class CWindows:
 
         return jax.vmap(one)(drawn, new, shown)
 
-    def _first_read(self, theta: Array, start: RobotState, new: Array, shown: Array) -> RobotState:
-        def one(state: RobotState, new: Array, shown: Array) -> RobotState:
-            read = self.chain.read(eqx.tree_at(lambda s: s.shown, state, shown), theta)
+    def _first_read(self, theta: Array, start: RobotState, new: Array, shown: Array, begun: Any) -> RobotState:
+        def one(state: RobotState, new: Array, shown: Array, begun: Any) -> RobotState:
+            read = self.chain.read(eqx.tree_at(lambda s: s.shown, state, shown), theta, begun=begun)
             return jax.tree.map(lambda a, b: jnp.where(new, a, b), read, state)
 
-        return jax.vmap(one)(start, new, shown)
+        return jax.vmap(one)(start, new, shown, begun)
 
     def _decided(
         self, theta: Array, scaling: Scaling, states: RobotState, noise: Array, law: Law | None = None
     ) -> tuple[Array, ...]:
-        """Means and actions (E, nu), memories, queues, and the controls (E, nu) that act in the next step."""
+        """Means and actions (E, nu), memories, queues, the controls (E, nu) that act next, and those an estimator knows of."""
         chain = eqx.tree_at(lambda c: c.scaling, self.chain, scaling)
 
         def one(theta: Array, state: RobotState, draw: Array) -> tuple[Array, ...]:
@@ -218,7 +273,8 @@ class CWindows:
                 z = law(CriticInputs(chain, theta, self._depends)(state), chain.squash.moved(mean), draw)
                 action = chain.squash.unmoved(z)
             queue = jnp.concatenate([state.queue, action[None]])
-            return mean, action, memory, queue[1:], chain.control(action, state)
+            known = () if state.estimated is None else (chain.known(mean, state),)
+            return mean, action, memory, queue[1:], chain.control(action, state), *known
 
         return jax.vmap(one, in_axes=(_over(theta), 0, 0))(theta, states, noise)
 
@@ -234,13 +290,14 @@ class CWindows:
             action: Array,
             memory: Array,
             noise: Array,
+            forecast: Any,
         ) -> RobotState:
             chain = self.chain.bind(theta, state)
             exact = chain.shown_readings(shown)
             if exact is None:
                 ctrl = chain.control(action, state)
                 exact = chain.measured(body, ctrl, chain.model(theta, state))
-            more = {"intended": mean, "noise": noise, "shown": shown}
+            more = {"intended": mean, "noise": noise, "shown": shown, "forecast": forecast}
             return chain.arrived(body, exact, action, memory, state, theta, **more)
 
         return jax.vmap(one, in_axes=(_over(theta), *(0,) * (1 + len(more))))(theta, states, *more)
@@ -257,95 +314,9 @@ class CWindows:
         return self.chain.mechanism.fields(z, self.chain.context.physical(context))
 
 
-class WindowDifference:
-    """Derivatives of steps and readings by the numbers z (nz,) of the mechanism: one more simulation for each number.
-
-    All environments of `windows` have theta (n,) and their context (E, c).
-    """
-
-    def __init__(self, windows: CWindows, theta: Array, contexts: Array, *, centred: bool = False):
-        self._windows, self._theta, self._contexts, self._centred = windows, theta, contexts, centred
-        chain, self._count = windows.chain, contexts.shape[0]
-        mechanism = chain.mechanism
-        self._z = np.asarray(chain.numbers(theta))
-        self._h = np.zeros(0) if mechanism is None else _STEP * np.asarray(mechanism.scale)
-        # Numbers of sensors change nothing that is simulated.
-        groups = {} if mechanism is None else mechanism.groups
-        sizes = [(name != "sensor", group.size) for name, group in groups.items()]
-        given = np.concatenate([np.zeros(0, bool), *(np.full(n, yes) for yes, n in sizes)])
-        self._at = [int(i) for i in np.flatnonzero(given)]
-
-    def seen(self, body: physics.State, ctrl: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What is read in states (E, ...) under controls (E, nu): values (E, w) and derivatives (E, w, nz)."""
-
-        def read(engine: batch.Batch) -> np.ndarray:
-            write(engine, body)
-            engine.bind("ctrl")[:] = ctrl
-            return self._windows.reading(engine)
-
-        if not self._windows.watch_size:
-            return np.zeros((self._count, 0)), np.zeros((self._count, 0, len(self._z)))
-        value = read(self._engine())
-        slope = np.zeros((*value.shape, len(self._z)))
-        for i in self._at:
-            low = read(self._engine(i, -1.0)) if self._centred else value
-            slope[..., i] = (read(self._engine(i, 1.0)) - low) / self._width(i)
-        return value, np.where(np.isfinite(slope), slope, 0.0)
-
-    def moves(self, body: physics.State, ctrl: np.ndarray, sound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Derivatives by z of steps (E, T, k, nz) and of what is read in the T+1 states (E, T+1, w, nz)."""
-        windows, (count, ends) = self._windows, sound.shape
-        tangent, w, nz = Tangent(windows.chain.mj), windows.watch_size, len(self._z)
-        moved, shown = np.zeros((count, ends - 1, tangent.size, nz)), np.zeros((count, ends, w, nz))
-        starts = [
-            jax.tree.map(lambda leaf, t=t: np.where(np.isfinite(leaf[:, t]), leaf[:, t], 0.0), body)
-            for t in range(ends)
-        ]
-
-        def played(engine: batch.Batch) -> tuple[np.ndarray, np.ndarray]:
-            """What is read in each state, (T+1, E, w), and the states after the steps, (T, E, nq+nv+na)."""
-            seen, after = [], []
-            for t, here in enumerate(starts):
-                write(engine, here)
-                engine.bind("ctrl")[:] = ctrl[:, t]
-                seen.append(windows.reading(engine))
-                if t + 1 < ends:
-                    write(engine, here)
-                    engine.bind("ctrl")[:] = ctrl[:, t + 1]
-                    engine.step(nstep=windows.chain.substeps)
-                    act = [engine.bind("act")] if engine.model.na else []
-                    after.append(np.concatenate([engine.bind("qpos"), engine.bind("qvel"), *act], -1))
-            return np.stack(seen), np.stack(after)
-
-        base = played(self._engine()) if self._at and not self._centred else None
-        for i in self._at:
-            low = played(self._engine(i, -1.0)) if base is None else base
-            high = played(self._engine(i, 1.0))
-            read = np.moveaxis(high[0] - low[0], 0, 1) / self._width(i)
-            change = np.moveaxis(tangent.difference(low[1], high[1]), 0, 1) / self._width(i)
-            shown[..., i] = np.where(sound[..., None], read, 0.0)
-            moved[..., i] = np.where(sound[:, 1:, None], change, 0.0)
-        return moved, shown
-
-    def _width(self, i: int) -> float:
-        return float(self._h[i] * (2 if self._centred else 1))
-
-    def _engine(self, i: int | None = None, sign: float = 0.0) -> batch.Batch:
-        """The engine at z, or with the number i changed by its step."""
-        engine = self._windows.ready(self._theta, self._contexts, self._count)
-        if i is not None:
-            z = self._z.copy()
-            z[i] += sign * self._h[i]
-            set_fields(engine, engine.model, jax.tree.map(np.asarray, self._windows.fields_at(z, self._contexts)))
-        return engine
-
-
-def write(engine: batch.Batch, body: physics.State) -> None:
-    """Set the states (E, ...) of an engine."""
-    engine.bind("qpos")[:], engine.bind("qvel")[:] = body.qpos, body.qvel
-    engine.bind("qacc_warmstart")[:] = body.warmstart
-    if engine.model.na:
-        engine.bind("act")[:] = body.act
+def _stacked(rows: list[Any]) -> Any:
+    """Rows (E, ...) as (E, T, ...)."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves, 1), *rows)
 
 
 def _over(theta: Array) -> int | None:

@@ -15,6 +15,7 @@ from dso_robotics.core.compiling import quick_jit
 from dso_robotics.costs.composite import Composite
 from dso_robotics.costs.supervised import Supervised
 from dso_robotics.errors import DsoError
+from dso_robotics.robot.stepwise import differentiable
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
 from dso_robotics.studies.flow import ROLLOUTS, Flow
@@ -79,6 +80,7 @@ def balanced(
 def _by_term(chain: RobotSystem, theta: jax.Array, horizon: int, gamma: float) -> np.ndarray:
     """Gradients (k, n) of the discounted sums of each weighted term over a window, averaged over starts."""
     composite: Any = chain.scene_cost
+    chain = differentiable(chain)
 
     def sums(at: jax.Array) -> jax.Array:
         def one(key: jax.Array) -> jax.Array:

@@ -9,9 +9,12 @@ from dso_robotics.core import hosts
 from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.settings import THROUGH_THE_CHAIN
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.device import put_model
 from dso_robotics.physics.model import Robot
 from dso_robotics.studies.train_study import TrainStudy
 
+# Steps of a training with an estimator for which MJX on a CPU is ahead, its compilation counted (docs/policies.md).
+_MANY_ESTIMATES = 150_000
 Engine = Literal["mjx", "mujoco"]
 
 
@@ -43,24 +46,30 @@ def choose_engine(study: TrainStudy, robot: Robot) -> EngineChoice:
         return EngineChoice("mjx", f"{lacking} is only on MJX")
     if jax.default_backend() != "cpu":
         return EngineChoice("mjx", "a GPU simulates thousands of environments at once")
+    size = study.training.environments * study.training.horizon * study.training.iterations
+    if study.estimator is not None and size > _MANY_ESTIMATES and _on_mjx(robot):
+        return EngineChoice(
+            "mjx",
+            f"with an estimator a step takes a quarter of C's time on it, and {size:,} steps are worth the compilation",
+        )
     hosts.refuse_sharing("C MuJoCo, which suits this study on a CPU,")
     return EngineChoice("mujoco", "C MuJoCo needs no compilation of the physics, and linearises each step")
 
 
+def _on_mjx(robot: Robot) -> bool:
+    """Whether MJX simulates the robot."""
+    try:
+        put_model(robot.mj, source=robot.source)
+    except DsoError:
+        return False
+    return True
+
+
 def _only_on_mjx(study: TrainStudy, robot: Robot) -> str | None:
     """What of the study needs MJX."""
-    if study.estimator is not None:
-        return "an estimator in the loop"
     method = study.training.method
     if method not in ("auto", *THROUGH_THE_CHAIN) and not TRAINING[method].reads_c:
         return f"the cost of method = '{method}'"
-    if study.training.soften > 1.0:
-        return "soften"
     if robot.mj.neq and (study.free or study.randomise or study.start.lift):
         return "a closed loop with free physics or [start] lift"
-    for name, cost in study.cost.items():
-        if cost.on_mjx:
-            return f"cost.{name}, {cost.on_mjx},"
-        if cost.weight == "balance":
-            return 'weight = "balance"'
     return None

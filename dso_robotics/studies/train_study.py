@@ -312,7 +312,7 @@ class TrainStudy(Study):
     seconds: float = key("length of an episode", 10.0, unit="s", within="(0, inf)")
     engine: str = key(
         "what simulates the windows. mujoco: C MuJoCo, with any model, and nothing of the physics to compile; mjx: JAX, for a "
-        "GPU, and for estimators and costs of logs; auto: chosen, with the reason in the summary",
+        "GPU, and for long trainings with an estimator; auto: chosen, with the reason in the summary",
         "auto", choices=ENGINES,
     )  # fmt: skip
     free: tuple[Declaration, ...] = key("physical parameters to find too", (), **FREE)

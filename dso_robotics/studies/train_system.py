@@ -72,6 +72,7 @@ def make_system(study: TrainStudy, robot: Robot, scene_cost: Any, engine: Engine
         table = study.estimator
         qpos = start_position(study, robot)
         more = {"corrector": table.corrector, "units": table.units, "noise": given.noise, "seed": study.seed}
+        more |= {"engine": engine}
         try:
             estimator = design_filter(mechanism, sensing, qpos=qpos, **more)
         except DsoError as error:

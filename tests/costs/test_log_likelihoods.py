@@ -23,7 +23,7 @@ from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
 from dso_robotics.robot.policy import LinearPolicy
 from dso_robotics.robot.sensing import make_sensing
-from dso_robotics.robot.system_build import robot_system
+from dso_robotics.robot.system_build import on_c, robot_system
 from tests.studies.everything import CART
 
 STEP, DAMPING, BIAS, SIGMA = 0.05, 0.3, 0.2, (0.04, 0.07)
@@ -32,15 +32,20 @@ GAIN = np.array([[0.3, -0.1], [0.2, 0.4]])
 LOG_SCALE = np.array([0.25, -0.4])
 
 
-@pytest.fixture(scope="module")
-def chain():
+@pytest.fixture(scope="module", params=["mjx", "mujoco"])
+def chain(request):
     robot = load(mujoco.MjSpec.from_string(CART))
     free = (f"joint/x/damping={DAMPING}@0:2", f"sensor/place/bias={BIAS}@-1:1")
     mechanism = Mechanism(robot, pack([parse(text) for text in free], robot))
     sensing = make_sensing(mechanism, {"place": 0.05, "speed": 0.05}, interval=STEP, noise_free=True)
     cost = composite({"place": (1.0, Square(quantity("joint/x/position", robot)))})
-    parts = {"sensing": sensing, "estimator": design_filter(mechanism, sensing, corrector="gain")}
-    return robot_system(mechanism, LinearPolicy(2, 1), state_observation(robot), scene_cost=cost, **parts)
+    parts = {
+        "sensing": sensing,
+        "estimator": design_filter(mechanism, sensing, engine=request.param),
+        "engine": request.param,
+    }
+    made = robot_system(mechanism, LinearPolicy(2, 1), state_observation(robot), scene_cost=cost, **parts)
+    return made if request.param == "mjx" else on_c(made, robot, made.start)[0]
 
 
 @pytest.fixture(scope="module")

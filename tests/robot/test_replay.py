@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dso_robotics.core.method.settings import SMOOTHED
 from dso_robotics.core.rollout import Ending
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.schedule import training_method
@@ -80,6 +81,11 @@ critic_hidden = 8
 
 def floater(folder, height=0.6, text=STUDY):
     (folder / "floater.xml").write_text(FLOATER.replace("{height}", str(height)))
+    return floater_as_it_is(folder, text)
+
+
+def floater_as_it_is(folder, text):
+    """The study with the floater that is in the folder."""
     (folder / "study.toml").write_text(text)
     return TrainStudy.read(folder / "study.toml")
 
@@ -212,12 +218,31 @@ def test_what_diverges_is_left_out(tmp_path):
 def test_the_engine_is_chosen_with_a_reason(tmp_path):
     path = write(tmp_path)
     assert build(TrainStudy.read(path)).engine.name == "mujoco"
-    path.write_text(path.read_text() + "soften = 2.0\n")
+    path.write_text(path.read_text() + 'method = "score"\n')
     study = TrainStudy.read(path)
     chosen = build(study).engine
-    assert (chosen.name, chosen.reason) == ("mjx", "soften is only on MJX")
-    with pytest.raises(DsoError, match=r"soften.*auto"):
+    assert (chosen.name, chosen.reason) == ("mjx", "the cost of method = 'score' is only on MJX")
+    with pytest.raises(DsoError, match=r"score.*auto"):
         build(dataclasses.replace(study, engine="mujoco"))
+
+
+def test_softened_contacts_are_those_of_a_softer_model(tmp_path):
+    """At the start of the schedule, half-way through it, and after it."""
+    text = STUDY.replace('observe = ["acc", "gyro"]', "").replace("spread = 0.2", "spread = 0.001")
+    made = floater(tmp_path, height=0.0995, text=text.replace("[training]", "[training]\nsoften = 4.0"))
+    soft = Windows(made)
+    assert soft.task.engine.name == "mujoco"
+    theta, noise = jnp.asarray(soft.chain.layout.initial), soft.noise
+    new, states = np.ones(COUNT, bool), soft.learner.states
+    course, memory = soft.method.course, soft.learner.memory
+    xml = (tmp_path / "floater.xml").read_text()
+    for progress, constant in ((0.0, 0.08), (0.5 * SMOOTHED, 0.04), (1.0, 0.02)):
+        found = course.record(theta, memory, states, new, noise, progress)
+        (tmp_path / "floater.xml").write_text(xml.replace("<geom ", f'<geom solref="{constant} 1" '))
+        plain = Windows(floater_as_it_is(tmp_path, text))
+        wanted = plain.method.course.record(theta, memory, states, new, noise, progress)
+        np.testing.assert_allclose(found.moves.body.qvel, wanted.moves.body.qvel, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found.moves.by_state, wanted.moves.by_state, rtol=1e-6, atol=1e-6)
 
 
 def test_a_training_on_c(tmp_path):

@@ -15,8 +15,6 @@ from dso_robotics.table import key
 class PriorCost(SupervisedCost):
     """-log p of numbers of the mechanism, each normal about a mean."""
 
-    on_mjx = ""
-
     moves: ClassVar[tuple[str, ...]] = ("physics", "sensor", "design")
     numbers: Mapping[str, tuple[float, float]] = key(
         "mean and standard deviation of each number", example={"body/leg/length": [0.4, 0.05]}

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from dso_robotics.costs.kind import COSTS, SupervisedCost
 from dso_robotics.costs.prior import weight_prior
@@ -16,7 +16,6 @@ from dso_robotics.table import key
 class WeightsCost(SupervisedCost):
     """-log p of the weights of the policy or the corrector, each normal about zero or about its start."""
 
-    on_mjx: ClassVar[str] = ""
     of: tuple[Literal["policy", "corrector"], ...] = key("whose weights", ("policy",))
     std: float = key("standard deviation of each weight", 1.0, within="(0, inf)")
     about: Literal["zero", "start"] = key("the mean of each weight; start: what it is before the training", "zero")
