@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from provenance import begun, write_table
@@ -40,7 +41,7 @@ def measured(name: str, engine: str) -> dict[str, float]:
 
     study = TrainStudy.read(ROOT / "examples" / "studies" / f"{name}.toml")
     task = build(dataclasses.replace(study, engine=engine))
-    apart = {"supervised": task.supervised} if task.supervised else {}
+    apart: Any = {"supervised": task.supervised} if task.supervised else {}
     method = training_method(task.chain, task.windows, explore=task.explore, **apart)
     state, ends = method.init(jax.random.key(0), jnp.asarray(task.chain.layout.initial)), []
     for _ in range(1 + REPEATS):

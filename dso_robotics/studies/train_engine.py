@@ -10,7 +10,9 @@ from dso_robotics.core.method import TRAINING
 from dso_robotics.core.method.settings import THROUGH_THE_CHAIN
 from dso_robotics.errors import DsoError
 from dso_robotics.physics.device import put_model
+from dso_robotics.physics.loop import FIELDS
 from dso_robotics.physics.model import Robot
+from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.studies.train_study import TrainStudy
 
 # Steps of a training with an estimator for which MJX on a CPU is ahead, its compilation counted (docs/policies.md).
@@ -56,6 +58,15 @@ def choose_engine(study: TrainStudy, robot: Robot) -> EngineChoice:
     return EngineChoice("mujoco", "C MuJoCo needs no compilation of the physics, and linearises each step")
 
 
+def of_loops(mechanism: Mechanism) -> bool:
+    """Whether a physical number that is free or drawn moves bodies or joints of a closed loop.
+
+    Its anchors follow, of which only MJX has the derivative.
+    """
+    vector = mechanism.vector
+    return vector is not None and bool(mechanism.mj.neq) and bool(set(vector.fields(vector.initial)) & set(FIELDS))
+
+
 def _on_mjx(robot: Robot) -> bool:
     """Whether MJX simulates the robot."""
     try:
@@ -70,6 +81,6 @@ def _only_on_mjx(study: TrainStudy, robot: Robot) -> str | None:
     method = study.training.method
     if method not in ("auto", *THROUGH_THE_CHAIN) and not TRAINING[method].reads_c:
         return f"the cost of method = '{method}'"
-    if robot.mj.neq and (study.free or study.randomise or study.start.lift):
-        return "a closed loop with free physics or [start] lift"
+    if robot.mj.neq and study.start.lift:
+        return "a closed loop with [start] lift"
     return None

@@ -12,9 +12,11 @@ from dso_robotics.core.method.settings import SMOOTHED
 from dso_robotics.core.rollout import Ending
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.schedule import training_method
+from dso_robotics.studies.gradient_check import check_gradients
 from dso_robotics.studies.train import train
 from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import TrainStudy
+from tests.linkages import four_bar
 from tests.studies.train_robots import write
 
 COUNT, STEPS = 3, 5
@@ -249,3 +251,45 @@ def test_a_training_on_c(tmp_path):
     found = train(floater(tmp_path), tmp_path / "out")
     assert found.summary["engine"] == "mujoco"
     assert np.isfinite(found.summary["cost"]["total"])
+
+
+LINKAGE = """
+model = "linkage.xml"
+seconds = 0.06
+control_step = 0.01
+free = {free}
+[policy]
+kind = "linear"
+noise = 0.2
+[start]
+spread = 0.1
+[cost.swing]
+kind = "square"
+quantity = "joint/rocker/position"
+target = 0.4
+[flow]
+physics = ["rollouts"]
+[training]
+environments = 4
+horizon = 5
+iterations = 2
+critic_hidden = 4
+"""
+
+
+def test_a_closed_linkage_with_free_physics(tmp_path):
+    """Masses and damping do not move the loop's anchors; where bodies are free, they do, and only MJX has their derivative."""
+    xml = four_bar(0.1, 0.3, 0.2).to_xml().replace("<option", '<option tolerance="1e-12" iterations="200"', 1)
+    (tmp_path / "linkage.xml").write_text(xml)
+    path = tmp_path / "study.toml"
+    path.write_text(LINKAGE.format(free='["body/coupler/mass=0.2@0.05:1", "joint/rocker/damping=0.05@0:1"]'))
+    task = build(TrainStudy.read(path))
+    assert task.engine.name == "mujoco"
+    for check in check_gradients(task, steps=5):
+        assert check.error < 1e-5, check
+        assert abs(check.exact) > 1e-6, check
+    path.write_text(LINKAGE.format(free='["body/rocker/pos"]'))
+    moved = TrainStudy.read(path)
+    assert "closed loop whose bodies or joints" in build(moved).engine.reason
+    with pytest.raises(DsoError, match=r"closed loop.*auto"):
+        build(dataclasses.replace(moved, engine="mujoco"))
