@@ -150,3 +150,15 @@ def test_a_pulley_without_mass_is_designed_on_a_body_with_an_inertial():
     model = designed(robot, compose([PulleyRadius(robot, "roll")], robot), [0.009])
     np.testing.assert_allclose(model.body("first").mass, 0.1)
     np.testing.assert_allclose(model.geom("roll").size[0], 0.009)
+
+
+def test_batches_and_jax_agree_with_single_calls():
+    robot = load(routed())
+    maps = (PulleyRadius(robot, "roll"), SiteX(robot, "hook"), LimbLength(robot, "first"), RestLength(robot, "rope"))
+    design = compose(maps, robot)
+    numbers = design.initial * np.random.default_rng(0).uniform(0.9, 1.1, (2, 3, design.size))
+    many, device = design(numbers), jax.jit(jax.vmap(jax.vmap(design)))(jnp.asarray(numbers))
+    for name, value in design(numbers[1, 2]).items():
+        assert many[name].shape == (2, 3, *value.shape)
+        np.testing.assert_allclose(many[name][1, 2], value, rtol=1e-12, atol=1e-14, err_msg=name)
+        np.testing.assert_allclose(device[name][1, 2], value, rtol=1e-11, atol=1e-13, err_msg=name)
