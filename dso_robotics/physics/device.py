@@ -10,6 +10,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.extras import needing
 from dso_robotics.physics.backend import mjx, replaced
 from dso_robotics.physics.refuse import refuse
+from dso_robotics.physics.wraps import run_inside
 
 with needing("the differentiable engine"):
     import jax
@@ -25,6 +26,9 @@ def put_model(
     source: str = "this model",
 ) -> mjx.Model:
     """`model` as an MJX model (JAX implementation). Floats have JAX's default type: float64 if `jax_enable_x64` is set.
+
+    MJX decides here which tendons run inside the geoms that they wrap; it compares places in the frames of two bodies where the
+    side site is on another body than the geom, so the reference posture decides in its place.
 
     MJX decides here which degrees of freedom have friction loss and whether there is a fluid. If a friction loss is zero now
     but will be a parameter, name it in `friction_dofs` or `friction_tendons`. If density, viscosity or wind will be a
@@ -62,6 +66,7 @@ def put_model(
         {
             "_impl.dof_hasfrictionloss": dofs,
             "_impl.tendon_hasfrictionloss": tendons,
+            "_impl.is_wrap_inside": run_inside(model),
             "opt._impl.has_fluid_params": bool(made.opt._impl.has_fluid_params) or fluid,
         },
     )

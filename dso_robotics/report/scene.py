@@ -3,6 +3,7 @@
 import mujoco
 import numpy as np
 
+_WITHIN = 0.98  # sizes of a ghost, whose surface would flicker where it is the robot's own
 GHOST = (0.25, 0.25, 0.27, 0.45)
 _MOVING = int(mujoco.mjtCatBit.mjCAT_DYNAMIC)
 _FIXED = int(mujoco.mjtCatBit.mjCAT_STATIC)
@@ -107,6 +108,7 @@ class Stage:
             geom.matid = -1
             geom.rgba[:] = GHOST
             geom.transparent = 1
+            geom.size[:] *= _WITHIN
 
     def _swept(
         self, model: mujoco.MjModel, data: mujoco.MjData, poses: np.ndarray

@@ -15,7 +15,7 @@ class DesignTable(Table):
     """A design number of one thing of the mechanism."""
 
     kind: str = key("what is designed", choices=DESIGN_MAPS, example="length")
-    of: str = key("name of a body, joint or actuator", example="forearm")
+    of: str = key("name of a body, joint, actuator, geom, site or tendon", example="forearm")
     low: float | None = key("lower bound; none: that of the kind", None, example=0.1)
     high: float | None = key("upper bound", None, example=0.6)
     choices: tuple[float, ...] | None = key(

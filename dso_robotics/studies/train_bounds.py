@@ -11,6 +11,7 @@ import numpy as np
 
 from dso_robotics.errors import DsoError
 from dso_robotics.physics import loop
+from dso_robotics.physics.design.compose import Design
 from dso_robotics.physics.export import to_mjcf
 from dso_robotics.robot.closing import Closing
 from dso_robotics.robot.mechanism import Mechanism
@@ -31,7 +32,7 @@ def refuse_open_loops(mechanism: Mechanism, closing: Closing | None) -> None:
     design = mechanism.design
     if design is None or closing is None or not any(map(_opens, design.maps)):
         return
-    low, high = (np.where(np.isfinite(b), b, design.initial) for b in (design.low, design.high))
+    low, high = _box(design)
     for i in range(design.size):
         for bound, side in ((low[i], "lower"), (high[i], "upper")):
             far = design.initial.copy()
@@ -49,29 +50,44 @@ def refuse_open_loops(mechanism: Mechanism, closing: Closing | None) -> None:
                 f"loop of {closing.loops.names}; it closes up to {near:.4g} {design.units[i]}. Narrow the bounds, or start "
                 "elsewhere."
             )
-    rng = np.random.default_rng(0)
-    points = rng.uniform(low, high, (_INSIDE, design.size))
-    if design.size <= _CORNERS:
-        points = np.concatenate([np.array(list(itertools.product(*zip(low, high, strict=True)))), points])
-    else:
-        points = np.concatenate(
-            [low[None], high[None], np.where(rng.random((_INSIDE, design.size)) < 0.5, low, high), points]
-        )
+    points = box_points(design)
     closed = _closes(mechanism, closing, points)
     if not closed.all():
         worst = points[np.flatnonzero(~closed)[0]]
-        told = ", ".join(
-            f"{name} = {value:.4g} {unit}" for name, value, unit in zip(design.names, worst, design.units, strict=True)
-        )
         raise DsoError(
-            f"the bounds of the design allow {told}, with which no posture at the start closes the loop of "
+            f"the bounds of the design allow {listed(design, worst)}, with which no posture at the start closes the loop of "
             f"{closing.loops.names} ({100 * np.mean(~closed):.0f}% of the points looked at); narrow the bounds, or start "
             "elsewhere."
         )
 
 
+def _box(design: Design) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds (size,) of the design's numbers; where there is none, the model's own value."""
+    low, high = (np.where(np.isfinite(b), b, design.initial) for b in (design.low, design.high))
+    return low, high
+
+
+def box_points(design: Design) -> np.ndarray:
+    """Numbers (N, size) within the bounds to look at: corners of the box, all or some, and random points."""
+    low, high = _box(design)
+    rng = np.random.default_rng(0)
+    points = rng.uniform(low, high, (_INSIDE, design.size))
+    if design.size <= _CORNERS:
+        return np.concatenate([np.array(list(itertools.product(*zip(low, high, strict=True)))), points])
+    return np.concatenate(
+        [low[None], high[None], np.where(rng.random((_INSIDE, design.size)) < 0.5, low, high), points]
+    )
+
+
+def listed(design: Design, numbers: np.ndarray) -> str:
+    """The numbers (size,) of a design with their names, for messages."""
+    return ", ".join(
+        f"{name} = {value:.4g} {unit}" for name, value, unit in zip(design.names, numbers, design.units, strict=True)
+    )
+
+
 def _opens(design_map: object) -> bool:
-    return bool(getattr(design_map, "reshaped", ())) or hasattr(design_map, "joint")
+    return bool(getattr(design_map, "reshaped", ())) or any(hasattr(design_map, part) for part in ("joint", "site"))
 
 
 def _closes(mechanism: Mechanism, closing: Closing, numbers: np.ndarray) -> np.ndarray:

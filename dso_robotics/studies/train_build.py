@@ -38,6 +38,7 @@ from dso_robotics.studies.train_refuse import refuse_senseless
 from dso_robotics.studies.train_start import start_between, start_closing, start_states
 from dso_robotics.studies.train_study import Training, TrainStudy
 from dso_robotics.studies.train_system import make_system
+from dso_robotics.studies.train_tendons import refuse_tendons
 from dso_robotics.studies.train_trace import CostFault, trace_costs
 
 
@@ -151,6 +152,7 @@ def _built(study: TrainStudy, robot: Robot, engine: EngineChoice | None = None) 
             to_mjcf(robot, mechanism.fields(mechanism.initial))
             refuse_open_loops(mechanism, placement.closing)
             refuse_overlap(mechanism, posture, lifted=placement.lift is not None, closing=placement.closing)
+            refuse_tendons(mechanism, posture, placement.closing)
         except DsoError as error:
             raise DsoError(f"{study.source}: {error}") from error
     real = None if study.judge is None else real_robot(study, chain)

@@ -7,7 +7,7 @@ from dso_robotics.studies.train_build import build
 from dso_robotics.studies.train_study import TrainStudy
 from tests.example_files import EXAMPLES
 
-ROBOTS = ["pendulum_swing_up", "quadrotor_hover", "arm7_reach", "ball_in_cup"]
+ROBOTS = ["pendulum_swing_up", "quadrotor_hover", "arm7_reach", "ball_in_cup", "tendon_finger"]
 
 
 @pytest.mark.parametrize("name", ROBOTS)

@@ -15,6 +15,7 @@ from dso_robotics.physics.design.drive import Gear, SpringReference, SpringStiff
 from dso_robotics.physics.design.joint import JointAxis, JointPosition
 from dso_robotics.physics.design.limb import LimbLength, LimbRadius
 from dso_robotics.physics.design.map import DesignMap
+from dso_robotics.physics.design.routing import PulleyRadius, RestLength, SiteX, SiteY, SiteZ
 from dso_robotics.physics.design.scale import UniformScale
 
 __all__ = [
@@ -25,6 +26,11 @@ __all__ = [
     "JointPosition",
     "LimbLength",
     "LimbRadius",
+    "PulleyRadius",
+    "RestLength",
+    "SiteX",
+    "SiteY",
+    "SiteZ",
     "SpringReference",
     "SpringStiffness",
     "UniformScale",

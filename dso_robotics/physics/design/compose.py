@@ -177,7 +177,8 @@ def compose(maps: Iterable[DesignMap], robot: Robot) -> Design:
             )
     bodies = {body for m in maps for body in m.reshaped}
     shapes = geometry(robot, bodies) if bodies else None
-    plain = Design(robot, maps, shapes if shapes and len(shapes.bodies) else None, rest(robot))
+    given = {tendon for m in maps for tendon in m.rests}
+    plain = Design(robot, maps, shapes if shapes and len(shapes.bodies) else None, rest(robot, given))
     others = [plain.initial + move * np.maximum(np.abs(plain.initial), 0.1) for move in _directions(plain.size)]
     closes = reference(robot, lambda: map(plain.applied, others), plain.applied(plain.initial))
     design = dataclasses.replace(plain, reference=closes)
@@ -237,13 +238,13 @@ def _refuse_muscles(design: Design) -> None:
 
 
 def _lengths(robot: Robot, fields: Fields) -> np.ndarray:
-    """Lengths of the actuators (2, nu) in two postures."""
+    """Lengths of the actuators (5, nu) in some postures: a tendon may touch a pulley in a few only."""
     model = copy.copy(robot.mj)
     for name, value in fields.items():
         if name != "body_inertia_full":
             getattr(model, name)[...] = value
     found = []
-    for step in (0.0, 0.3):
+    for step in (0.0, 0.3, -0.3, 1.0, -1.0):
         data = mujoco.MjData(model)
         mujoco.mj_integratePos(model, data.qpos, np.sin(1.0 + np.arange(model.nv)), step)
         mujoco.mj_fwdPosition(model, data)

@@ -77,6 +77,11 @@ class DesignMap(abc.ABC):
         """Bodies whose geoms change, so that their inertia must be computed again."""
         return frozenset()
 
+    @property
+    def rests(self) -> frozenset[int]:
+        """Tendons whose rest length the map sets, so that no automatic one takes its place."""
+        return frozenset()
+
     @abc.abstractmethod
     def apply(self, numbers: Array, fields: Mapping[str, Array]) -> Fields:
         """`fields` after this map at `numbers` (..., size). A field not in `fields` is the model's. Inertia does not change."""

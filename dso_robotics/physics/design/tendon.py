@@ -6,12 +6,13 @@ As MuJoCo's compiler has it, they are the lengths in the posture of `springref`.
 import copy
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import mujoco
 import numpy as np
 
+from dso_robotics.errors import DsoError
 from dso_robotics.physics.design.map import Array, Fields, read
 from dso_robotics.physics.model import Robot
 
@@ -91,13 +92,50 @@ class Rest:
 
         from dso_robotics.physics.device import put_model
 
-        with jax.ensure_compile_time_eval():
-            return put_model(self.robot.mj, source=self.robot.source)
+        model = self._bare()
+        try:
+            with jax.ensure_compile_time_eval():
+                return put_model(model)
+        except DsoError as error:
+            named = ", ".join(f"'{model.tendon(i).name or i}'" for i in np.flatnonzero(self.automatic))
+            raise DsoError(
+                f"{self.robot.source}: the rest length of tendon {named} is the compiler's and follows the design, which "
+                "needs MJX, and MJX cannot have this model even without its actuators, sensors and contacts; write "
+                "springlength in metres in this tendon."
+            ) from error
+
+    def _bare(self) -> mujoco.MjModel:
+        """The robot without what has no part in its kinematics, so that features that MJX lacks do not matter."""
+        assert self.robot.spec is not None
+        spec = self.robot.spec.copy()
+        for things in (spec.actuators, spec.sensors, spec.equalities, spec.pairs, spec.keys):
+            for thing in list(things):
+                spec.delete(thing)
+        plain, option = mujoco.MjOption(), spec.option
+        for name in (
+            "solver",
+            "integrator",
+            "noslip_iterations",
+            "disableactuator",
+            "enableflags",
+            "density",
+            "viscosity",
+        ):
+            setattr(option, name, getattr(plain, name))
+        option.wind = plain.wind
+        option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
+        model = spec.compile()
+        for name in ("jnt_stiffnesspoly", "tendon_stiffnesspoly", "tendon_dampingpoly"):
+            getattr(model, name)[...] = 0.0
+        for name in _PATH:
+            getattr(model, name)[...] = getattr(self.robot.mj, name)
+        return model
 
 
-def rest(robot: Robot) -> Rest:
-    """The rest lengths of `robot`. Without a description, no tendon is known to have an automatic one."""
+def rest(robot: Robot, given: Iterable[int] = ()) -> Rest:
+    """The rest lengths of `robot` but of tendons that are `given` one. Without a description, none is automatic."""
     automatic = np.zeros(robot.mj.ntendon, bool)
     for tendon in [] if robot.spec is None else robot.spec.tendons:
         automatic[tendon.id] = bool((np.asarray(tendon.springlength) == -1).all())
+    automatic[list(given)] = False
     return Rest(robot, automatic)
