@@ -100,6 +100,22 @@ def test_late_readings_smoother_and_moving_horizon_know_of_feet(folder):
     assert np.sqrt(np.mean(error**2)) < 0.02
 
 
+def test_a_bias_is_found_together_with_the_motion_of_feet(tmp_path):
+    """The encoder's rate is 0.1 rad/s too high. A foot that stands and the encoder tell that."""
+    given = []
+    for r in stepping(3).rollouts:
+        data = readings(r).copy()
+        data[:, 1] += 0.1
+        given.append(dataclasses.replace(r, sensordata=data))
+    log = Log("", "test", "CC0", tuple(given))
+    summary = run(tmp_path, log, contact={"foot": FOOT}, smooth=True, free=["sensor/rate/bias"])
+    for row in (summary["parameters"], summary["smoother"]["train"]["parameters"]):
+        found = row["sensor/rate/bias"]
+        assert abs(found["value"] - 0.1) < found["high95"] - found["low95"] < 0.05
+    # The base's speed; where it is, nothing tells.
+    assert summary["smoother"]["hold_out"]["rmse"][2] < 0.02
+
+
 def test_a_channel_that_is_no_sensor_tells_too(tmp_path):
     summary = run(tmp_path, stepping(2), contact={"foot": {"channel": "switch", "geom": "foot"}}, iterations=1)
     assert "contact.foot[0]" in summary["noise"]
