@@ -11,6 +11,7 @@ from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.moving_horizon import MovingHorizon
 from dso_robotics.studies.estimate import estimate
 from dso_robotics.studies.estimate_study import EstimateStudy
+from tests.robot.hopping import hopping, hops, pushed
 from tests.robot.stepping import STEPPER, readings, stepping, steps
 
 FOOT = {"channel": "touch", "site": "sole", "above": 5.0, "noise": 0.02}
@@ -141,3 +142,31 @@ def test_a_channel_that_is_no_sensor_tells_too(tmp_path):
 def test_what_it_cannot_do_is_refused(tmp_path, keys, text):
     with pytest.raises(DsoError, match=text):
         run(tmp_path, stepping(1, seconds=2.0), hold_out=None, **keys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("wrong", "state"), [("height", False), ("friction", True)])
+def test_a_wrong_ground_gives_a_stable_filter_that_is_not_called_converged(tmp_path, wrong, state):
+    """The ground is 5 cm too low in the model, or so rough that feet do not slip. What is left out would not show in NIS."""
+    given = hopping(friction=0.1 if wrong == "friction" else 0.6)
+    if not state:
+        bare = tuple(dataclasses.replace(r, qpos=None, qvel=None) for r in given.rollouts)
+        given = dataclasses.replace(given, rollouts=bare)
+    write_log(tmp_path / "log.h5", given)
+    (tmp_path / "model.xml").write_text(pushed(height=-0.05) if wrong == "height" else pushed(friction=2.0))
+    study = EstimateStudy.read(
+        None, model=str(tmp_path / "model.xml"), logs=[str(tmp_path / "log.h5")], hold_out="run2", iterations=3,
+        sensors=["encoder", "rate", "acc", "seen"], contact={"foot": FOOT | {"above": 3.0}},
+    )  # fmt: skip
+    summary = estimate(study, tmp_path / "out")
+    assert all(part["stable"] for part in summary["stability"].values())
+    assert not summary["converged"]
+    assert any("Forces of the model's ground act on foot" in text for text in summary["doubts"])
+    assert any("acc: " in text and "taken for wild" in text for text in summary["doubts"])
+    made, held = Estimator.load(tmp_path / "out"), given.rollouts[-1]
+    columns = [held.sensor_names.index(name) for name in made.readings]
+    made.reset(measurement=readings(held)[0, columns])
+    for k in range(1, len(held.time)):
+        found = made.update(held.ctrl[k - 1], readings(held)[k, columns])
+    # The camera keeps it near for all that.
+    assert np.abs(found.qpos[:2] - hops(2, friction=0.1 if wrong == "friction" else 0.6).qpos[-1, :2]).max() < 0.2
