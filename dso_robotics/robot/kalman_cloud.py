@@ -11,6 +11,7 @@ import numpy as np
 
 from dso_robotics.robot.correctors.kalman import Noise
 from dso_robotics.robot.estimator_space import Space
+from dso_robotics.robot.kalman_gate import Restart
 from dso_robotics.robot.kalman_tracker import Belief, Corrected, KalmanTracker, Told
 
 _HEADINGS = 8
@@ -56,8 +57,12 @@ class Clouds:
             up = np.zeros(3)
             mujoco.mju_rotVecQuat(up, np.array([0.0, 0.0, 1.0]), _conjugate(state[q : q + 4]))
             p[v : v + 3, v : v + 3] += (_NARROW**2 - prior[v + 2] ** 2) * np.outer(up, up)
-            found.append(Belief(moved, offset, p))
+            found.append(Belief(moved, offset, p, first.jumped))
         return Cloud(tuple(found), (0.0,) * _HEADINGS)
+
+    def forgetful(self, cloud: Cloud, restart: Restart) -> Cloud:
+        """The hypotheses once biases are given up; see `KalmanTracker.forgetful`."""
+        return cloud._replace(beliefs=tuple(self._tracker.forgetful(belief, restart) for belief in cloud.beliefs))
 
     def predicted(self, cloud: Cloud, u: np.ndarray, seconds: float) -> Cloud:
         """Every hypothesis `seconds` later."""
@@ -111,7 +116,7 @@ class Clouds:
             off = self._space.difference(best.state, belief.state)
             off = np.concatenate([off, np.zeros(len(p) - len(off))])
             p += weight * (belief.covariance + np.outer(off, off))
-        return Belief(best.state, best.offset, p)
+        return Belief(best.state, best.offset, p, best.jumped)
 
 
 def heading_unknown(space: Space, noise: Noise) -> bool:

@@ -17,7 +17,7 @@ from dso_robotics.robot.deployed_model import as_number
 from dso_robotics.robot.estimator import Estimate, Estimator
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.kalman_cloud import Cloud, Clouds
-from dso_robotics.robot.kalman_gate import RuntimeGate
+from dso_robotics.robot.kalman_gate import Restart, RuntimeGate
 from dso_robotics.robot.kalman_tracker import Belief, KalmanTracker, Told
 from dso_robotics.robot.learned import LONGEST, Learned
 
@@ -53,7 +53,8 @@ class KalmanEstimator(Estimator):
     def __init__(self, model: mujoco.MjModel, learned: Learned):
         super().__init__(model, learned)
         noise = Noise(**{name: np.asarray(value) for name, value in self._weights.items()})
-        self._chi = RuntimeGate(learned.gate or GATE, [model.sensor(i).name for i in self._ids], learned.contacts)
+        sensors = [model.sensor(i).name for i in self._ids]
+        self._chi = RuntimeGate(learned.gate or GATE, sensors, learned.contacts, noise.drift > 0)
         self._tracker = KalmanTracker(model, self._space, learned, noise, self._chi)
         self._clouds = Clouds(model, self._space, self._tracker)
         self._late = learned.delay > 0
@@ -61,8 +62,8 @@ class KalmanEstimator(Estimator):
         self.horizon = max(_HORIZON, 1.5 * self._oldest)
         self._events: deque[_Event] = deque(maxlen=_KEPT)
         self._now, self.dropped = 0.0, 0
-        # Whether the last update made the filter start anew.
-        self._fresh = False
+        # What the last update made the filter give up.
+        self._restart = Restart.NONE
 
     @property
     def noise(self) -> Noise:
@@ -132,7 +133,7 @@ class KalmanEstimator(Estimator):
           state: the filter starts anew around the last one.
 
         A sensor's reading that is too unlikely (`gate`) is left out. After ten in a row the filter starts anew around its
-        estimate, once.
+        estimate, once. Where a bias drifts it first takes a bias for one that jumped, and starts anew after ten more.
 
         Raises DsoError for a wrong size or name, a control that is not finite, an infinite measurement, a dt that is not
         positive or too long, and a prediction that diverges. The state is then unchanged.
@@ -145,9 +146,11 @@ class KalmanEstimator(Estimator):
         now = np.where(self._late, np.nan, y)
         before, after = self._cloud, self._clouds.predicted(self._cloud, u, seconds)
         cloud, told, wild = self._clouds.corrected(after, now, u)
-        self._fresh = self._chi.count(wild, np.isfinite(now))
-        if self._fresh:
-            cloud = self._clouds.begun(after.best.state, after.best.offset)
+        self._restart = restart = self._chi.count(wild, np.isfinite(now), told.nats)
+        if restart is not Restart.NONE:
+            best = after.best
+            again = restart is Restart.ALL
+            cloud = self._clouds.begun(best.state, best.offset) if again else self._clouds.forgetful(after, restart)
             cloud, told, _ = self._clouds.corrected(cloud, now, u)
         self._now += seconds
         self._events.append(_Event(before, u, seconds, now, self._now))

@@ -15,6 +15,7 @@ import numpy as np
 from dso_robotics.data.quaternion import facing
 from dso_robotics.robot.correctors.kalman import (
     correction,
+    diagonal,
     measurable,
     process_covariance,
     reading_variances,
@@ -23,7 +24,7 @@ from dso_robotics.robot.correctors.kalman import (
 )
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter_data import FilterWindows
-from dso_robotics.robot.kalman_gate import TrainingGate
+from dso_robotics.robot.kalman_gate import LATELY, Restart, TrainingGate
 from dso_robotics.robot.kalman_slopes import Engines, Slopes
 from dso_robotics.robot.kalman_theta import KalmanTheta
 from dso_robotics.robot.learned import MOST_PREDICTED
@@ -43,6 +44,7 @@ class KalmanRun:
     states: (B, U, nx) after the correction. deviation: their standard deviations, (B, U, 2 nv).
     offset: biases of all channels, (B, U, ny).
     anew: (B, U) updates before which the filter started anew around its estimate.
+    jumped: (B, U), the `Restart` of updates before which it gave up its biases, else 0.
     square: squared error of the state over its covariance, divided by 2 nv, (B, U); NaN without truth.
     transition: (B, K, K), what becomes of a small error over all updates, divided by exp(`log_size`) (B,).
     """
@@ -57,6 +59,7 @@ class KalmanRun:
     deviation: np.ndarray
     offset: np.ndarray
     anew: np.ndarray
+    jumped: np.ndarray
     square: np.ndarray
     transition: np.ndarray
     log_size: np.ndarray
@@ -112,12 +115,17 @@ class _Pass:
         cost, gradient, information = np.zeros(b), np.zeros((b, n)), np.zeros((n, n))
         predicted, std = np.empty((b, updates, ny)), np.empty((b, updates, ny))
         passed, anew = np.zeros((b, updates, ny), bool), np.zeros((b, updates), bool)
+        jumps = np.zeros((b, updates), int)
         states, offsets = np.empty((b, updates, self.space.width)), np.empty((b, updates, ny))
         square, deviation = np.full((b, updates), np.nan), np.empty((b, updates, 2 * self.space.nv))
         total, log_size = np.broadcast_to(np.eye(self.size), (b, self.size, self.size)), np.zeros(b)
         measured = np.nan_to_num(given.measured)
         seen = measurable(np.isfinite(given.measured), self.quaternions)
-        gate = TrainingGate(b, given.channels.sensor_ids, self.chain.wild, _WILD, given.channels.footed)
+        drifts = np.isin(np.arange(ny), self.biases)
+        gate = TrainingGate(b, given.channels.sensor_ids, self.chain.wild, _WILD, given.channels.footed, drifts)
+        # What a jump of the biases adds, and what one has added that happened lately; see `kalman_tracker.Belief`.
+        jump = diagonal(np.concatenate([np.zeros(self.k), self.noise.offset[self.biases]]) ** 2)
+        lately = np.zeros_like(p)
         variances = self.noise.sensor**2
         eye = np.eye(self.size)
         for t in range(updates):
@@ -133,6 +141,9 @@ class _Pass:
                 half = da @ (p @ transposed(a))[:, None]
                 dp[:, n - self.m :] += half + transposed(half)
             p = a @ p @ transposed(a) + q
+            if len(self.biases):
+                share = np.exp(-seconds / LATELY)[:, None, None]
+                lately = share * (a @ lately @ transposed(a)) + (1 - share) * jump
             sign = facing(reading, given.measured[:, t + 1], self.quaternions) if self.quaternions else 1.0
             predicted[:, t] = reading * sign
             e = measured[:, t + 1] * sign - reading
@@ -141,11 +152,18 @@ class _Pass:
             h, read_by_theta = slopes[..., : self.size], transposed(slopes[..., self.size : self.size + self.m])
             dh = slopes[..., self.size + self.m :].reshape(b, ny, self.m, self.size).swapaxes(1, 2)
             spread = h @ p @ transposed(h) + variances[:, None] * np.eye(ny)
-            let, penalty, again = gate.update(e, spread, here)
-            anew[:, t] = fresh = again | lost
+            let, penalty, restart = gate.update(e, spread, here)
+            anew[:, t] = fresh = (restart == Restart.ALL) | lost
+            given_up = (restart > Restart.NONE) & ~fresh
+            jumps[:, t] = np.where(given_up, restart, Restart.NONE)
+            if given_up.any():
+                past = np.where((restart == Restart.LATELY)[:, None, None], lately, 0.0)
+                p = np.where(given_up[:, None, None], p + jump + past, p)
+                lately = np.where(given_up[:, None, None], 0.0, lately)
             if fresh.any():
                 let, penalty = np.where(fresh[:, None], here, let), np.where(fresh, 0.0, penalty)
                 p = np.where(fresh[:, None, None], self.noise.start(self.space, forecast), p)
+                lately = np.where(fresh[:, None, None], 0.0, lately)
                 if n:
                     dx, dp = (np.where(fresh.reshape(-1, *(1,) * (v.ndim - 1)), 0.0, v) for v in (dx, dp))
             done = correction(p, h, variances, e, let)
@@ -153,6 +171,8 @@ class _Pass:
                 reading_variances(h @ p @ transposed(h) + variances[:, None] * np.eye(ny), self.quaternions)
             )
             left = eye - done.gain @ h
+            if len(self.biases):
+                lately = left @ lately @ transposed(left)
             e = np.where(let, e, 0.0)
             w = np.linalg.solve(done.spread, e[..., None])[..., 0]
             counted = t >= self.chain.warm_up
@@ -196,7 +216,8 @@ class _Pass:
         whole = np.asarray(np.isfinite(cost) & np.isfinite(states).all((1, 2)))
         cost = np.where(whole, cost, np.inf)
         return KalmanRun(
-            cost, gradient, information, predicted, std, passed, states, deviation, offsets, anew, square, total, log_size
+            cost, gradient, information, predicted, std, passed, states, deviation, offsets, anew, jumps, square, total,
+            log_size,
         )  # fmt: skip
 
     def _process_slopes(self, seconds: np.ndarray) -> np.ndarray:

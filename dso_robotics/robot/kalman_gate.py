@@ -2,8 +2,13 @@
 
 In training a reading is wild if a wide distribution explains it better than the filter does. At run time it is wild if its
 squared innovation exceeds a chi-squared quantile.
+
+Where biases are states, a filter whose readings do not fit may have a bias that jumped, which the random walk of its model does
+not hold for possible. Single readings need not be wild then: innovations are a little too large for long. A cumulative sum
+finds that (Page 1954, "Continuous inspection schemes").
 """
 
+import enum
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +18,10 @@ from dso_robotics.robot.innovation_gate import chi_squared_quantile
 
 # After this many wild readings of a sensor in a row the estimate is taken for lost.
 _PATIENCE = 10
+# The innovations of a sensor are too large where so many times the predicted covariance explains them by so many nats better.
+_WIDER, _NATS = 9.0, 30.0
+# How long ago [s] a bias may have jumped that has misled the state since.
+LATELY = 1.0
 
 
 def quantiles(share: float, most: int) -> np.ndarray:
@@ -34,30 +43,78 @@ def beside(innovation: np.ndarray, spread: np.ndarray, known: np.ndarray) -> tup
     return innovation - (turned @ np.where(known, innovation, 0.0)[..., None])[..., 0], spread - turned @ cross
 
 
+class Restart(enum.IntEnum):
+    """What the readings of an update tell a filter to give up.
+
+    NOW: its biases, one of which jumps. LATELY: its biases, one of which has jumped and has misled the state since.
+    ALL: its state and its biases, around the estimate of both.
+    """
+
+    NONE = 0
+    NOW = 1
+    LATELY = 2
+    ALL = 3
+
+
 class Patience:
     """Counts wild readings in a row, for B filters of S sensors.
 
     After 10 wild readings of a sensor in a row the filter is lost: it should start anew around its estimate, once. A sensor
     that stays wild may be broken, so it makes the filter start anew again only after 10 likely readings in a row.
+
+    drifting: sensors (S,) that have a bias for a state; None for none. Where there is one, a jump of a bias explains wild
+    readings as well as a robot that is elsewhere, and leaves more of what is known. So the filter first gives up its biases:
+    that of a wild sensor jumps, or else another has misled the state. It starts anew if 10 more readings in a row are wild.
     """
 
-    def __init__(self, filters: int, sensors: int):
+    def __init__(self, filters: int, sensors: int, drifting: np.ndarray | None = None):
         self._wild, self._likely = np.zeros((filters, sensors), int), np.zeros((filters, sensors), int)
-        self._armed = np.ones((filters, sensors), bool)
+        own = np.zeros(sensors, bool) if drifting is None else np.asarray(drifting, bool)
+        self._first = np.where(own, Restart.NOW, Restart.LATELY)
+        # Restarts that a sensor may still cause.
+        self._most = 2 if own.any() else 1
+        self._left = np.full((filters, sensors), self._most)
         # Whether nothing is being counted, so that an update without a wild reading changes nothing.
         self.calm = True
 
     def lost(self, wild: np.ndarray, measured: np.ndarray) -> np.ndarray:
-        """Whether each filter (B,) is lost, given which sensors (B, S) were measured now and which of them were wild."""
+        """The `Restart` of each filter, (B,), given which sensors (B, S) were measured now and which of them were wild."""
         likely = measured & ~wild
         self._wild = np.where(wild, self._wild + 1, np.where(measured, 0, self._wild))
         self._likely = np.where(likely, self._likely + 1, np.where(measured, 0, self._likely))
-        self._armed |= self._likely >= _PATIENCE
-        found = (self._wild >= _PATIENCE) & self._armed
-        self._armed &= ~found
+        self._left = np.where(self._likely >= _PATIENCE, self._most, self._left)
+        found = (self._wild >= _PATIENCE) & (self._left > 0)
+        restart = np.where(found, np.where(self._left > 1, self._first, Restart.ALL), Restart.NONE)
+        self._left = self._left - found
         self._wild = np.where(found, 0, self._wild)
-        self.calm = bool(self._armed.all()) and not self._wild.any()
+        self.calm = bool((self._left == self._most).all()) and not self._wild.any()
+        return np.asarray(restart.max(-1))
+
+
+class Surprise:
+    """Finds sensors whose innovations are too large for long, though no single reading is wild, for B filters of S sensors.
+
+    By sensor, the sum of what each reading tells for a covariance nine times as large, which is never below 0. Where it exceeds
+    30 nats, a bias has jumped and has misled the state.
+    """
+
+    def __init__(self, filters: int, sensors: int):
+        self._nats = np.zeros((filters, sensors))
+
+    def misled(self, nats: np.ndarray) -> np.ndarray:
+        """Whether a bias misled each filter, (B,), given what `wider` says of each sensor, (B, S)."""
+        self._nats = np.maximum(self._nats + nats, 0.0)
+        found = self._nats > _NATS
+        self._nats[found] = 0.0
         return np.asarray(found.any(-1))
+
+
+def wider(square: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    """What readings of so many `channels` tell for a covariance nine times as large [nat].
+
+    square: their squared innovations over the covariance.
+    """
+    return 0.5 * ((1 - 1 / _WIDER) * square - channels * np.log(_WIDER))
 
 
 class TrainingGate:
@@ -66,30 +123,41 @@ class TrainingGate:
     sensors: id of the sensor of each channel, (ny,).
     scale: spread of wild readings by channel, (ny,). share: of readings that are wild.
     feet: for each channel the foot whose velocity it is, if any. One that slips does not make the filter start anew.
+    drifting: channels that have a bias for a state, (ny,).
     """
 
     def __init__(
-        self, filters: int, sensors: np.ndarray, scale: np.ndarray, share: float, feet: Sequence[FootContact | None]
+        self,
+        filters: int,
+        sensors: np.ndarray,
+        scale: np.ndarray,
+        share: float,
+        feet: Sequence[FootContact | None],
+        drifting: np.ndarray,
     ):
         self._members = [np.flatnonzero(sensors == s) for s in dict.fromkeys(sensors.tolist())]
         mine = [feet[here[0]] for here in self._members]
         self._scale, self._foot = scale, np.array([foot is not None for foot in mine])
         self._shares = [share if foot is None else 1 - foot.gate for foot in mine]
-        self._patience = Patience(filters, len(self._members))
+        self._order = np.argsort(self._foot, kind="stable")
+        own = np.array([drifting[self._members[i]].any() for i in self._order])
+        self._patience = Patience(filters, len(self._members), own)
+        self._surprise = Surprise(filters, len(self._members))
+        self._drifting = bool(own.any())
 
     def update(
         self, innovation: np.ndarray, spread: np.ndarray, seen: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Channels (B, ny) that pass, what the others cost (B,), and which filters (B,) are lost.
+        """Channels (B, ny) that pass, what the others and jumps of biases cost (B,), and the `Restart` of each filter, (B,).
 
         innovation: (B, ny). spread: its covariance, (B, ny, ny). seen: measured channels, (B, ny).
         """
         passed, penalty, wild, measured = seen.copy(), np.zeros(len(seen)), [], []
+        nats = np.zeros((len(seen), len(self._members)))
         feet, told = np.zeros(seen.shape[1], bool), False
         for here, foot in zip(self._members, self._foot, strict=True):
             feet[here] = foot
-        order = np.argsort(self._foot, kind="stable")
-        for i in order:
+        for n, i in enumerate(self._order):
             here, share, foot = self._members[i], self._shares[i], self._foot[i]
             mine = seen[:, here]
             if foot and not told:
@@ -98,19 +166,27 @@ class TrainingGate:
             e = np.where(mine, innovation[:, here], 0.0)
             if len(here) == 1:
                 s = np.where(mine[:, 0], spread[:, here[0], here[0]], 1.0)
-                inside = 0.5 * (e[:, 0] ** 2 / s + np.log(s))
+                square, volume = e[:, 0] ** 2 / s, np.log(s)
             else:
                 s = np.where(mine[:, :, None] & mine[:, None, :], spread[:, here[:, None], here], np.eye(len(here)))
-                inside = 0.5 * (np.sum(e * np.linalg.solve(s, e[..., None])[..., 0], -1) + np.linalg.slogdet(s)[1])
+                square, volume = np.sum(e * np.linalg.solve(s, e[..., None])[..., 0], -1), np.linalg.slogdet(s)[1]
+            inside = 0.5 * (square + volume)
             each = 0.5 * (e / self._scale[here]) ** 2 + np.log(self._scale[here])
             outside = np.sum(np.where(mine, each, 0.0), -1) - (np.log(share) if share else -np.inf)
             bad = mine.any(-1) & (outside < inside)
             passed[:, here] &= ~bad[:, None]
             penalty += np.where(bad, outside, 0.0)
+            nats[:, n] = np.where(bad | foot, 0.0, wider(square, mine.sum(-1)))
             wild.append(bad)
             measured.append(mine.any(-1))
         bad, seen_ = np.stack(wild, -1), np.stack(measured, -1)
-        return passed, penalty, self._patience.lost(bad & ~self._foot[order], seen_)
+        restart = self._patience.lost(bad & ~self._foot[self._order], seen_)
+        if self._drifting:
+            misled = self._surprise.misled(nats)
+            # What the readings told for a jump is what it costs: a filter may not buy likelihood by jumps.
+            penalty += np.where(misled, _NATS, 0.0)
+            restart = np.maximum(restart, np.where(misled, Restart.LATELY, Restart.NONE))
+        return passed, penalty, restart
 
 
 class RuntimeGate:
@@ -118,14 +194,23 @@ class RuntimeGate:
 
     share: of right readings that pass, such as 0.9999. sensors: name of the sensor of each channel, (ny,).
     contacts: with feet; they have shares of their own, and one that slips does not make the filter start anew.
+    drifting: channels that have a bias for a state, (ny,); None for none.
     """
 
-    def __init__(self, share: float, sensors: Sequence[str], contacts: ContactReadings | None = None):
+    def __init__(
+        self,
+        share: float,
+        sensors: Sequence[str],
+        contacts: ContactReadings | None = None,
+        drifting: np.ndarray | None = None,
+    ):
         self.names = tuple(dict.fromkeys(sensors))
         self._members = [np.flatnonzero([name == s for s in sensors]) for name in self.names]
         own = [np.nan] * len(sensors) if contacts is None else contacts.share.tolist()
         self.foot = np.array([bool(np.isfinite(own[here[0]])) for here in self._members])
         self._feet = np.isfinite(own)
+        drifts = np.zeros(len(sensors), bool) if drifting is None else drifting
+        self._drifting = np.array([drifts[here].any() for here in self._members])
         self._slipping = np.array([own[here[0]] < 1 for here in self._members])
         self.limits = [
             quantiles(own[here[0]] if foot else share, len(here))
@@ -136,7 +221,18 @@ class RuntimeGate:
     def reset(self) -> None:
         """Forget all counts."""
         self.counts = dict.fromkeys(self.names, 0)
-        self._patience = Patience(1, len(self.names))
+        self._patience = Patience(1, len(self.names), self._drifting)
+        self._surprise = Surprise(1, len(self.names))
+
+    def surprise(self, innovation: np.ndarray, spread: np.ndarray, let: np.ndarray) -> np.ndarray:
+        """By sensor, what `wider` says of the channels `let` (ny,); 0 for feet and where there is none, (S,)."""
+        found = np.zeros(len(self.names))
+        for i, (here, foot) in enumerate(zip(self._members, self.foot, strict=True)):
+            mine = here[let[here]]
+            if len(mine) and not foot:
+                e = innovation[mine]
+                found[i] = wider(e @ np.linalg.solve(spread[mine[:, None], mine], e), np.array(len(mine)))
+        return found
 
     def wild(self, innovation: np.ndarray, spread: np.ndarray, seen: np.ndarray) -> list[bool]:
         """Whether each sensor's reading is wild, given innovations (ny,), their covariance (ny, ny) and which were measured."""
@@ -176,10 +272,16 @@ class RuntimeGate:
                 seen[here] = False
         return seen
 
-    def count(self, wild: list[bool], seen: np.ndarray) -> bool:
-        """Count the readings of an update, and return whether the filter is lost."""
+    def count(self, wild: list[bool], seen: np.ndarray, nats: np.ndarray | None = None) -> Restart:
+        """Count the readings of an update, and return what the filter is to give up.
+
+        nats: see `surprise`; None where no bias drifts.
+        """
+        misled = nats is not None and bool(self._surprise.misled(nats[None])[0])
+        least = Restart.LATELY if misled else Restart.NONE
         if self._patience.calm and not any(wild):
-            return False
+            return least
         for name, bad in zip(self.names, wild, strict=True):
             self.counts[name] += bad
-        return bool(self._patience.lost(np.array([wild]) & ~self.foot, self._measured(seen)[None])[0])
+        found = self._patience.lost(np.array([wild]) & ~self.foot, self._measured(seen)[None])[0]
+        return max(least, Restart(int(found)))

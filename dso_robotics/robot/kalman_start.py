@@ -1,6 +1,7 @@
 """The start of a Kalman filter's training: noises from the log, the best of a few."""
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterable
 
 import mujoco
@@ -28,8 +29,9 @@ _PLACE, _RATE, _TIMES = 2.0, 5.0, 3.0
 _TILT = 0.6
 # Noise of the rate at which a base turns whose accelerometer moves it [rad/s/sqrt(s)]: so much that its gyroscope decides.
 _TURN = 20.0
-# Drift of a bias, as a share of the noise in a second, and its size at the start in multiples of the noise.
-_DRIFT, _OFFSET = 0.1, 20.0
+# Drift of a bias, as a share of the noise in a second, and its size at the start in multiples of the noise, or of the size that
+# the log shows if that is more.
+_DRIFT, _OFFSET, _SHOWN = 0.1, 20.0, 2.0
 
 
 def begin(
@@ -63,15 +65,22 @@ def begin(
     drift[which] = _DRIFT * sensor[which]
     prior, offset = start_spread(model, tangent, strapped=windows.channels.strapped), _OFFSET * sensor
     few = windows.pick(np.unique(np.linspace(0, len(windows) - 1, min(_TRIED, len(windows))).astype(int)))
+
+    def made(share: float, factor: float, offset: np.ndarray) -> KalmanTheta:
+        sensors = np.where(foot, sensor, factor * sensor)
+        noise = Noise(np.where(turned, _TURN, share * rate), sensors, drift, prior, offset)
+        return KalmanTheta(
+            physics, noise, windows.channels.sensor_names, windows.channels.quaternions, foot | held, turned
+        )
+
+    if len(which):
+        offset[which] = _shown(
+            made(_RATES[-2], _SENSORS[0], np.maximum(offset, sensor_spread(windows))), few, which, offset
+        )
     spread: dict[float, list[tuple[float, KalmanTheta]]] = {share: [] for share in _RATES}
     for tried, (share, factor) in enumerate(itertools.product(_RATES, _SENSORS)):
         tell(tried)
-        noise = Noise(
-            np.where(turned, _TURN, share * rate), np.where(foot, sensor, factor * sensor), drift, prior, offset
-        )
-        theta = KalmanTheta(
-            physics, noise, windows.channels.sensor_names, windows.channels.quaternions, foot | held, turned
-        )
+        theta = made(share, factor, offset)
         cost = float(KalmanFilter(theta, few, warm_up=warm_up).run(theta.initial).cost.sum())
         spread[share].append((cost, theta))
     # The likelihood has local minima: a filter that trusts a wrong model too much takes right readings for wild ones. So a few
@@ -85,6 +94,23 @@ def begin(
             best = cost, theta, z
     assert best is not None
     return best[1:]
+
+
+def _shown(theta: KalmanTheta, windows: FilterWindows, which: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Sizes of the biases `which` (nb,) at the start: `least` (ny,), or twice what a filter finds that expects any."""
+    run = KalmanFilter(theta, windows).run(theta.initial)
+    ends = np.abs(run.offset[np.isfinite(run.cost), -1][:, which])
+    if not len(ends):
+        return least[which]
+    return np.maximum(least[which], _SHOWN * np.sqrt(np.mean(ends**2, axis=0)))
+
+
+def sensor_spread(windows: FilterWindows) -> np.ndarray:
+    """Root mean squares (ny,) of the readings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = np.sqrt(np.nanmean(windows.measured**2, axis=(0, 1)))
+    return np.nan_to_num(found)
 
 
 def channel_noise(windows: FilterWindows) -> np.ndarray:

@@ -1,6 +1,6 @@
 """One hypothesis of a Kalman filter at run time: prediction and correction of a state and its covariance, on C MuJoCo."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import mujoco
@@ -13,7 +13,7 @@ from dso_robotics.physics.quiet import quiet
 from dso_robotics.robot.correctors.kalman import Noise, correction, measurable, reading_variances, turned
 from dso_robotics.robot.deployed_model import LARGEST
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.kalman_gate import RuntimeGate
+from dso_robotics.robot.kalman_gate import LATELY, Restart, RuntimeGate
 from dso_robotics.robot.kalman_search import WideSearch
 from dso_robotics.robot.learned import MOST_PREDICTED, Learned
 from dso_robotics.robot.linearisation import Linearisation
@@ -27,19 +27,29 @@ _TURNED = 0.02
 
 @dataclass(frozen=True, eq=False)
 class Belief:
-    """State (nx,), biases of all channels (ny,), and the covariance of state and drifting biases (K, K)."""
+    """State (nx,), biases of all channels (ny,), and the covariance of state and drifting biases (K, K).
+
+    jumped: what a jump of the biases in the last second adds to the covariance, (K, K); None where no bias drifts. A jump moves
+    the error of biases and state by d, and d becomes (I - K H) A d in every update. So the covariance J of that is carried on
+    as J <- s (I - K H) A J A' (I - K H)' + (1 - s) D, where D is that of a jump, and s = exp(-t / 1 s).
+    """
 
     state: np.ndarray
     offset: np.ndarray
     covariance: np.ndarray
+    jumped: np.ndarray | None = None
 
 
 class Told(NamedTuple):
-    """What an update says of the readings, (ny,) each: predicted, innovation (NaN where left out), its deviation."""
+    """What an update says of the readings, (ny,) each: predicted, innovation (NaN where left out), its deviation.
+
+    nats: see `RuntimeGate.surprise`; None where no bias drifts, or where the state was found by a search.
+    """
 
     predicted: np.ndarray
     innovation: np.ndarray
     std: np.ndarray
+    nats: np.ndarray | None = None
 
 
 class Corrected(NamedTuple):
@@ -59,6 +69,7 @@ class KalmanTracker:
         self._data = mujoco.MjData(model)
         self.noise, self._biases, self._variances = noise, noise.drifting, noise.sensor**2
         self._eye = np.eye(learned.corrector.k + len(self._biases))
+        self._jump = np.diag(np.concatenate([np.zeros(learned.corrector.k), noise.offset[self._biases]]) ** 2)
         self.widest = _WIDEST * np.concatenate([noise.prior, noise.offset[self._biases]])
         for _, v in space.free_turns:
             # The prior of a rotation is about the world's axes.
@@ -73,7 +84,17 @@ class KalmanTracker:
 
     def begun(self, state: np.ndarray, offset: np.ndarray) -> Belief:
         """A belief of which nothing but a guess is known."""
-        return Belief(state, offset, self.noise.start(self._space, state))
+        return Belief(state, offset, self.noise.start(self._space, state), self._no_jump())
+
+    def forgetful(self, belief: Belief, restart: Restart) -> Belief:
+        """The belief once a bias jumps, or has jumped and misled the state since; by as much as it may be off at the start."""
+        covariance = belief.covariance + self._jump
+        if restart is Restart.LATELY and belief.jumped is not None:
+            covariance = covariance + belief.jumped
+        return Belief(belief.state, belief.offset, covariance, self._no_jump())
+
+    def _no_jump(self) -> np.ndarray | None:
+        return np.zeros_like(self._jump) if len(self._biases) else None
 
     def predicted(self, belief: Belief, u: np.ndarray, seconds: float) -> Belief:
         """The belief `seconds` later under the control u (nu,), before any reading.
@@ -88,7 +109,11 @@ class KalmanTracker:
         if over.max() > 1:
             shrink = 1 / np.sqrt(np.maximum(over, 1.0))
             p = p * shrink[:, None] * shrink
-        return Belief(forecast, belief.offset, (p + p.T) / 2)
+        jumped = belief.jumped
+        if jumped is not None:
+            share = np.exp(-seconds / LATELY)
+            jumped = share * (a @ jumped @ a.T) + (1 - share) * self._jump
+        return Belief(forecast, belief.offset, (p + p.T) / 2, jumped)
 
     def lost(self, seconds: float) -> bool:
         """Whether nothing is known of a state after so long without a reading."""
@@ -145,13 +170,17 @@ class KalmanTracker:
             return Corrected(belief, Told(reading, innovation, std), [False] * len(self._gate.names), 0.0)
         wild = self._gate.wild(e, spread, seen) if shut is None else shut
         let = self._gate.without(seen, wild)
-        done = correction(p, h, r, e, let)
+        done, jumped, nats = correction(p, h, r, e, let), belief.jumped, None
+        if jumped is not None:
+            left = self._eye - done.gain @ h
+            jumped, nats = left @ jumped @ left.T, self._gate.surprise(e, spread, let)
         cost = 0.0
         if weighed:
             white = np.where(let, e, 0.0)
             cost = 0.5 * float(white @ np.linalg.solve(done.spread, white) + np.linalg.slogdet(done.spread)[1])
         if self._search.needed(p, done.covariance, wild):
             after, wild, cost = self._searched(belief, y, u, seen, shut)
+            nats = None
             let = self._gate.without(seen, wild)
         else:
             covariance = done.covariance
@@ -162,7 +191,7 @@ class KalmanTracker:
         left_out = seen & ~let
         if left_out.any():
             innovation = np.where(left_out, np.nan, innovation)
-        return Corrected(after, Told(reading, innovation, std), wild, cost)
+        return Corrected(replace(after, jumped=jumped), Told(reading, innovation, std, nats), wild, cost)
 
     def _searched(
         self, belief: Belief, y: np.ndarray, u: np.ndarray, seen: np.ndarray, shut: list[bool] | None

@@ -17,6 +17,7 @@ from dso_robotics.errors import DsoError
 from dso_robotics.robot.correctors.kalman import correction, measurable
 from dso_robotics.robot.estimator import Estimate, Estimator
 from dso_robotics.robot.kalman_estimator import KalmanEstimator
+from dso_robotics.robot.kalman_gate import Restart
 from dso_robotics.robot.kalman_tracker import Belief
 from dso_robotics.robot.learned import Learned
 from dso_robotics.robot.linear_smoother import LinearProblem, smoothed, square
@@ -121,8 +122,9 @@ class MovingHorizon(KalmanEstimator):
             fit, covariances, window = self._fitted(window, filtered)
         except (DsoError, np.linalg.LinAlgError):
             return self._begin(belief, found)
-        lost = self._fresh and (seen & ~window[-1].let).any()
-        if lost:
+        # A jump of a bias in the window is not in its noises.
+        lost = self._restart is not Restart.NONE and (seen & ~window[-1].let).any()
+        if lost or self._restart is Restart.LATELY:
             return self._begin(belief, found)
         arrival = self._arrival
         self._states, self._offsets = fit.states, fit.offsets

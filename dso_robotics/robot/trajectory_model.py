@@ -10,7 +10,7 @@ from dso_robotics.robot.correctors.kalman import measurable, transposed, turned
 from dso_robotics.robot.filter_data import FilterWindows
 from dso_robotics.robot.innovation_gate import chi_squared_quantile
 from dso_robotics.robot.kalman_filter import KalmanFilter
-from dso_robotics.robot.kalman_gate import quantiles
+from dso_robotics.robot.kalman_gate import LATELY, Restart, quantiles
 from dso_robotics.robot.kalman_slopes import Slopes
 from dso_robotics.robot.kalman_theta import KalmanTheta
 from dso_robotics.robot.learned import MOST_PREDICTED
@@ -78,8 +78,22 @@ class TrajectoryModel:
         offset = np.concatenate([np.zeros((b, 1, ny)), np.where(good[:, None, None], run.offset, 0.0)], 1)
         self.breaks = np.concatenate([np.zeros((b, 1), bool), self.lost | run.anew], 1)
         self.anchors = np.concatenate([x[:, :1], x[:, :-1]], 1), np.concatenate([offset[:, :1], offset[:, :-1]], 1)
+        self._allow_jumps(run.jumped)
         self.let = self.seen & np.concatenate([np.ones((b, 1, ny), bool), run.passed], 1)
         return x, offset, good
+
+    def _allow_jumps(self, jumped: np.ndarray) -> None:
+        """Let biases jump where the filter gave them up: in that update, or at any time in the second before it."""
+        jump = np.zeros((self.size, self.size))
+        jump[range(self.k, self.size), range(self.k, self.size)] = self.noise.offset[self.biases] ** 2
+        ends = np.cumsum(self.given.seconds, axis=1)
+        for b, t in np.argwhere(jumped > Restart.NONE):
+            if jumped[b, t] == Restart.NOW:
+                self.q[b, t] += jump
+                continue
+            here = (np.arange(len(ends[b])) <= t) & (ends[b] > ends[b, t] - LATELY) & ~self.lost[b]
+            share = np.where(here, self.given.seconds[b], 0.0)
+            self.q[b] += (share / share.sum())[:, None, None] * jump
 
     def move_to(self, z: np.ndarray, *, derivatives: bool = False) -> None:
         """Take the physics of z (n,) from now on. With `derivatives`, `linearised` also gives those by the physics."""

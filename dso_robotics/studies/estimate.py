@@ -103,6 +103,8 @@ def _estimate(study: EstimateStudy, here: Session, report: Callable[[Path], obje
         for part, f in fits.items()
         if f.diverged
     ]
+    doubts += outcome.doubts
+    doubts += estimate_contact.on_the_ground(study.contact, doubts, strapped=study.strapdown is not None)
     fit = {"train": {}, "hold_out": {}} | {n: score.table(channels, f, outcome.std[n]) for n, f in fits.items()}
     named = channels.sensor_names
     stability = trust.stability_table(settled, outcome.whole)

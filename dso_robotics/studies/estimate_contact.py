@@ -117,6 +117,16 @@ def read_channels(tables: Mapping[str, ContactTable], sensors: Sequence[str]) ->
     return (*sensors, *(table.channel for table in tables.values() if table.channel is not None))
 
 
+def on_the_ground(tables: Mapping[str, ContactTable], doubts: Sequence[str], *, strapped: bool) -> list[str]:
+    """What may be wrong with a filter that is doubted, if forces of a ground in the model move its feet."""
+    if strapped or not tables or not doubts:
+        return []
+    return [
+        f"Forces of the model's ground act on {', '.join(tables)}, so its height, friction and stiffness (solref) are to be "
+        'those of the true one; strapdown = "ACCELEROMETER" makes a filter that needs no ground.'
+    ]
+
+
 def without_notes(tables: Mapping[str, ContactTable], notes: Sequence[str]) -> list[str]:
     """`notes` on channels that are left out, but for those that tell whether a foot stands."""
     used = tuple(f"log channel {table.channel!r} is no sensor of the model" for table in tables.values())

@@ -250,7 +250,8 @@ def learn(asked: Asked, kind: str) -> Outcome:
         theta=theta.by_name(found.z),
         windows={"train": len(given), "validation": 0},
         summary=table(theta, found.z, channels) | {"noise_ahead": {name: [float(s)] for name, s in ahead}} | more,
-        notes=(*doubts(judged, channels), *map(_falling, unseen), *smooth.doubts(rows)),
+        notes=(*often_wild(judged, channels, feet=True), *map(_falling, unseen), *smooth.doubts(rows)),
+        doubts=tuple(often_wild(judged, channels, feet=False)),
         smoothed=smoothed,
     )
 
@@ -318,10 +319,15 @@ def _falling(name: str) -> str:
     )
 
 
-def doubts(judged: Mapping[str, Judged], channels: Channels) -> list[str]:
-    """Warnings on sensors that are often taken for wild."""
+def often_wild(judged: Mapping[str, Judged], channels: Channels, *, feet: bool) -> list[str]:
+    """Warnings on sensors, or on feet, that are often taken for wild.
+
+    Innovations that are left out do not count in NIS, so a filter with many of them looks better than it is. Feet slip.
+    """
     found = judged.get("hold_out", judged["train"])
-    many = {channels.sensor_names[c].split("[")[0]: found.wild[c] for c in np.flatnonzero(found.wild > _MANY_WILD)}
+    foot = np.array([one is not None for one in channels.footed])
+    which = np.flatnonzero((found.wild > _MANY_WILD) & (foot == feet))
+    many = {channels.sensor_names[c].split("[")[0]: found.wild[c] for c in which}
     return [
         f"{name}: {100 * share:.0f}% of its readings were taken for wild and left out; see what is wrong with the "
         "sensor, or with the model's."

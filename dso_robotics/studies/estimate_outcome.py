@@ -51,6 +51,7 @@ class Outcome:
     engine: name and reason. numbers: how many the corrector has. physical: physics coordinates (m,).
     where: their places among the coordinates of the search.
     theta: for the run file. windows: how many were used. summary: further entries. notes: further warnings.
+    doubts: those that speak against the filter, beside what `estimate_trust.distrust` says.
     smoothed: by part, if the study asks for it.
     """
 
@@ -68,4 +69,5 @@ class Outcome:
     windows: Mapping[str, int]
     summary: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     smoothed: Mapping[str, SmoothedRuns] = dataclasses.field(default_factory=dict)

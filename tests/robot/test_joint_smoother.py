@@ -1,5 +1,7 @@
 """Motion and numbers together against dense normal equations, and the recovery of numbers that are known."""
 
+import dataclasses
+
 import mujoco
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from dso_robotics.robot.kalman_smoother import KalmanSmoother
 from dso_robotics.robot.kalman_theta import KalmanTheta
 from dso_robotics.robot.linear_smoother import LinearProblem, jointly
 from dso_robotics.studies.estimate_smooth import smoothed
+from tests.robot.free_body import QUADROTOR, QUADROTOR_NOISE, flight
 from tests.robot.test_kalman import matrices, recorded, spring
+from tests.robot.test_kalman_smoother import errors, of_model, roll
 
 SHARE = 1 - 1e-12
 # Both enter the model of the spring linearly, and the second has a prior.
@@ -221,3 +225,86 @@ def test_a_number_at_its_bound_stays_there_and_the_motion_does_not_count_on_it()
     assert found.spread.covariance[0, 0] > 0
     held_out = smoothed(theta, found.z, windows, 0, SHARE, learned=found)
     np.testing.assert_array_equal(held_out.found.covariance, wide.covariance)
+
+
+def test_the_mass_of_a_free_body_is_found_together_with_its_motion():
+    """A quadrotor whose model is a tenth too heavy: in the tangent space, with slow sensors, and an honest interval."""
+    runs = [roll(QUADROTOR, f"r{i}", 0.004, *flight(i, 300, yaw)) for i, yaw in enumerate((0.3, 2.5))]
+    heavy = QUADROTOR.replace('mass="1"', 'mass="1.1"')
+    theta, windows = of_model(heavy, QUADROTOR_NOISE, runs, 0.004, "body/quad/mass")
+    windows = dataclasses.replace(windows, start=windows.truth[:, 0].copy())
+    theta = dataclasses.replace(theta, begin=dataclasses.replace(theta.begin, prior=np.full(12, 0.3)))
+    found = JointSmoother(KalmanSmoother(theta, windows, share=SHARE)).run(theta.initial)
+    assert found.converged
+    off = (found.solution.z[0] - 1.0) / found.spread.std[0]
+    assert abs(off) < 3.5
+    assert found.spread.std[0] < 0.01
+    np.testing.assert_allclose(np.linalg.norm(found.motion.states[..., 3:7], axis=-1), 1.0, atol=1e-12)
+    after = errors(theta, windows, found.motion.states)
+    squares = np.sum(after * np.linalg.solve(found.motion.covariance, after[..., None])[..., 0], -1) / 12
+    assert 0.4 < squares.mean() < 2
+    # At the wrong mass the motion is worse, and its covariance is not honest.
+    alone = errors(theta, windows, KalmanSmoother(theta, windows, share=SHARE).run(theta.initial).states)
+    for part in (slice(0, 3), slice(6, 9)):
+        assert np.mean(after[..., part] ** 2) < np.mean(alone[..., part] ** 2)
+
+
+HOPPER = """
+<mujoco>
+  <option timestep="0.002" integrator="implicitfast"/>
+  <worldbody>
+    <geom type="plane" size="5 5 0.1" solref="{solref}"/>
+    <body name="ball" pos="0 0 0.3">
+      <joint name="height" type="slide" axis="0 0 1" damping="0.2"/>
+      <geom type="sphere" size="0.1" mass="{mass}" solref="{solref}"/>
+    </body>
+  </worldbody>
+  <actuator><motor name="thrust" joint="height"/></actuator>
+  <sensor><jointpos name="place" joint="height"/><jointvel name="speed" joint="height"/></sensor>
+</mujoco>
+"""
+SOFT, HOP = "0.02 0.3", np.array([0.002, 0.05])
+
+
+def hop(seed: int, length: int = 300) -> Rollout:
+    """A ball that is pushed up and falls on a floor, sampled at 100 Hz, with white noise on its speed."""
+    model = mujoco.MjModel.from_xml_string(HOPPER.format(mass=0.5, solref=SOFT))
+    data, rng, rows = mujoco.MjData(model), np.random.default_rng(seed), []
+    thrust = np.repeat(rng.uniform(0.0, 6.0, length // 15 + 1), 15)[:length]
+    for t in range(length):
+        rows.append([data.qpos[0], data.qvel[0]])
+        data.ctrl[:] = thrust[t]
+        mujoco.mj_step(model, data, 5)
+        data.qvel[:] += PUSH * np.sqrt(0.01) * rng.normal()
+    states = np.array(rows)
+    return Rollout(
+        name=f"run{seed}", time=0.01 * np.arange(length), ctrl=thrust[:, None], ctrl_names=("thrust",),
+        sensordata=states + HOP * rng.normal(size=(length, 2)), sensor_names=("place", "speed"), sensor_units=("m", "m/s"),
+        qpos=states[:, :1], qvel=states[:, 1:],
+    )  # fmt: skip
+
+
+def test_the_mass_of_a_ball_that_hits_a_floor_is_found_together_with_its_motion():
+    """Contacts have kinks, so the search need not converge, but it is to end at the truth and to say what it knows."""
+    rollouts = [hop(0), hop(1)]
+    lowest = min(float(r.qpos.min()) for r in rollouts if r.qpos is not None)
+    assert lowest < -0.2  # 0.3 m above the floor's surface at the start, with a radius of 0.1 m
+    robot = load(mujoco.MjSpec.from_string(HOPPER.format(mass=0.6, solref=SOFT)))
+    physics = pack([parse("body/ball/mass"), parse("joint/height/damping=0.4")], robot)
+    channels = filter_data.select_channels(Log("", "test", "CC0", tuple(rollouts)), physics.mj, None)
+    windows = filter_data.cut_windows(
+        tuple(rollouts), channels, physics.mj, interval=0.01, substeps=5, seconds=None, any_time=True
+    )
+    noise = Noise(np.array([1e-4, PUSH]), HOP, np.zeros(2), np.array([0.5, 2.0]), np.full(2, 0.1))
+    theta = KalmanTheta(physics, noise, channels.sensor_names, channels.quaternions)
+    found = JointSmoother(KalmanSmoother(theta, windows, share=SHARE)).run(theta.initial)
+    off = (found.solution.z - [0.5, 0.2]) / found.spread.std
+    assert (np.abs(off) < 4).all(), off
+    assert (found.spread.std < [0.02, 0.1]).all()
+    error = found.motion.states - windows.truth
+    squares = np.sum(error * np.linalg.solve(found.motion.covariance, error[..., None])[..., 0], -1) / 2
+    # In flight the covariance is right. At a touch-down the derivative is that of one side of a kink, and it claims too much.
+    touching = windows.truth[..., 0] < -0.15
+    assert 0.4 < squares[~touching].mean() < 2
+    assert np.median(squares) < 2
+    assert (np.sqrt(np.mean(error[:, 5:] ** 2, axis=(0, 1))) < [0.001, 0.05]).all()

@@ -20,7 +20,7 @@ MAIN = """
 #include "estimator.h"
 int main(void) {
   static dso_estimator e;
-  double in[2 + DSO_ESTIMATOR_NU + DSO_ESTIMATOR_READINGS + DSO_ESTIMATOR_WIDTH + DSO_ESTIMATOR_NY + DSO_ESTIMATOR_SQUARE];
+  double in[2 + DSO_ESTIMATOR_NU + DSO_ESTIMATOR_READINGS + DSO_ESTIMATOR_WIDTH + DSO_ESTIMATOR_NY + 2 * DSO_ESTIMATOR_SQUARE];
   double out[2 + DSO_ESTIMATOR_WIDTH + 3 * DSO_ESTIMATOR_NY + DSO_ESTIMATOR_SIZE_K + 1];
   const double *y = in + 2 + DSO_ESTIMATOR_NU, *belief;
   char error[300];
@@ -33,6 +33,7 @@ int main(void) {
       for (i = 0; i < DSO_ESTIMATOR_WIDTH; i++) e.now.state[i] = *belief++;
       for (i = 0; i < DSO_ESTIMATOR_NY; i++) e.now.offset[i] = *belief++;
       for (i = 0; i < DSO_ESTIMATOR_SQUARE; i++) e.now.covariance[i] = *belief++;
+      for (i = 0; i < DSO_ESTIMATOR_SQUARE; i++) e.now.jumped[i] = *belief++;
     }
     out[0] = first ? dso_estimator_reset(&e, NULL, NULL, NULL, y) : dso_estimator_update(&e, in + 2, y, in[1]);
     first = 0;
@@ -114,7 +115,8 @@ def test_a_thousand_updates_are_those_of_python(tmp_path, name):
         y[0] = np.inf if t == 500 else y[0]
         seconds = 20.0 if t == 900 else steps * world.opt.timestep
         before = made._clouds.summary(made._cloud) if t else start
-        rows.append(np.r_[seconds, ctrl, y, before.state, before.offset, before.covariance.ravel()])
+        jumped = np.zeros_like(before.covariance) if before.jumped is None else before.jumped
+        rows.append(np.r_[seconds, ctrl, y, before.state, before.offset, before.covariance.ravel(), jumped.ravel()])
         try:
             found, status = (made.update(ctrl, y, dt=seconds) if t else made.reset(measurement=y)), 0
         except DsoError:

@@ -8,7 +8,7 @@ import pytest
 
 from dso_robotics.errors import DsoError
 from dso_robotics.robot.estimator_space import Space
-from dso_robotics.robot.kalman_gate import Patience
+from dso_robotics.robot.kalman_gate import Patience, Restart, Surprise, wider
 from dso_robotics.robot.linearisation import Linearisation
 from tests.robot.free_body import ARM, ARM_NOISE, QUADROTOR, QUADROTOR_NOISE, estimator, flight, swing
 
@@ -245,11 +245,30 @@ def test_the_linearisation_is_that_of_central_differences(integrator):
 
 
 def test_a_broken_sensor_makes_the_filter_start_anew_only_once():
-    patience, lost = Patience(1, 2), 0
-    for _ in range(100):
-        lost += int(patience.lost(np.array([[True, False]]), np.array([[True, True]]))[0])
-    assert lost == 1
-    for _ in range(10):
-        patience.lost(np.array([[False, False]]), np.array([[True, True]]))
+    both = np.array([[True, True]])
+
+    def told(patience, updates: int, wild=(True, False)) -> list[tuple[int, Restart]]:
+        found = [Restart(int(patience.lost(np.array([wild]), both)[0])) for _ in range(updates)]
+        return [(i, restart) for i, restart in enumerate(found, 1) if restart is not Restart.NONE]
+
+    patience = Patience(1, 2)
+    assert told(patience, 100) == [(10, Restart.ALL)]
+    assert told(patience, 10, (False, False)) == []
     assert patience.calm
-    assert sum(patience.lost(np.array([[True, False]]), np.array([[True, True]]))[0] for _ in range(10)) == 1
+    assert told(patience, 10) == [(10, Restart.ALL)]
+    # Where a bias drifts, biases are given up first: those that jump now, or that jumped in another sensor some time ago.
+    for own, first in ((True, Restart.NOW), (False, Restart.LATELY)):
+        patience = Patience(1, 2, np.array([own, not own]))
+        assert told(patience, 100) == [(10, first), (20, Restart.ALL)]
+        assert told(patience, 10, (False, False)) == []
+        assert patience.calm
+        assert told(patience, 10) == [(10, first)]
+
+
+def test_innovations_that_are_too_large_for_long_are_noticed_and_right_ones_are_not():
+    """The sum rises in the mean where the squares are above ln(9)/(1 - 1/9) = 2.47 of what is expected."""
+    rng, surprise = np.random.default_rng(0), Surprise(1, 1)
+    assert not any(surprise.misled(wider(rng.chisquare(3, (1, 1)), np.array(3)))[0] for _ in range(20_000))
+    assert not any(surprise.misled(wider(2 * rng.chisquare(3, (1, 1)), np.array(3)))[0] for _ in range(2_000))
+    found = next(i for i in range(100) if surprise.misled(wider(np.full((1, 1), 3 * 6.0), np.array(3)))[0])
+    assert found == int(np.ceil(30 / (0.5 * (8 / 9 * 18 - 3 * np.log(9))))) - 1

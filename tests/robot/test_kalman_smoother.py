@@ -8,7 +8,8 @@ import pytest
 
 from dso_robotics.data.log import Log
 from dso_robotics.data.rollout import Rollout
-from dso_robotics.parameters.vector import ParameterVector
+from dso_robotics.parameters.path import parse
+from dso_robotics.parameters.vector import ParameterVector, pack
 from dso_robotics.physics.model import load
 from dso_robotics.robot import filter_data
 from dso_robotics.robot.correctors.kalman import Noise, process_covariance
@@ -122,16 +123,16 @@ def test_the_smoother_of_a_linear_model_is_exact_for_any_matrices():
         np.testing.assert_allclose(spreads[0, t], inverse[k * t : k * t + k, k * t : k * t + k], atol=1e-10)
 
 
-def of_model(xml: str, noise: Noise, rollouts: list[Rollout], interval: float):
-    """(theta, windows) of whole runs."""
+def of_model(xml: str, noise: Noise, rollouts: list[Rollout], interval: float, *free: str):
+    """(theta, windows) of whole runs, with these physics or sensor numbers."""
     robot = load(mujoco.MjSpec.from_string(xml))
     log = Log("log", "test", "CC0", tuple(rollouts))
     channels = filter_data.select_channels(log, robot.mj, None)
     windows = filter_data.cut_windows(
         log.rollouts, channels, robot.mj, interval=interval, substeps=1, seconds=None, any_time=True
     )
-    theta = KalmanTheta(ParameterVector((), robot.mj), noise, channels.sensor_names, channels.quaternions)
-    return theta, windows
+    physics = pack([parse(text) for text in free], robot) if free else ParameterVector((), robot.mj)
+    return KalmanTheta(physics, noise, channels.sensor_names, channels.quaternions), windows
 
 
 def named(model: mujoco.MjModel) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.moving_horizon import MovingHorizon
 from dso_robotics.studies.estimate import estimate
 from dso_robotics.studies.estimate_study import EstimateStudy
+from tests.robot.hopping import hopping, hops, pushed
 from tests.robot.stepping import STEPPER, readings, stepping, steps
 
 FOOT = {"channel": "touch", "site": "sole", "above": 5.0, "noise": 0.02}
@@ -100,6 +101,22 @@ def test_late_readings_smoother_and_moving_horizon_know_of_feet(folder):
     assert np.sqrt(np.mean(error**2)) < 0.02
 
 
+def test_a_bias_is_found_together_with_the_motion_of_feet(tmp_path):
+    """The encoder's rate is 0.1 rad/s too high. A foot that stands and the encoder tell that."""
+    given = []
+    for r in stepping(3).rollouts:
+        data = readings(r).copy()
+        data[:, 1] += 0.1
+        given.append(dataclasses.replace(r, sensordata=data))
+    log = Log("", "test", "CC0", tuple(given))
+    summary = run(tmp_path, log, contact={"foot": FOOT}, smooth=True, free=["sensor/rate/bias"])
+    for row in (summary["parameters"], summary["smoother"]["train"]["parameters"]):
+        found = row["sensor/rate/bias"]
+        assert abs(found["value"] - 0.1) < found["high95"] - found["low95"] < 0.05
+    # The base's speed; where it is, nothing tells.
+    assert summary["smoother"]["hold_out"]["rmse"][2] < 0.02
+
+
 def test_a_channel_that_is_no_sensor_tells_too(tmp_path):
     summary = run(tmp_path, stepping(2), contact={"foot": {"channel": "switch", "geom": "foot"}}, iterations=1)
     assert "contact.foot[0]" in summary["noise"]
@@ -125,3 +142,31 @@ def test_a_channel_that_is_no_sensor_tells_too(tmp_path):
 def test_what_it_cannot_do_is_refused(tmp_path, keys, text):
     with pytest.raises(DsoError, match=text):
         run(tmp_path, stepping(1, seconds=2.0), hold_out=None, **keys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("wrong", "state"), [("height", False), ("friction", True)])
+def test_a_wrong_ground_gives_a_stable_filter_that_is_not_called_converged(tmp_path, wrong, state):
+    """The ground is 5 cm too low in the model, or so rough that feet do not slip. What is left out would not show in NIS."""
+    given = hopping(friction=0.1 if wrong == "friction" else 0.6)
+    if not state:
+        bare = tuple(dataclasses.replace(r, qpos=None, qvel=None) for r in given.rollouts)
+        given = dataclasses.replace(given, rollouts=bare)
+    write_log(tmp_path / "log.h5", given)
+    (tmp_path / "model.xml").write_text(pushed(height=-0.05) if wrong == "height" else pushed(friction=2.0))
+    study = EstimateStudy.read(
+        None, model=str(tmp_path / "model.xml"), logs=[str(tmp_path / "log.h5")], hold_out="run2", iterations=3,
+        sensors=["encoder", "rate", "acc", "seen"], contact={"foot": FOOT | {"above": 3.0}},
+    )  # fmt: skip
+    summary = estimate(study, tmp_path / "out")
+    assert all(part["stable"] for part in summary["stability"].values())
+    assert not summary["converged"]
+    assert any("Forces of the model's ground act on foot" in text for text in summary["doubts"])
+    assert any("acc: " in text and "taken for wild" in text for text in summary["doubts"])
+    made, held = Estimator.load(tmp_path / "out"), given.rollouts[-1]
+    columns = [held.sensor_names.index(name) for name in made.readings]
+    made.reset(measurement=readings(held)[0, columns])
+    for k in range(1, len(held.time)):
+        found = made.update(held.ctrl[k - 1], readings(held)[k, columns])
+    # The camera keeps it near for all that.
+    assert np.abs(found.qpos[:2] - hops(2, friction=0.1 if wrong == "friction" else 0.6).qpos[-1, :2]).max() < 0.2

@@ -30,6 +30,7 @@ typedef struct {
   double state[DSO_ESTIMATOR_WIDTH];      /* qpos, qvel, act */
   double offset[DSO_ESTIMATOR_NY];        /* drift of the channels' biases */
   double covariance[DSO_ESTIMATOR_SQUARE]; /* of state and drifting biases */
+  double jumped[DSO_ESTIMATOR_SQUARE];     /* what a jump of the biases in the last second adds to it */
 } dso_estimator_belief;
 
 typedef struct {
@@ -45,14 +46,15 @@ typedef struct {
   double std[DSO_ESTIMATOR_NY];        /* predicted standard deviation of the innovations */
   int gated[DSO_ESTIMATOR_SENSORS];    /* by sensor, readings that the gate has shut out */
   dso_estimator_belief now;
-  int wild_row[DSO_ESTIMATOR_SENSORS], likely_row[DSO_ESTIMATOR_SENSORS], armed[DSO_ESTIMATOR_SENSORS], calm;
+  int wild_row[DSO_ESTIMATOR_SENSORS], likely_row[DSO_ESTIMATOR_SENSORS], left[DSO_ESTIMATOR_SENSORS], calm;
+  double surprise[DSO_ESTIMATOR_SENSORS]; /* what the readings tell for wider innovations [nat] */
   /* What follows is scratch memory. */
   double small[DSO_ESTIMATOR_TANGENT * DSO_ESTIMATOR_TANGENT], shown[DSO_ESTIMATOR_NSENSORDATA * DSO_ESTIMATOR_TANGENT];
   double kept[DSO_ESTIMATOR_NSENSORDATA], a[DSO_ESTIMATOR_SQUARE], b[DSO_ESTIMATOR_SQUARE], c[DSO_ESTIMATOR_SQUARE];
   double h[DSO_ESTIMATOR_SLOPE], slope[DSO_ESTIMATOR_SLOPE], tried[DSO_ESTIMATOR_SLOPE], cross[DSO_ESTIMATOR_SLOPE];
   double gain[DSO_ESTIMATOR_SLOPE], spread[DSO_ESTIMATOR_NY * DSO_ESTIMATOR_NY], weight[DSO_ESTIMATOR_SQUARE];
   dso_estimator_change done, found, best;
-  dso_estimator_belief ahead, placed;
+  dso_estimator_belief ahead, before, placed;
 } dso_estimator;
 
 /* out[rows][columns] = left[rows][inner] right[inner][columns], either of them transposed where asked. */
@@ -146,6 +148,7 @@ static inline void dso_estimator_begin(const double *state, const double *offset
   for (i = 0; i < DSO_ESTIMATOR_WIDTH; i++) to->state[i] = state[i];
   for (i = 0; i < DSO_ESTIMATOR_NY; i++) to->offset[i] = offset[i];
   for (i = 0; i < n * n; i++) to->covariance[i] = i % (n + 1) == 0 ? dso_estimator_prior[i / n] * dso_estimator_prior[i / n] : 0.0;
+  for (i = 0; i < n * n; i++) to->jumped[i] = 0.0;
   for (t = 0; t < DSO_ESTIMATOR_FREE; t++) {
     const int q = dso_estimator_free_turns[2 * t], v = dso_estimator_free_turns[2 * t + 1];
     double turn[9];
@@ -169,6 +172,18 @@ static inline void dso_estimator_add(double *p, double t) {
     p[i * n + i] += speed * t * t * t / 3;
     p[i * n + nv + i] += speed * t * t / 2;
     p[(nv + i) * n + i] += speed * t * t / 2;
+  }
+}
+
+/* `from` once a bias jumps (1), or has jumped and misled the state since (2). */
+static inline void dso_estimator_forget(const dso_estimator_belief *from, int restart, dso_estimator_belief *to) {
+  const int n = DSO_ESTIMATOR_SIZE_K;
+  int i;
+  *to = *from;
+  for (i = DSO_ESTIMATOR_TANGENT; i < n; i++) to->covariance[i * (n + 1)] += dso_estimator_prior[i] * dso_estimator_prior[i];
+  for (i = 0; i < n * n; i++) {
+    if (restart == 2) to->covariance[i] += from->jumped[i];
+    to->jumped[i] = 0.0;
   }
 }
 
@@ -212,6 +227,13 @@ static inline int dso_estimator_predict(dso_estimator *e, const double *ctrl, do
   dso_estimator_copy(e->now.offset, DSO_ESTIMATOR_NY, to->offset);
   dso_estimator_copy(e->now.covariance, n * n, to->covariance);
   dso_estimator_carry(e, e->a, to->covariance);
+  if (DSO_ESTIMATOR_BIASES) {
+    const double share = exp(-seconds);
+    dso_estimator_copy(e->now.jumped, n * n, to->jumped);
+    dso_estimator_carry(e, e->a, to->jumped);
+    for (i = 0; i < n * n; i++) to->jumped[i] *= share;
+    for (i = k; i < n; i++) to->jumped[i * (n + 1)] += (1 - share) * dso_estimator_prior[i] * dso_estimator_prior[i];
+  }
   dso_estimator_add(to->covariance, seconds);
   for (i = 0; i < n; i++) {
     const double over = to->covariance[i * n + i] / (dso_estimator_widest[i] * dso_estimator_widest[i]);
@@ -289,12 +311,14 @@ static inline int dso_estimator_beside(const double *off, const double *spread, 
   return 1;
 }
 
-/* By sensor, whether its reading is less likely than the gate allows. Returns whether any is. */
-static inline int dso_estimator_judge(const double *off, const double *spread, const int *seen, int *wild) {
+/* By sensor, whether its reading is less likely than the gate allows, and what one that is likely tells for a covariance nine
+   times as large. Returns whether any is unlikely. */
+static inline int dso_estimator_judge(const double *off, const double *spread, const int *seen, int *wild, double *nats) {
   int s, i, j, any = 0, slips = 0;
   for (s = 0; s < DSO_ESTIMATOR_SENSORS; s++) { /* feet are the last ones */
     double part[DSO_ESTIMATOR_NY * DSO_ESTIMATOR_NY], x[DSO_ESTIMATOR_NY], left[DSO_ESTIMATOR_NY], square = 0.0;
     int at[DSO_ESTIMATOR_NY], m = 0;
+    nats[s] = 0.0;
     for (i = 0; i < DSO_ESTIMATOR_NY; i++)
       if (dso_estimator_member[i] == s && seen[i]) at[m++] = i;
     for (i = 0; i < m; i++) {
@@ -314,6 +338,7 @@ static inline int dso_estimator_judge(const double *off, const double *spread, c
       for (i = 0; i < m; i++) square += left[i] * x[i];
     }
     wild[s] = m > 0 && square > dso_estimator_limits[s * (DSO_ESTIMATOR_NY + 1) + m];
+    if (m && !wild[s] && !dso_estimator_foot[s]) nats[s] = 0.5 * ((1 - 1 / 9.0) * square - m * log(9.0));
     any = any || wild[s];
     slips = slips || (wild[s] && dso_estimator_foot[s]);
   }
@@ -454,8 +479,9 @@ static inline int dso_estimator_search(dso_estimator *e, const dso_estimator_bel
   return 1;
 }
 
-/* `at` corrected by readings, in place; the told numbers in e, and which sensors were wild. */
-static inline int dso_estimator_correct(dso_estimator *e, dso_estimator_belief *at, const double *y, const double *ctrl, int *wild) {
+/* `at` corrected by readings, in place; the told numbers in e, which sensors were wild, and what the others tell of jumps. */
+static inline int dso_estimator_correct(dso_estimator *e, dso_estimator_belief *at, const double *y, const double *ctrl, int *wild,
+                                        double *nats) {
   const int n = DSO_ESTIMATOR_SIZE_K, ny = DSO_ESTIMATOR_NY;
   double off[DSO_ESTIMATOR_NY], reading[DSO_ESTIMATOR_NY], spread[DSO_ESTIMATOR_NY * DSO_ESTIMATOR_NY];
   int seen[DSO_ESTIMATOR_NY], let[DSO_ESTIMATOR_NY], i, q, any = 0, wide = 0, found = 0;
@@ -480,11 +506,12 @@ static inline int dso_estimator_correct(dso_estimator *e, dso_estimator_belief *
     for (i = 0; i < 3; i++) mean += spread[place[i] * (ny + 1)] / 3;
     for (i = 0; i < 4; i++) e->std[place[i]] = sqrt(mean / 4);
   }
-  for (i = 0; i < DSO_ESTIMATOR_SENSORS; i++) wild[i] = 0;
+  for (i = 0; i < DSO_ESTIMATOR_SENSORS; i++) nats[i] = wild[i] = 0;
   if (!any) return DSO_ESTIMATOR_OK;
-  any = dso_estimator_judge(off, spread, seen, wild);
+  any = dso_estimator_judge(off, spread, seen, wild, nats);
   for (i = 0; i < ny; i++) let[i] = seen[i] && !wild[dso_estimator_member[i]];
   if (!dso_estimator_linear(e, at->covariance, e->h, off, let, &e->done)) return DSO_ESTIMATOR_WILD;
+  if (DSO_ESTIMATOR_BIASES) dso_estimator_carry(e, e->b, at->jumped);
   for (i = 0; i < DSO_ESTIMATOR_ANGLES; i++) {
     const double before = at->covariance[dso_estimator_angles[i] * (n + 1)];
     wide = wide || before >= 0.3 * 0.3;
@@ -496,7 +523,8 @@ static inline int dso_estimator_correct(dso_estimator *e, dso_estimator_belief *
     dso_estimator_shift(at, e->best.change, &e->placed);
     dso_estimator_compare(e, &e->placed, y, ctrl, reading, off, e->h);
     dso_estimator_spread(e, e->best.covariance, e->h, spread);
-    any = dso_estimator_judge(off, spread, seen, wild);
+    any = dso_estimator_judge(off, spread, seen, wild, nats);
+    for (i = 0; i < DSO_ESTIMATOR_SENSORS; i++) nats[i] = 0.0;
     for (i = 0; i < ny; i++) let[i] = seen[i] && !wild[dso_estimator_member[i]];
     if (any && !dso_estimator_search(e, at, y, ctrl, let)) return DSO_ESTIMATOR_WILD;
     dso_estimator_copy(e->best.change, n, e->done.change);
@@ -516,24 +544,37 @@ static inline int dso_estimator_correct(dso_estimator *e, dso_estimator_belief *
   return DSO_ESTIMATOR_OK;
 }
 
-/* Count the wild readings of an update; whether ten in a row of one sensor show that the filter is lost. */
-static inline int dso_estimator_count(dso_estimator *e, const double *y, const int *wild) {
+/* Count the wild readings of an update. 3 if ten in a row of one sensor show that the filter is lost. Where a bias drifts, biases
+   are given up first: 1 if that of the wild sensor jumps, 2 if one has jumped in the last second and has misled the state. */
+static inline int dso_estimator_count(dso_estimator *e, const double *y, const int *wild, const double *nats) {
+  const int most = DSO_ESTIMATOR_BIASES ? 2 : 1;
   int i, s, any = 0, lost = 0;
+  for (s = 0; DSO_ESTIMATOR_BIASES && s < DSO_ESTIMATOR_SENSORS; s++) {
+    e->surprise[s] = e->surprise[s] + nats[s] > 0 ? e->surprise[s] + nats[s] : 0.0;
+    if (e->surprise[s] > 30.0) {
+      e->surprise[s] = 0.0;
+      lost = 2;
+    }
+  }
   for (s = 0; s < DSO_ESTIMATOR_SENSORS; s++) any = any || wild[s];
-  if (e->calm && !any) return 0;
+  if (e->calm && !any) return lost;
   e->calm = 1;
   for (s = 0; s < DSO_ESTIMATOR_SENSORS; s++) {
-    int measured = 0;
+    int measured = 0, first = 2;
+    for (i = 0; i < DSO_ESTIMATOR_BIASES; i++)
+      if (dso_estimator_member[dso_estimator_biases[i]] == s) first = 1;
     for (i = 0; i < DSO_ESTIMATOR_NY; i++) measured = measured || (dso_estimator_member[i] == s && isfinite(y[i]));
     e->gated[s] += wild[s];
     e->wild_row[s] = wild[s] ? e->wild_row[s] + 1 : measured ? 0 : e->wild_row[s];
     e->likely_row[s] = measured && !wild[s] ? e->likely_row[s] + 1 : measured ? 0 : e->likely_row[s];
-    e->armed[s] = e->armed[s] || e->likely_row[s] >= 10;
-    if (e->wild_row[s] >= 10 && e->armed[s] && !dso_estimator_foot[s]) {
-      lost = 1;
-      e->armed[s] = e->wild_row[s] = 0;
+    if (e->likely_row[s] >= 10) e->left[s] = most;
+    if (e->wild_row[s] >= 10 && e->left[s] && !dso_estimator_foot[s]) {
+      const int restart = e->left[s] > 1 ? first : 3;
+      lost = restart > lost ? restart : lost;
+      e->left[s] -= 1;
+      e->wild_row[s] = 0;
     }
-    e->calm = e->calm && e->armed[s] && !e->wild_row[s];
+    e->calm = e->calm && e->left[s] == most && !e->wild_row[s];
   }
   return lost;
 }
@@ -566,6 +607,7 @@ static inline void dso_estimator_free(dso_estimator *e) {
 static inline int dso_estimator_reset(dso_estimator *e, const double *qpos, const double *qvel, const double *act,
                                       const double *readings) {
   double state[DSO_ESTIMATOR_WIDTH], none[DSO_ESTIMATOR_NY], y[DSO_ESTIMATOR_NY], rest[DSO_ESTIMATOR_NU + 1];
+  double nats[DSO_ESTIMATOR_SENSORS];
   int i, wild[DSO_ESTIMATOR_SENSORS];
   if (readings) dso_estimator_complete(readings, y);
   dso_estimator_first(e->model, qpos, qvel, act, readings ? y : NULL, state);
@@ -579,18 +621,19 @@ static inline int dso_estimator_reset(dso_estimator *e, const double *qpos, cons
   for (i = 0; i <= DSO_ESTIMATOR_NU; i++) rest[i] = 0.0;
   for (i = 0; i < DSO_ESTIMATOR_SENSORS; i++) {
     e->gated[i] = e->wild_row[i] = e->likely_row[i] = 0;
-    e->armed[i] = 1;
+    e->left[i] = DSO_ESTIMATOR_BIASES ? 2 : 1;
+    e->surprise[i] = 0.0;
   }
   e->calm = 1;
   dso_estimator_begin(state, none, &e->now);
-  i = readings ? dso_estimator_correct(e, &e->now, y, rest, wild) : DSO_ESTIMATOR_OK;
+  i = readings ? dso_estimator_correct(e, &e->now, y, rest, wild, nats) : DSO_ESTIMATOR_OK;
   dso_estimator_copy(e->now.state, DSO_ESTIMATOR_WIDTH, e->state);
   return i;
 }
 
 /* Estimate the state `seconds` later; 0 for an interval of the training. */
 static inline int dso_estimator_update(dso_estimator *e, const double *ctrl, const double *readings, double seconds) {
-  double y[DSO_ESTIMATOR_NY];
+  double y[DSO_ESTIMATOR_NY], nats[DSO_ESTIMATOR_SENSORS];
   int i, told, wild[DSO_ESTIMATOR_SENSORS], again[DSO_ESTIMATOR_SENSORS];
   if (!(seconds >= 0 && seconds <= 3600.0) || !dso_estimator_below(ctrl, DSO_ESTIMATOR_NU, 1e10)) return DSO_ESTIMATOR_BAD_INPUT;
   for (i = 0; i < DSO_ESTIMATOR_READINGS; i++)
@@ -600,20 +643,19 @@ static inline int dso_estimator_update(dso_estimator *e, const double *ctrl, con
   told = dso_estimator_predict(e, ctrl, seconds, &e->ahead);
   if (told) return told;
   {
-    double state[DSO_ESTIMATOR_WIDTH], offset[DSO_ESTIMATOR_NY];
-    dso_estimator_copy(e->ahead.state, DSO_ESTIMATOR_WIDTH, state);
-    dso_estimator_copy(e->ahead.offset, DSO_ESTIMATOR_NY, offset);
-    told = dso_estimator_correct(e, &e->ahead, y, ctrl, wild);
+    int restart;
+    e->before = e->ahead;
+    told = dso_estimator_correct(e, &e->ahead, y, ctrl, wild, nats);
     if (told) return told;
-    if (dso_estimator_count(e, y, wild)) {
-      dso_estimator_begin(state, offset, &e->ahead);
-      told = dso_estimator_correct(e, &e->ahead, y, ctrl, again);
+    restart = dso_estimator_count(e, y, wild, nats);
+    if (restart) {
+      if (restart == 3) dso_estimator_begin(e->before.state, e->before.offset, &e->ahead);
+      else dso_estimator_forget(&e->before, restart, &e->ahead);
+      told = dso_estimator_correct(e, &e->ahead, y, ctrl, again, nats);
       if (told) return told;
     }
   }
-  dso_estimator_copy(e->ahead.state, DSO_ESTIMATOR_WIDTH, e->now.state);
-  dso_estimator_copy(e->ahead.offset, DSO_ESTIMATOR_NY, e->now.offset);
-  dso_estimator_copy(e->ahead.covariance, DSO_ESTIMATOR_SQUARE, e->now.covariance);
+  e->now = e->ahead;
   dso_estimator_copy(e->now.state, DSO_ESTIMATOR_WIDTH, e->state);
   return DSO_ESTIMATOR_OK;
 }
