@@ -1,6 +1,7 @@
 """One control step of a model on C MuJoCo, for many states at once, and its derivatives by state, control and numbers."""
 
 import copy
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,8 @@ class CSteps:
         self._model, self._threads = copy.copy(watch.model), threads
         # Without this flag, MuJoCo would silently reset a diverged simulation.
         self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        # Compiled code may call from several threads, and the engines below are shared.
+        self.lock = threading.Lock()
         # Engines that stay, by the change of their numbers, and these numbers (N, nz).
         self._kept: dict[Change, tuple[batch.Batch, np.ndarray]] = {}
 

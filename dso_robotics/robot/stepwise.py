@@ -46,7 +46,7 @@ class StepwiseSystem(Linearised):
 
         body = state.body
         given = numbers, _vector(body), body.warmstart, ctrl
-        moves = _called(run, self._moves(numbers.size, self._seen_size), *given)
+        moves = _called(steps, run, self._moves(numbers.size, self._seen_size), *given)
         following, shown = self.moving(moves, body, ctrl, numbers)
         following = eqx.tree_at(lambda b: b.time, following, body.time + self.control_step)
         return following, self.shown_readings(shown), shown
@@ -61,7 +61,7 @@ class StepwiseSystem(Linearised):
         def run(numbers: np.ndarray, state: np.ndarray, ctrl: np.ndarray) -> Seen:
             return steps.seen(numbers, state, ctrl)
 
-        seen = _called(run, self._seen(numbers.size, self._seen_size), numbers, _vector(state.body), state.ctrl)
+        seen = _called(steps, run, self._seen(numbers.size, self._seen_size), numbers, _vector(state.body), state.ctrl)
         shown = self.read_in(seen, self.change(state.body), state.ctrl, numbers)
         return eqx.tree_at(lambda s: s.shown, state, shown)
 
@@ -86,7 +86,7 @@ class StepwiseSystem(Linearised):
             return Forecast(after, steps.read(engine, after, ctrl), before)
 
         out = Forecast(_shape(belief.state.size), _shape(size), _shape(size) if late else None)
-        return _called(run, out, self.believed_numbers(theta), belief.state, belief.ctrl, ctrl)
+        return _called(steps, run, out, self.believed_numbers(theta), belief.state, belief.ctrl, ctrl)
 
     def linearised(self, belief: Belief, forecast: Forecast, ctrl: Float[Array, " nu"], theta: Theta) -> Believed:
         """The derivatives of a forecast. Many at once, in a batch, cost least."""
@@ -102,7 +102,7 @@ class StepwiseSystem(Linearised):
 
         out = Believed(self._moves(numbers.size, size), self._seen(numbers.size, size) if late else None)
         given = numbers, belief.state, belief.ctrl, ctrl, forecast.state, forecast.reading
-        return _called(run, out, *given, *([forecast.before] if late else []))
+        return _called(steps, run, out, *given, *([forecast.before] if late else []))
 
     def begun(self, start: Float[Array, " nx"], ctrl: Float[Array, " nu"], theta: Theta) -> Float[Array, " ny"] | None:
         """See `RobotSystem.begun`."""
@@ -113,7 +113,7 @@ class StepwiseSystem(Linearised):
         def run(numbers: np.ndarray, state: np.ndarray, ctrl: np.ndarray) -> Seen:
             return steps.seen(numbers, state, ctrl)
 
-        seen = _called(run, self._seen(numbers.size, self.filter.corrector.ny), numbers, start, ctrl)
+        seen = _called(steps, run, self._seen(numbers.size, self.filter.corrector.ny), numbers, start, ctrl)
         return self.read_in(seen, self.change(self.body_of(start)), ctrl, numbers)
 
     def _numbers(self, theta: Theta, state: RobotState) -> Array:
@@ -156,13 +156,15 @@ def differentiable(chain: RobotSystem) -> RobotSystem:
     return StepwiseSystem(**fields_of(chain), world=world, estimating=estimator_steps(chain))
 
 
-def _called(run: Any, out: Any, *given: Array) -> Any:
+def _called(steps: CSteps, run: Any, out: Any, *given: Array) -> Any:
     """`run` of rows (N, ...), called for all rows of a batch at once; `out` has the shapes of one row."""
 
     def rows(*given: np.ndarray) -> Any:
         lead = given[0].shape[:-1]
         flat = [one.reshape(int(np.prod(lead)), one.shape[-1]) for one in given]
-        return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), run(*flat))
+        with steps.lock:
+            found = run(*flat)
+        return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), found)
 
     return call(rows, out, *given, batched=True)
 

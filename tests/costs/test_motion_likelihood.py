@@ -1,5 +1,7 @@
 """Identification inside a training, against C MuJoCo and the known truth of a pendulum's log."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 from dso_robotics.costs.composite import composite
-from dso_robotics.costs.motion_likelihood import identification
+from dso_robotics.costs.motion_likelihood import MotionLikelihood, identification
 from dso_robotics.costs.quantity import quantity
 from dso_robotics.costs.task import Square
 from dso_robotics.data.log import read_log
@@ -18,18 +20,28 @@ from dso_robotics.physics.model import load
 from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.robot.observation import state_observation
 from dso_robotics.robot.policy import LinearPolicy
-from dso_robotics.robot.system_build import robot_system
+from dso_robotics.robot.sensing import make_sensing
+from dso_robotics.robot.system_build import on_c, robot_system
 from tests.pendulum import NOISE, TRUTH
 
 FREE = ["joint/hinge/damping=0.16@0:1", "body/pole/mass=1@0.1:3", "joint/hinge/frictionloss=0.02@0:1"]
 
 
-@pytest.fixture(scope="module")
-def chain(pendulum):
+def system(pendulum, engine, free):
     robot = load(pendulum / "pendulum.xml")
-    mechanism = Mechanism(robot, pack([parse(text) for text in FREE], robot))
+    mechanism = Mechanism(robot, pack([parse(text) for text in free], robot))
     scene_cost = composite({"place": (1.0, Square(quantity("joint/hinge/position", robot)))})
-    return robot_system(mechanism, LinearPolicy(3, 1), state_observation(robot), scene_cost=scene_cost)
+    parts = mechanism, LinearPolicy(3, 1), state_observation(robot)
+    more = {"scene_cost": scene_cost, "engine": engine}
+    if "sensor" in mechanism.groups:
+        more["sensing"] = make_sensing(mechanism, {"*": 0.05}, interval=robot.mj.opt.timestep)
+    made = robot_system(*parts, **more)
+    return made if engine == "mjx" else on_c(made, robot, made.start)[0]
+
+
+@pytest.fixture(scope="module", params=["mjx", "mujoco"])
+def chain(pendulum, request):
+    return system(pendulum, request.param, FREE)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +65,23 @@ def test_value_and_gradient_are_those_of_c(chain, cost, slope):
         assert float(gradient[k]) == pytest.approx(wanted, rel=1e-4)
         assert abs(wanted) > 1e-4
     np.testing.assert_array_equal(gradient[chain.layout.where("policy")], 0.0)
+
+
+def test_starts_follow_the_bias_of_the_sensor_that_they_come_from(pendulum):
+    """A log without states: the windows start where the sensors say."""
+    log = read_log(pendulum / "pendulum.h5")
+    bare = dataclasses.replace(log, rollouts=tuple(dataclasses.replace(r, qpos=None, qvel=None) for r in log.rollouts))
+    chain = system(pendulum, "mujoco", [FREE[0], "sensor/angle/bias=0.02@-1:1"])
+    cost, theta = identification(bare, chain, window=0.5), np.array(chain.layout.initial)
+    slope = jax.jit(jax.grad(lambda at: cost(chain, at)))(jnp.asarray(theta))
+    part = chain.layout.where("sensor")
+    move = np.zeros(chain.layout.size)
+    move[part] = 1e-4
+    wanted = (cost.by_c(chain, theta + move) - cost.by_c(chain, theta - move)) / 2e-4
+    assert float(slope[part][0]) == pytest.approx(wanted, rel=1e-4)
+    # Without them, the bias would be compared with itself.
+    still = MotionLikelihood(cost.prediction, cost.start)
+    assert float(jax.grad(lambda at: still(chain, at))(jnp.asarray(theta))[part][0]) != pytest.approx(wanted, rel=0.1)
 
 
 def test_its_minimum_is_the_truth_and_the_noise(chain, cost, slope):
