@@ -3,17 +3,20 @@
 Run: python benchmarks/design.py [--study reaching_arm] [--seeds 0 1 2 3 4] [--tool joint fixed turns cma nested]; a study is
 one of examples/studies. CMA-ES is `cma` of requirements/bench.txt.
 Costs are of an episode on C MuJoCo, on the exported model, at its time step and at a quarter of it. Numbers are written to
-benchmarks/results/design.json when a seed has finished. --redraw draws the figure again from them.
+benchmarks/results/design.json when a seed has finished; --missing runs only those that are not there. --redraw draws the figure
+and writes the table of the mechanisms with a known best design again from them.
 
 joint: `dso design`.
 fixed: the same training with the unchanged mechanism.
 turns: alternately 20 iterations of the policy and 10 of the mechanism, with the same total.
-cma: CMA-ES over the weights of a network of 16 units and the design in one vector, on C, with ten times the environment steps.
+cma: CMA-ES over the weights of a network of 16 units and the design in one vector, on C, with --more times (ten) the steps;
+  what it has at as many steps as `dso design` is kept too.
 nested: CMA-ES over the design; for each candidate a new policy is trained in half the iterations.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -21,13 +24,15 @@ import platform
 import tempfile
 import time
 
+import design_page
 import numpy as np
-from provenance import begun
+from provenance import begun, write_table
 
 HERE = pathlib.Path(__file__).parent
 STUDIES = HERE.parent / "examples" / "studies"
 ARM = "reaching_arm"
 RESULTS = HERE / "results" / "design.json"
+PAGE = HERE.parent / "docs" / "measurements" / "design.md"
 CACHE = tempfile.TemporaryDirectory()
 TOOLS = ("joint", "fixed", "turns", "cma", "nested")
 POLICY_TURN, DESIGN_TURN = 20, 10
@@ -39,7 +44,7 @@ def run_dso(study, tool: str) -> dict:
     from dso_robotics.studies.train import train
 
     study = study if tool == "joint" else dataclasses.replace(study, design={})
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         found = train(study, pathlib.Path(folder) / "out")
     summary, history = found.summary, found.history
@@ -48,7 +53,7 @@ def run_dso(study, tool: str) -> dict:
         "cost": summary["cost"]["total"],
         "quarter_timestep": summary["cost"]["quarter_timestep"],
         "before": summary["cost"]["before"],
-        "mjx": _on_mjx(found.task, found.theta, found.scaling),
+        "mjx": _on_mjx(found.task, found.theta, found.scaling) if found.task.engine.name == "mjx" else None,
         "steps": summary["environment_steps"],
         "design_rate": study.training.design_rate if study.design else None,
         "design": {name: row["value"] for name, row in summary["parameters"].items()},
@@ -57,6 +62,7 @@ def run_dso(study, tool: str) -> dict:
             for name, key in (("steps", "steps"), ("cost", "episode_cost"), ("seconds", "seconds"))
         },
         "compile": summary["seconds"]["compile"],
+        "cpu_seconds": time.process_time() - used,
         "total": time.perf_counter() - began,
         "cores": len(os.sched_getaffinity(0)),
     }
@@ -168,15 +174,19 @@ def run_turns(study, tool: str) -> dict:
     }
 
 
-def run_cma(study, tool: str) -> dict:
+def run_cma(study, tool: str, more: float = MORE) -> dict:
     """CMA-ES over weights and design; a small network, since CMA-ES learns a covariance of all weights."""
     import design_search
 
     from dso_robotics.studies.train_build import build
 
+    used = time.process_time()
     task = build(dataclasses.replace(study, policy=dataclasses.replace(study.policy, hidden=(HIDDEN,))))
-    theta, found = design_search.both(task, study.seed, MORE * task.windows.steps, Judge(task))
-    return {**found, "design": _design(task, theta)}
+    steps = task.windows.steps
+    theta, found = design_search.both(task, study.seed, round(more * steps), Judge(task), equal=steps)
+    equal = found["equal_steps"]
+    equal["design"] = _design(task, equal.pop("theta"))
+    return {**found, "design": _design(task, theta), "cpu_seconds": time.process_time() - used}
 
 
 def run_nested(study, tool: str) -> dict:
@@ -258,6 +268,10 @@ def main() -> None:
     parser.add_argument("--study", default=ARM, help="name of a study with design numbers in examples/studies")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--tool", nargs="+", default=["joint", "fixed", "turns"], choices=TOOLS)
+    parser.add_argument(
+        "--more", type=float, default=MORE, help="environment steps of cma, as a multiple of those of joint"
+    )
+    parser.add_argument("--missing", action="store_true", help="leave out the seeds that the results have")
     parser.add_argument("--redraw", action="store_true")
     args = parser.parse_args()
     from dso_robotics.cli.jax_setup import prepare_jax
@@ -269,8 +283,11 @@ def main() -> None:
     if not args.redraw:
         study = TrainStudy.read(STUDIES / f"{args.study}.toml")
         for tool in args.tool:
-            run = {"turns": run_turns, "cma": run_cma, "nested": run_nested}.get(tool, run_dso)
+            run = {"turns": run_turns, "nested": run_nested}.get(tool, run_dso)
+            run = functools.partial(run_cma, more=args.more) if tool == "cma" else run
             for seed in args.seeds:
+                if args.missing and seed in _seeds(args.study, tool):
+                    continue
                 found = run(dataclasses.replace(study, seed=seed), tool)
                 _keep(args.study, tool, found)
                 print(
@@ -278,7 +295,15 @@ def main() -> None:
                     f"{found['quarter_timestep']:.2f}, {found['steps']} steps, {found['total']:.0f} s",
                     flush=True,
                 )
-    draw(json.loads(RESULTS.read_text())["runs"])
+    runs = json.loads(RESULTS.read_text())["runs"]
+    draw(runs)
+    write_table(PAGE, "design.py", design_page.table(runs))
+
+
+def _seeds(study: str, tool: str) -> list[int]:
+    """The seeds that the file has."""
+    runs = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else {}
+    return [run["seed"] for run in runs.get(study, {}).get(tool, [])]
 
 
 def _keep(study: str, tool: str, found: dict) -> None:

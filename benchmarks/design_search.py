@@ -52,8 +52,10 @@ class Population:
         return np.where(np.asarray(self._lost(states)) | ~np.isfinite(costs), LOST, costs)
 
 
-def both(task, seed: int, budget: int, judge, looks: int = 20) -> tuple[np.ndarray, dict]:
+def both(task, seed: int, budget: int, judge, looks: int = 20, *, equal: int) -> tuple[np.ndarray, dict]:
     """CMA-ES, with its own defaults, over weights and design numbers in one vector, for `budget` control steps: theta, figures.
+
+    "equal_steps" of the figures is the best of the looks up to the first one at `equal` control steps or more.
 
     It starts with weights of zero and the unchanged mechanism. At intervals its mean and its best candidate so far are
     evaluated, and the one with the lowest cost is the result, as in dso. `judge(theta, scaling, seeds, finer)` is the mean
@@ -67,7 +69,7 @@ def both(task, seed: int, budget: int, judge, looks: int = 20) -> tuple[np.ndarr
     search = cma.CMAEvolutionStrategy(first, SIGMA, {"seed": seed + 1, "verbose": -9})
     population = Population(task, search.popsize, seed)
     rows: list[tuple] = []
-    best, least = first, np.inf
+    best, least, early = first, np.inf, {}
     while population.steps < budget:  # its own stopping rules are passed over: the budget is the rule here
         asked = search.ask()
         search.tell(asked, population(np.stack(asked)).tolist())
@@ -77,6 +79,8 @@ def both(task, seed: int, budget: int, judge, looks: int = 20) -> tuple[np.ndarr
             if min(costs) < least:
                 least, best = min(costs), seen[int(np.argmin(costs))]
             rows.append((population.steps, min(costs), time.perf_counter() - began))
+            if not early and population.steps >= equal:
+                early = {"steps": population.steps, "cost": least, "theta": best}
             print(f"cma seed {seed}: {rows[-1][0]} steps, cost {min(costs):.2f}, {rows[-1][2]:.0f} s", flush=True)
     steps, costs, seconds = (list(column) for column in zip(*rows, strict=True))
     return best, {
@@ -84,6 +88,7 @@ def both(task, seed: int, budget: int, judge, looks: int = 20) -> tuple[np.ndarr
         "cost": judge(best, population.scaling, 3, 1),
         "quarter_timestep": judge(best, population.scaling, 3, 4),
         "steps": population.steps,
+        "equal_steps": early,
         "history": {"steps": steps, "cost": costs, "seconds": seconds},
         "total": time.perf_counter() - began,
         "cores": len(os.sched_getaffinity(0)),
