@@ -3,9 +3,9 @@
     python -m benchmarks.estimate_grid [--robot NAME ...] [--minutes M]
 
 The grid: pendulum, arm, cart-pole and quadrotor; the state in the log or not; one run to learn from or four; short windows or
-long ones; the right model or one whose mass is wrong. Robots are simulated with white noise on torques and readings. Each filter is
-learned by the defaults of `dso estimate` with one run held out, which it then replays from a cold start beside the truth,
-whether its log held that or not. Rows that results/estimate_grid.json has are not computed again.
+long ones; the right model or one whose mass is wrong. Robots are simulated with white noise on velocities and readings. The
+defaults of `dso estimate` learn each filter with one run held out. It replays that run from a cold start beside the truth,
+whether the log held that or not. Rows that results/estimate_grid.json has are not computed again.
 """
 
 import argparse
