@@ -1,11 +1,11 @@
 """Whether `dso estimate` hands out unstable filters, or calls one converged that claims too much, over a grid of circumstances.
 
-    python -m benchmarks.estimate_grid [--robot NAME ...] [--minutes M]
+    python -m benchmarks.estimate_grid [--robot NAME ...] [--runs N ...] [--minutes M]
 
 The grid: pendulum, arm, cart-pole and quadrotor; the state in the log or not; one run to learn from or four; short windows or
-long ones; the right model or one whose mass is wrong. Robots are simulated with white noise on torques and readings. Each filter is
-learned by the defaults of `dso estimate` with one run held out, which it then replays from a cold start beside the truth,
-whether its log held that or not. Rows that results/estimate_grid.json has are not computed again.
+long ones; the right model or one whose mass is wrong. Robots are simulated with white noise on velocities and readings. The
+defaults of `dso estimate` learn each filter with one run held out. It replays that run from a cold start beside the truth,
+whether the log held that or not. Rows that results/estimate_grid.json has are not computed again.
 """
 
 import argparse
@@ -175,11 +175,14 @@ def main() -> None:
     """Compute the rows that are missing, and print and store all."""
     parser = argparse.ArgumentParser(description="A grid of circumstances for `dso estimate`")
     parser.add_argument("--robot", nargs="*", default=list(WORLDS), choices=list(WORLDS), metavar="NAME")
+    parser.add_argument("--runs", type=int, nargs="*", default=[1, 4], choices=[1, 4], metavar="N")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no row after so long")
     args = parser.parse_args()
     results, began = begun(KEPT, {"rows": []}), time.monotonic()
     known = {(r["robot"], r["state"], r["runs"], r["window"], r["wrong"]) for r in results["rows"]}
-    for state, runs, long, wrong, name in itertools.product((True, False), (1, 4), (0, 1), (False, True), args.robot):
+    for state, runs, long, wrong, name in itertools.product(
+        (True, False), args.runs, (0, 1), (False, True), args.robot
+    ):
         window = WORLDS[name].windows[long]
         if (name, state, runs, window, wrong) in known or time.monotonic() - began > 60 * args.minutes:
             continue

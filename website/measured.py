@@ -74,6 +74,26 @@ def design(study: str) -> str:
     return _table(["tool", "seed 0", "1", "2", "3", "4", "seconds"], rows)
 
 
+def estimator_grid() -> str:
+    """Squared errors over the claim on held-out runs, by circumstances: with the state in the log / without it."""
+    rows, cells = {}, {}
+    for one in result("estimate_grid")["rows"]:
+        key = one["robot"], one["runs"], one["window"]
+        rows[key] = None
+        cells[*key, one["wrong"], one["state"]] = (
+            "unstable" if not one["stable"] else f"{one['nees']:.2f}" + ("" if one["converged"] else " (not converged)")
+        )
+    robots = list(dict.fromkeys(key[0] for key in rows))
+    lines = []
+    for robot, runs, window in sorted(rows, key=lambda key: (robots.index(key[0]), *key[1:])):
+        both = (
+            " / ".join(cells.get((robot, runs, window, wrong, state), "not run") for state in (True, False))
+            for wrong in (False, True)
+        )
+        lines.append([robot, runs, f"{window:g} s", *both])
+    return _table(["robot", "runs", "windows", "right model", "wrong mass"], lines)
+
+
 def lorenz() -> str:
     """Mean square errors on the Lorenz attractor [dB]."""
     found = result("estimate_lorenz")

@@ -226,13 +226,16 @@ class RuntimeGate:
 
     def surprise(self, innovation: np.ndarray, spread: np.ndarray, let: np.ndarray) -> np.ndarray:
         """By sensor, what `wider` says of the channels `let` (ny,); 0 for feet and where there is none, (S,)."""
-        found = np.zeros(len(self.names))
+        found, many = np.zeros((2, len(self.names)))
         for i, (here, foot) in enumerate(zip(self._members, self.foot, strict=True)):
             mine = here[let[here]]
-            if len(mine) and not foot:
+            if len(mine) == 1 and not foot:
+                c = mine[0]
+                found[i], many[i] = innovation[c] ** 2 / spread[c, c], 1
+            elif len(mine) and not foot:
                 e = innovation[mine]
-                found[i] = wider(e @ np.linalg.solve(spread[mine[:, None], mine], e), np.array(len(mine)))
-        return found
+                found[i], many[i] = e @ np.linalg.solve(spread[mine[:, None], mine], e), len(mine)
+        return wider(found, many)
 
     def wild(self, innovation: np.ndarray, spread: np.ndarray, seen: np.ndarray) -> list[bool]:
         """Whether each sensor's reading is wild, given innovations (ny,), their covariance (ny, ny) and which were measured."""

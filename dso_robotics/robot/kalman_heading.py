@@ -52,28 +52,43 @@ class Headings:
 
     def trimmed(self) -> FilterWindows:
         """The whole runs, each from where its heading was found."""
-        whole, parts = self._whole, {}
-        for name, blank in (("ctrl", 0.0), ("measured", np.nan), ("truth", np.nan), ("seconds", 0.0)):
-            values = getattr(whole, name)
-            parts[name] = np.full_like(values, blank)
-            for b, first in enumerate(self._found):
-                parts[name][b, : values.shape[1] - first] = values[b, first:]
+        whole = self._whole
         start = np.array([states[first] for states, first in zip(self._states, self._found, strict=True)])
         spread = np.array([s[first] for s, first in zip(self._spreads, self._found, strict=True)])
         return replace(
-            whole, start=start, first=self._found, spread=spread if whole.channels.strapped else None, **parts
-        )
+            _later(whole, self._found), start=start, first=self._found,
+            spread=spread if whole.channels.strapped else None,
+        )  # fmt: skip
 
     def placed(self, windows: FilterWindows) -> FilterWindows:
-        """`windows` of the same rollouts, those that begin where the heading was found, with the estimates as starts."""
+        """`windows` of the same rollouts from where the heading was found, with the estimates as starts.
+
+        A window of which less than half is left is left out.
+        """
         run = {int(r): b for b, r in enumerate(self._whole.rollout)}
-        rows = [run[int(r)] for r in windows.rollout]
-        keep = [w for w, b in enumerate(rows) if windows.first[w] >= self._found[b]]
-        if not keep:
+        rows, length = np.array([run[int(r)] for r in windows.rollout]), windows.measured.shape[1]
+        skipped = np.maximum(self._found[rows] - windows.first, 0)
+        keep = np.flatnonzero(skipped <= length // 2)
+        if not len(keep):
             return windows
-        start = np.array([self._states[rows[w]][windows.first[w]] for w in keep])
-        spread = np.array([self._spreads[rows[w]][windows.first[w]] for w in keep])
-        return replace(windows.pick(np.array(keep)), start=start, spread=spread if windows.channels.strapped else None)
+        rows, skipped, given = rows[keep], skipped[keep], windows.pick(keep)
+        first = given.first + skipped
+        start = np.array([self._states[b][t] for b, t in zip(rows, first, strict=True)])
+        spread = np.array([self._spreads[b][t] for b, t in zip(rows, first, strict=True)])
+        return replace(
+            _later(given, skipped), start=start, first=first, spread=spread if windows.channels.strapped else None
+        )
+
+
+def _later(windows: FilterWindows, skipped: np.ndarray) -> FilterWindows:
+    """Windows without so many samples at the beginning, (B,); as many are empty at the end."""
+    parts = {}
+    for name, blank in (("ctrl", 0.0), ("measured", np.nan), ("truth", np.nan), ("seconds", 0.0)):
+        values = getattr(windows, name)
+        parts[name] = np.full_like(values, blank)
+        for b, first in enumerate(skipped):
+            parts[name][b, : values.shape[1] - first] = values[b, first:]
+    return replace(windows, **parts)
 
 
 def _first_filter(

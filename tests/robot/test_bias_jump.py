@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dso_robotics.robot import kalman_gate
-from dso_robotics.robot.correctors.kalman import Noise
+from dso_robotics.robot.correctors.kalman import Noise, process_covariance
 from dso_robotics.robot.kalman_estimator import KalmanEstimator
 from dso_robotics.robot.kalman_filter import KalmanFilter
 from dso_robotics.robot.kalman_gate import Restart
@@ -25,6 +25,7 @@ from tests.robot.biased import (
     spoiled,
 )
 from tests.robot.free_body import ARM_NOISE, QUADROTOR_NOISE, estimator
+from tests.robot.test_kalman import MASS, PROCESS, SENSOR, SPRING, STEP, matrices
 from tests.robot.test_kalman_smoother import errors, filtered_states, of_model, roll
 
 # Sizes of the bias by sensor: several times the noise of a reading, and as much again after the jump.
@@ -163,3 +164,34 @@ def test_a_moving_horizon_follows_a_jump():
     np.testing.assert_allclose(bias[at + 60 :], np.tile(size * np.array([1.0, -0.5, 0.7]), (80, 1)), atol=0.03)
     off = np.array([one.qvel for one in found]) - truth[1:, 2:]
     assert np.sqrt(np.mean(off[at + 60 :] ** 2)) < 1.2 * np.sqrt(np.mean(off[40 : at - 1] ** 2)) + 0.005
+
+
+def test_what_a_jump_has_done_is_the_sum_over_all_times_at_which_it_may_have_come():
+    """On a linear system a jump d moves the error by (I - K H) A ... (I - K H) A d, with the gains of the textbook's filter."""
+    size, steps, dt = 0.3, 40, STEP
+    noise = Noise(PROCESS, SENSOR, np.array([0.0, 0.05]), np.array([2.0, 5.0]), np.array([9.0, size]))
+    made = estimator(SPRING.format(mass=MASS), noise, interval=dt)
+    made.reset(qpos=[0.0], qvel=[0.0])
+    rng, (a, _) = np.random.default_rng(0), matrices()
+    f, h, r = np.eye(3), np.array([[1.0, 0, 0], [0, 1.0, 1.0]]), np.diag(SENSOR**2)
+    f[:2, :2] = a
+    p, q = np.diag([4.0, 25.0, size**2]), process_covariance(PROCESS**2, np.array([0.05**2]), 1, dt)
+    share, moves, expected = np.exp(-dt / kalman_gate.LATELY), [], np.zeros((3, 3))
+    jump = np.diag([0.0, 0.0, size**2])
+    for _ in range(steps):
+        made.update([0.0], SENSOR * rng.normal(size=2))
+        p = f @ p @ f.T + q
+        gain = p @ h.T @ np.linalg.inv(h @ p @ h.T + r)
+        left = np.eye(3) - gain @ h
+        # A jump in this update is before the readings.
+        moves = [left @ f @ one for one in moves] + [left]
+        p = left @ p
+    for age, one in enumerate(reversed(moves)):
+        expected += share**age * (1 - share) * one @ jump @ one.T
+    belief = made.belief
+    np.testing.assert_allclose(belief.covariance, p, atol=1e-9)
+    np.testing.assert_allclose(belief.jumped, expected, atol=1e-9)
+    assert expected[1, 1] > 1e-4
+    tracker = made._tracker
+    np.testing.assert_allclose(tracker.forgetful(belief, Restart.NOW).covariance, p + jump, atol=1e-9)
+    np.testing.assert_allclose(tracker.forgetful(belief, Restart.LATELY).covariance, p + jump + expected, atol=1e-9)

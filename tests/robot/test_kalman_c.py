@@ -107,6 +107,9 @@ def test_a_thousand_updates_are_those_of_python(tmp_path, name):
         y = true.sensordata[:read] + noise.sensor[:read] * rng.normal(size=read)
         if name == "feet":
             y[2] = rng.random() < 0.6
+        if name == "biases":
+            # Once seen at once, and once so small that the state follows it for a while.
+            y[2] += 0.6 * (t >= 300) + 0.12 * (t >= 550)
         y[rng.uniform(size=read) < 0.1] = np.nan
         if t % 50 == 20:
             y[rng.integers(min(read, ny))] += 4.0

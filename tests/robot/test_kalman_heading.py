@@ -58,6 +58,28 @@ def test_windows_begin_where_the_heading_is_known():
     assert (placed.first >= later.first[placed.rollout]).all()
 
 
+def test_a_long_window_in_which_the_heading_is_found_is_not_lost():
+    """Its later part is kept, if that is half of it or more."""
+    robot, log = load(mujoco.MjSpec.from_string(QUADROTOR)), logged([2.0, -2.5])
+    whole, windows = cut(log, robot.mj, None), cut(log, robot.mj, 1.6)
+    found = Headings(whole, ParameterVector((), robot.mj), QUADROTOR_NOISE.sensor, QUADROTOR_NOISE.prior)
+    first, placed = found.trimmed().first, found.placed(windows)
+    assert ((first > 100) & (first <= 200)).all()
+    assert len(placed) == len(windows) == 2
+    np.testing.assert_array_equal(placed.first, first)
+    for w, skipped in enumerate(first):
+        count = 401 - skipped
+        assert np.count_nonzero(placed.seconds[w]) == count - 1
+        assert np.isnan(placed.measured[w, count:]).all()
+        for name in ("measured", "truth", "ctrl"):
+            many = min(count, getattr(placed, name).shape[1] - skipped)
+            np.testing.assert_array_equal(
+                getattr(placed, name)[w, :many], getattr(whole, name)[w, skipped : skipped + many]
+            )
+    # Of windows half as long little would be left, so the first of each run is left out.
+    np.testing.assert_array_equal(found.placed(cut(log, robot.mj, 0.8)).first, [200, 200])
+
+
 def test_an_orientation_sensor_needs_no_first_run():
     xml = QUADROTOR.replace("</sensor>", '<framequat name="turn" objtype="site" objname="imu"/></sensor>')
     model = mujoco.MjModel.from_xml_string(xml)
