@@ -11,6 +11,7 @@ from dso_robotics.cli import main
 from dso_robotics.data.log import Log, read_log, write_log
 from dso_robotics.robot import joint_smoother
 from dso_robotics.robot.estimator import Estimator
+from dso_robotics.robot.kalman_estimator import KalmanEstimator
 from tests.studies.test_estimate_kalman import MODEL, log, run
 
 
@@ -35,6 +36,9 @@ def test_a_bias_of_any_size_is_found_and_its_jump_is_absorbed(tmp_path, bias):
     assert summary["converged"], summary["warnings"]
     assert 0.5 < summary["consistency"]["hold_out"]["nees"] < 2
     made, held = Estimator.load(tmp_path / "out"), given.rollouts[-1]
+    assert isinstance(made, KalmanEstimator)
+    # A bias is expected to be as large as the log shows, or 20 times the noise of 0.05 rad/s.
+    assert max(abs(bias), 0.6) < made.noise.offset[1] < max(3 * abs(bias), 1.5)
     made.reset(measurement=held.sensordata[0, [0, 2]])
     off, bias_off, squares = [], [], []
     for k in range(1, len(held.time)):
