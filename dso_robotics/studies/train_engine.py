@@ -16,7 +16,7 @@ from dso_robotics.robot.mechanism import Mechanism
 from dso_robotics.studies.train_study import TrainStudy
 
 # Steps of a training with an estimator for which MJX on a CPU is ahead, its compilation counted (docs/policies.md).
-_MANY_ESTIMATES = 150_000
+_MANY_ESTIMATES = 250_000
 Engine = Literal["mjx", "mujoco"]
 
 
@@ -52,7 +52,7 @@ def choose_engine(study: TrainStudy, robot: Robot) -> EngineChoice:
     if study.estimator is not None and size > _MANY_ESTIMATES and _on_mjx(robot):
         return EngineChoice(
             "mjx",
-            f"with an estimator a step takes a quarter of C's time on it, and {size:,} steps are worth the compilation",
+            f"with an estimator its steps are faster, and {size:,} of them are worth the compilation",
         )
     hosts.refuse_sharing("C MuJoCo, which suits this study on a CPU,")
     return EngineChoice("mujoco", "C MuJoCo needs no compilation of the physics, and linearises each step")
