@@ -77,7 +77,12 @@ def test_the_solver_of_4_0_0_is_refused_where_it_is_wrong():
 
 
 def test_the_models_that_ship_are_free_of_all_of_it(models):
+    """Except that tendons of the finger have side sites, by which C of both versions leads them alike."""
     for path in models.glob("*.xml"):
         robot = load(path)
         assert not differences(robot.mj, THREE), path
-        assert not differences(robot.mj, FOUR), path
+        found = differences(robot.mj, FOUR)
+        if path.stem == "tendon_finger":
+            assert [text.partition(" of ")[0] for text in found] == ["Since MuJoCo 4 the sidesite"]
+        else:
+            assert not found, path

@@ -122,7 +122,7 @@ def test_estimates_along_a_window_are_those_of_mjx(tmp_path):
 
 def test_the_engine_of_a_long_training_is_mjx_if_it_has_the_model(tmp_path):
     study = made(tmp_path, CART_CASE, "auto")
-    long = dataclasses.replace(study, training=dataclasses.replace(study.training, iterations=10_000))
+    long = dataclasses.replace(study, training=dataclasses.replace(study.training, iterations=20_000))
     robot = load(tmp_path / "robot.xml")
     assert choose_engine(study, robot).name == "mujoco"
     chosen = choose_engine(long, robot)
