@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 import jax
+import mujoco
 
 from dso_robotics.core import hosts
 from dso_robotics.core.method import TRAINING
@@ -17,6 +18,8 @@ from dso_robotics.studies.train_study import TrainStudy
 
 # Steps of a training with an estimator for which MJX on a CPU is ahead, its compilation counted (docs/policies.md).
 _MANY_ESTIMATES = 250_000
+# The same with the integrator RK4, whose steps C can only differentiate by repeating them, from so many degrees of freedom on.
+_MANY_RK4, _LARGE = 20_000, 9
 Engine = Literal["mjx", "mujoco"]
 
 
@@ -49,11 +52,11 @@ def choose_engine(study: TrainStudy, robot: Robot) -> EngineChoice:
     if jax.default_backend() != "cpu":
         return EngineChoice("mjx", "a GPU simulates thousands of environments at once")
     size = study.training.environments * study.training.horizon * study.training.iterations
-    if study.estimator is not None and size > _MANY_ESTIMATES and _on_mjx(robot):
-        return EngineChoice(
-            "mjx",
-            f"with an estimator its steps are faster, and {size:,} of them are worth the compilation",
-        )
+    large = robot.mj.nv >= _LARGE and int(robot.mj.opt.integrator) == int(mujoco.mjtIntegrator.mjINT_RK4)
+    slow = {"of Runge-Kutta": (large, _MANY_RK4), "with an estimator": (study.estimator is not None, _MANY_ESTIMATES)}
+    for steps, (here, many) in slow.items():
+        if here and size > many and _on_mjx(robot):
+            return EngineChoice("mjx", f"its steps {steps} are faster, and {size:,} of them are worth the compilation")
     hosts.refuse_sharing("C MuJoCo, which suits this study on a CPU,")
     return EngineChoice("mujoco", "C MuJoCo needs no compilation of the physics, and linearises each step")
 

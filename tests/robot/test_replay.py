@@ -5,16 +5,19 @@ import dataclasses
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
 from dso_robotics.core.method.settings import SMOOTHED
 from dso_robotics.core.rollout import Ending
 from dso_robotics.errors import DsoError
+from dso_robotics.physics.model import load
 from dso_robotics.robot.schedule import training_method
 from dso_robotics.studies.gradient_check import check_gradients
 from dso_robotics.studies.train import train
 from dso_robotics.studies.train_build import build
+from dso_robotics.studies.train_engine import choose_engine
 from dso_robotics.studies.train_study import TrainStudy
 from tests.linkages import four_bar
 from tests.studies.train_robots import write
@@ -226,6 +229,19 @@ def test_the_engine_is_chosen_with_a_reason(tmp_path):
     assert (chosen.name, chosen.reason) == ("mjx", "the cost of method = 'score' is only on MJX")
     with pytest.raises(DsoError, match=r"score.*auto"):
         build(dataclasses.replace(study, engine="mujoco"))
+
+
+def test_long_trainings_of_large_robots_with_runge_kutta_take_mjx(tmp_path):
+    study = TrainStudy.read(write(tmp_path))
+    long = dataclasses.replace(study, training=dataclasses.replace(study.training, iterations=10_000))
+
+    def chosen(study, integrator, joints):
+        link = '<body pos="0 0 0.1"><joint/><geom size="0.02" mass="0.1"/>'
+        text = f'<mujoco><option integrator="{integrator}"/><worldbody>{link * joints}{"</body>" * joints}</worldbody></mujoco>'
+        return choose_engine(study, load(mujoco.MjSpec.from_string(text))).name
+
+    assert chosen(long, "RK4", 9) == "mjx"
+    assert (chosen(long, "Euler", 9), chosen(long, "RK4", 8), chosen(study, "RK4", 9)) == ("mujoco",) * 3
 
 
 def test_softened_contacts_are_those_of_a_softer_model(tmp_path):
