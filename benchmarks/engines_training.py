@@ -5,8 +5,8 @@
 CPU seconds until the first iteration is done, compiled from nothing, CPU seconds of an iteration after it (the median of
 eight), and the largest memory, each engine in a process of its own. From them follows the length of a training from which MJX
 is ahead. The robots are those of ready studies, with and without an estimator, and Gymnasium's Walker2d, Ant and Humanoid
-(RK4), which are read from its package. Results go to results/engines_training.json after each robot; what is there is not measured again.
-`--page` writes the table into docs/policies.md.
+(RK4), which are read from its package. Results go to results/engines_training.json after each robot; what is there is not
+measured again. `--page` writes the table into docs/policies.md.
 """
 
 import argparse
