@@ -4,6 +4,7 @@ Nothing is compiled and no model is rebuilt. Parameters are model fields that di
 MuJoCo derives constants from such a field.
 """
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 
@@ -52,6 +53,13 @@ def set_fields(
         # would then follow a small change of that centre, which would make finite differences wrong.
         for name in ("body_sameframe", "geom_sameframe", "site_sameframe"):
             engine.expand(name)[:] = 0
+
+
+def without_reset(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy of the model with which MuJoCo does not silently reset a diverged simulation: it stays NaN, or huge."""
+    made = copy.copy(model)
+    made.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+    return made
 
 
 def model_with(model: mujoco.MjModel, fields: Mapping[str, np.ndarray]) -> mujoco.MjModel:

@@ -112,10 +112,9 @@ def window_slopes(
     )
 
     def some(part: range) -> None:
-        step = _Linearised(models[0 if len(models) == 1 else part[0]], centred, columns)
+        shared = _Linearised(first, centred, columns) if len(models) == 1 else None
         for e in part:
-            if e > part[0] and len(models) > 1:
-                step = _Linearised(models[e], centred, columns)
+            step = shared or _Linearised(models[e], centred, columns)
             for t in range(ends):
                 if not sound[e, t]:
                     break
@@ -136,14 +135,12 @@ def window_slopes(
                             found.sensor_state[e, t] = c
 
     count = max(min(threads or os.cpu_count() or 1, envs, envs * ends // _WORTH), 1)
-    parts = [range(envs * i // count, envs * (i + 1) // count) for i in range(count)]
-    if count <= 1:
-        for part in parts:
-            some(part)
+    if count == 1:
+        some(range(envs))
     else:
         # MuJoCo computes without the interpreter's lock.
         with ThreadPoolExecutor(count) as pool:
-            list(pool.map(some, parts))
+            list(pool.map(some, (range(envs * i // count, envs * (i + 1) // count) for i in range(count))))
     return found
 
 

@@ -1,6 +1,5 @@
 """One control step of a model on C MuJoCo, for many states at once, and its derivatives by state, control and numbers."""
 
-import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,11 +9,11 @@ import numpy as np
 from mujoco import batch
 
 from dso_robotics.physics import step as physics
-from dso_robotics.physics.batch import model_with, set_fields
+from dso_robotics.physics.batch import model_with, set_fields, without_reset
 from dso_robotics.physics.sensitivity import Slopes, window_slopes
 from dso_robotics.robot.replay import Moves, Seen
 from dso_robotics.robot.watch import Watch
-from dso_robotics.robot.window_difference import Bench, Change, WindowDifference, write
+from dso_robotics.robot.window_difference import Bench, Change, WindowDifference, sound, states, write
 
 # The constraint solver must find the same minimum at both ends of a difference.
 _TOLERANCE = 1e-12
@@ -43,9 +42,7 @@ class CSteps:
         threads: 0: as many as serve. The result is the same for any number.
         """
         self._watch, self._substeps, self._fields_at, self._difference = watch, substeps, fields, difference
-        self._model, self._threads = copy.copy(watch.model), threads
-        # Without this flag, MuJoCo would silently reset a diverged simulation.
-        self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        self._model, self._threads = without_reset(watch.model), threads
         # Compiled code may call from several threads, and the engines below are shared.
         self.lock = threading.Lock()
         # Engines that stay, by the change of their numbers, and these numbers (N, nz).
@@ -82,15 +79,13 @@ class CSteps:
         write(engine, self.body(state, warmstart))
         engine.bind("ctrl")[:] = ctrl
         engine.step(nstep=self._substeps)
-        act = [engine.bind("act")] if self._model.na else []
-        after = np.concatenate([engine.bind("qpos"), engine.bind("qvel"), *act], -1)
-        return after, engine.bind("qacc_warmstart").copy()
+        return states(engine), engine.bind("qacc_warmstart").copy()
 
     def read(self, engine: batch.Batch, state: np.ndarray, ctrl: np.ndarray, warmstart: Any = 0.0) -> np.ndarray:
         """What is read in states (N, nx) under controls (N, nu), (N, w)."""
         write(engine, self.body(state, warmstart))
         engine.bind("ctrl")[:] = ctrl
-        return self._now(engine)
+        return self._watch.reading(engine)
 
     def seen(self, numbers: np.ndarray, state: np.ndarray, ctrl: np.ndarray, *, centred: bool = False) -> Seen:
         """What is read in states (N, nx) under controls (N, nu), with derivatives."""
@@ -116,8 +111,7 @@ class CSteps:
         """
         ends = self.body(state, warmstart)
         slopes: Any = self._slopes(numbers, state, warmstart, ctrl, centred)
-        sound = _sound(state)
-        moved, shown = self._by_numbers(numbers, centred).moves(ends, ctrl, sound, reads=read[0] is not None)
+        moved, shown = self._by_numbers(numbers, centred).moves(ends, ctrl, sound(state), reads=read[0] is not None)
         seen: Any = [
             Seen(value, slopes.sensor_state[:, end], slopes.sensor_ctrl[:, end], shown[:, end])  # type: ignore
             for end, value in enumerate(read)
@@ -144,7 +138,7 @@ class CSteps:
             model.opt.tolerance = _TOLERANCE
         warm = np.broadcast_to(warmstart, (*ends.shape[:2], self._model.nv))
         more: dict[str, Any] = {"sensors": self._watch.columns, "forces": self._watch.accelerations}
-        more |= {"sound": _sound(ends), "substeps": self._substeps, "centred": centred}
+        more |= {"sound": sound(ends), "substeps": self._substeps, "centred": centred}
         more["threads"] = self._among(len(ends))
         return window_slopes(models, ends, warm, ctrl, **more)
 
@@ -154,26 +148,14 @@ class CSteps:
         def engines(changes: Sequence[Change]) -> list[batch.Batch]:
             return [self.ready(numbers, change) for change in changes]
 
-        bench = Bench(self._model, self._substeps, engines, self._now, self._watch.size)
+        bench = Bench(self._model, self._substeps, engines, self._watch.reading, self._watch.size)
         return WindowDifference(bench, *self._difference, centred=centred)
 
     def _among(self, count: int) -> int:
         """Threads for `count` states, 0: one for each processor."""
         return self._threads or int(count < _MANY)
 
-    def _now(self, engine: batch.Batch) -> np.ndarray:
-        if not self._watch.size:
-            return np.zeros((engine.nsim, 0))
-        read = engine.bind("sensordata")  # filled by every call after the first `bind`
-        engine.forward(stage=_STAGE.mjSTAGE_ACC if self._watch.accelerations else _STAGE.mjSTAGE_VEL)
-        return read[:, list(self._watch.columns)]
-
 
 def _differ(numbers: np.ndarray) -> bool:
     """Whether rows (N, nz) are not all the same."""
     return bool(np.any(numbers != numbers[:1]))
-
-
-def _sound(state: np.ndarray) -> np.ndarray:
-    """Whether states (N, ends, nx) are finite and within MuJoCo's limit, like all before them."""
-    return np.logical_and.accumulate(np.all(np.abs(state) <= mujoco.mjMAXVAL, axis=-1), axis=1)

@@ -6,7 +6,6 @@ corrector with few parameters, and it needs no compilation. A delayed sensor sho
 states, interpolated between updates.
 """
 
-import copy
 from dataclasses import dataclass
 
 import mujoco
@@ -14,7 +13,7 @@ import numpy as np
 from mujoco import batch
 
 from dso_robotics.data.quaternion import facing
-from dso_robotics.physics.batch import set_fields
+from dso_robotics.physics.batch import set_fields, without_reset
 from dso_robotics.robot.corrector import EstimatorTheta, Scales
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.filter_data import FilterWindows
@@ -57,10 +56,8 @@ class CFilter:
         self.vector, self.scales, self.windows = vector, scales, windows
         self.steps = 0
         self.space = Space(vector.physics.mj)
-        self._model = copy.copy(vector.physics.mj)
+        self._model = without_reset(vector.physics.mj)
         self._model.opt.timestep = windows.interval / windows.substeps
-        # Without this flag, MuJoCo would reset a diverged simulation. Here it must give NaN.
-        self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self._threads = threads
         self._stage = needed_stage(self._model, windows.channels.sensor_ids)
         length = windows.measured.shape[1]

@@ -27,9 +27,7 @@ def estimator_steps(chain: RobotSystem, *, threads: int = 0) -> CSteps | None:
 class Forecasts:
     """Simulates the predictions of a chain's estimator, which is a `CSystem`. Each begins without a warm start."""
 
-    def __init__(self, chain: RobotSystem, *, threads: int = 0):
-        steps = estimator_steps(chain, threads=threads)
-        assert steps is not None
+    def __init__(self, chain: RobotSystem, steps: CSteps):
         assert chain.filter is not None
         self._steps, self._late = steps, chain.filter.system.oldest > 0
         self._numbers: Any = quick_jit(lambda theta: chain.believed_numbers(theta))
@@ -76,3 +74,9 @@ class Forecasts:
         if np.ndim(theta) == 2:
             return np.asarray(self._numbers_of_each(theta))
         return np.tile(np.asarray(self._numbers(theta)), (count, 1))
+
+
+def forecasts_of(chain: RobotSystem, *, threads: int = 0) -> Forecasts | None:
+    """The predictions of a chain's estimator on C. None without an estimator, and on MJX, where its filter simulates."""
+    steps = estimator_steps(chain, threads=threads)
+    return None if steps is None else Forecasts(chain, steps)

@@ -6,13 +6,12 @@ physics follows from the sensitivity equations of the filter. How A and H change
 where the model is linear.
 """
 
-import copy
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 
 from dso_robotics.data.quaternion import facing
+from dso_robotics.physics.batch import without_reset
 from dso_robotics.robot.correctors.kalman import (
     correction,
     diagonal,
@@ -74,9 +73,8 @@ class KalmanFilter:
     def __init__(self, theta: KalmanTheta, windows: FilterWindows, *, warm_up: int = 0, threads: int = 0):
         self.theta, self.windows, self.warm_up = theta, windows, warm_up
         self.space = Space(theta.physics.mj)
-        self._model = copy.copy(theta.physics.mj)
+        self._model = without_reset(theta.physics.mj)
         self._timestep = self._model.opt.timestep = windows.interval / windows.substeps
-        self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         self.engines = Engines(self._model, windows.channels.sensor_ids, threads)
         spread = np.nanstd(windows.measured, axis=(0, 1))
         # Spread of readings that come from elsewhere.

@@ -15,8 +15,7 @@ from dso_robotics.core.devices import beside_c, on_the_processor
 from dso_robotics.errors import DsoError
 from dso_robotics.physics import step as physics
 from dso_robotics.robot.filter_jax import Forecast
-from dso_robotics.robot.filter_mujoco import CSystem
-from dso_robotics.robot.forecasts import Forecasts
+from dso_robotics.robot.forecasts import forecasts_of
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.squash import Squash
 from dso_robotics.robot.system import RobotSystem
@@ -102,8 +101,7 @@ class Player:
         self.decide = beside_c(decide)
         self.control = beside_c(lambda action, state: chain.control(action, state))
         self.known = beside_c(lambda intended, state: chain.known(intended, state))
-        on_c = chain.filter is not None and isinstance(chain.filter.system, CSystem)
-        self.forecasts = Forecasts(chain, threads=1) if on_c else None
+        self.forecasts = forecasts_of(chain, threads=1)
         self.arrive = beside_c(arrive)
         self.read = beside_c(read)
         self._scene_cost = beside_c(jax.vmap(scene_cost, in_axes=(None, 0)))

@@ -118,8 +118,7 @@ class StepwiseSystem(Linearised):
 
     def _numbers(self, theta: Theta, state: RobotState) -> Array:
         """z of the mechanism, then the physical numbers that are drawn for an episode."""
-        drawn = self.context.physical(state.context) if self.context.physics else jnp.zeros(0)
-        return jnp.concatenate([self.numbers(theta), jnp.zeros(0) if drawn is None else drawn])
+        return jnp.concatenate([self.numbers(theta), self.context.physical(state.context)])
 
     @property
     def _seen_size(self) -> int:

@@ -21,7 +21,7 @@ from dso_robotics.physics.callback import call
 from dso_robotics.physics.divergence import State
 from dso_robotics.physics.model import Robot, compile_spec
 
-_SENSOR, _OBJECT = mujoco.mjtSensor, mujoco.mjtObj
+_SENSOR, _OBJECT, _STAGE = mujoco.mjtSensor, mujoco.mjtObj, mujoco.mjtStage
 _AXES = (_SENSOR.mjSENS_FRAMEXAXIS, _SENSOR.mjSENS_FRAMEYAXIS, _SENSOR.mjSENS_FRAMEZAXIS)
 # What can be read: the kind of object, MuJoCo's sensors that read it one after another, and how many numbers each has.
 _READ = {
@@ -81,6 +81,14 @@ class Watch:
     def of(self, shown: Any, what: str, at: int) -> Any:
         """The numbers of one thing, from all of them, `shown` (size,)."""
         return shown[self.places[what, at]]
+
+    def reading(self, engine: batch.Batch) -> np.ndarray:
+        """The numbers (N, size) in the states of an engine of `model`, under its controls."""
+        if not self.size:
+            return np.zeros((engine.nsim, 0))
+        read = engine.bind("sensordata")  # filled by every call after the first `bind`
+        engine.forward(stage=_STAGE.mjSTAGE_ACC if self.accelerations else _STAGE.mjSTAGE_VEL)
+        return read[:, list(self.columns)]
 
     def read(self, data: mujoco.MjData) -> np.ndarray:
         """The numbers (size,) in `data` after mj_forward. Its model may be another with the same objects."""
@@ -191,10 +199,10 @@ def step_on_c(
     out = shapes, jax.ShapeDtypeStruct((watch.size,), jnp.zeros(()).dtype)
 
     def run(fields: Mapping[str, Any], body: State, ctrl: Any) -> tuple[State, np.ndarray]:
-        model, stage = watch.model, mujoco.mjtStage
+        model = watch.model
         engine = batch.Batch(model, 1, 1)
         set_fields(engine, model, {name: np.asarray(value)[None] for name, value in fields.items()})
-        engine.reset(stage=stage.mjSTAGE_NONE)
+        engine.reset(stage=_STAGE.mjSTAGE_NONE)
         names = ("qpos", "qvel", *(["act"] if model.na else []), "warmstart")
         places = {name: engine.bind("qacc_warmstart" if name == "warmstart" else name) for name in names}
         for name, place in places.items():
@@ -203,9 +211,7 @@ def step_on_c(
         if substeps:
             engine.step(nstep=substeps)
         now: dict[str, Any] = {"act": np.zeros(0)} | {name: place[0].copy() for name, place in places.items()}
-        sensordata = engine.bind("sensordata") if watch.size else np.zeros((1, 0))
-        engine.forward(stage=stage.mjSTAGE_ACC if watch.accelerations else stage.mjSTAGE_VEL)
-        found = State(**now, time=body.time + substeps * model.opt.timestep), sensordata[0, list(watch.columns)]
+        found = State(**now, time=body.time + substeps * model.opt.timestep), watch.reading(engine)[0]
         return jax.tree.map(lambda value, shape: np.array(value, shape.dtype), found, out)
 
     return call(run, out, dict(fields), body, ctrl)

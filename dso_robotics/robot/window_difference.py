@@ -67,8 +67,7 @@ class WindowDifference:
 
         def stepped(engine: batch.Batch) -> np.ndarray:
             engine.step(nstep=bench.substeps)
-            act = [engine.bind("act")] if engine.model.na else []
-            return np.concatenate([engine.bind("qpos"), engine.bind("qvel"), *act], -1)
+            return states(engine)
 
         for t in range(ends):
             here = jax.tree.map(lambda leaf, t=t: np.where(np.isfinite(leaf[:, t]), leaf[:, t], 0.0), body)
@@ -110,3 +109,14 @@ def write(engine: batch.Batch, body: physics.State) -> None:
     engine.bind("qacc_warmstart")[:] = body.warmstart
     if engine.model.na:
         engine.bind("act")[:] = body.act
+
+
+def states(engine: batch.Batch) -> np.ndarray:
+    """The states (E, nq+nv+na) of an engine."""
+    act = [engine.bind("act")] if engine.model.na else []
+    return np.concatenate([engine.bind("qpos"), engine.bind("qvel"), *act], -1)
+
+
+def sound(state: np.ndarray) -> np.ndarray:
+    """Whether states (N, ends, nq+nv+na) are finite and within MuJoCo's limit, like all before them."""
+    return np.logical_and.accumulate(np.all(np.abs(state) <= mujoco.mjMAXVAL, axis=-1), axis=1)

@@ -3,7 +3,6 @@
 Policy and estimator are compiled, the physics is not.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,17 +17,16 @@ from mujoco import batch
 from dso_robotics.core.compiling import quick_jit
 from dso_robotics.core.method.off_policy import Law
 from dso_robotics.physics import step as physics
-from dso_robotics.physics.batch import set_fields
+from dso_robotics.physics.batch import set_fields, without_reset
 from dso_robotics.physics.impedance import stretched
 from dso_robotics.physics.sensitivity import window_slopes
 from dso_robotics.robot.critic_inputs import CriticInputs, Dependence
-from dso_robotics.robot.filter_mujoco import CSystem
-from dso_robotics.robot.forecasts import Forecasts
+from dso_robotics.robot.forecasts import forecasts_of
 from dso_robotics.robot.observation import Scaling
 from dso_robotics.robot.replay import Moves, Record, Seen
 from dso_robotics.robot.system import RobotSystem
 from dso_robotics.robot.system_state import RobotState
-from dso_robotics.robot.window_difference import Bench, Change, WindowDifference, write
+from dso_robotics.robot.window_difference import Bench, Change, WindowDifference, sound, write
 
 # The constraint solver must find the same minimum at both ends of a difference.
 _TOLERANCE = 1e-12
@@ -41,9 +39,7 @@ class CWindows:
     def __init__(self, chain: RobotSystem, *, threads: int = 0, depends: Dependence | None = None):
         """depends: what the inputs of a law of exploration are, see `explored`."""
         self.chain, self._threads, self._watch, self._depends = chain, threads, chain.watch, depends
-        self._model = copy.copy(chain.mj if self._watch is None else self._watch.model)
-        # Without this flag, MuJoCo would silently reset a diverged simulation.
-        self._model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        self._model = without_reset(chain.mj if self._watch is None else self._watch.model)
         self._engine: batch.Batch | None = None
         self._softer: float | None = None
         self._decide: Any = eqx.filter_jit(self._decided)
@@ -53,8 +49,7 @@ class CWindows:
         self.fields_at: Any = quick_jit(jax.vmap(jax.vmap(self._fields_at, in_axes=(None, 0)), in_axes=(0, None)))
         self._place: Any = quick_jit(self._placed)
         self._first: Any = quick_jit(self._first_read)
-        on_c = chain.filter is not None and isinstance(chain.filter.system, CSystem)
-        self._forecasts = Forecasts(chain, threads=threads) if on_c else None
+        self._forecasts = forecasts_of(chain, threads=threads)
 
     def __call__(
         self, theta: Float[Array, "*E n"], scaling: Scaling, start: RobotState, noise: Float[Array, "E T noises"]
@@ -117,14 +112,13 @@ class CWindows:
             start = self._first(theta, start, new, read, None if begun is None else begun.value)
         states, ctrl, forecasts = self._played(theta, scaling, start, scaled)
         body: Any = states.body
-        sound = np.isfinite(body.qpos).all(-1) & (np.abs(body.qvel) <= mujoco.mjMAXVAL).all(-1)
-        sound = np.logical_and.accumulate(sound & (np.abs(body.qpos) <= mujoco.mjMAXVAL).all(-1), axis=1)
         state = np.concatenate([body.qpos, body.qvel, body.act], -1)
+        going = sound(state)
         more: dict[str, Any] = {"sensors": watch.columns, "forces": watch.accelerations}
-        more |= {"sound": sound, "substeps": self.chain.substeps, "centred": centred}
+        more |= {"sound": going, "substeps": self.chain.substeps, "centred": centred}
         more["threads"] = self._threads
         slopes: Any = window_slopes(self._models(count), state, body.warmstart, ctrl, **more)
-        changed: Any = by_numbers.moves(body, ctrl, sound)
+        changed: Any = by_numbers.moves(body, ctrl, going)
         read: Any = states.shown
         seen = Seen(read, slopes.sensor_state, slopes.sensor_ctrl, changed[1])
         after, believed = jax.tree.map(lambda leaf: leaf[:, 1:], (body, seen)), None
@@ -229,12 +223,7 @@ class CWindows:
         """What the watch reads in the states of the engine, under its controls or `ctrl` (E, nu), (E, w)."""
         if ctrl is not None:
             engine.bind("ctrl")[:] = ctrl
-        watch = self._watch
-        if watch is None or not watch.size:
-            return np.zeros((engine.nsim, 0))
-        read = engine.bind("sensordata")  # filled by every call after the first `bind`
-        engine.forward(stage=_STAGE.mjSTAGE_ACC if watch.accelerations else _STAGE.mjSTAGE_VEL)
-        return read[:, list(watch.columns)]
+        return np.zeros((engine.nsim, 0)) if self._watch is None else self._watch.reading(engine)
 
     def _models(self, count: int) -> list[mujoco.MjModel]:
         """The models of all environments, or the one that all have."""

@@ -32,7 +32,7 @@ from dso_robotics.studies.motors import equipped, motor_maps
 from dso_robotics.studies.plan import method_of_plan, notes_of_plan, with_plan
 from dso_robotics.studies.real_robot import RealRobot, real_robot
 from dso_robotics.studies.train_bounds import refuse_open_loops, refuse_overlap
-from dso_robotics.studies.train_engine import EngineChoice, choose_engine, of_loops
+from dso_robotics.studies.train_engine import EngineChoice, choose_engine, instead_of_c, of_loops
 from dso_robotics.studies.train_method import Choice, choose, without_slope
 from dso_robotics.studies.train_refuse import refuse_senseless
 from dso_robotics.studies.train_start import start_between, start_closing, start_states
@@ -110,10 +110,8 @@ def _built(study: TrainStudy, robot: Robot, engine: EngineChoice | None = None) 
     made = make_system(study, robot, scene_cost, engine.name)
     chain, mechanism = with_plan(study, made.chain, robot), made.mechanism
     if engine.name == "mujoco" and of_loops(mechanism):
-        what = "a closed loop whose bodies or joints are free or drawn"
-        if study.engine != "auto":
-            raise DsoError(f'{study.source}: engine = "mujoco": {what} is only on MJX; leave it out, or write "auto".')
-        return _built(study, robot, EngineChoice("mjx", f"{what} is only on MJX"))
+        lacking = "a closed loop whose bodies or joints are free or drawn"
+        return _built(study, robot, instead_of_c(study, lacking))
     start, explore = start_states(study, chain, robot)
     posture = np.asarray(start.state.body.qpos)
     if chain.context.size:

@@ -69,3 +69,28 @@ def test_a_control_step_of_three_steps(integrator, actuator, centred):
         (np.concatenate([found.sensor_state[0, 0], found.sensor_ctrl[0, 0]], -1), seen),
     ):
         np.testing.assert_allclose(got, wanted, rtol=10 * size, atol=size * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["one model", "a model a window"])
+def test_any_number_of_threads_gives_the_same_numbers(own):
+    """To the last bit, with enough states for a thread each."""
+    windows, ends, rng = 5, 70, np.random.default_rng(0)
+    models = [mujoco.MjModel.from_xml_string(MODEL.format(integrator="Euler", actuator=MOTOR)) for _ in range(windows)]
+    for factor, model in enumerate(models if own else [], 1):
+        model.dof_damping[:] *= factor
+    first = models[0]
+    rest = np.concatenate([first.qpos0, np.zeros(first.nv)])
+    state = Tangent(first).move(rest, 0.1 * rng.standard_normal((windows, ends, 2 * first.nv)))
+    sound, warm = np.ones((windows, ends), bool), np.zeros((windows, ends, first.nv))
+    sound[3, 40:] = False
+    ctrl = rng.uniform(0, 1, (windows, ends, first.nu))
+    given = models if own else models[:1], state, warm, ctrl
+    found = [
+        window_slopes(*given, substeps=2, sensors=range(4), forces=True, sound=sound, threads=threads)
+        for threads in (1, 2, 5)
+    ]
+    for name in ("state", "ctrl", "sensor_state", "sensor_ctrl"):
+        one, *others = (getattr(slopes, name) for slopes in found)
+        assert np.abs(one[4]).max() > 0
+        for other in others:
+            np.testing.assert_array_equal(other, one)

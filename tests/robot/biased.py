@@ -8,7 +8,7 @@ import numpy as np
 from dso_robotics.robot.correctors.kalman import Noise
 from dso_robotics.robot.estimator_space import Space
 from dso_robotics.robot.kalman_estimator import KalmanEstimator
-from tests.robot.free_body import ARM, ARM_NOISE, QUADROTOR, QUADROTOR_NOISE, hover
+from tests.robot.free_body import ARM, ARM_NOISE, QUADROTOR, QUADROTOR_NOISE, flown
 
 # Encoders at both joints; at the tip a gyroscope, an accelerometer and a position.
 LOADED_ARM = ARM.replace(
@@ -54,21 +54,7 @@ def arm(seed: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def flight(seed: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """States (T+1, 13), thrusts (T, 4) and readings (T+1, 15) at 250 Hz; the compass has 50 Hz, each receiver 10 Hz."""
     rng, model = np.random.default_rng(seed), mujoco.MjModel.from_xml_string(TWO_PLACES)
-    data, states, thrusts, readings = mujoco.MjData(model), [], [], []
-    data.qpos[:3], data.qvel[:3] = rng.normal(size=3), 0.3 * rng.normal(size=3)
-    for t in range(steps + 1):
-        mujoco.mj_forward(model, data)
-        y = data.sensordata + FREE_SENSORS * rng.normal(size=15)
-        y[6:9] = np.nan if t % 5 else y[6:9]
-        y[9:12] = np.nan if t % 25 else y[9:12]
-        y[12:] = np.nan if (t + 12) % 25 else y[12:]
-        states.append(np.concatenate([data.qpos, data.qvel]))
-        readings.append(y)
-        thrusts.append(hover(data, t))
-        data.ctrl[:] = thrusts[-1]
-        data.qvel[:] += QUADROTOR_NOISE.process[6:] * np.sqrt(0.004) * rng.normal(size=6)
-        mujoco.mj_step(model, data)
-    return np.array(states), np.array(thrusts[:-1]), np.array(readings)
+    return flown(model, rng, steps, FREE_SENSORS, [(slice(6, 9), 5, 0), (slice(9, 12), 25, 0), (slice(12, 15), 25, 13)])
 
 
 def spoiled(readings: np.ndarray, channels: list[int], bias: float, jump: float, at: int) -> np.ndarray:

@@ -1,5 +1,7 @@
 """A small quadrotor with an inertial unit at 250 Hz, a compass at 50 Hz and a position at 10 Hz, and an arm of two joints."""
 
+from collections.abc import Sequence
+
 import mujoco
 import numpy as np
 
@@ -114,15 +116,30 @@ def hover(data: mujoco.MjData, t: int) -> np.ndarray:
 def flight(seed: int, steps: int, yaw: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """States (T+1, 13), thrusts (T, 4) and readings (T+1, 12) of a flight with gusts, NaN where a slow sensor is silent."""
     rng, model = np.random.default_rng(seed), mujoco.MjModel.from_xml_string(QUADROTOR)
+    return flown(model, rng, steps, QUADROTOR_NOISE.sensor, [(slice(6, 9), 5, 0), (slice(9, 12), 25, 0)], yaw)
+
+
+def flown(
+    model: mujoco.MjModel,
+    rng: np.random.Generator,
+    steps: int,
+    noise: np.ndarray,
+    slow: Sequence[tuple[slice, int, int]],
+    yaw: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`flight` of a quadrotor with sensors of its own.
+
+    noise: of its channels, (ny,). slow: channels that are read every so many samples only, and the sample of the first.
+    """
     data = mujoco.MjData(model)
     data.qpos[:3], data.qvel[:3] = rng.normal(size=3), 0.3 * rng.normal(size=3)
     data.qpos[3:7] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
     states, thrusts, readings = [], [], []
     for t in range(steps + 1):
         mujoco.mj_forward(model, data)
-        y = data.sensordata + QUADROTOR_NOISE.sensor * rng.normal(size=12)
-        y[6:9] = np.nan if t % 5 else y[6:9]
-        y[9:] = np.nan if t % 25 else y[9:]
+        y = data.sensordata + noise * rng.normal(size=len(noise))
+        for channels, every, first in slow:
+            y[channels] = np.nan if (t - first) % every else y[channels]
         states.append(np.concatenate([data.qpos, data.qvel]))
         readings.append(y)
         thrusts.append(hover(data, t))

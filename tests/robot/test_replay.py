@@ -242,6 +242,9 @@ def test_long_trainings_of_large_robots_with_runge_kutta_take_mjx(tmp_path):
 
     assert chosen(long, "RK4", 9) == "mjx"
     assert (chosen(long, "Euler", 9), chosen(long, "RK4", 8), chosen(study, "RK4", 9)) == ("mujoco",) * 3
+    # Windows that are played and not differentiated cost C no more than their steps.
+    played = dataclasses.replace(long, training=dataclasses.replace(long.training, method="sac"))
+    assert chosen(played, "RK4", 9) == "mujoco"
 
 
 def test_softened_contacts_are_those_of_a_softer_model(tmp_path):

@@ -12,6 +12,7 @@ from dso_robotics.data.log import Log, read_log, write_log
 from dso_robotics.robot import joint_smoother
 from dso_robotics.robot.estimator import Estimator
 from dso_robotics.robot.kalman_estimator import KalmanEstimator
+from tests.interrupt import interrupt
 from tests.studies.test_estimate_kalman import MODEL, log, run
 
 
@@ -74,15 +75,7 @@ def test_drift_and_free_numbers_are_smoothed_together_and_resumed(tmp_path, monk
     command = ["estimate", str(tmp_path / "s.toml"), "--smooth", "--no-report", "--out"]
     assert main([*command, str(tmp_path / "whole")]) == 0
     with monkeypatch.context() as patched:
-        step, taken = joint_smoother._step, []
-
-        def killed(*args):
-            taken.append(1)
-            if len(taken) == 2:
-                raise KeyboardInterrupt
-            return step(*args)
-
-        patched.setattr(joint_smoother, "_step", killed)
+        interrupt(patched, joint_smoother, "_step", 2)
         assert main([*command, str(tmp_path / "part")]) == 130
     assert not (tmp_path / "part" / "smoothed.h5").exists()
     assert "dso estimate --resume --out" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from dso_robotics.cli import main
 from dso_robotics.core.method import gauss_newton, sampled, scoring
 from dso_robotics.data.run_file import read_run
 from dso_robotics.studies import estimate_gain
+from tests.interrupt import interrupt
 
 STUDY = """
 model = "pendulum.xml"
@@ -39,36 +40,12 @@ def test_a_resumed_run_ends_at_the_same_numbers(pendulum, tmp_path, monkeypatch,
     assert main(["estimate", str(study), "--out", whole, "--no-report"]) == 0
     with monkeypatch.context() as patched:
         if engine == "mujoco":
-            normal, made = gauss_newton.Normal, []
-
-            def killed(*args):
-                made.append(1)
-                if len(made) == 4:
-                    raise KeyboardInterrupt
-                return normal(*args)
-
-            patched.setattr(gauss_newton, "Normal", killed)
+            interrupt(patched, gauss_newton, "Normal", 4)
         elif engine == "kalman":
-            search, taken = scoring.FisherScoring.step, []
-
-            def killed(self, state):
-                # The starts that are tried take steps too; the search begins at their best.
-                taken.append(1)
-                if len(taken) == 15:
-                    raise KeyboardInterrupt
-                return search(self, state)
-
-            patched.setattr(scoring.FisherScoring, "step", killed)
+            # The starts that are tried take steps too; the search begins at their best.
+            interrupt(patched, scoring.FisherScoring, "step", 15)
         else:
-            step, taken = sampled.Sampled.step, []
-
-            def killed(*args):
-                taken.append(1)
-                if len(taken) == 6:
-                    raise KeyboardInterrupt
-                return step(*args)
-
-            patched.setattr(sampled.Sampled, "step", killed)
+            interrupt(patched, sampled.Sampled, "step", 6)
         assert main(["estimate", str(study), "--out", part, "--no-report"]) == 130
     assert "dso estimate --resume --out" in capsys.readouterr().err
     # A wrong study is refused before anything changes.
